@@ -1,0 +1,111 @@
+"""Where arrays live: NumPy and SciPy on any machine, CuPy where a CUDA device is; one code over ``xp``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+__all__ = ["Backend", "BackendError", "get_backend"]
+
+
+class BackendError(RuntimeError):
+    """The wanted backend cannot be used on this machine."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array module with the transforms and transfers that go with it.
+
+    Attributes
+    ----------
+    name : str
+        "numpy" or "cupy".
+    xp : module
+        The array module.
+    threads : int
+        Python threads worth using for batches; 1 on a GPU.
+    """
+
+    name: str
+    xp: ModuleType
+    threads: int
+    _fft: ModuleType
+
+    def fft2(self, a: Any) -> Any:
+        """Unitary 2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten."""
+        return self._fft.fft2(a, norm="ortho", overwrite_x=True)
+
+    def ifft2(self, a: Any) -> Any:
+        """Unitary inverse of `fft2`; `a` may be overwritten."""
+        return self._fft.ifft2(a, norm="ortho", overwrite_x=True)
+
+    def to_numpy(self, a: Any) -> Any:
+        """Return `a` as a NumPy array in host memory (no copy where it is one)."""
+        return a.get() if hasattr(a, "get") else np.asarray(a)
+
+    def from_numpy(self, a: Any) -> Any:
+        """Return `a` on this backend's device (no copy where it is there)."""
+        return self.xp.asarray(a)
+
+    def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Call `function` over the zipped arguments, on `threads` Python threads where that pays."""
+        if self.threads == 1:
+            return list(map(function, *arguments))
+        return list(_pool(self.threads).map(function, *arguments))
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _POOLS:
+        _POOLS[threads] = ThreadPoolExecutor(threads, thread_name_prefix="nsbluesky-math")
+    return _POOLS[threads]
+
+
+def _cupy_backend() -> Backend:
+    try:
+        import cupy
+        import cupyx.scipy.fft as cufft
+    except ImportError:
+        raise BackendError("CuPy is not installed: pip install 'nsbluesky[gpu]', or choose backend numpy") from None
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(f"CuPy finds no CUDA device ({error}): choose backend numpy") from None
+    if devices == 0:
+        raise BackendError("CuPy finds no CUDA device: choose backend numpy")
+    return Backend("cupy", cupy, 1, cufft)
+
+
+def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
+    """Return the backend of that name; "auto" takes CuPy where it works, else NumPy.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "cupy"}
+    threads : int, optional
+        Threads of the NumPy backend; the processors this process may use (at most 8) by default.
+
+    Raises
+    ------
+    BackendError
+        If CuPy is asked for and cannot be used.
+    """
+    if name == "cupy":
+        return _cupy_backend()
+    if name == "auto":
+        try:
+            return _cupy_backend()
+        except BackendError:
+            pass
+    elif name != "numpy":
+        raise BackendError(f"backend {name!r}: expected auto, numpy or cupy")
+    return Backend("numpy", np, threads or min(len(os.sched_getaffinity(0)), 8), scipy.fft)

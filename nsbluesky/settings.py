@@ -1,0 +1,280 @@
+"""Settings of the whole chain: frozen dataclasses, validated where they are made, JSON in and out.
+
+One definition serves the Python API, the command line (``--set solver.modes=3``), the documents of a derived run
+and the windows.  Units stand in the names where they are not SI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+__all__ = [
+    "CleaningSettings",
+    "PipelineSettings",
+    "Settings",
+    "SettingsError",
+    "SolverSettings",
+]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message says which, what was expected and what to do."""
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise SettingsError(f"{name} = {value!r}: expected {expected}")
+
+
+class Settings:
+    """What all settings can do: become JSON, come from JSON, and be changed by dotted names."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types (nested dicts, lists, numbers, strings)."""
+        return typing.cast(dict[str, Any], json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """Return the settings as a JSON object."""
+        return json.dumps(dataclasses.asdict(self))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings from a mapping; keys that are left out keep their defaults.
+
+        Raises
+        ------
+        SettingsError
+            For an unknown key, a wrong type or a value out of range.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(cls)
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]!r}: expected one of {', '.join(fields)}")
+        return cls(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed; ``solver__modes`` or dotted names reach into nested settings."""
+        nested: dict[str, dict[str, Any]] = {}
+        own: dict[str, Any] = {}
+        for name, value in changes.items():
+            head, _, rest = name.replace("__", ".").partition(".")
+            if rest:
+                nested.setdefault(head, {})[rest] = value
+            else:
+                own[head] = value
+        for head, inner in nested.items():
+            part = own.get(head, getattr(self, head, None))
+            if not isinstance(part, Settings):
+                raise SettingsError(f"unknown group of settings {head!r}: expected one of {_groups(self)}")
+            own[head] = part.replace(**inner)
+        unknown = set(own) - {f.name for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if unknown:
+            names = ", ".join(f.name for f in dataclasses.fields(self))  # type: ignore[arg-type]
+            raise SettingsError(f"unknown setting {sorted(unknown)[0]!r}: expected one of {names}")
+        hints = typing.get_type_hints(type(self))
+        checked = {k: v if isinstance(v, Settings) else _convert(k, v, hints[k]) for k, v in own.items()}
+        return dataclasses.replace(self, **checked)  # type: ignore[type-var]
+
+    def set_from_text(self, assignments: list[str]) -> Self:
+        """Apply ``KEY=VALUE`` texts as the command line gives them; VALUE is JSON or a bare word."""
+        changes: dict[str, Any] = {}
+        for text in assignments:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise SettingsError(f"cannot read {text!r}: expected KEY=VALUE, as in solver.modes=3")
+            try:
+                changes[key.strip()] = json.loads(value)
+            except json.JSONDecodeError:
+                changes[key.strip()] = value
+        return self.replace(**changes)
+
+
+def _groups(settings: Settings) -> str:
+    names = [f.name for f in dataclasses.fields(settings) if isinstance(getattr(settings, f.name), Settings)]  # type: ignore[arg-type]
+    return ", ".join(names) or "none"
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """Convert one JSON value to the annotated type, or raise a SettingsError."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _convert(name, value, next(o for o in options if o is not type(None)))
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{name} = {value!r}: expected an object with the fields of {hint.__name__}")
+        return hint.from_dict(value)
+    if origin is tuple:
+        args = typing.get_args(hint)
+        if not isinstance(value, (list, tuple)):
+            raise SettingsError(f"{name} = {value!r}: expected a list")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(name, v, args[0]) for v in value)
+        if len(value) != len(args):
+            raise SettingsError(f"{name} = {value!r}: expected {len(args)} values")
+        return tuple(_convert(name, v, a) for v, a in zip(value, args, strict=True))
+    if origin is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise SettingsError(f"{name} = {value!r}: expected one of {', '.join(map(str, typing.get_args(hint)))}")
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise SettingsError(f"{name} = {value!r}: expected {hint.__name__}")
+    return value
+
+
+@dataclass(frozen=True)
+class CleaningSettings(Settings):
+    """How raw FCCD frames become photons on a square, centred grid.
+
+    Attributes
+    ----------
+    layout : str
+        Name of the detector mode in `nsbluesky.cleaning.layout.LAYOUTS`; "none" for frames that are images already.
+    gain_bits : bool
+        True: bits 15 and 14 of a raw word are the gain; False (default): a plain 16-bit number at fixed gain.
+    adu_per_photon : float
+        ADU of one photon at gain ×8; 0.034 ADU/eV gives 30 at 930 eV.  0 takes it from the energy.
+    overscan : {"quadratic", "median", "none"}
+        Offset per ADC and row from the overscan columns: quadratic least squares along the readout, running median
+        over 21 rows, or no offset.
+    overscan_start_row : int
+        First row (along the readout, in each half) of the quadratic fit; the exponential start is left out of it.
+    photon_threshold : float
+        In photons; 0 keeps everything.  A pixel is kept where any pixel of its 2 × 2 neighbourhoods exceeds it.
+    bad_std_adu : float
+        A pixel or ADC is bad where its dark standard deviation exceeds the median by this, or is zero.
+    center_px : (float, float) or None
+        Row and column of the zero order on the assembled image; None finds it on the first frames.
+    center_frames : int
+        Frames whose mean gives the centre.
+    crop_px : int
+        Side of the square cut out around the centre, in detector pixels.
+    bin_px : int
+        Detector pixels per side that are summed into one pixel of a clean frame; divides `crop_px`.
+    """
+
+    layout: str = "cosmic"
+    gain_bits: bool = False
+    adu_per_photon: float = 0.0
+    overscan: typing.Literal["quadratic", "median", "none"] = "quadratic"
+    overscan_start_row: int = 0
+    photon_threshold: float = 0.5
+    bad_std_adu: float = 50.0
+    center_px: tuple[float, float] | None = None
+    center_frames: int = 16
+    crop_px: int = 832
+    bin_px: int = 8
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _require(self.adu_per_photon >= 0, "adu_per_photon", self.adu_per_photon, "≥ 0 (0: from the energy)")
+        _require(self.photon_threshold >= 0, "photon_threshold", self.photon_threshold, "≥ 0 photons")
+        _require(self.bad_std_adu > 0, "bad_std_adu", self.bad_std_adu, "> 0 ADU")
+        _require(self.center_frames >= 1, "center_frames", self.center_frames, "at least 1")
+        _require(self.crop_px >= 8, "crop_px", self.crop_px, "at least 8 pixels")
+        _require(self.bin_px >= 1, "bin_px", self.bin_px, "at least 1 pixel")
+        _require(self.crop_px % self.bin_px == 0, "bin_px", self.bin_px, f"a divisor of crop_px = {self.crop_px}")
+        _require(self.overscan_start_row >= 0, "overscan_start_row", self.overscan_start_row, "≥ 0")
+
+    @property
+    def frame_px(self) -> int:
+        """Side of a clean frame in pixels."""
+        return self.crop_px // self.bin_px
+
+
+@dataclass(frozen=True)
+class SolverSettings(Settings):
+    """How frames become an image.  Symbols as in Maiden, Mei & Li, Opt. Express 32, 21327 (2024).
+
+    Attributes
+    ----------
+    algorithm : str
+        Name of the engine in `nsbluesky.solver.engines.ENGINES`.
+    modes : int
+        Incoherent probe modes.
+    batch : int
+        Spatially separated frames per update while the scan runs; `batch_final` afterwards.
+    alpha, beta : float
+        WASP's weights of the object and probe denominators.
+    probe_start : int
+        Full passes before the probe is updated.
+    passes_final : int
+        Full passes after the last frame.
+    sweep_frames : int
+        Frames that the defocus sweep waits for; 0 switches the sweep off.
+    sweep_range : float
+        The sweep covers ± this many depths of field λ/NA² around the optic's defocus.
+    sweep_candidates, sweep_passes : int
+        Number of candidates and passes over each.
+    publish_hz : float
+        Pictures a second at most.
+    seed : int
+        Seed of the order in which frames are used.
+    """
+
+    algorithm: str = "wasp"
+    modes: int = 2
+    batch: int = 8
+    batch_final: int = 16
+    alpha: float = 2.0
+    beta: float = 1.0
+    probe_start: int = 1
+    passes_final: int = 10
+    sweep_frames: int = 80
+    sweep_range: float = 5.0
+    sweep_candidates: int = 21
+    sweep_passes: int = 10
+    publish_hz: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("modes", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("probe_start", "passes_final", "sweep_frames", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
+        for name in ("alpha", "beta", "publish_hz", "sweep_range"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+
+
+@dataclass(frozen=True)
+class PipelineSettings(Settings):
+    """Settings of the whole chain.
+
+    Attributes
+    ----------
+    cleaning, solver : Settings
+        Settings of the stages.
+    backend : {"auto", "numpy", "cupy"}
+        Where arrays live; "auto" takes CuPy where a CUDA device is.
+    block_frames : int
+        Frames that are read and cleaned at once.
+    queue_bytes : int
+        Inline arrays that may wait in memory; what exceeds it waits in a file.
+    """
+
+    cleaning: CleaningSettings = field(default_factory=CleaningSettings)
+    solver: SolverSettings = field(default_factory=SolverSettings)
+    backend: typing.Literal["auto", "numpy", "cupy"] = "auto"
+    block_frames: int = 8
+    queue_bytes: int = 256 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _require(self.block_frames >= 1, "block_frames", self.block_frames, "at least 1")
+        _require(self.queue_bytes >= 0, "queue_bytes", self.queue_bytes, "≥ 0")

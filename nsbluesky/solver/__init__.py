@@ -1,0 +1,1 @@
+"""Incremental ptychography: forward model, engines, probe start, quality."""

@@ -1,0 +1,1 @@
+"""Qt windows: the live window and the CXI viewer."""
