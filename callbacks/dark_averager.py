@@ -1,0 +1,69 @@
+"""DarkAverager: dark frames in, their mean, standard deviation and the bad pixels and ADCs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.run_processor import RunProcessor
+from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.cleaning.darks import DarkAccumulator
+from nsbluesky.cleaning.layout import get_layout
+
+__all__ = ["AverageDarks", "DarkAverager"]
+
+
+class AverageDarks(Stage):
+    """The stage of one run: adds up dark frames, and tells their statistics when the first frame of the scan comes."""
+
+    name = "darks"
+
+    def __init__(self, run: RunContext) -> None:
+        super().__init__(run)
+        self._accumulator: DarkAccumulator | None = None
+        self._told = False
+
+    def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
+        """Add dark frames, or close the statistics."""
+        stream = self.stream_of(page)
+        if stream == "dark":
+            frames = page["data"]["frame"]
+            if self._accumulator is None:
+                layout = get_layout(self.run.settings.cleaning.layout, frames.shape[1:])
+                self._accumulator = DarkAccumulator(layout)
+            self._accumulator.add(frames)
+        elif stream == "primary" and not self._told:
+            self._told = True
+            yield from self._statistics()
+
+    def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
+        """Tell the statistics of a run that has nothing but darks."""
+        if self.is_raw(document) and not self._told and self._accumulator is not None:
+            self._told = True
+            yield from self._statistics()
+
+    def _statistics(self) -> Iterator[Document]:
+        if self._accumulator is None:
+            self.run.warnings.append(
+                "no dark frames: pedestals are taken from the frames themselves, bad pixels stay in (take darks)"
+            )
+            return
+        dark = self._accumulator.result(self.run.settings.cleaning)
+        yield from self.run.derived.event(
+            "dark_statistics",
+            mean=dark.mean,
+            std=dark.std,
+            bad=dark.bad.astype(np.uint8),
+            bad_adcs=np.asarray(dark.bad_adcs, dtype=np.int32),
+            num_frames=int(dark.num_frames),
+        )
+
+
+class DarkAverager(RunProcessor):
+    """Callback: raw runs in, dark statistics out."""
+
+    stages = (ReadFrames, AverageDarks)

@@ -1,0 +1,138 @@
+"""Compose the documents of a derived run: what the processing of one raw run has to say.
+
+Arrays stay arrays: events are *filled*, so that stages in one process hand over pointers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import event_model
+import numpy as np
+
+from nsbluesky._version import __version__
+from nsbluesky.settings import PipelineSettings
+
+__all__ = ["DerivedRun", "Document", "split_page"]
+
+Document = tuple[str, dict[str, Any]]
+"""The name of a document and the document, as callbacks receive them."""
+
+_DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+class DerivedRun:
+    """The derived run of one raw run.
+
+    Parameters
+    ----------
+    raw_start : dict
+        Start document of the raw run.
+    settings : PipelineSettings
+        Recorded in the derived start document.
+    """
+
+    def __init__(self, raw_start: Mapping[str, Any], settings: PipelineSettings) -> None:
+        metadata = {
+            "plan_name": "ptycho_processing",
+            "raw_uid": raw_start["uid"],
+            "settings": settings.to_dict(),
+            "version": __version__,
+        }
+        if "ptycho" in raw_start:
+            metadata["ptycho"] = raw_start["ptycho"]
+        self._run = event_model.compose_run(metadata=metadata)
+        self._streams: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+        self.start_document: dict[str, Any] = dict(self._run.start_doc)
+
+    @property
+    def uid(self) -> str:
+        """The uid of the derived run."""
+        return str(self.start_document["uid"])
+
+    def owns(self, document: Mapping[str, Any]) -> bool:
+        """Return whether a start, descriptor or stop document belongs to this run."""
+        return self.uid in (document.get("run_start"), document["uid"])
+
+    def stream_of(self, document: Mapping[str, Any]) -> str:
+        """Return the stream of this run that an event or event page belongs to; "" for those of other runs."""
+        return self._names.get(document.get("descriptor", ""), "")
+
+    def event(self, stream: str, **data: Any) -> list[Document]:
+        """Return the documents that add one event: the event, and its stream's descriptor before the first one."""
+        documents = self._descriptor(stream, data, page=False)
+        now = time.time()
+        document = self._streams[stream].compose_event(
+            data=data,
+            timestamps=dict.fromkeys(data, now),
+            filled={key: True for key, value in data.items() if isinstance(value, np.ndarray)},
+            time=now,
+            validate=False,
+        )
+        return [*documents, ("event", dict(document))]
+
+    def page(self, stream: str, seq_nums: Sequence[int], times: Sequence[float], **data: Any) -> list[Document]:
+        """Return the documents that add a block of events, each column of `data` an array of `len(seq_nums)` rows."""
+        documents = self._descriptor(stream, data, page=True)
+        count = len(seq_nums)
+        document = self._streams[stream].compose_event_page(
+            data=data,
+            timestamps={key: list(times) for key in data},
+            seq_num=list(seq_nums),
+            filled={key: [True] * count for key, value in data.items() if value.ndim > 1},
+            time=list(times),
+            validate=False,
+        )
+        return [*documents, ("event_page", dict(document))]
+
+    def stop(self, exit_status: str = "success", reason: str = "") -> Document:
+        """Return the stop document."""
+        return "stop", dict(self._run.compose_stop(exit_status=exit_status, reason=reason))
+
+    def _descriptor(self, stream: str, data: Mapping[str, Any], page: bool) -> list[Document]:
+        if stream in self._streams:
+            return []
+        keys = {key: _data_key(stream, value, page) for key, value in data.items()}
+        self._streams[stream] = self._run.compose_descriptor(name=stream, data_keys=keys)
+        document = dict(self._streams[stream].descriptor_doc)
+        self._names[document["uid"]] = stream
+        return [("descriptor", document)]
+
+
+def _data_key(stream: str, value: Any, page: bool) -> dict[str, Any]:
+    """Describe one value; sides of arrays may change from event to event, as the object's canvas grows."""
+    source = f"nsbluesky:{stream}"
+    if isinstance(value, np.ndarray) and (value.ndim > 1 or not page):
+        inner = value.ndim - 1 if page else value.ndim
+        return {
+            "source": source,
+            "dtype": "array",
+            "dtype_numpy": value.dtype.str,
+            "shape": [None] * inner,
+            "external": "MEMORY:",
+        }
+    if isinstance(value, np.ndarray):
+        kind = {"i": int, "u": int, "b": bool}.get(value.dtype.kind, float)
+        return {"source": source, "dtype": _DTYPES[kind], "shape": []}
+    if isinstance(value, (list, tuple)):
+        return {"source": source, "dtype": "array", "shape": [None]}
+    return {"source": source, "dtype": _DTYPES[type(value)], "shape": []}
+
+
+def split_page(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Split an event page into pages of one event each (views, no copies)."""
+    return [
+        {
+            **page,
+            "uid": page["uid"][i : i + 1],
+            "time": page["time"][i : i + 1],
+            "seq_num": page["seq_num"][i : i + 1],
+            "data": {key: column[i : i + 1] for key, column in page["data"].items()},
+            "timestamps": {key: column[i : i + 1] for key, column in page["timestamps"].items()},
+            "filled": {key: column[i : i + 1] for key, column in page["filled"].items()},
+        }
+        for i in range(len(page["seq_num"]))
+    ]

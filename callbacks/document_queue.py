@@ -1,0 +1,106 @@
+"""A queue of documents between the RunEngine's thread and the processing: never blocks, never drops.
+
+Documents that refer to frames cost a few hundred bytes each.  Only frames that lie in the events themselves cost
+memory; what exceeds the limit waits in a file.
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DocumentQueue", "QueuedDocument"]
+
+
+@dataclass(frozen=True)
+class QueuedDocument:
+    """A document and when it came."""
+
+    name: str
+    document: dict[str, Any]
+    time: float
+
+
+class DocumentQueue:
+    """First in, first out, for any number of writers and one reader.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Inline arrays that may wait in memory; further ones wait in temporary files.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._queue: queue.SimpleQueue[QueuedDocument] = queue.SimpleQueue()
+        self._max_bytes = max_bytes
+        self._bytes_put = 0
+        self._bytes_got = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._spilled = 0
+
+    def __len__(self) -> int:
+        """Return how many documents wait."""
+        return self._queue.qsize()
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Size of the inline arrays that wait in memory."""
+        return self._bytes_put - self._bytes_got
+
+    @property
+    def spilled(self) -> int:
+        """How many arrays had to wait in a file so far."""
+        return self._spilled
+
+    def put(self, name: str, document: dict[str, Any]) -> None:
+        """Add a document; arrays beyond the limit are written to a file first."""
+        if name == "event" and any(isinstance(value, np.ndarray) for value in document["data"].values()):
+            document = {**document, "data": {key: self._keep(value) for key, value in document["data"].items()}}
+        self._queue.put(QueuedDocument(name, document, time.time()))
+
+    def get(self, timeout: float | None) -> QueuedDocument:
+        """Return the oldest document.
+
+        Raises
+        ------
+        queue.Empty
+            If none comes within `timeout` seconds.
+        """
+        item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
+        if item.name == "event":
+            data = {key: self._take(value) for key, value in item.document["data"].items()}
+            item = QueuedDocument(item.name, {**item.document, "data": data}, item.time)
+        return item
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _keep(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        if self.bytes_in_memory + value.nbytes <= self._max_bytes:
+            self._bytes_put += value.nbytes
+            return value
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="nsbluesky-queue-")
+        path = Path(self._folder.name) / f"{self._spilled}.npy"
+        self._spilled += 1
+        np.save(path, value, allow_pickle=False)
+        return path
+
+    def _take(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            self._bytes_got += value.nbytes
+        elif isinstance(value, Path):
+            path, value = value, np.load(value, allow_pickle=False)
+            path.unlink()
+        return value

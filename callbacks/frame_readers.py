@@ -1,0 +1,131 @@
+"""Read the frames that documents refer to: HDF5 files that may still grow (SWMR), and nothing else.
+
+Paths come from documents, so they are checked before anything is opened.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.callbacks.stage import DocumentError
+
+__all__ = ["HDF5Frames", "NotYetWritten", "frames_of_resource", "frames_of_stream_resource", "local_path"]
+
+
+class NotYetWritten(DocumentError):
+    """The frames are announced but not in the file yet; asking later may help."""
+
+
+class HDF5Frames:
+    """A dataset whose first axis counts frames (or points), in a file that may be growing.
+
+    Parameters
+    ----------
+    path : Path
+        The HDF5 file.  It is opened at the first read.
+    dataset : str
+        Path of the dataset inside it.
+    """
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path = path
+        self.dataset = dataset
+        self._file: h5py.File | None = None
+        self._data: Any = None
+        self._lock = threading.Lock()
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows start…stop − 1.
+
+        Raises
+        ------
+        NotYetWritten
+            If the file or the rows are not there yet.
+        DocumentError
+            If they cannot be read.
+        """
+        with self._lock:
+            data = self._open()
+            if data.shape[0] < stop:
+                data.refresh()
+            if data.shape[0] < stop:
+                raise NotYetWritten(f"{self.path.name} holds {data.shape[0]} frames, {stop} were announced")
+            try:
+                return np.asarray(data[start:stop])
+            except OSError as error:
+                reason = str(error).splitlines()[0]
+                raise DocumentError(
+                    f"{self.path.name}, frames {start} to {stop - 1}: cannot be read ({reason})"
+                ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file = self._data = None
+
+    def _open(self) -> Any:
+        if self._data is None:
+            try:
+                self._file = h5py.File(self.path, "r", libver="latest", swmr=True)
+                self._data = self._file[self.dataset]
+            except FileNotFoundError:
+                raise NotYetWritten(f"{self.path} is not there (yet): is the detector's disk mounted here?") from None
+            except (OSError, KeyError) as error:
+                self._file = None
+                raise NotYetWritten(f"{self.path}: no dataset {self.dataset!r} can be read ({error})") from None
+        return self._data
+
+
+def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:
+    """Return the local path of a ``file:`` URI or a plain path.
+
+    Parameters
+    ----------
+    uri : str
+        As in a stream resource: ``file://localhost/data/x.h5``.
+    roots : sequence of Path
+        Folders that may be read; empty allows any.
+
+    Raises
+    ------
+    DocumentError
+        For another scheme, another host, a relative path or a path outside the roots.
+    """
+    parts = urlparse(uri)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+        raise DocumentError(f"{uri!r}: expected a file on this machine, as in file://localhost/data/x.h5")
+    path = Path(unquote(parts.path))
+    if not path.is_absolute():
+        raise DocumentError(f"{uri!r}: expected an absolute path")
+    path = path.resolve()
+    if roots and not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise DocumentError(f"{path} lies outside {', '.join(map(str, roots))}: add its folder to the readable roots")
+    return path
+
+
+def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
+    """Return a reader for a stream resource of type ``application/x-hdf5``."""
+    if document["mimetype"] != "application/x-hdf5":
+        raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected application/x-hdf5")
+    return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]))
+
+
+def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
+    """Return a reader for a resource document of areaDetector's HDF5 plugin (AD_HDF5 and its kin)."""
+    if "HDF5" not in document["spec"]:
+        raise DocumentError(f"resource of spec {document['spec']!r}: expected one of areaDetector's HDF5 specs")
+    path = Path(document.get("root", "")) / str(document["resource_path"]).lstrip("/")
+    if not document.get("root"):
+        path = Path(document["resource_path"])
+    dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
+    return HDF5Frames(local_path(str(path), roots), str(dataset))

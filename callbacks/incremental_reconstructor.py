@@ -1,0 +1,116 @@
+"""IncrementalReconstructor: clean frames in, a growing image of the object out, while the scan runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.callbacks.dark_averager import AverageDarks
+from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.frame_cleaner import CleanFrames
+from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
+from nsbluesky.callbacks.run_processor import RunProcessor
+from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.solver.incremental import IncrementalSolver
+
+__all__ = ["IncrementalReconstructor", "Reconstruct"]
+
+
+class Reconstruct(Stage):
+    """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
+
+    name = "reconstruction"
+
+    def __init__(self, run: RunContext) -> None:
+        super().__init__(run)
+        self._solver: IncrementalSolver | None = None
+        self._arrived: dict[int, float] = {}
+        self._sweep_told: Any = None
+        self._next = 0.0
+        self._final_told = False
+
+    def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
+        """Make the solver when the detector is known."""
+        if self.stream_of(event) == "detector":
+            mask = event["data"]["mask"]
+            self._solver = IncrementalSolver(
+                self.run.settings.solver,
+                geometry=self.run.geometry,
+                frame_px=mask.shape[0],
+                bin_px=self.run.settings.cleaning.bin_px,
+                backend=self.run.backend,
+            )
+            self._solver.set_mask(self.run.geometry.orient(mask))
+        yield from ()
+
+    def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
+        """Give clean frames to the solver."""
+        if self.stream_of(page) == "clean" and self._solver is not None:
+            data = page["data"]
+            translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
+            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m)
+            self._arrived.update(zip(page["seq_num"], page["time"], strict=True))
+        yield from ()
+
+    def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
+        """Tell the solver that no more frames will come."""
+        if self.is_raw(document) and self._solver is not None:
+            self._solver.finish()
+        yield from ()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the solver has frames to work on, or a last picture to show."""
+        solver = self._solver
+        return solver is not None and (solver.has_work or (solver.finished and not self._final_told))
+
+    def work(self, budget_s: float) -> Iterator[Document]:
+        """Let the solver work, and publish."""
+        solver = self._solver
+        assert solver is not None
+        solver.step(budget_s)
+        sweep = solver.sweep
+        if sweep is not None and sweep is not self._sweep_told:
+            self._sweep_told = sweep
+            yield from self.run.derived.event(
+                "geometry",
+                defocus_m=float(sweep.best_defocus_m),
+                sweep_defocus_m=np.asarray(sweep.defocus_m, dtype=np.float64),
+                sweep_residual=np.asarray(sweep.residual, dtype=np.float64),
+                confidence=float(sweep.confidence),
+                accepted=bool(sweep.accepted),
+            )
+        if solver.finished and not self._final_told:
+            self._final_told = True
+            yield from self._picture(final=True)
+        elif solver.num_passes > 0 and time.monotonic() >= self._next:
+            yield from self._picture(final=False)
+
+    def _picture(self, final: bool) -> Iterator[Document]:
+        assert self._solver is not None
+        picture = self._solver.picture()
+        newest = max((self._arrived.get(k, 0.0) for k in self._solver.used_seq_nums), default=time.time())
+        yield from self.run.derived.event(
+            "reconstruction",
+            object=picture.object,
+            probe=picture.probe,
+            pixel_size_m=float(picture.pixel_m),
+            extent_m=np.asarray(picture.extent_m, dtype=np.float64),
+            r_factor=float(picture.r_factor),
+            num_frames=int(picture.num_frames),
+            num_passes=float(picture.num_passes),
+            coverage=float(picture.coverage),
+            newest_age_s=time.time() - newest,
+            final=final,
+        )
+        self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+
+
+class IncrementalReconstructor(RunProcessor):
+    """Callback: raw runs in, pictures of object and probe out; all stages before it run as well."""
+
+    stages = (ReadFrames, AverageDarks, CleanFrames, ImageLowResolution, Reconstruct)

@@ -1,0 +1,171 @@
+"""The stages of one run, one after the other, each guarded: an error in one is told, and costs no other frame."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from nsbluesky.callbacks.derived_run import Document, split_page
+from nsbluesky.callbacks.stage import RunContext, Stage
+
+__all__ = ["RunChain"]
+
+log = logging.getLogger(__name__)
+
+HEALTH_INTERVAL_S = 1.0
+MAX_FAILURES_AT_WORK = 3
+"""A stage that fails so often at work of its own is left out until the run ends."""
+
+
+class RunChain:
+    """Everything that happens with one run between its start document and the last derived document.
+
+    Parameters
+    ----------
+    run : RunContext
+    stages : sequence of type
+        Classes of the stages, in the order of the data.
+    """
+
+    def __init__(self, run: RunContext, stages: Sequence[type[Stage]]) -> None:
+        self.run = run
+        self.stages = [stage(run) for stage in stages]
+        self.raw_stop: dict[str, Any] | None = None
+        self.finished = False
+        self.queued = 0
+        """How many documents wait; told by the owner of the queue, shown in the health."""
+        self._frame_times: deque[float] = deque(maxlen=64)
+        self._num_frames = 0
+        self._latency_s = 0.0
+        self._bad: set[int] = set()
+        self._errors: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
+        self._told = 0
+        self._next_health = 0.0
+
+    # ---- documents
+
+    def start(self) -> Iterator[Document]:
+        """Yield the derived start document and what the stages make of the raw one."""
+        yield from self._through(0, [("start", self.run.derived.start_document)])
+        yield from self._through(0, [("start", dict(self.run.start))])
+
+    def process(self, name: str, document: dict[str, Any]) -> Iterator[Document]:
+        """Yield the derived documents that follow from a raw one."""
+        if name == "stop":
+            self.raw_stop = document
+        yield from self._through(0, [(name, document)])
+        yield from self._health()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` would do something useful now."""
+        return not self.finished and (self.raw_stop is not None or bool(self._busy_stages()))
+
+    def _busy_stages(self) -> list[tuple[int, Stage]]:
+        return [
+            (position, stage)
+            for position, stage in enumerate(self.stages)
+            if stage.has_work and self._failures[stage.name] < MAX_FAILURES_AT_WORK
+        ]
+
+    def work(self, budget_s: float) -> Iterator[Document]:
+        """Let each stage that has work use the time while no document waits; end the run when none is left."""
+        for position, stage in self._busy_stages():
+            yield from self._through(position + 1, self._guarded(stage, stage.work(budget_s), None))
+        yield from self._health()
+        if self.raw_stop is not None and not self._busy_stages():
+            yield from self._finish()
+
+    def stop_now(self) -> Iterator[Document]:
+        """End the run without waiting for what could still be done."""
+        if not self.finished:
+            yield from self._finish()
+
+    def _finish(self) -> Iterator[Document]:
+        self.finished = True
+        for stage in self.stages:
+            stage.close()
+        yield from self._health(now=True)
+        status = (self.raw_stop or {}).get("exit_status", "abort")
+        problems = [f"{len(self.run.lost)} frames lost"] if self.run.lost else []
+        problems += [f"{len(self._bad)} frames could not be processed"] if self._bad else []
+        yield self.run.derived.stop(status, "; ".join([*problems, *self._errors.values()]))
+
+    # ---- the way through the stages
+
+    def _through(self, position: int, documents: Iterable[Document]) -> Iterator[Document]:
+        """Pass documents through the stages from `position` on, one at a time, and yield those of the derived run."""
+        for name, document in documents:
+            if position == len(self.stages):
+                if self._is_derived(name, document):
+                    self._note(name, document)
+                    yield name, document
+            else:
+                yield from self._through(position + 1, [(name, document)])
+                stage = self.stages[position]
+                yield from self._through(
+                    position + 1, self._guarded(stage, stage.process(name, document), (name, document))
+                )
+
+    def _guarded(self, stage: Stage, documents: Iterator[Document], cause: Document | None) -> Iterator[Document]:
+        """Yield from a stage; after an error in a block of frames, try them one by one and list those that fail."""
+        try:
+            yield from documents
+        except Exception as error:
+            log.exception("%s failed", stage.name)
+            self._errors[stage.name] = f"{stage.name}: {error}"
+            if cause is None:
+                self._failures[stage.name] += 1
+            elif cause[0] == "event_page":
+                page = cause[1]
+                if len(page["seq_num"]) > 1:
+                    for part in split_page(page):
+                        yield from self._guarded(stage, stage.process("event_page", part), ("event_page", part))
+                else:
+                    self._bad.update(page["seq_num"])
+            yield from self.run.derived.event("health", **self._state(stage.name, "error", str(error)))
+
+    def _is_derived(self, name: str, document: dict[str, Any]) -> bool:
+        if name in ("start", "stop", "descriptor"):
+            return self.run.derived.owns(document)
+        return bool(self.run.derived.stream_of(document))
+
+    # ---- health
+
+    def _note(self, name: str, document: dict[str, Any]) -> None:
+        if name == "event_page" and self.run.derived.stream_of(document) == "clean":
+            now = time.time()
+            self._num_frames += len(document["seq_num"])
+            self._frame_times.extend(itertools.repeat(now, len(document["seq_num"])))
+            self._latency_s = now - min(document["time"])
+            self._bad.difference_update(document["seq_num"])
+
+    def _state(self, stage: str, state: str, message: str) -> dict[str, Any]:
+        times = self._frame_times
+        elapsed = times[-1] - times[0] if len(times) > 1 else 0.0
+        return {
+            "stage": stage,
+            "state": state,
+            "message": message,
+            "rate_hz": (len(times) - 1) / elapsed if elapsed > 0 else 0.0,
+            "queue": self.queued,
+            "latency_s": self._latency_s,
+            "num_frames": self._num_frames,
+            "lost": sorted(self.run.lost),
+            "bad": sorted(self._bad),
+        }
+
+    def _health(self, now: bool = False) -> Iterator[Document]:
+        """Yield new warnings, and once a second how the run is doing."""
+        for message in self.run.warnings[self._told :]:
+            self._told += 1
+            yield from self.run.derived.event("health", **self._state("pipeline", "warning", message))
+        if now or time.monotonic() >= self._next_health:
+            self._next_health = time.monotonic() + HEALTH_INTERVAL_S
+            message = "; ".join(f"frame {k}: {reason}" for k, reason in list(self.run.lost.items())[-3:])
+            yield from self.run.derived.event("health", **self._state("pipeline", "ok", message))

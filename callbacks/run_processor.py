@@ -1,0 +1,180 @@
+"""RunProcessor: a callback that processes runs on a thread of its own and can never slow or fail a scan."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import event_model
+
+from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.derived_run import DerivedRun
+from nsbluesky.callbacks.document_queue import DocumentQueue
+from nsbluesky.callbacks.run_chain import RunChain
+from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import PipelineSettings, SettingsError
+
+__all__ = ["RunProcessor"]
+
+log = logging.getLogger(__name__)
+
+DocumentCallback = Callable[[str, dict[str, Any]], Any]
+
+WORK_SLICE_S = 0.1
+"""How long stages may work before documents are looked at again."""
+
+DOCUMENTS_SLICE_S = 0.5
+"""How long documents may be worked off before stages with work of their own get a turn."""
+
+
+class RunProcessor:
+    """A Bluesky callback that passes runs through stages on its own thread.
+
+    Subscribe it to the RunEngine or feed it with any documents; subscribe other callbacks to it, which receive the
+    documents of the derived runs.  Runs without a ``ptycho`` entry in their start document are left alone.
+
+    Parameters
+    ----------
+    settings : PipelineSettings, optional
+    geometry : Geometry, optional
+        For runs whose start document does not tell it.
+
+    Notes
+    -----
+    Calling it only puts the document into a queue: microseconds, never an exception.  Errors of stages and of
+    subscribed callbacks are logged and told in the derived run's ``health`` stream.
+    """
+
+    stages: ClassVar[tuple[type[Stage], ...]] = ()
+
+    def __init__(self, settings: PipelineSettings | None = None, *, geometry: Geometry | None = None) -> None:
+        self.settings = settings or PipelineSettings()
+        self.geometry = geometry
+        self.backend = get_backend(self.settings.backend)
+        self._callbacks: dict[int, DocumentCallback] = {}
+        self._next_token = 0
+        self._queue = DocumentQueue(self.settings.queue_bytes)
+        self._router = event_model.RunRouter([self._begin_run])
+        self._chains: list[RunChain] = []
+        self._changed = threading.Condition()
+        self._put = 0
+        self._done = 0
+        self._abort = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"nsbluesky-{type(self).__name__}", daemon=True)
+        self._thread.start()
+
+    # ---- for the user
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        """Take a document; returns at once."""
+        if self._closed:
+            return
+        with self._changed:
+            self._put += 1
+        self._queue.put(name, document)
+
+    def subscribe(self, callback: DocumentCallback) -> int:
+        """Call `callback` with each derived document, on the processing thread; returns a token."""
+        self._next_token += 1
+        self._callbacks = {**self._callbacks, self._next_token: callback}
+        return self._next_token
+
+    def unsubscribe(self, token: int) -> None:
+        """Stop calling the callback of that token."""
+        self._callbacks = {k: v for k, v in self._callbacks.items() if k != token}
+
+    @property
+    def queued(self) -> int:
+        """How many documents wait."""
+        return len(self._queue)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all documents are worked off and all ended runs are finished; False when time ran out."""
+        with self._changed:
+            return self._changed.wait_for(self._idle, timeout)
+
+    def abort(self) -> None:
+        """End the processing of all ended runs with what there is; runs that go on are not touched."""
+        self._abort = True
+
+    def close(self, timeout: float | None = 60.0) -> bool:
+        """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone."""
+        complete = self.wait(timeout)
+        self._closed = True
+        self._thread.join(5.0)
+        self._queue.close()
+        return complete
+
+    # ---- the processing thread
+
+    def _idle(self) -> bool:
+        return self._done == self._put and not any(chain.raw_stop is not None for chain in self._chains)
+
+    def _run(self) -> None:
+        next_turn = time.monotonic()
+        while not self._closed:
+            working = [chain for chain in self._chains if chain.has_work]
+            if working and time.monotonic() >= next_turn:
+                self._work(working)
+                next_turn = time.monotonic() + DOCUMENTS_SLICE_S
+            try:
+                item = self._queue.get(timeout=0 if working else 0.1)
+            except queue.Empty:
+                next_turn = 0.0
+                continue
+            try:
+                self._router(item.name, item.document)
+            except Exception:  # a document of the wrong form must not end the thread
+                log.exception("A %s document could not be processed", item.name)
+            with self._changed:
+                self._done += 1
+                self._changed.notify_all()
+
+    def _work(self, chains: Sequence[RunChain]) -> None:
+        for chain in chains:
+            chain.queued = self.queued
+            self._emit(chain.stop_now() if self._abort and chain.raw_stop is not None else chain.work(WORK_SLICE_S))
+        self._abort = False
+        with self._changed:
+            self._chains = [chain for chain in self._chains if not chain.finished]
+            self._changed.notify_all()
+
+    def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
+        """Make the stages for a new run; the factory of the RunRouter."""
+        geometry = self.geometry
+        if geometry is None:
+            if "ptycho" not in start:
+                return [], []
+            try:
+                geometry = Geometry.from_start(start)
+            except SettingsError as error:
+                log.error("Run %s cannot be processed: %s", start["uid"], error)
+                return [], []
+        derived = DerivedRun(start, self.settings)
+        run = RunContext(start, self.settings, geometry, self.backend, derived)
+        chain = RunChain(run, self.stages)
+        self._chains.append(chain)
+
+        def process(name: str, document: dict[str, Any]) -> None:
+            chain.queued = self.queued
+            self._emit(chain.start() if name == "start" else chain.process(name, document))
+
+        return [process], []
+
+    def _emit(self, documents: Any) -> None:
+        for name, document in documents:
+            for callback in self._callbacks.values():
+                try:
+                    callback(name, document)
+                except Exception:  # a viewer or a writer must not stop the processing
+                    log.exception("%r failed on a %s document", callback, name)
+
+    def __repr__(self) -> str:
+        """Return the class and what waits."""
+        return f"<{type(self).__name__}: {self.queued} documents wait, {len(self._chains)} runs>"

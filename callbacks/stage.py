@@ -1,0 +1,93 @@
+"""What every stage of the processing is: a generator of documents from documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nsbluesky.backend import Backend
+from nsbluesky.callbacks.derived_run import DerivedRun, Document
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import PipelineSettings
+
+__all__ = ["DocumentError", "RunContext", "Stage"]
+
+
+class DocumentError(ValueError):
+    """A document, or what it refers to, cannot be used; the message says what and what to do."""
+
+
+@dataclass
+class RunContext:
+    """What the stages of one run share.
+
+    Attributes
+    ----------
+    start : dict
+        Start document of the raw run.
+    settings : PipelineSettings
+    geometry : Geometry
+    backend : Backend
+    derived : DerivedRun
+        Composes what the stages yield.
+    lost : dict
+        Why frames were lost: seq_num (of the primary stream) → reason.  A frame that comes after all is taken out.
+    lost_darks : dict
+        The same for the dark stream.
+    warnings : list of str
+        What a scientist should know and no error tells.
+    """
+
+    start: Mapping[str, Any]
+    settings: PipelineSettings
+    geometry: Geometry
+    backend: Backend
+    derived: DerivedRun
+    lost: dict[int, str] = field(default_factory=dict)
+    lost_darks: dict[int, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Stage:
+    """One step of the processing of **one** run.
+
+    A stage sees every document of the raw run and of the derived run so far, and adds its own to the derived run.
+    Subclasses define ``on_start``, ``on_descriptor``, ``on_event`` …, generators of ``(name, document)`` pairs.
+
+    Parameters
+    ----------
+    run : RunContext
+        What the stages of this run share.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+
+    def process(self, name: str, document: dict[str, Any]) -> Iterator[Document]:
+        """Yield what follows from one document."""
+        method: Callable[[dict[str, Any]], Iterator[Document]] | None = getattr(self, f"on_{name}", None)
+        if method is not None:
+            yield from method(document)
+
+    def is_raw(self, document: Mapping[str, Any]) -> bool:
+        """Return whether a descriptor or stop document belongs to the raw run."""
+        return bool(document["run_start"] == self.run.start["uid"])
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` would do something useful now."""
+        return False
+
+    def work(self, budget_s: float) -> Iterator[Document]:
+        """Work for about `budget_s` seconds without a new document, and yield what follows."""
+        yield from ()
+
+    def close(self) -> None:
+        """Let go of files and memory when the run is over."""
+
+    def stream_of(self, document: Mapping[str, Any]) -> str:
+        """Return the stream of the derived run that an event or event page belongs to; "" for other runs."""
+        return self.run.derived.stream_of(document)
