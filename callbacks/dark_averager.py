@@ -18,7 +18,7 @@ __all__ = ["AverageDarks", "DarkAverager"]
 
 
 class AverageDarks(Stage):
-    """The stage of one run: adds up dark frames, and tells their statistics when the first frame of the scan comes."""
+    """The stage of one run: adds up dark frames; tells their statistics when the scan's first frame comes."""
 
     name = "darks"
 

@@ -74,7 +74,7 @@ class CleanFrames(Stage):
             "detector",
             center_row_px=float(row),
             center_column_px=float(column),
-            mask=self.run.backend.to_numpy(self._plan.mask),
+            mask=np.ascontiguousarray(self.run.geometry.orient(self.run.backend.to_numpy(self._plan.mask))),
             pixel_size_m=self.run.geometry.pixel_size_m * self._settings.bin_px,
         )
         for page in held:

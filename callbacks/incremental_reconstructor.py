@@ -44,7 +44,7 @@ class Reconstruct(Stage):
                 bin_px=self.run.settings.cleaning.bin_px,
                 backend=self.run.backend,
             )
-            self._solver.set_mask(self.run.geometry.orient(mask))
+            self._solver.set_mask(mask)
         yield from ()
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:

@@ -135,11 +135,14 @@ class Geometry(Settings):
         return xy[:, 1::-1] / self.object_pixel_m(frame_px, bin_px)
 
     def orient(self, frames: Any) -> Any:
-        """Flip and swap the last two axes of frames as `orientation` says (a view, no copy)."""
+        """Flip and swap the last two axes of frames as `orientation` says; zero frequency stays at N//2.
+
+        A flip takes index i to (N − i) mod N for even N, so that the zero order keeps its pixel.
+        """
         if self.orientation & 4:
             frames = frames.swapaxes(-1, -2)
-        if self.orientation & 1:
-            frames = frames[..., ::-1, :]
-        if self.orientation & 2:
-            frames = frames[..., :, ::-1]
+        for bit, axis in ((1, -2), (2, -1)):
+            if self.orientation & bit:
+                side = frames.shape[axis]
+                frames = frames.take((2 * (side // 2) - np.arange(side)) % side, axis=axis)
         return frames
