@@ -46,6 +46,7 @@ class PtychoPipeline(IncrementalReconstructor):
     ) -> None:
         self.live = LivePlots()
         self.results: dict[str, dict[str, Any]] = {}
+        self._raw_uids: dict[str, str] = {}
         self.cxi = CXIWriter(directory) if directory is not None else None
         super().__init__(settings, geometry=geometry)
         for callback in (self.live, self._keep_results, self.cxi):
@@ -53,10 +54,12 @@ class PtychoPipeline(IncrementalReconstructor):
                 self.subscribe(callback)
 
     def _keep_results(self, name: str, document: dict[str, Any]) -> None:
+        """Keep the newest picture of each run; runs may overlap, so each descriptor knows its own."""
         if name == "start":
-            self._raw_uid = document["raw_uid"]
-        elif name == "event" and "r_factor" in document["data"]:
-            self.results.pop(self._raw_uid, None)
-            self.results[self._raw_uid] = document["data"]
+            self._raw_uids[document["uid"]] = document["raw_uid"]
+        elif name == "descriptor" and document["name"] == "reconstruction":
+            self._raw_uids[document["uid"]] = self._raw_uids[document["run_start"]]
+        elif name == "event" and document["descriptor"] in self._raw_uids:
+            self.results[self._raw_uids[document["descriptor"]]] = document["data"]
             while len(self.results) > self.max_results:
                 self.results.pop(next(iter(self.results)))

@@ -127,7 +127,7 @@ class Geometry(Settings):
         return self.wavelength_m * self.detector_distance_m / (frame_px * bin_px * self.pixel_size_m)
 
     def positions_px(self, translation_m: npt.ArrayLike, frame_px: int, bin_px: int = 1) -> npt.NDArray[np.float64]:
-        """Convert sample translations (n, 2 or more: x, y, …) in metres to window positions (n, 2: row, column) in pixels.
+        """Convert sample translations (n, ≥ 2: x, y, …) in metres to window positions (n, 2: row, column) in pixels.
 
         The origin is the stage's; the solver places its canvas itself.
         """
