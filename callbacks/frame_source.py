@@ -86,6 +86,7 @@ class ReadFrames(Stage):
         self._positions: list[PositionReference] = []
         self._frame_shape: tuple[int, ...] | None = None
         self._stopped_at: float | None = None
+        self._losses_listed = False
         self._darks_read = False
 
     # ---- documents
@@ -111,6 +112,11 @@ class ReadFrames(Stage):
         row = document["datum_kwargs"].get("point_number", document["datum_kwargs"].get("index", 0))
         self._data[document["datum_id"]] = document["resource"], int(row)
         yield from ()
+
+    def on_datum_page(self, document: dict[str, Any]) -> Iterator[Document]:
+        """Take a page as the data that it stands for."""
+        for datum in event_model.unpack_datum_page(document):
+            yield from self.on_datum(datum)
 
     def on_stream_datum(self, document: dict[str, Any]) -> Iterator[Document]:
         """Take references to frames and positions."""
@@ -163,13 +169,18 @@ class ReadFrames(Stage):
 
     @property
     def has_work(self) -> bool:
-        """Whether frames or positions wait for their file."""
+        """Whether frames or positions wait for their file, or the losses of an ended run are not listed yet."""
+        return self._waiting or (self._stopped_at is not None and not self._losses_listed)
+
+    @property
+    def _waiting(self) -> bool:
         return any(self._ready.values()) or bool(self._positions)
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Ask again for what was not in its file yet; give up some seconds after the end of the run."""
         yield from self._emit_ready()
-        if self._stopped_at is not None and not self.has_work:
+        if self._stopped_at is not None and not self._waiting:
+            self._losses_listed = True
             for seq_num, point in self._points["primary"].items():
                 if not point.complete("primary"):
                     self._lose("primary", [seq_num], "no frame" if point.frame is None else "no position")

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from raw_runs import PTYCHO, RawRun, fly_run, image_key, number_key, write_frames
+
+from nsbluesky.callbacks import frame_source
+from nsbluesky.callbacks.frame_readers import DocumentError, HDF5Frames, NotYetWritten, local_path
+from nsbluesky.callbacks.frame_source import FrameSource
+
+FRAMES = np.arange(10 * 6 * 5, dtype="<u2").reshape(10, 6, 5)
+DARKS = np.full((3, 6, 5), 7, dtype="<u2")
+X_UM = np.arange(10) * 0.5
+Y_UM = np.arange(10) * -0.25
+
+
+class Collector:
+    """Keeps what was emitted: frames and positions by stream and seq_num, the later winning."""
+
+    def __init__(self) -> None:
+        self.documents: list[tuple[str, dict]] = []
+        self.frames: dict[str, dict[int, np.ndarray]] = {"dark": {}, "primary": {}}
+        self.positions: dict[int, tuple[float, float]] = {}
+        self.order: list[tuple[str, int]] = []
+        self._streams: dict[str, str] = {}
+
+    def __call__(self, name: str, document: dict) -> None:
+        self.documents.append((name, document))
+        if name == "descriptor":
+            self._streams[document["uid"]] = document["name"]
+        if name != "event_page":
+            return
+        stream, data = self._streams[document["descriptor"]], document["data"]
+        for i, seq_num in enumerate(document["seq_num"]):
+            self.frames[stream][seq_num] = data["frame"][i]
+            self.order.append((stream, seq_num))
+            if stream == "primary":
+                self.positions[seq_num] = (data["x_m"][i], data["y_m"][i])
+
+    def health(self) -> dict:
+        return [d["data"] for n, d in self.documents if n == "event" and "lost" in d["data"]][-1]
+
+    def stop(self) -> dict:
+        name, document = self.documents[-1]
+        assert name == "stop"
+        return document
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(frame_source, "WAIT_FOR_FILE_S", 0.2)
+
+
+def feed(documents) -> Collector:
+    source, collector = FrameSource(), Collector()
+    source.subscribe(collector)
+    for name, document in documents:
+        source(name, document)
+    assert source.close(timeout=30)
+    return collector
+
+
+def assert_all_frames(collector: Collector, but: tuple[int, ...] = ()) -> None:
+    assert sorted(collector.frames["primary"]) == [k for k in range(1, 11) if k not in but]
+    for seq_num, frame in collector.frames["primary"].items():
+        np.testing.assert_array_equal(frame, FRAMES[seq_num - 1])
+        assert collector.positions[seq_num] == pytest.approx((X_UM[seq_num - 1] * 1e-6, Y_UM[seq_num - 1] * 1e-6))
+
+
+def test_fly_scan_by_stream_datum(tmp_path):
+    collector = feed(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert_all_frames(collector)
+    assert sorted(collector.frames["dark"]) == [1, 2, 3]
+    np.testing.assert_array_equal(collector.frames["dark"][2], DARKS[1])
+    assert collector.health()["lost"] == []
+
+
+def test_step_scan_with_positions_in_events(tmp_path):
+    run = RawRun(tmp_path)
+    documents = [
+        run.start,
+        *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key(), stage_y=number_key("mm")),
+    ]
+    bundle, resource = run.file("fccd_image", FRAMES)
+    documents += resource
+    for k in range(10):
+        documents.append(run.datum("primary", bundle, k, k + 1))
+        documents.append(run.event("primary", k + 1, stage_x=X_UM[k], stage_y=Y_UM[k] / 1000))
+    assert_all_frames(feed([*documents, run.stop()]))
+
+
+def test_inline_frames(tmp_path):
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys)]
+    documents += [
+        run.event("primary", k + 1, fccd_image=FRAMES[k], stage_x=X_UM[k], stage_y=Y_UM[k]) for k in range(10)
+    ]
+    assert_all_frames(feed([*documents, run.stop()]))
+
+
+def test_resource_and_datum_of_older_devices(tmp_path):
+    write_frames(tmp_path / "old.h5", FRAMES)
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5), "FILESTORE:"), "stage_x": number_key(), "stage_y": number_key()}
+    resource = {
+        "uid": "r",
+        "spec": "AD_HDF5",
+        "root": str(tmp_path),
+        "resource_path": "old.h5",
+        "resource_kwargs": {"frame_per_point": 1},
+        "path_semantics": "posix",
+        "run_start": run.uid,
+    }
+    documents = [run.start, *run.declare("primary", **keys), ("resource", resource)]
+    for k in range(10):
+        datum = {"datum_id": f"r/{k}", "resource": "r", "datum_kwargs": {"point_number": k}}
+        documents.append(("datum", datum))
+        data = {"fccd_image": f"r/{k}", "stage_x": X_UM[k], "stage_y": Y_UM[k]}
+        documents.append(run.event("primary", k + 1, filled={"fccd_image": False}, **data))
+    assert_all_frames(feed([*documents, run.stop()]))
+
+
+def test_frames_before_darks_wait_for_them(tmp_path):
+    """A replay from the databroker may deliver the streams in any order."""
+    documents = list(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    dark_datum = next(i for i, (name, _) in enumerate(documents) if name == "stream_datum")
+    darks = documents.pop(dark_datum)
+    documents.insert(len(documents) - 1, darks)
+    collector = feed(documents)
+    assert_all_frames(collector)
+    assert [stream for stream, _ in collector.order[:3]] == ["dark"] * 3
+
+
+def test_later_document_of_the_same_seq_num_wins(tmp_path):
+    """After a rewind the plan takes points 2 and 3 again; their frames lie further on in the file."""
+    run = RawRun(tmp_path)
+    documents = [
+        run.start,
+        *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key(), stage_y=number_key()),
+    ]
+    bundle, resource = run.file("fccd_image", FRAMES)
+    documents += resource
+    for index, seq_num in enumerate([1, 2, 3, 2, 3, 4]):
+        documents.append(run.datum("primary", bundle, index, index + 1, seq_num))
+        documents.append(run.event("primary", seq_num, stage_x=float(index), stage_y=0.0))
+    collector = feed([*documents, run.stop()])
+    assert sorted(collector.frames["primary"]) == [1, 2, 3, 4]
+    for seq_num, index in {1: 0, 2: 3, 3: 4, 4: 5}.items():
+        np.testing.assert_array_equal(collector.frames["primary"][seq_num], FRAMES[index])
+        assert collector.positions[seq_num][0] == pytest.approx(index * 1e-6)
+
+
+def test_point_taken_again_without_position_keeps_the_former_one(tmp_path):
+    run = RawRun(tmp_path)
+    documents = [
+        run.start,
+        *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key(), stage_y=number_key()),
+    ]
+    bundle, resource = run.file("fccd_image", FRAMES)
+    documents += [*resource, run.datum("primary", bundle, 0, 1), run.event("primary", 1, stage_x=3.0, stage_y=4.0)]
+    documents += [run.datum("primary", bundle, 5, 6, 1), run.stop()]
+    collector = feed(documents)
+    np.testing.assert_array_equal(collector.frames["primary"][1], FRAMES[5])
+    assert collector.positions[1] == pytest.approx((3e-6, 4e-6))
+
+
+def test_missing_positions_are_listed_as_lost(tmp_path):
+    run = RawRun(tmp_path)
+    documents = [
+        run.start,
+        *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key(), stage_y=number_key()),
+    ]
+    bundle, resource = run.file("fccd_image", FRAMES)
+    documents += [*resource, run.datum("primary", bundle, 0, 3), run.event("primary", 1, stage_x=0.0, stage_y=0.0)]
+    documents += [run.event("primary", 2, stage_x=0.0), run.stop()]
+    collector = feed(documents)
+    assert list(collector.frames["primary"]) == [1]
+    assert collector.health()["lost"] == [2, 3]
+    assert "no position" in collector.health()["message"]
+    assert "2 frames lost" in collector.stop()["reason"]
+
+
+def test_frames_announced_but_never_written_are_lost_and_the_rest_is_saved(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    write_frames(tmp_path / "fccd_image_1.h5", FRAMES[:6])
+    collector = feed(documents)
+    assert_all_frames(collector, but=(7, 8, 9, 10))
+    assert collector.health()["lost"] == [7, 8, 9, 10]
+
+
+def test_corrupt_chunk_costs_one_frame(tmp_path):
+    import h5py
+
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    with h5py.File(tmp_path / "fccd_image_1.h5", "w", libver="latest") as file:
+        data = file.create_dataset("/entry/data/data", data=FRAMES, chunks=(1, 6, 5), fletcher32=True)
+        offset = data.id.get_chunk_info(4).byte_offset
+    with (tmp_path / "fccd_image_1.h5").open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff\xfe\xfd")
+    collector = feed(documents)
+    assert_all_frames(collector, but=(5,))
+    assert collector.health()["lost"] == [5]
+    assert "cannot be read" in collector.health()["message"]
+
+
+def test_wrong_shaped_frame_costs_one_frame(tmp_path):
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys)]
+    for k in range(10):
+        frame = FRAMES[k] if k != 2 else FRAMES[k][:3]
+        documents.append(run.event("primary", k + 1, fccd_image=frame, stage_x=X_UM[k], stage_y=Y_UM[k]))
+    collector = feed([*documents, run.stop()])
+    assert_all_frames(collector, but=(3,))
+    assert "(3, 5)" in collector.health()["message"]
+
+
+def test_positions_without_units_are_refused(tmp_path, caplog):
+    run = RawRun(tmp_path)
+    documents = [
+        run.start,
+        *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key(None), stage_y=number_key()),
+    ]
+    documents += [run.event("primary", 1, stage_x=0.0, stage_y=0.0), run.stop()]
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed(documents)
+    assert "'stage_x' has no units" in collector.stop()["reason"]
+
+
+def test_abort_in_the_middle_keeps_what_came(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    data = [i for i, (name, _) in enumerate(documents) if name == "stream_datum"]
+    stop = ("stop", {**documents[-1][1], "exit_status": "abort"})
+    collector = feed([*documents[: data[7]], stop])
+    assert sorted(collector.frames["primary"]) == list(range(1, 9))
+    assert collector.stop()["exit_status"] == "abort"
+
+
+def test_derived_documents_validate(tmp_path):
+    import event_model
+
+    for name, document in feed(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)).documents:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+
+
+def test_runs_of_other_plans_are_left_alone(tmp_path):
+    run = RawRun(tmp_path, ptycho=None)
+    del run.start[1]["ptycho"]
+    assert feed([run.start, run.stop()]).documents == []
+
+
+def test_run_with_unusable_geometry_is_left_alone_with_an_error(tmp_path, caplog):
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "energy_eV": -1.0})
+    with caplog.at_level(logging.ERROR, logger="nsbluesky"):
+        assert feed([run.start, run.stop()]).documents == []
+    assert "energy_eV = -1.0: expected a positive number" in caplog.text
+
+
+def test_reader_waits_for_a_growing_file(tmp_path):
+    import h5py
+
+    path = tmp_path / "growing.h5"
+    reader = HDF5Frames(path, "/entry/data/data")
+    with pytest.raises(NotYetWritten, match="not there"):
+        reader.read(0, 1)
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_dataset("/entry/data/data", (0, 6, 5), "<u2", maxshape=(None, 6, 5), chunks=(1, 6, 5))
+        file.swmr_mode = True
+        with pytest.raises(NotYetWritten, match="holds 0 frames, 1 were announced"):
+            reader.read(0, 1)
+        data.resize(2, axis=0)
+        data[:] = FRAMES[:2]
+        data.flush()
+        np.testing.assert_array_equal(reader.read(0, 2), FRAMES[:2])
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("https://example.org/x.h5", "expected a file on this machine"),
+        ("file://elsewhere/data/x.h5", "expected a file on this machine"),
+        ("relative/x.h5", "expected an absolute path"),
+        ("file://localhost/data/../etc/passwd", "lies outside"),
+    ],
+)
+def test_paths_are_checked(tmp_path, uri, message):
+    with pytest.raises(DocumentError, match=message):
+        local_path(uri, roots=[tmp_path])
