@@ -182,7 +182,7 @@ class ReadFrames(Stage):
         if self._stopped_at is not None and not self._waiting:
             self._losses_listed = True
             for seq_num, point in self._points["primary"].items():
-                if not point.complete("primary"):
+                if not point.emitted:
                     self._lose("primary", [seq_num], "no frame" if point.frame is None else "no position")
 
     @property
