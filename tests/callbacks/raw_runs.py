@@ -19,6 +19,44 @@ PTYCHO = {
 }
 
 
+FRAMES = np.arange(10 * 6 * 5, dtype="<u2").reshape(10, 6, 5)
+DARKS = np.full((3, 6, 5), 7, dtype="<u2")
+X_UM = np.arange(10) * 0.5
+Y_UM = np.arange(10) * -0.25
+
+
+class Collector:
+    """Keeps what was emitted: frames and positions by stream and seq_num, the later winning."""
+
+    def __init__(self) -> None:
+        self.documents: list[tuple[str, dict]] = []
+        self.frames: dict[str, dict[int, np.ndarray]] = {"dark": {}, "primary": {}, "clean": {}}
+        self.positions: dict[int, tuple[float, float]] = {}
+        self.order: list[tuple[str, int]] = []
+        self._streams: dict[str, str] = {}
+
+    def __call__(self, name: str, document: dict) -> None:
+        self.documents.append((name, document))
+        if name == "descriptor":
+            self._streams[document["uid"]] = document["name"]
+        if name != "event_page":
+            return
+        stream, data = self._streams[document["descriptor"]], document["data"]
+        for i, seq_num in enumerate(document["seq_num"]):
+            self.frames[stream][seq_num] = data["frame"][i]
+            self.order.append((stream, seq_num))
+            if "x_m" in data:
+                self.positions[seq_num] = (data["x_m"][i], data["y_m"][i])
+
+    def health(self) -> dict:
+        return [d["data"] for n, d in self.documents if n == "event" and "lost" in d["data"]][-1]
+
+    def stop(self) -> dict:
+        name, document = self.documents[-1]
+        assert name == "stop"
+        return document
+
+
 def write_frames(path: Path, frames: np.ndarray, dataset: str = "/entry/data/data") -> None:
     with h5py.File(path, "w", libver="latest") as file:
         file.create_dataset(dataset, data=frames, chunks=(1, *frames.shape[1:]), maxshape=(None, *frames.shape[1:]))

@@ -4,48 +4,23 @@ import logging
 
 import numpy as np
 import pytest
-from raw_runs import PTYCHO, RawRun, fly_run, image_key, number_key, write_frames
+from raw_runs import (
+    DARKS,
+    FRAMES,
+    PTYCHO,
+    X_UM,
+    Y_UM,
+    Collector,
+    RawRun,
+    fly_run,
+    image_key,
+    number_key,
+    write_frames,
+)
 
 from nsbluesky.callbacks import frame_source
 from nsbluesky.callbacks.frame_readers import DocumentError, HDF5Frames, NotYetWritten, local_path
 from nsbluesky.callbacks.frame_source import FrameSource
-
-FRAMES = np.arange(10 * 6 * 5, dtype="<u2").reshape(10, 6, 5)
-DARKS = np.full((3, 6, 5), 7, dtype="<u2")
-X_UM = np.arange(10) * 0.5
-Y_UM = np.arange(10) * -0.25
-
-
-class Collector:
-    """Keeps what was emitted: frames and positions by stream and seq_num, the later winning."""
-
-    def __init__(self) -> None:
-        self.documents: list[tuple[str, dict]] = []
-        self.frames: dict[str, dict[int, np.ndarray]] = {"dark": {}, "primary": {}}
-        self.positions: dict[int, tuple[float, float]] = {}
-        self.order: list[tuple[str, int]] = []
-        self._streams: dict[str, str] = {}
-
-    def __call__(self, name: str, document: dict) -> None:
-        self.documents.append((name, document))
-        if name == "descriptor":
-            self._streams[document["uid"]] = document["name"]
-        if name != "event_page":
-            return
-        stream, data = self._streams[document["descriptor"]], document["data"]
-        for i, seq_num in enumerate(document["seq_num"]):
-            self.frames[stream][seq_num] = data["frame"][i]
-            self.order.append((stream, seq_num))
-            if stream == "primary":
-                self.positions[seq_num] = (data["x_m"][i], data["y_m"][i])
-
-    def health(self) -> dict:
-        return [d["data"] for n, d in self.documents if n == "event" and "lost" in d["data"]][-1]
-
-    def stop(self) -> dict:
-        name, document = self.documents[-1]
-        assert name == "stop"
-        return document
 
 
 @pytest.fixture(autouse=True)

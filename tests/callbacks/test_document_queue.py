@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import queue
+
+import numpy as np
+import pytest
+
+from nsbluesky.callbacks.document_queue import DocumentQueue
+
+
+def event(k: int) -> dict:
+    return {"uid": str(k), "data": {"image": np.full((10, 10), k, dtype="<u2"), "x": float(k)}}
+
+
+def test_order_and_content_survive_the_file():
+    """200 bytes an image, room for three: the other seven wait in files and come back as they were, in order."""
+    documents = DocumentQueue(max_bytes=600)
+    for k in range(10):
+        documents.put("event", event(k))
+    assert documents.spilled == 7
+    assert documents.bytes_in_memory == 600
+    for k in range(10):
+        item = documents.get(timeout=1)
+        np.testing.assert_array_equal(item.document["data"]["image"], event(k)["data"]["image"])
+        assert item.document["data"]["x"] == k
+    assert documents.bytes_in_memory == 0
+    assert len(documents) == 0
+    documents.close()
+
+
+def test_memory_is_used_again_when_it_is_free():
+    documents = DocumentQueue(max_bytes=200)
+    for k in range(5):
+        documents.put("event", event(k))
+        documents.get(timeout=1)
+    assert documents.spilled == 0
+
+
+def test_references_never_wait_in_files():
+    documents = DocumentQueue(max_bytes=0)
+    for k in range(1000):
+        documents.put("stream_datum", {"uid": str(k)})
+    assert documents.spilled == 0
+    assert [documents.get(timeout=0).document["uid"] for _ in range(1000)] == [str(k) for k in range(1000)]
+
+
+def test_empty():
+    with pytest.raises(queue.Empty):
+        DocumentQueue(0).get(timeout=0)
+
+
+def test_temporary_files_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    documents = DocumentQueue(max_bytes=0)
+    documents.put("event", event(1))
+    assert len(list(tmp_path.iterdir())) == 1
+    documents.close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,186 @@
+"""What must never happen: a scan that waits for the processing, or fails with it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import event_model
+import numpy as np
+import pytest
+from raw_runs import DARKS, FRAMES, X_UM, Y_UM, Collector, fly_run
+
+from nsbluesky.callbacks import run_chain
+from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.run_processor import RunProcessor
+from nsbluesky.callbacks.stage import Stage
+from nsbluesky.settings import PipelineSettings
+
+
+class Double(Stage):
+    """Twice every frame, as `clean`; cannot bear a frame whose first pixel is in `poison`."""
+
+    name = "double"
+    poison: tuple[int, ...] = ()
+
+    def on_event_page(self, page):
+        if self.stream_of(page) == "primary":
+            frames = page["data"]["frame"]
+            if np.isin(frames[:, 0, 0], self.poison).any():
+                raise ValueError("a poisoned frame")
+            data = {key: page["data"][key] for key in ("x_m", "y_m")}
+            yield from self.run.derived.page("clean", page["seq_num"], page["time"], frame=2 * frames, **data)
+
+
+class Doubler(RunProcessor):
+    stages = (ReadFrames, Double)
+
+
+def process(processor, documents):
+    collector = Collector()
+    processor.subscribe(collector)
+    for name, document in documents:
+        processor(name, document)
+    assert processor.close(timeout=30)
+    return collector
+
+
+def test_poisoned_frame_is_isolated(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Double, "poison", (int(FRAMES[5, 0, 0]),))
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = process(Doubler(), fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert sorted(collector.frames["clean"]) == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+    np.testing.assert_array_equal(collector.frames["clean"][7], 2 * FRAMES[6])
+    assert collector.health()["bad"] == [6]
+    errors = [d["data"] for n, d in collector.documents if n == "event" and d["data"].get("state") == "error"]
+    assert errors[0]["stage"] == "double"
+    assert errors[0]["message"] == "a poisoned frame"
+    assert "double: a poisoned frame" in collector.stop()["reason"]
+    assert collector.stop()["exit_status"] == "success"
+
+
+def test_frames_before_and_after_a_stage_that_always_raises_are_there(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Double, "poison", tuple(range(1000)))
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = process(Doubler(), fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert sorted(collector.frames["primary"]) == list(range(1, 11))
+    assert collector.frames["clean"] == {}
+    assert collector.health()["bad"] == list(range(1, 11))
+
+
+def test_stage_that_fails_at_its_own_work_does_not_keep_the_run_open(tmp_path, caplog):
+    class Tired(Stage):
+        name = "tired"
+        attempts = 0
+        has_work = True
+
+        def work(self, budget_s):
+            Tired.attempts += 1
+            raise RuntimeError("no more")
+            yield
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, Tired)
+
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = process(Processor(), fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    assert Tired.attempts == run_chain.MAX_FAILURES_AT_WORK
+    assert collector.stop()["reason"] == "tired: no more"
+
+
+def test_raising_subscriber_disturbs_nobody(tmp_path, caplog):
+    processor = Doubler()
+
+    def broken(name, document):
+        raise RuntimeError("a broken window")
+
+    processor.subscribe(broken)
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert len(collector.frames["clean"]) == 10
+
+
+def test_call_never_waits_for_a_stuck_stage(tmp_path):
+    """All documents are taken while the first stage is stuck; nothing is lost when it comes free."""
+    free, stuck = threading.Event(), threading.Event()
+
+    class Stuck(Stage):
+        name = "stuck"
+
+        def on_start(self, document):
+            stuck.set()
+            assert free.wait(20)
+            yield from ()
+
+    class Processor(RunProcessor):
+        stages = (Stuck, ReadFrames, Double)
+
+    processor, collector = Processor(PipelineSettings(queue_bytes=0)), Collector()
+    processor.subscribe(collector)
+    documents = list(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    processor(*documents[0])
+    assert stuck.wait(20)
+    for name, document in documents[1:]:
+        processor(name, document)
+    assert processor.queued == len(documents) - 1
+    assert not processor.wait(timeout=0)
+    free.set()
+    assert processor.close(timeout=30)
+    assert len(collector.frames["clean"]) == 10
+
+
+def test_malformed_documents_do_not_end_the_thread(tmp_path, caplog):
+    processor = Doubler()
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        processor("stop", {})
+        processor("event", {"data": {}, "descriptor": "never declared"})
+        processor("nonsense", {})
+        collector = process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert len(collector.frames["clean"]) == 10
+
+
+def test_two_interleaved_runs(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    runs = [
+        list(fly_run(tmp_path / "a", FRAMES, DARKS, X_UM, Y_UM)),
+        list(fly_run(tmp_path / "b", FRAMES + 1, DARKS, X_UM, Y_UM)),
+    ]
+    processor = Doubler()
+    seen: dict[str, list[np.ndarray]] = {}
+    runs_of: dict[str, str] = {}
+
+    def callback(name, document):
+        if name == "start":
+            runs_of[document["uid"]] = document["raw_uid"]
+        elif name == "descriptor" and document["name"] == "clean":
+            runs_of[document["uid"]] = runs_of[document["run_start"]]
+        elif name == "event_page" and document["descriptor"] in runs_of:
+            seen.setdefault(runs_of[document["descriptor"]], []).append(document["data"]["frame"])
+
+    processor.subscribe(callback)
+    for pair in zip(*runs, strict=True):
+        for name, document in pair:
+            processor(name, document)
+    assert processor.close(timeout=30)
+    for run, frames in zip(runs, (FRAMES, FRAMES + 1), strict=True):
+        np.testing.assert_array_equal(np.concatenate(seen[run[0][1]["uid"]]), 2 * frames)
+
+
+def test_unsubscribe(tmp_path):
+    processor, collector = Doubler(), Collector()
+    processor.unsubscribe(processor.subscribe(collector))
+    process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert collector.documents == []
+
+
+def test_every_document_validates(tmp_path):
+    for name, document in process(Doubler(), fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)).documents:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+
+
+@pytest.mark.parametrize("exit_status", ["success", "abort", "fail"])
+def test_exit_status_is_the_raw_runs(tmp_path, exit_status):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    documents[-1] = ("stop", {**documents[-1][1], "exit_status": exit_status})
+    assert process(Doubler(), documents).stop()["exit_status"] == exit_status
