@@ -1,0 +1,181 @@
+"""Make the machine ready: a virtual environment in .venv, the package with its wheels, and the libraries Qt needs.
+
+Runs on a bare ``python3`` (standard library only) before anything is installed; the Makefile calls it before every
+target.  A stamp in the environment holds what it was made from, so that a second call returns at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST_PYTHON = (3, 11)
+CONSTRAINTS = ROOT / "constraints.txt"
+SOURCES = (ROOT / "setup.cfg", ROOT / "pyproject.toml", CONSTRAINTS)
+
+# Shared libraries that the wheels of Qt load from the system, each with the Debian package that brings it.
+QT_LIBRARIES = {
+    "libEGL.so.1": "libegl1",
+    "libGL.so.1": "libgl1",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+}
+FONT_PACKAGE = "fonts-dejavu-core"
+FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+
+
+class BootstrapError(Exception):
+    """The machine cannot be made ready; the message says what is missing and what to do."""
+
+
+def check_python() -> None:
+    """Raise a BootstrapError where this Python is too old or cannot make environments."""
+    if sys.version_info < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        raise BootstrapError(
+            f"{sys.executable} is Python {sys.version.split()[0]}, {wanted} or newer is needed: "
+            f"install it and run make PYTHON=/path/to/python{wanted}"
+        )
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError as error:
+        raise BootstrapError(
+            f"{sys.executable} cannot make virtual environments (no module {error.name}): "
+            "on Debian or Ubuntu run 'apt-get install python3-venv', then make again"
+        ) from None
+
+
+def missing_qt_packages() -> list[str]:
+    """Return the Debian packages that Qt needs and this machine lacks."""
+    packages = [package for library, package in QT_LIBRARIES.items() if not _loads(library)]
+    folders = [Path(folder).expanduser() for folder in FONT_FOLDERS]
+    if not any(next(folder.rglob(f"*.{kind}"), None) for folder in folders for kind in ("ttf", "otf")):
+        packages.append(FONT_PACKAGE)
+    return packages
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def install_qt_packages() -> None:
+    """Install what `missing_qt_packages` lists through apt-get, where this user may.
+
+    Raises
+    ------
+    BootstrapError
+        Where packages are missing and there is no apt-get, no permission, or apt-get fails.
+    """
+    packages = missing_qt_packages()
+    if not packages:
+        return
+    names = " ".join(packages)
+    advice = f"install {names} (on Debian or Ubuntu: apt-get install {names}), then run make again"
+    prefix = _root_prefix()
+    if shutil.which("apt-get") is None or prefix is None:
+        raise BootstrapError(f"Qt needs system packages that this user cannot install: {advice}")
+    _say(f"installing Qt's system packages: {names}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
+        _call([*prefix, "apt-get", *arguments], f"apt-get {arguments[0]} failed: {advice}", environment)
+    if still_missing := missing_qt_packages():
+        raise BootstrapError(f"{' '.join(still_missing)} did not become usable after apt-get: {advice}")
+
+
+def _root_prefix() -> list[str] | None:
+    """Return what to put before a command to run it as root without a password, or None."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") is None:
+        return None
+    allowed = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    return ["sudo", "-n", "--preserve-env=DEBIAN_FRONTEND"] if allowed else None
+
+
+def stamp_text(extras: str) -> str:
+    """Return what an environment with these extras is made from: Python, place, extras and the projects' files."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        digest.update(source.read_bytes())
+    return "\n".join([_python_identity(sys.executable), str(ROOT), extras, digest.hexdigest()])
+
+
+def _python_identity(executable: str | Path) -> str:
+    """Return version and installation of a Python; empty where it does not run."""
+    code = "import sys; print(sys.version, sys.base_prefix)"
+    try:
+        return subprocess.run([executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def install(extras: str) -> None:
+    """Install the package with `extras`; the environment is made where it is missing or of another Python."""
+    python = VENV / "bin" / "python"
+    if _python_identity(python) != _python_identity(sys.executable):
+        _say(f"making {VENV.name} with Python {sys.version.split()[0]}")
+        _call([sys.executable, "-m", "venv", "--clear", VENV], f"{sys.executable} -m venv failed: see above")
+    _say(f"installing nsbluesky[{extras}]")
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--constraint",
+        CONSTRAINTS,
+    ]
+    _call(
+        [*pip, "--editable", f"{ROOT}[{extras}]"],
+        "pip could not install the wheels, see above; a proxy or an index is set in pip's own configuration",
+    )
+
+
+def _call(command: Sequence[str | Path], failure: str, environment: dict[str, str] | None = None) -> None:
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
+    if result.returncode:
+        raise BootstrapError(failure)
+
+
+def _say(text: str) -> None:
+    print(f"bootstrap: {text}", flush=True)
+
+
+def main() -> int:
+    """Make the machine ready for the extras named on the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("extras", help="extras of setup.cfg to install, such as 'test' or 'dev'")
+    extras: str = parser.parse_args().extras
+    stamp = VENV / f".installed-{extras}"
+    try:
+        check_python()
+        if stamp.is_file() and stamp.read_text() == stamp_text(extras):
+            return 0
+        install_qt_packages()
+        install(extras)
+        stamp.write_text(stamp_text(extras))
+    except BootstrapError as error:
+        print(f"bootstrap: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
