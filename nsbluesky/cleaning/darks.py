@@ -1,0 +1,139 @@
+"""Dark frames: mean and standard deviation per pixel, and from them the bad pixels and ADCs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.settings import CleaningSettings
+
+__all__ = ["DarkAccumulator", "DarkStatistics"]
+
+# The median over the thousands of pixels of an ADC is so well known that a third of the noise of the mildest bad
+# ADC of a real frame (6 times the normal, FCCD papers and one raw frame) already tells it from a good one.
+BAD_ADC_NOISE_RATIO = 3.0
+# Pedestals of good ADCs spread by about 0.5 %.
+BAD_ADC_SHIFT_SIGMAS = 10.0
+
+# n·Σx² and (Σx)² of 16-bit words stay below 2⁶⁴ up to here.
+MAX_FRAMES = 65535
+
+
+@dataclass(frozen=True)
+class DarkStatistics:
+    """What the dark frames tell.
+
+    Attributes
+    ----------
+    mean, std : (rows, columns) float32
+        Mean and sample standard deviation in ADU; zeros where there are too few frames to tell.
+    bad : (rows, columns) bool
+        True for pixels that must not be used, those of bad ADCs among them.
+    bad_adcs : (k,) int
+        Bad ADCs, counted as in `nsbluesky.cleaning.layout`.
+    num_frames : int
+        Frames that were really averaged.
+    """
+
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+    bad: npt.NDArray[np.bool_]
+    bad_adcs: npt.NDArray[np.int_]
+    num_frames: int
+
+
+class DarkAccumulator:
+    """Exact running sums over dark frames; memory does not grow with their number."""
+
+    def __init__(self, layout: FCCDLayout) -> None:
+        self.layout = layout
+        self.num_frames = 0
+        self._sum = np.zeros(layout.shape, np.uint64)
+        self._sum_of_squares = np.zeros(layout.shape, np.uint64)
+
+    def add(self, frames: npt.NDArray[Any]) -> None:
+        """Add raw frames (n, rows, columns) uint16.
+
+        Raises
+        ------
+        ValueError
+            For frames of another shape or dtype, or too many of them.
+        """
+        if frames.ndim != 3 or frames.shape[1:] != self.layout.shape or frames.dtype.kind != "u":
+            raise ValueError(
+                f"dark frames {frames.shape} {frames.dtype}: expected (n, {self.layout.rows}, {self.layout.columns}) "
+                "uint16; check cleaning.layout"
+            )
+        if self.num_frames + len(frames) > MAX_FRAMES:
+            raise ValueError(f"more than {MAX_FRAMES} dark frames: expected some tens")
+        for frame in frames:
+            words = frame.astype(np.uint32)
+            self._sum += words
+            np.multiply(words, words, out=words)  # 65535² fits
+            self._sum_of_squares += words
+        self.num_frames += len(frames)
+
+    def result(self, settings: CleaningSettings) -> DarkStatistics:
+        """Return the statistics of what was added so far.
+
+        A pixel is bad where its standard deviation exceeds the median by `settings.bad_std_adu`, or is zero among
+        pixels that have noise.  An ADC is bad where the median of its pixels is so, exceeds the median of all
+        several times, or where its pedestal stands far away from the others'.
+        """
+        n = self.num_frames
+        mean = (self._sum / max(n, 1)).astype(np.float32)
+        if n < 2:
+            bad, bad_adcs = np.zeros(self.layout.shape, bool), np.zeros(0, int)
+            return DarkStatistics(mean, np.zeros_like(mean), bad, bad_adcs, n)
+        scatter = np.uint64(n) * self._sum_of_squares - self._sum * self._sum  # exact: zero means constant
+        std = np.sqrt(scatter / (n * (n - 1.0))).astype(np.float32)
+        bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu)
+        bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu)
+        _mark_adcs(bad, bad_adcs, self.layout)
+        return DarkStatistics(mean, std, bad, bad_adcs, n)
+
+
+def _blocks(values: npt.NDArray[Any], layout: FCCDLayout) -> npt.NDArray[Any]:
+    """Return the image pixels of every ADC, (ADCs, pixels)."""
+    data = by_adc(values, layout)[..., layout.data_columns]
+    blocks = [np.moveaxis(data[start:stop], 1, 0) for start, stop in layout.good_rows]
+    return np.concatenate(blocks).reshape(len(layout.halves) * layout.adcs_per_half, -1)
+
+
+def _typical_std(std: npt.NDArray[np.float32], layout: FCCDLayout) -> float:
+    return float(np.median(_blocks(std, layout)))
+
+
+def _bad_std(std: npt.NDArray[np.float32], typical: float, excess_adu: float) -> npt.NDArray[np.bool_]:
+    """Return where a standard deviation is too large, or zero; a photon counter's typical zero is no fault."""
+    bad = std > typical + excess_adu
+    if typical > 0:
+        bad |= std == 0
+    return bad
+
+
+def _bad_adcs(
+    mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], layout: FCCDLayout, excess_adu: float
+) -> npt.NDArray[np.int_]:
+    noise = np.median(_blocks(std, layout), axis=1)
+    pedestal = np.median(_blocks(mean, layout), axis=1)
+    typical = float(np.median(noise))
+    bad = _bad_std(noise, typical, excess_adu)
+    if typical > 0:
+        bad |= noise > BAD_ADC_NOISE_RATIO * typical
+    shift = np.abs(pedestal - np.median(pedestal))
+    sigma = 1.4826 * float(np.median(shift))  # of a normal distribution, from the median deviation
+    bad |= shift > max(BAD_ADC_SHIFT_SIGMAS * sigma, excess_adu)
+    return np.flatnonzero(bad)
+
+
+def _mark_adcs(bad: npt.NDArray[np.bool_], bad_adcs: npt.NDArray[np.int_], layout: FCCDLayout) -> None:
+    blocks = by_adc(bad, layout)
+    for adc in bad_adcs:
+        half, column = divmod(int(adc), layout.adcs_per_half)
+        start, stop = layout.halves[half]
+        blocks[start:stop, column] = True
