@@ -1,0 +1,262 @@
+"""A detector that streams frames into HDF5: the verbs of step and fly scans over two replaceable logics.
+
+`camera` makes frames, `file` writes them.  `FCCD` composes them from EPICS devices and `SimFCCD` from Python, so both
+behave alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ophyd import Device
+from ophyd.status import DeviceStatus, Status
+
+from nsbluesky.devices.status import DeviceError, count_reached, on_thread
+from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
+
+__all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
+
+PREPARE_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+STALL_PERIODS = 5
+DATASET = "/entry/data/data"
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What a detector is prepared for; it always begins a new file.
+
+    Attributes
+    ----------
+    exposure_s : float
+    num_frames : int
+        Frames of a fly scan, from `kickoff` to `complete`; a step scan triggers one by one and ignores it.
+    period_s : float
+        From frame to frame; at least the exposure.
+    """
+
+    exposure_s: float
+    num_frames: int = 1
+    period_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if not (math.isfinite(self.exposure_s) and self.exposure_s > 0):
+            raise ValueError(f"exposure_s = {self.exposure_s!r}: expected a positive number of seconds")
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames = {self.num_frames!r}: expected at least 1")
+        if not (math.isfinite(self.period_s) and self.period_s >= 0):
+            raise ValueError(f"period_s = {self.period_s!r}: expected ≥ 0 seconds")
+
+
+class CameraLogic(Protocol):
+    """Makes frames."""
+
+    def configure(self, exposure_s: float, period_s: float) -> None:
+        """Set the times; blocks."""
+
+    def start(self, num_frames: int) -> Status:
+        """Begin; the status is done when the camera is idle again."""
+
+    def halt(self) -> None:
+        """Ask it to stop; does not wait."""
+
+
+class FileLogic(Protocol):
+    """Writes frames."""
+
+    num_written: Any
+    """Monitored signal: frames in the open file."""
+
+    def open(self) -> None:
+        """Begin a new file; blocks."""
+
+    def close(self) -> None:
+        """Close it, if one is open; blocks."""
+
+    def count(self) -> int:
+        """Return the frames in the file as of now."""
+
+    def uri(self) -> str:
+        """Return where the file is; there is a frame in it."""
+
+    def complaint(self) -> str:
+        """Return what the writer complains about, or nothing."""
+
+
+class StreamingDetector(Device):  # type: ignore[misc]
+    """Step: ``trigger``, ``read``.  Fly: ``prepare``, ``kickoff``, ``complete``, ``collect_asset_docs``.
+
+    Each `prepare` begins a new file and so a new StreamResource: prepare once per stream.  Without `prepare`, the
+    first `trigger` begins a file.  A pause of the RunEngine holds the camera; `held` tells plans to kick it off
+    again, which goes on where it stood.
+
+    Parameters
+    ----------
+    stall_s : float
+        An acquisition fails when no frame reaches the file for so long (and 5 periods).
+    """
+
+    camera: CameraLogic
+    file: FileLogic
+
+    def __init__(self, *args: Any, stall_s: float = 10.0, **kwargs: Any) -> None:
+        self._stall_s = stall_s
+        self._prepared: Acquisition | None = None
+        self._assets: StreamAssets | None = None
+        self._idle: Status | None = None
+        self._goal = 0
+        self._flying = False
+        self._held = False
+        super().__init__(*args, **kwargs)
+
+    # what a subclass says of its frames
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        raise NotImplementedError
+
+    @property
+    def image_key(self) -> str:
+        """Data key of the frames."""
+        return f"{self.name}_image"
+
+    @property
+    def _source(self) -> str:
+        raise NotImplementedError
+
+    # verbs of both kinds of scan
+
+    def prepare(self, value: Acquisition) -> DeviceStatus:
+        """Set the times and begin a new file."""
+        return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
+
+    def _prepare(self, value: Acquisition) -> None:
+        self._await_idle()
+        self._close_file()
+        self.camera.configure(value.exposure_s, max(value.period_s, value.exposure_s))
+        self._open_file()
+        self._prepared = value
+
+    def stage(self) -> list[Any]:
+        """Forget earlier acquisitions."""
+        self._prepared = None
+        self._flying = self._held = False
+        staged: list[Any] = super().stage()
+        return staged
+
+    def unstage(self) -> list[Any]:
+        """Stop the camera and close the file."""
+        self.stop()
+        self._close_file()
+        unstaged: list[Any] = super().unstage()
+        return unstaged
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the camera and wait till it is idle; frames that were made are in the file."""
+        self._flying = self._held = False
+        self._halt()
+
+    def pause(self) -> None:
+        """Hold the camera (the RunEngine's pause)."""
+        self._held = self._flying and self.file.count() < self._goal
+        self._halt()
+
+    def resume(self) -> None:
+        """Leave the camera held: the plan opens the shutter first, then kicks it off again."""
+
+    @property
+    def held(self) -> bool:
+        """Whether a fly scan waits for another `kickoff` after a pause."""
+        return self._held
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the frames and the signals of kind normal."""
+        return {**self.describe_collect(), **super().describe()}
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe the frames."""
+        return {self.image_key: self._stream_key().data_key}
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[Asset]:
+        """Yield documents for the frames in the file, up to `index` of them."""
+        if self._assets is not None:
+            count = self.get_index()
+            yield from self._assets.documents(count if index is None else min(index, count))
+
+    def get_index(self) -> int:
+        """Return how many frames are in the file."""
+        return int(self.file.num_written.get())
+
+    # step
+
+    def trigger(self) -> Status:
+        """Take one frame; done when it is in the file and the camera is idle."""
+        if self._assets is None:
+            self._open_file()
+        assert self._assets is not None
+        count = self.file.count()
+        self._assets.skip_to(count)  # frames of an interrupted point belong to no event
+        self._idle = self.camera.start(1)
+        return self._idle & self._frames_written(count + 1)
+
+    # fly
+
+    def kickoff(self) -> DeviceStatus:
+        """Begin the prepared frames, or go on after a pause; harmless while they are being taken."""
+        if self._prepared is None:
+            raise DeviceError(f"{self.name}: prepare(Acquisition(...)) comes before kickoff")
+        count = self.file.count() if self._flying else 0
+        if not self._flying or self._held:
+            self._goal = self._prepared.num_frames
+            self._flying, self._held = True, False
+            self._idle = self.camera.start(self._goal - count)
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+    def complete(self) -> DeviceStatus:
+        """Return a status that is done when every frame is in the file."""
+        if not self._flying:
+            raise DeviceError(f"{self.name}: kickoff comes before complete")
+        status = self._frames_written(self._goal)
+        status.add_callback(lambda _: setattr(self, "_flying", False))
+        return status
+
+    # parts
+
+    def _stream_key(self) -> StreamKey:
+        return StreamKey(self.image_key, DATASET, self.frame_shape, "<u2", self._source)
+
+    def _open_file(self) -> None:
+        self.file.open()
+        self._assets = StreamAssets([self._stream_key()], self.file.uri)
+
+    def _close_file(self) -> None:
+        self._assets = None
+        self.file.close()
+
+    def _frames_written(self, goal: int) -> DeviceStatus:
+        periods = 0.0 if self._prepared is None else max(self._prepared.period_s, self._prepared.exposure_s)
+        stall_s = self._stall_s + STALL_PERIODS * periods
+
+        def stalled(count: int) -> str:
+            why = self.file.complaint() or "check that the camera runs and that its file plugin writes"
+            return f"{self.name}: no frame reached the file for {stall_s:.3g} s, {count} of {goal} are there: {why}"
+
+        return count_reached(
+            self, self.file.num_written, goal, stall_s=stall_s, paused=lambda: self._held, stalled=stalled
+        )
+
+    def _halt(self) -> None:
+        if self._idle is not None and not self._idle.done:
+            self.camera.halt()
+            self._await_idle()
+
+    def _await_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.wait(STOP_TIMEOUT_S)

@@ -1,0 +1,241 @@
+"""The fast CCD over EPICS areaDetector (ADFastCCD): only the prefix changes between simulation and beamline."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, EpicsSignalWithRBV
+from ophyd.device import create_device_from_components
+from ophyd.status import Status
+
+from nsbluesky.devices.detector import Acquisition, StreamingDetector
+from nsbluesky.devices.status import DeviceError, await_reset
+from nsbluesky.devices.stream_assets import file_uri
+
+__all__ = ["ALS_7011", "CSX", "FCCD", "PLUGINS", "Acquisition", "CameraSite", "fccd_at"]
+
+PUT_TIMEOUT_S = 10.0
+
+
+class Camera(Device):  # type: ignore[misc]
+    """``cam1:``: makes frames."""
+
+    acquire = Component(EpicsSignal, "Acquire", put_complete=True, kind="omitted")
+    exposure = Component(EpicsSignalWithRBV, "AcquireTime", put_complete=True, kind="config")
+    period = Component(EpicsSignalWithRBV, "AcquirePeriod", put_complete=True, kind="config")
+    num_images = Component(EpicsSignalWithRBV, "NumImages", put_complete=True, kind="omitted")
+    image_mode = Component(EpicsSignalWithRBV, "ImageMode", put_complete=True, kind="omitted")
+    trigger_mode = Component(EpicsSignalWithRBV, "TriggerMode", string=True, kind="config")
+    gain = Component(EpicsSignalWithRBV, "FCRICGain", string=True, kind="config")
+    width = Component(EpicsSignalRO, "ArraySizeX_RBV", kind="omitted")
+    height = Component(EpicsSignalRO, "ArraySizeY_RBV", kind="omitted")
+    dropped_packets = Component(EpicsSignalRO, "DroppedPck_RBV", auto_monitor=True, kind="omitted")
+
+    def configure(self, exposure_s: float, period_s: float) -> None:
+        """Set the times; blocks."""
+        _put(self.image_mode, "Multiple")
+        _put(self.exposure, exposure_s)
+        _put(self.period, period_s)
+
+    def start(self, num_frames: int) -> Status:
+        """Begin; the status is done when the camera is idle again."""
+        if self.num_images.get() != num_frames:
+            _put(self.num_images, num_frames)
+        return self.acquire.set(1)
+
+    def halt(self) -> None:
+        """Ask it to stop; does not wait."""
+        self.acquire.put(0, use_complete=False)
+
+
+class HDF5Plugin(Device):  # type: ignore[misc]
+    """``HDF1:``: writes frames.  The file's name is new each time, so that nothing is ever overwritten."""
+
+    capture = Component(EpicsSignal, "Capture", put_complete=True, kind="omitted")
+    path = Component(EpicsSignal, "FilePath", string=True, put_complete=True, kind="omitted")
+    path_exists = Component(EpicsSignalRO, "FilePathExists_RBV", kind="omitted")
+    file_name = Component(EpicsSignal, "FileName", string=True, put_complete=True, kind="omitted")
+    full_name = Component(EpicsSignalRO, "FullFileName_RBV", string=True, kind="omitted")
+    num_capture = Component(EpicsSignal, "NumCapture", put_complete=True, kind="omitted")
+    num_written = Component(EpicsSignalRO, "NumCaptured_RBV", auto_monitor=True, kind="omitted")
+    enable = Component(EpicsSignal, "EnableCallbacks", put_complete=True, kind="omitted")
+    write_mode = Component(EpicsSignal, "FileWriteMode", put_complete=True, kind="omitted")
+    swmr = Component(EpicsSignal, "SWMRMode", put_complete=True, kind="omitted")
+    lazy_open = Component(EpicsSignal, "LazyOpen", put_complete=True, kind="omitted")
+    write_status = Component(EpicsSignalRO, "WriteStatus", kind="omitted")
+    write_message = Component(EpicsSignalRO, "WriteMessage", string=True, kind="omitted")
+
+    def __init__(self, *args: Any, write_path: str, read_path: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.write_path = write_path
+        self.read_path = read_path
+
+    def open(self) -> None:
+        """Begin a new file; blocks.
+
+        Raises
+        ------
+        DeviceError
+            If the folder is not there on the IOC's machine, or the plugin cannot open the file.
+        """
+        _put(self.path, self.write_path)
+        if not self.path_exists.get():
+            raise DeviceError(f"{self.path.pvname}: the IOC sees no folder {self.write_path!r}; create it there")
+        _put(self.file_name, uuid.uuid4().hex)
+        for signal, value in (
+            (self.enable, "Enable"),
+            (self.write_mode, "Stream"),
+            (self.swmr, "On"),
+            (self.lazy_open, "Yes"),
+            (self.num_capture, 0),
+        ):
+            _put(signal, value)
+        _put(self.capture, 1)
+        if complaint := self.complaint():
+            raise DeviceError(f"{self.name}: {complaint}")
+        await_reset(self.num_written, PUT_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the file, if one is open; blocks."""
+        if self.capture.get(use_monitor=False):
+            _put(self.capture, 0)
+
+    def count(self) -> int:
+        """Return the frames in the file as of now."""
+        return int(self.num_written.get(use_monitor=False))
+
+    def uri(self) -> str:
+        """Return where this machine finds the file."""
+        path = PurePosixPath(self.full_name.get(use_monitor=False))
+        return file_uri(PurePosixPath(self.read_path) / path.relative_to(self.write_path))
+
+    def complaint(self) -> str:
+        """Return what the plugin complains about, or nothing."""
+        return str(self.write_message.get()) if self.write_status.get() else ""
+
+
+def _put(signal: EpicsSignal, value: float | str) -> None:
+    signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
+
+
+class FCCD(StreamingDetector):
+    """The fast CCD.
+
+    Parameters
+    ----------
+    prefix : str
+        Such as ``XF:23ID1-ES{FCCD}``; followed by ``cam1:`` and ``HDF1:``.
+    name : str
+    write_path : str
+        Folder where the IOC writes, as the IOC sees it.
+    read_path : str, optional
+        The same folder as this machine and the readers see it; `write_path` by default.
+    frame_shape : (int, int), optional
+        Rows and columns; asked from the camera by default.
+    """
+
+    camera = Component(Camera, "cam1:")
+    file = Component(HDF5Plugin, "HDF1:", write_path="", read_path="")
+
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        name: str,
+        write_path: str,
+        read_path: str | None = None,
+        frame_shape: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self.file.write_path = str(write_path)
+        self.file.read_path = str(write_path if read_path is None else read_path)
+        self._frame_shape = frame_shape
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        if self._frame_shape is not None:
+            return self._frame_shape
+        return int(self.camera.height.get()), int(self.camera.width.get())
+
+    @property
+    def _source(self) -> str:
+        return f"PV:{self.prefix}"
+
+
+class Statistics(Device):  # type: ignore[misc]
+    """``Stats1:`` …: numbers of the last frame."""
+
+    total = Component(EpicsSignalRO, "Total_RBV")
+    mean = Component(EpicsSignalRO, "MeanValue_RBV", kind="omitted")
+    maximum = Component(EpicsSignalRO, "MaxValue_RBV")
+
+
+class RegionOfInterest(Device):  # type: ignore[misc]
+    """``ROI1:`` …: a part of the frame."""
+
+    min_x = Component(EpicsSignalWithRBV, "MinX", kind="config")
+    min_y = Component(EpicsSignalWithRBV, "MinY", kind="config")
+    size_x = Component(EpicsSignalWithRBV, "SizeX", kind="config")
+    size_y = Component(EpicsSignalWithRBV, "SizeY", kind="config")
+
+
+class FastCCDPlugin(Device):  # type: ignore[misc]
+    """``FastCCD1:``: the plugin that descrambles and corrects at CSX."""
+
+    capture_background = Component(EpicsSignalWithRBV, "CaptureBgnd", kind="omitted")
+    enable_background = Component(EpicsSignalWithRBV, "EnableBgnd", kind="config")
+    enable_gain = Component(EpicsSignalWithRBV, "EnableGain", kind="config")
+    enable_size = Component(EpicsSignalWithRBV, "EnableSize", kind="config")
+    rows = Component(EpicsSignalWithRBV, "Rows", kind="config")
+    row_offset = Component(EpicsSignalWithRBV, "RowOffset", kind="config")
+    overscan_columns = Component(EpicsSignalWithRBV, "OverscanCols", kind="config")
+
+
+PLUGINS: dict[str, tuple[type[Device], str]] = {
+    **{f"stats{i}": (Statistics, f"Stats{i}:") for i in range(1, 6)},
+    **{f"roi{i}": (RegionOfInterest, f"ROI{i}:") for i in range(1, 5)},
+    "fastccd1": (FastCCDPlugin, "FastCCD1:"),
+}
+"""Optional plugins by name: device class and PV suffix."""
+
+
+@dataclass(frozen=True)
+class CameraSite:
+    """Where a fast CCD stands: PV prefix, frame shape (None: ask the camera) and the plugins its IOC has."""
+
+    prefix: str
+    frame_shape: tuple[int, int] | None = None
+    plugins: tuple[str, ...] = ()
+
+
+CSX = CameraSite("XF:23ID1-ES{FCCD}", plugins=("stats1", "fastccd1"))
+"""NSLS-II 23-ID-1."""
+
+ALS_7011 = CameraSite("ES7011:FastCCD:", frame_shape=(1040, 1152))
+"""ALS 7.0.1.1 (COSMIC scattering)."""
+
+
+def fccd_at(
+    site: CameraSite, *, name: str, write_path: str, plugins: Iterable[str] | None = None, **kwargs: Any
+) -> FCCD:
+    """Make the camera of a site, with its plugins as components (``fccd.stats1``).
+
+    Raises
+    ------
+    ValueError
+        For a plugin that is not in `PLUGINS`.
+    """
+    names = site.plugins if plugins is None else tuple(plugins)
+    if unknown := [n for n in names if n not in PLUGINS]:
+        raise ValueError(f"unknown plugin {unknown[0]!r}: expected some of {', '.join(PLUGINS)}")
+    components = {n: Component(PLUGINS[n][0], PLUGINS[n][1]) for n in names}
+    cls = create_device_from_components("FCCD", base_class=FCCD, **components)
+    kwargs.setdefault("frame_shape", site.frame_shape)
+    device: FCCD = cls(site.prefix, name=name, write_path=write_path, **kwargs)
+    return device

@@ -1,0 +1,77 @@
+"""A shutter: set "open" or "close", done when its status says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
+from ophyd.status import DeviceStatus, SubscriptionStatus
+
+__all__ = ["POSITIONS", "Shutter", "ShutterVerbs"]
+
+POSITIONS = ("close", "open")
+"""What a shutter can be set to; the index is the PV's number."""
+
+
+class ShutterVerbs:
+    """What every shutter can do beside `set`."""
+
+    def set(self, value: str) -> DeviceStatus:
+        """Move the blade."""
+        raise NotImplementedError
+
+    def open(self) -> DeviceStatus:
+        """Open; in a plan ``bps.abs_set(shutter, "open", wait=True)``."""
+        return self.set("open")
+
+    def close(self) -> DeviceStatus:
+        """Close; in a plan ``bps.abs_set(shutter, "close", wait=True)``."""
+        return self.set("close")
+
+    def pause(self) -> None:
+        """Close while the RunEngine pauses: the sample gets no dose that is not measured."""
+        self.close()
+
+    def resume(self) -> None:
+        """Stay closed: the plan opens the shutter before the next frame."""
+
+    @staticmethod
+    def check_value(value: str) -> None:
+        """Check a value for `set`.
+
+        Raises
+        ------
+        ValueError
+            For anything but "open" and "close".
+        """
+        if value not in POSITIONS:
+            raise ValueError(f"shutter {value!r}: expected 'open' or 'close'")
+
+
+class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
+    """A shutter behind two PVs: a command and a status, 0 closed and 1 open.
+
+    Parameters
+    ----------
+    timeout_s : float
+        How long the blade may take.
+    """
+
+    command = Component(EpicsSignal, "Cmd", kind="omitted")
+    status = Component(EpicsSignalRO, "Status_RBV", auto_monitor=True, kind="hinted")
+
+    def __init__(self, prefix: str, *, name: str, timeout_s: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self._timeout_s = timeout_s
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the status says open."""
+        return bool(self.status.get() == 1)
+
+    def set(self, value: str) -> DeviceStatus:
+        """Move the blade; done when the status agrees."""
+        self.check_value(value)
+        wanted = POSITIONS.index(value)
+        self.command.put(wanted)
+        return SubscriptionStatus(self.status, lambda *, value, **_: value == wanted, timeout=self._timeout_s)

@@ -1,0 +1,281 @@
+"""The scan stage: two motors for step scans, a trajectory for fly scans."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
+from ophyd.status import DeviceStatus
+from ophyd.utils import LimitError
+
+from nsbluesky.devices.status import DeviceError, await_reset, count_reached, on_thread
+from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
+
+__all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
+
+PUT_TIMEOUT_S = 30.0
+PREPARE_TIMEOUT_S = 60.0
+ROWS_PER_CHUNK = 1024
+AXES = ("x", "y")
+
+Positions = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Set points of a fly scan, in the motors' unit; the stage goes to the next one with each camera trigger."""
+
+    x: Positions
+    y: Positions
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        if self.x.ndim != 1 or self.x.shape != self.y.shape or self.x.size == 0:
+            raise ValueError(
+                f"trajectory of x {self.x.shape} and y {self.y.shape}: expected two equal rows of points"
+            )
+
+
+class TrajectoryLogic(Protocol):
+    """Follows a trajectory."""
+
+    num_triggers: Any
+    """Monitored signal: points that were triggered."""
+
+    def load(self, trajectory: Trajectory) -> None:
+        """Hand over the set points and go to the first one; blocks."""
+
+    def abort(self) -> None:
+        """Leave the trajectory."""
+
+    def positions(self) -> tuple[Positions, Positions]:
+        """Return the positions read at each trigger so far (or more)."""
+
+
+class PositionFile:
+    """The positions of one fly scan in an HDF5 file that others may read while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = h5py.File(path, "w", libver="latest")
+        self._axes = [
+            self._file.create_dataset(self.dataset(axis), (0,), "<f8", maxshape=(None,), chunks=(ROWS_PER_CHUNK,))
+            for axis in AXES
+        ]
+        self._file.swmr_mode = True
+
+    @staticmethod
+    def dataset(axis: str) -> str:
+        """Return where an axis lies in the file."""
+        return f"/entry/data/{axis}"
+
+    def append(self, *columns: Positions) -> None:
+        """Add rows and make them visible to readers."""
+        for data, values in zip(self._axes, columns, strict=True):
+            start = data.shape[0]
+            data.resize(start + len(values), axis=0)
+            data[start:] = values
+            data.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class StreamingStage(Device):  # type: ignore[misc]
+    """Verbs of step and fly scans over two axes and a trajectory logic.
+
+    In fly scans the positions travel as the frames do, by StreamResource and StreamDatum: the RunEngine collects
+    several devices into one stream only so.  Both axes go into one small file that this device writes itself.
+
+    Parameters
+    ----------
+    write_path : path
+        Folder for the positions of fly scans.
+    stall_s : float
+        A fly scan fails when no point is triggered for so long.
+    """
+
+    x: Any
+    y: Any
+    fly: TrajectoryLogic
+
+    def __init__(self, *args: Any, write_path: str | Path, stall_s: float = 30.0, **kwargs: Any) -> None:
+        self.write_path = Path(write_path)
+        self._stall_s = stall_s
+        self._file: PositionFile | None = None
+        self._assets: StreamAssets | None = None
+        self._num_points = 0
+        super().__init__(*args, **kwargs)
+
+    def check_trajectory(self, x: Positions, y: Positions) -> None:
+        """Check that every point lies within the soft limits.
+
+        Raises
+        ------
+        LimitError
+            Says which axis, how far the points go and what the limits are.
+        """
+        for axis, values in ((self.x, x), (self.y, y)):
+            for value in (float(np.min(values)), float(np.max(values))):
+                try:
+                    axis.check_value(value)
+                except LimitError:
+                    raise LimitError(
+                        f"{axis.name}: the scan reaches {value:.6g} {axis.egu}, the soft limits are {axis.limits}: "
+                        f"move the stage, take a smaller scan, or widen the limits"
+                    ) from None
+
+    def prepare(self, value: Trajectory) -> DeviceStatus:
+        """Load a trajectory, go to its first point and begin a new file of positions."""
+        return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
+
+    def _prepare(self, value: Trajectory) -> None:
+        self._close_file()
+        self.fly.load(value)
+        self.write_path.mkdir(parents=True, exist_ok=True)
+        file = PositionFile(self.write_path / f"{self.name}_{uuid.uuid4().hex}.h5")
+        self._num_points = len(value.x)
+        self._assets = StreamAssets(self._stream_keys(), lambda: file_uri(file.path), ROWS_PER_CHUNK)
+        self._file = file
+
+    def kickoff(self) -> DeviceStatus:
+        """Wait for the camera's triggers."""
+        if self._file is None:
+            raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+    def complete(self) -> DeviceStatus:
+        """Return a status that is done when every point was triggered."""
+        return count_reached(
+            self,
+            self.fly.num_triggers,
+            self._num_points,
+            stall_s=self._stall_s,
+            paused=lambda: self._paused,
+            stalled=lambda count: (
+                f"{self.name}: no trigger for {self._stall_s:g} s, {count} of {self._num_points} "
+                "points are done: check that the camera's trigger reaches the stage"
+            ),
+        )
+
+    _paused = False
+
+    def pause(self) -> None:
+        """Let the clock of `complete` stand still; the stage waits for triggers anyway."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let the clock run."""
+        self._paused = False
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe the positions of fly scans."""
+        return {key.name: key.data_key for key in self._stream_keys()}
+
+    def get_index(self) -> int:
+        """Return how many points were triggered."""
+        return int(self.fly.num_triggers.get())
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[Asset]:
+        """Write the positions read since the last call, up to `index` in all, and yield their documents."""
+        if self._assets is None or self._file is None:
+            return
+        start = self._assets.told
+        stop = self.get_index() if index is None else index
+        if stop > start:
+            x, y = self.fly.positions()
+            self._file.append(x[start:stop], y[start:stop])
+            yield from self._assets.documents(stop)
+
+    def stop(self, *, success: bool = False) -> None:
+        """Leave the trajectory and stop both axes."""
+        self.fly.abort()
+        super().stop(success=success)
+
+    def unstage(self) -> list[Any]:
+        """Close the file of positions."""
+        self._close_file()
+        unstaged: list[Any] = super().unstage()
+        return unstaged
+
+    def _close_file(self) -> None:
+        file, self._file, self._assets = self._file, None, None
+        if file is not None:
+            file.close()
+
+    def _stream_keys(self) -> list[StreamKey]:
+        return [
+            StreamKey(axis.name, PositionFile.dataset(short), (), "<f8", f"{self.name}.fly", axis.egu)
+            for short, axis in zip(AXES, (self.x, self.y), strict=True)
+        ]
+
+
+class Axis(EpicsMotor):  # type: ignore[misc]
+    """A motor record whose descriptors always carry the engineering unit."""
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the readback and the set point."""
+        described: dict[str, Any] = super().describe()
+        for key in described.values():
+            key["units"] = self.egu
+        return described
+
+
+class FlyTrajectory(Device):  # type: ignore[misc]
+    """``FLY:``: set points in, positions per trigger out."""
+
+    x = Component(EpicsSignal, "X", put_complete=True, kind="omitted")
+    y = Component(EpicsSignal, "Y", put_complete=True, kind="omitted")
+    num_points = Component(EpicsSignal, "NumPoints", put_complete=True, kind="omitted")
+    execute = Component(EpicsSignal, "Execute", put_complete=True, kind="omitted")
+    abort_command = Component(EpicsSignal, "Abort", put_complete=True, kind="omitted")
+    state = Component(EpicsSignalRO, "State_RBV", string=True, kind="omitted")
+    message = Component(EpicsSignalRO, "Message_RBV", string=True, kind="omitted")
+    num_triggers = Component(EpicsSignalRO, "NumTriggers_RBV", auto_monitor=True, kind="omitted")
+    x_readback = Component(EpicsSignalRO, "X_RBV", kind="omitted")
+    y_readback = Component(EpicsSignalRO, "Y_RBV", kind="omitted")
+
+    def load(self, trajectory: Trajectory) -> None:
+        """Hand over the set points and go to the first one; blocks.
+
+        Raises
+        ------
+        DeviceError
+            If the controller refuses the trajectory.
+        """
+        for signal, value in (
+            (self.x, trajectory.x),
+            (self.y, trajectory.y),
+            (self.num_points, len(trajectory.x)),
+            (self.execute, 1),
+        ):
+            signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
+        if self.state.get() == "Error":
+            raise DeviceError(f"{self.name}: the trajectory is refused: {self.message.get()}")
+        await_reset(self.num_triggers, PUT_TIMEOUT_S)
+
+    def abort(self) -> None:
+        """Leave the trajectory."""
+        self.abort_command.put(1, use_complete=False)
+
+    def positions(self) -> tuple[Positions, Positions]:
+        """Return the positions read at each trigger so far."""
+        return np.atleast_1d(self.x_readback.get()), np.atleast_1d(self.y_readback.get())
+
+
+class ScanStage(StreamingStage):
+    """Two motor records, ``X`` and ``Y``, and a trajectory, ``FLY:``, below one prefix."""
+
+    x = Component(Axis, "X", kind="hinted")
+    y = Component(Axis, "Y", kind="hinted")
+    fly = Component(FlyTrajectory, "FLY:")

@@ -1,0 +1,297 @@
+"""Ptychography as Bluesky plans: one run with a dark stream, the scan, and the geometry in its start document.
+
+Both plans check every argument and the soft limits before anything moves or a run opens.  Pause and resume, stop and
+abort leave a valid run, the camera idle, the shutter closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import numpy.typing as npt
+from bluesky.utils import Msg, short_uid
+
+from nsbluesky.devices.detector import Acquisition
+from nsbluesky.devices.stage import Trajectory
+from nsbluesky.geometry import Geometry, length_in_m
+from nsbluesky.trajectories import make_trajectory
+
+__all__ = ["ptycho_fly_scan", "ptycho_scan", "take_darks"]
+
+Plan = Generator[Msg, Any, Any]
+
+FLUSH_PERIOD_S = 0.1
+"""Documents of a fly scan are emitted so often."""
+
+METRES_PER_UM = 1e-6
+
+
+def ptycho_scan(
+    fccd: Any,
+    stage: Any,
+    shutter: Any,
+    *,
+    geometry: Geometry,
+    shape: tuple[int, int] = (20, 20),
+    step_um: float = 0.1,
+    pattern: str = "jittered_raster",
+    exposure_s: float = 0.01,
+    num_dark: int = 25,
+    seed: int = 0,
+    baseline: Sequence[Any] | None = None,
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Measure point by point: move, expose, read.
+
+    Parameters
+    ----------
+    fccd, stage, shutter : Device
+        `FCCD`, `ScanStage` and `Shutter`, or their twins.
+    geometry : Geometry
+        Goes into the start document; the processing reads it there.
+    shape : (int, int)
+        Rows (y) and columns (x).
+    step_um : float
+        From point to point; the scan is centred on where the stage stands.
+    pattern : {"jittered_raster", "raster", "spiral", "fermat"}
+    exposure_s : float
+    num_dark : int
+        Frames with the shutter closed before the scan, in a stream and a file of their own; 0 for none.
+    seed : int
+        Of the jittered raster.
+    baseline : sequence of devices, optional
+        Read before and after the scan; stage and shutter by default.
+    md : mapping, optional
+        More for the start document.
+
+    Returns
+    -------
+    str
+        The run's uid.
+
+    Raises
+    ------
+    ValueError, LimitError
+        Before anything moves.
+    """
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposure_s, num_dark, seed)
+    x0, y0, x, y = yield from _place(scan)
+
+    def measure() -> Plan:
+        yield from take_darks(fccd, shutter, num_dark, exposure_s=exposure_s)
+        yield from bps.prepare(fccd, Acquisition(exposure_s), wait=True)
+        for x_i, y_i in zip(x.tolist(), y.tolist(), strict=True):
+            yield from bps.checkpoint()
+            yield from bps.mv(stage.x, x_i, stage.y, y_i)
+            yield from _open(shutter)
+            yield from bps.trigger_and_read([fccd, stage], name="primary")
+
+    def leave(_: Exception) -> Plan:
+        yield from bps.stop(fccd)
+        yield from bps.stop(stage)
+
+    md = {**scan.metadata("ptycho_scan"), **(md or {})}
+    return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
+
+
+def ptycho_fly_scan(
+    fccd: Any,
+    stage: Any,
+    shutter: Any,
+    *,
+    geometry: Geometry,
+    shape: tuple[int, int] = (20, 20),
+    step_um: float = 0.1,
+    pattern: str = "jittered_raster",
+    exposure_s: float = 0.01,
+    rate_hz: float = 10.0,
+    num_dark: int = 25,
+    seed: int = 0,
+    baseline: Sequence[Any] | None = None,
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Measure while the camera triggers the stage: `rate_hz` points a second.
+
+    Parameters, result and exceptions as in `ptycho_scan`; `rate_hz` must leave room for the exposure.
+    """
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposure_s, num_dark, seed)
+    period_s = _period(rate_hz, exposure_s)
+    x0, y0, x, y = yield from _place(scan)
+
+    def measure() -> Plan:
+        yield from take_darks(fccd, shutter, num_dark, exposure_s=exposure_s, period_s=period_s)
+        # open first: the simulated beamline makes frames ahead as soon as it knows the trajectory
+        yield from _open(shutter)
+        yield from bps.prepare(stage, Trajectory(x, y), wait=True)
+        yield from bps.prepare(fccd, Acquisition(exposure_s, len(x), period_s), wait=True)
+        yield from _fly(fccd, [stage], "primary", before_frames=lambda: _open(shutter))
+
+    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **(md or {})}
+    return (yield from _run(scan, measure, (x0, y0), baseline, md))
+
+
+def take_darks(fccd: Any, shutter: Any, num_dark: int, *, exposure_s: float, period_s: float = 0.0) -> Plan:
+    """Take frames with the shutter closed into the stream ``dark`` and a file of their own (a stub: needs a run)."""
+    if num_dark == 0:
+        return
+    yield from _close(shutter)
+    yield from bps.prepare(fccd, Acquisition(exposure_s, num_dark, period_s), wait=True)
+    yield from _fly(fccd, [], "dark", before_frames=lambda: _close(shutter))
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The arguments that both plans share, checked."""
+
+    fccd: Any
+    stage: Any
+    shutter: Any
+    geometry: Geometry
+    shape: tuple[int, int]
+    step_um: float
+    pattern: str
+    exposure_s: float
+    num_dark: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.geometry, Geometry):
+            raise ValueError(f"geometry = {self.geometry!r}: expected an nsbluesky.geometry.Geometry")
+        if not (math.isfinite(self.exposure_s) and self.exposure_s > 0):
+            raise ValueError(f"exposure_s = {self.exposure_s!r}: expected a positive number of seconds")
+        if int(self.num_dark) != self.num_dark or self.num_dark < 0:
+            raise ValueError(f"num_dark = {self.num_dark!r}: expected a number of frames, 0 for none")
+        self.points_um()
+
+    def points_um(self) -> npt.NDArray[np.float64]:
+        """Return the points (n, 2: x, y) relative to the centre."""
+        return make_trajectory(self.pattern, self.shape, self.step_um, self.seed)
+
+    def metadata(self, plan_name: str, **scan: Any) -> dict[str, Any]:
+        """Return what the start document says (docs/reference/documents.md)."""
+        keys = {"image": self.fccd.image_key, "x": self.stage.x.name, "y": self.stage.y.name}
+        return {
+            "plan_name": plan_name,
+            "detectors": [self.fccd.name],
+            "motors": [self.stage.x.name, self.stage.y.name],
+            "num_points": len(self.points_um()),
+            "hints": {"dimensions": [([self.stage.x.name, self.stage.y.name], "primary")]},
+            "ptycho": {
+                **self.geometry.to_dict(),
+                "keys": keys,
+                "exposures_s": [float(self.exposure_s)],
+                "scan": {
+                    "pattern": self.pattern,
+                    "step_um": float(self.step_um),
+                    "shape": [int(n) for n in self.shape],
+                    "num_points": len(self.points_um()),
+                    "seed": int(self.seed),
+                    **scan,
+                },
+            },
+        }
+
+
+def _period(rate_hz: float, exposure_s: float) -> float:
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise ValueError(f"rate_hz = {rate_hz!r}: expected a positive number of points a second")
+    if exposure_s * rate_hz > 1 + 1e-9:
+        raise ValueError(
+            f"rate_hz = {rate_hz:g} leaves {1 / rate_hz:.4g} s a point, exposure_s is {exposure_s:g}: "
+            f"take at most {1 / exposure_s:.4g} Hz"
+        )
+    return 1 / rate_hz
+
+
+def _place(scan: _Scan) -> Plan:
+    """Return the centre, and the points in the motors' unit; the soft limits allow them."""
+    x0 = yield from bps.rd(scan.stage.x, default_value=0.0)
+    y0 = yield from bps.rd(scan.stage.y, default_value=0.0)
+    points_m = scan.points_um() * METRES_PER_UM
+    x = x0 + points_m[:, 0] / length_in_m(1.0, scan.stage.x.egu)
+    y = y0 + points_m[:, 1] / length_in_m(1.0, scan.stage.y.egu)
+    scan.stage.check_trajectory(x, y)
+    return x0, y0, x, y
+
+
+def _run(
+    scan: _Scan,
+    measure: Callable[[], Plan],
+    center: tuple[float, float],
+    baseline: Sequence[Any] | None,
+    md: Mapping[str, Any],
+) -> Plan:
+    """Open a run around a measurement, and leave the shutter closed however it ends."""
+    slow = [scan.stage, scan.shutter] if baseline is None else list(baseline)
+
+    @bpp.stage_decorator([scan.fccd, scan.stage])  # type: ignore[untyped-decorator]
+    @bpp.baseline_decorator(slow)  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md=dict(md))  # type: ignore[untyped-decorator]
+    @bpp.finalize_decorator(lambda: _close(scan.shutter))  # type: ignore[untyped-decorator]
+    def inner() -> Plan:
+        yield from measure()
+        yield from bps.mv(scan.stage.x, center[0], scan.stage.y, center[1])
+
+    return (yield from inner())
+
+
+def _safely(measure: Callable[[], Plan], leave: Callable[[Exception], Plan]) -> Callable[[], Plan]:
+    """Return a plan that calls `leave` if `measure` is stopped, aborted or fails."""
+
+    def plan() -> Plan:
+        yield from bpp.contingency_wrapper(measure(), except_plan=leave)
+
+    return plan
+
+
+def _fly(fccd: Any, others: Sequence[Any], stream: str, *, before_frames: Callable[[], Plan]) -> Plan:
+    """Kick off prepared devices and emit their documents till all are done.
+
+    The RunEngine forgets what it waits for when it pauses, and it rewinds to the last checkpoint: so this plan looks
+    at the statuses themselves, and collects where nothing is rewound (the rows of a file are not taken twice).
+    """
+    devices = [*others, fccd]
+
+    def collect() -> Plan:
+        yield from bpp.rewindable_wrapper(bps.collect(*devices, name=stream, return_payload=False), False)
+
+    def follow() -> Plan:
+        yield from before_frames()
+        for device in devices:
+            yield from bps.kickoff(device, wait=True)
+        statuses = []
+        for device in devices:
+            statuses.append((yield from bps.complete(device, group=short_uid("complete"))))
+        while True:
+            yield from bps.checkpoint()
+            if getattr(fccd, "held", False):  # the RunEngine paused and went on
+                yield from before_frames()
+                yield from bps.kickoff(fccd, wait=True)
+            done = all(status is None or status.done for status in statuses)
+            if not done:
+                yield from bps.sleep(FLUSH_PERIOD_S)
+            yield from collect()
+            if done:
+                return
+
+    def leave(_: Exception) -> Plan:
+        for device in reversed(devices):
+            yield from bps.stop(device)
+        yield from collect()
+
+    yield from bps.declare_stream(*devices, name=stream, collect=True)
+    yield from _safely(follow, leave)()
+
+
+def _open(shutter: Any) -> Plan:
+    yield from bps.abs_set(shutter, "open", wait=True)
+
+
+def _close(shutter: Any) -> Plan:
+    yield from bps.abs_set(shutter, "close", wait=True)
