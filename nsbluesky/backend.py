@@ -38,6 +38,11 @@ class Backend:
     threads: int
     _fft: ModuleType
 
+    @property
+    def on_device(self) -> bool:
+        """True where arrays live in the memory of a GPU."""
+        return self.name == "cupy"
+
     def fft2(self, a: Any) -> Any:
         """Unitary 2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten."""
         return self._fft.fft2(a, norm="ortho", overwrite_x=True)
@@ -55,8 +60,8 @@ class Backend:
         return self.xp.asarray(a)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call `function` over the zipped arguments, on `threads` Python threads where that pays."""
-        if self.threads == 1:
+        """Call `function` over the zipped sequences, on `threads` Python threads where that pays."""
+        if self.threads == 1 or len(arguments[0]) == 1:
             return list(map(function, *arguments))
         return list(_pool(self.threads).map(function, *arguments))
 

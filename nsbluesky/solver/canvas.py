@@ -1,0 +1,39 @@
+"""Where frames lie on the stage's grid of object pixels, and a canvas that grows with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MAX_CANVAS_PX", "bounding_box", "grown_box", "window_corners_px"]
+
+MAX_CANVAS_PX = 2**27
+"""Largest canvas in pixels (1 GiB of complex64): a position that needs more is taken for a wrong reading."""
+
+GROWTH_MARGIN_PX = 64
+"""Pixels that a canvas grows beyond need, so that a raster does not move it with every row."""
+
+Box = tuple[int, int, int, int]
+
+
+def window_corners_px(positions_px: npt.ArrayLike, frame_px: int) -> npt.NDArray[np.int64]:
+    """Return the first row and column (n, 2) of windows centred on `positions_px` (n, 2: row, column).
+
+    The window of N pixels spans corner … corner + N; its centre, corner + N/2, is the position rounded to whole
+    pixels.
+    """
+    return np.rint(np.asarray(positions_px, np.float64) - frame_px / 2).astype(np.int64)
+
+
+def bounding_box(corners_px: npt.NDArray[np.int64], frame_px: int) -> Box:
+    """Return (row0, column0, row1, column1) that holds all windows."""
+    row0, column0 = corners_px.min(axis=0).tolist()
+    row1, column1 = (corners_px.max(axis=0) + frame_px).tolist()
+    return row0, column0, row1, column1
+
+
+def grown_box(box: Box, needed: Box) -> Box:
+    """Return `box`, enlarged with some margin where `needed` goes beyond it."""
+    low = [have if want >= have else want - GROWTH_MARGIN_PX for have, want in zip(box[:2], needed[:2], strict=True)]
+    high = [have if want <= have else want + GROWTH_MARGIN_PX for have, want in zip(box[2:], needed[2:], strict=True)]
+    return low[0], low[1], high[0], high[1]

@@ -1,0 +1,93 @@
+"""What every engine offers, and the work space that engines share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["CACHED_WAVES", "Engine", "ThreadSpace", "shares"]
+
+CACHED_WAVES = 8
+"""Waves that one thread handles at a time on a host: eight of 128² fit into the cache of one core."""
+
+Slots = npt.NDArray[np.intp]
+
+
+class Engine(Protocol):
+    """An algorithm on an explicit `SolverState`; what it keeps itself is scratch and can be made anew."""
+
+    name: str
+
+    def initialize(self, state: SolverState, frames: FrameStore) -> None:
+        """Make work space for this state and begin a pass."""
+
+    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+        """Use one batch of frames once; return the residual Σ m·|G − A| of each, from before the update."""
+
+    def end_pass(self, state: SolverState, frames: FrameStore) -> None:
+        """Finish a pass: what needs the sums over all its frames."""
+
+    def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Follow a canvas that grew by rows and columns before and after."""
+
+    def forget(self, slot: int) -> None:
+        """Drop what is kept of a frame that was measured again."""
+
+
+@dataclass
+class ThreadSpace:
+    """Work space of one thread: windows, waves and amplitudes of a few frames, and its sums for the probe."""
+
+    windows: Any
+    waves: Any
+    amplitude: Any
+    model: Any
+    probe_numerator: Any
+    probe_denominator: Any
+
+    @classmethod
+    def make(cls, backend: Backend, probe_shape: tuple[int, int, int], batch: int) -> ThreadSpace:
+        """Allocate for a probe (modes, N, N): the whole batch on a device, what fits the cache on a host."""
+        modes, side, _ = probe_shape
+        count = batch if backend.on_device else max(1, CACHED_WAVES // modes)
+        empty = backend.xp.empty
+        return cls(
+            windows=empty((count, side, side), np.complex64),
+            waves=empty((count, modes, side, side), np.complex64),
+            amplitude=empty((count, side, side), np.float32),
+            model=empty((count, side, side), np.float32),
+            probe_numerator=empty(probe_shape, np.complex64),
+            probe_denominator=empty((side, side), np.float32),
+        )
+
+    @property
+    def frames(self) -> int:
+        """Frames that fit."""
+        return len(self.windows)
+
+    def add_probe_terms(self, xp: Any, windows: Any, waves: Any, weights: Any) -> None:
+        """Add Σ w·conj(O_j)·wave_jk and Σ w·|O_j|²; `windows` and `waves` are overwritten."""
+        magnitude = xp.abs(windows)
+        magnitude *= magnitude
+        xp.conj(windows, out=windows)
+        if not bool((weights == 1).all()):
+            on_device = xp.asarray(weights)[:, None, None]
+            magnitude *= on_device
+            windows *= on_device
+        waves *= windows[:, None]
+        self.probe_numerator += waves.sum(axis=0)
+        self.probe_denominator += magnitude.sum(axis=0)
+
+
+def shares(backend: Backend, count: int) -> list[slice]:
+    """Cut `count` frames into one run for each thread."""
+    parts = min(backend.threads, count)
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]

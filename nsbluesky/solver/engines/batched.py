@@ -1,0 +1,180 @@
+"""Engines that update object and probe after every batch and keep no exit waves: WASP, ePIE, rPIE.
+
+As nothing is kept of a frame between two uses, nothing goes stale when frames come late, twice, out of order or
+not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, shares
+from nsbluesky.solver.forward import amplitude_correction, exit_waves
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import ObjectSums, bands, gather, regions
+
+__all__ = ["BatchedEngine", "StepRule"]
+
+COVERED = np.float32(1e-3)
+"""A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum."""
+
+
+class StepRule(Protocol):
+    """How the sums of a batch become steps of object and probe."""
+
+    name: str
+    averages_passes: bool
+
+    def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
+        """Return what Σ conj(P)·χ is divided by, given Σ |P|² on part of the canvas and the probe's |P|² (N, N)."""
+
+    def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
+        """Return what Σ conj(O)·χ is divided by, given Σ |O|² (N, N) over the batch."""
+
+
+class BatchedEngine:
+    """Runs a `StepRule` over batches.
+
+    Parameters
+    ----------
+    rule : StepRule
+    backend : Backend
+    probe_start : int
+        Passes before the probe is updated.
+    batch : int
+        The largest batch that will be used.
+    """
+
+    def __init__(self, rule: StepRule, backend: Backend, *, probe_start: int, batch: int) -> None:
+        self.name = rule.name
+        self._rule = rule
+        self._backend = backend
+        self._probe_start = probe_start
+        self._batch = batch
+
+    def initialize(self, state: SolverState, frames: FrameStore) -> None:
+        """Make work space and begin a pass."""
+        backend, shape = self._backend, state.object.shape
+        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
+        side = state.probe.shape[-1]
+        self._terms = backend.xp.empty((self._batch, side, side), np.complex64)
+        self._batch_sums = ObjectSums.zeros(backend, shape)
+        self._pass_sums = ObjectSums.zeros(backend, shape)
+        self._probe_numerator = backend.xp.zeros(state.probe.shape, np.complex64)
+        self._probe_denominator = backend.xp.zeros(state.probe.shape[1:], np.float32)
+
+    def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Follow a canvas that grew."""
+        self._batch_sums.pad(self._backend, before, after)
+        self._pass_sums.pad(self._backend, before, after)
+
+    def forget(self, slot: int) -> None:
+        """Nothing is kept of a frame."""
+
+    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+        """Use one batch of frames: steps of object and probe by the rule."""
+        backend, xp = self._backend, self._backend.xp
+        corners = frames.corners_px[slots] - np.array(state.origin_px)
+        weights = frames.weights[slots]
+        updates_probe = state.passes >= self._probe_start
+        power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
+
+        def difference(space: ThreadSpace, share: slice) -> list[Any]:
+            space.probe_numerator[...] = 0
+            space.probe_denominator[...] = 0
+            residuals = []
+            for first in range(share.start, share.stop, space.frames):
+                part = slice(first, min(first + space.frames, share.stop))
+                residuals.append(
+                    self._difference(state, frames, slots[part], corners[part], weights[part], space, self._terms[part], updates_probe)
+                )
+            return residuals
+
+        parts = shares(backend, len(slots))
+        residuals = [r for part in backend.map(difference, self._spaces[: len(parts)], parts) for r in part]
+        terms = self._terms[: len(slots)]
+
+        def step(band: slice) -> None:
+            self._batch_sums.add(backend, band, corners, terms, power, weights)
+            for region in regions(backend, band, corners, power.shape[-1]):
+                self._step_object(state, region, power)
+
+        backend.map(step, bands(backend, state.object.shape[0]))
+        if updates_probe:
+            self._step_probe(state, self._spaces[: len(parts)], len(slots))
+        return np.concatenate([backend.to_numpy(r) for r in residuals])
+
+    def _difference(
+        self,
+        state: SolverState,
+        frames: FrameStore,
+        slots: Slots,
+        corners: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32],
+        space: ThreadSpace,
+        terms: Any,
+        updates_probe: bool,
+    ) -> Any:
+        """Write w_j Σ_k conj(P_k)·χ_jk of a few frames into `terms`, add to the thread's sums for the probe."""
+        backend, xp, count = self._backend, self._backend.xp, len(slots)
+        windows = gather(backend, state.object, corners, space.windows)
+        waves = exit_waves(backend, state.probe, windows, space.waves[:count])
+        amplitude = frames.amplitudes(slots, space.amplitude)
+        change, residual = amplitude_correction(
+            backend, waves, amplitude, frames.good, state.background, space.model[:count], has_gaps=frames.has_gaps
+        )
+        conjugate = xp.conj(state.probe)
+        xp.multiply(change[:, 0], conjugate[0], out=terms)
+        for mode in range(1, len(conjugate)):
+            terms += change[:, mode] * conjugate[mode]
+        if not bool((weights == 1).all()):
+            terms *= xp.asarray(weights)[:, None, None]
+        if updates_probe:
+            space.add_probe_terms(xp, windows, change, weights)
+        return residual
+
+    def _step_object(self, state: SolverState, region: tuple[slice, slice], power: Any) -> None:
+        """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
+        numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
+        target = state.object[region]
+        if self._rule.averages_passes:
+            self._pass_sums.numerator[region] += numerator
+            self._pass_sums.numerator[region] += denominator * target
+            self._pass_sums.denominator[region] += denominator
+        numerator /= self._rule.object_denominator(self._backend.xp, denominator, power)
+        target += numerator
+        numerator[...] = 0
+        denominator[...] = 0
+
+    def _step_probe(self, state: SolverState, spaces: list[ThreadSpace], batch: int) -> None:
+        numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator
+        for space in spaces[1:]:
+            numerator += space.probe_numerator
+            denominator += space.probe_denominator
+        if self._rule.averages_passes:
+            self._probe_numerator += numerator + denominator * state.probe
+            self._probe_denominator += denominator
+        state.probe += numerator / self._rule.probe_denominator(self._backend.xp, denominator, batch)
+
+    def end_pass(self, state: SolverState, frames: FrameStore) -> None:
+        """Put the pass's averages in where they are well defined, else leave what is there; orthogonal modes."""
+        xp = self._backend.xp
+        if self._rule.averages_passes:
+            _average(xp, self._pass_sums.numerator, self._pass_sums.denominator, state.object)
+            _average(xp, self._probe_numerator, self._probe_denominator, state.probe)
+            self._pass_sums.clear()
+            self._probe_numerator[...] = 0
+            self._probe_denominator[...] = 0
+        state.probe = orthogonal_modes(xp, state.probe)
+
+
+def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:
+    """Set `target` to numerator/denominator where the denominator is large enough; leave it elsewhere."""
+    covered = denominator > COVERED * denominator.max()
+    target[...] = xp.where(covered, numerator / xp.where(covered, denominator, np.float32(1)), target)

@@ -1,0 +1,36 @@
+"""WASP in batches: weighted average of sequential projections (Maiden, Mei & Li, Opt. Express 32, 21327 (2024))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["WaspRule"]
+
+
+@dataclass(frozen=True)
+class WaspRule:
+    """Steps within a pass; at its end the average over all frames of the pass.
+
+    Attributes
+    ----------
+    alpha : float
+        Weight of the probe's mean intensity in the object's denominator.
+    beta : float
+        Weight of the number of frames in the probe's denominator.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    name: str = "wasp"
+    averages_passes: bool = True
+
+    def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
+        """Σ |P|² + α·⟨|P|²⟩."""
+        return denominator + np.float32(self.alpha) * power.mean()
+
+    def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
+        """Σ |O|² + β·(number of frames)."""
+        return denominator + np.float32(self.beta * batch)

@@ -1,0 +1,93 @@
+"""The forward model and the step back to the measured amplitudes, for a few frames at a time.
+
+Light's order: probe × object window → far field → amplitude → difference to the measured amplitude → back.
+Everything is complex64 and works in place, so that a handful of frames stays in a processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.backend import Backend
+
+__all__ = ["amplitude_correction", "exit_waves", "relax"]
+
+EPSILON = np.float32(1e-6)
+
+
+def exit_waves(backend: Backend, probe: Any, windows: Any, out: Any) -> Any:
+    """Write P_k·O_j for windows (n, N, N) and a probe (modes, N, N) into `out` (n, modes, N, N)."""
+    return backend.xp.multiply(windows[:, None], probe[None], out=out)
+
+
+def amplitude_correction(
+    backend: Backend,
+    waves: Any,
+    amplitude: Any,
+    good: Any,
+    background: float,
+    model: Any,
+    *,
+    has_gaps: bool,
+    power_bound: float = 0.0,
+) -> tuple[Any, Any]:
+    """Return what must be added to exit waves so that their far field has the measured amplitude.
+
+    With Ψ = Fψ and G = √(Σ_k |Ψ_k|² + b), the result is χ = F⁻¹[m·(A/G − 1)·Ψ] for the mask m: the modulus
+    projection minus the wave itself, for incoherent modes (Thibault & Menzel, Nature 494, 68 (2013)).
+
+    Parameters
+    ----------
+    backend : Backend
+    waves : (n, modes, N, N) complex64
+        Exit waves; overwritten.
+    amplitude : (n, N, N) float32
+        Measured √photons, FFT order; overwritten.
+    good : (N, N) float32
+        1 for a usable pixel, 0 for others, FFT order.
+    background : float
+        Photons a pixel.
+    model : (n, N, N) float32
+        Work space; overwritten.
+    has_gaps : bool
+        Whether any frame has pixels of amplitude `NOT_MEASURED`.
+    power_bound : float
+        Mean of (G − A)² a pixel that is accepted as noise; 0.25 is photon noise (Giewekemeyer et al., PNAS 107, 529
+        (2010)).
+
+    Returns
+    -------
+    correction : (n, modes, N, N) complex64
+    residual : (n,) float32
+        Σ m·|G − A| of each frame.
+    """
+    xp = backend.xp
+    field = backend.fft2(waves)
+    if field.shape[1] == 1 and background == 0:
+        xp.abs(field[:, 0], out=model)
+    else:
+        power = xp.abs(field)
+        xp.multiply(power, power, out=power)
+        xp.sum(power, axis=1, out=model)
+        if background:
+            model += np.float32(background)
+        xp.sqrt(model, out=model)
+    usable = good * (amplitude >= 0) if has_gaps else good
+    difference = amplitude - model
+    difference *= usable
+    residual = xp.abs(difference).sum(axis=(1, 2))
+    factor = amplitude
+    model += EPSILON
+    xp.divide(difference, model, out=factor)
+    if power_bound:
+        factor *= relax(xp, difference, usable, power_bound)[:, None, None]
+    field *= factor[:, None]
+    return backend.ifft2(field), residual
+
+
+def relax(xp: Any, difference: Any, usable: Any, power_bound: float) -> Any:
+    """Return (n,) how far to go towards the measured amplitudes so that the misfit ends at `power_bound`."""
+    misfit = (difference**2).sum(axis=(1, 2)) / xp.maximum(usable.sum(axis=(-2, -1)), 1)
+    return xp.maximum(0, 1 - xp.sqrt(np.float32(power_bound) / xp.maximum(misfit, EPSILON)))

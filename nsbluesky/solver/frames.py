@@ -1,0 +1,153 @@
+"""The frames a solver holds: amplitudes in memory once, keyed by sequence number, growing without a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+
+__all__ = ["GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
+
+GOOD_CODES = (0x0, 0x1000)
+"""Codes of a CXI mask that mark a pixel as usable."""
+
+NOT_MEASURED = -1.0
+"""Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
+
+CHUNK_FRAMES = 64
+
+
+def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return True where a CXI mask (N, N) says that the pixel may be used."""
+    return np.isin(np.asarray(mask), GOOD_CODES)
+
+
+@dataclass
+class _Column:
+    """One number (or row of numbers) per frame in host memory; grows by doubling, for it is small."""
+
+    values: npt.NDArray[Any]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.values[index] = value
+
+    def reserve(self, size: int) -> None:
+        if size > len(self.values):
+            grown = np.zeros((max(size, 2 * len(self.values)), *self.values.shape[1:]), self.values.dtype)
+            grown[: len(self.values)] = self.values
+            self.values = grown
+
+
+class FrameStore:
+    """Measured amplitudes √photons in FFT order, in chunks that are never moved, with what belongs to each frame.
+
+    A frame lives in a *slot*; the slot of a sequence number never changes, so that a frame that comes again
+    replaces the earlier one in place.  A frame that must not be used has weight 0.
+
+    Parameters
+    ----------
+    frame_px : int
+        Side N of a frame.
+    backend : Backend
+        Where the amplitudes live.
+    """
+
+    def __init__(self, frame_px: int, backend: Backend) -> None:
+        self.frame_px = frame_px
+        self.backend = backend
+        self.slots: dict[int, int] = {}
+        self.seq_nums = _Column(np.zeros(CHUNK_FRAMES, np.int64))
+        self.corners_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.int64))
+        self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
+        self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.residuals = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
+        self.good = backend.xp.ones((frame_px, frame_px), np.float32)
+        self.has_gaps = False
+        self._chunks: list[Any] = []
+
+    def __len__(self) -> int:
+        """Return the number of slots, whatever their weight."""
+        return len(self.slots)
+
+    @property
+    def _columns(self) -> tuple[_Column, ...]:
+        return (
+            self.seq_nums,
+            self.corners_px,
+            self.weights,
+            self.photons,
+            self.amplitude_sums,
+            self.residuals,
+            self.uses,
+        )
+
+    @property
+    def active(self) -> npt.NDArray[np.intp]:
+        """Slots of the frames with a weight above 0."""
+        return np.flatnonzero(self.weights[: len(self)] > 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the amplitudes."""
+        return sum(int(chunk.nbytes) for chunk in self._chunks)
+
+    def set_good(self, good: npt.NDArray[np.bool_]) -> None:
+        """Set which pixels (N, N; zero frequency at N//2) any frame may use, also of the frames that are here."""
+        self.good = self.backend.from_numpy(np.fft.ifftshift(good).astype(np.float32))
+        for slot in range(len(self)):
+            self._measure(slot)
+
+    def put(self, seq_num: int, frame: Any, corner_px: npt.ArrayLike, weight: float) -> int:
+        """Store one frame of photons (N, N; zero frequency at N//2) and return its slot."""
+        slot = self.slots.setdefault(seq_num, len(self.slots))
+        if slot // CHUNK_FRAMES == len(self._chunks):
+            shape = (CHUNK_FRAMES, self.frame_px, self.frame_px)
+            self._chunks.append(self.backend.xp.empty(shape, np.float32))
+        for column in self._columns:
+            column.reserve(slot + 1)
+        xp = self.backend.xp
+        intensity = xp.fft.ifftshift(xp.asarray(frame, dtype=np.float32))
+        measured = xp.isfinite(intensity)
+        amplitude = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+        amplitude[...] = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
+        self.has_gaps = self.has_gaps or not bool(measured.all())
+        self.seq_nums[slot] = seq_num
+        self.corners_px[slot] = corner_px
+        self.weights[slot] = weight
+        self.uses[slot] = 0
+        self._measure(slot)
+        return slot
+
+    def _measure(self, slot: int) -> None:
+        """Sum the photons and amplitudes of the usable pixels of a frame."""
+        xp = self.backend.xp
+        usable = xp.maximum(self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES], 0) * self.good
+        self.amplitude_sums[slot] = float(usable.sum(dtype=np.float64))
+        self.photons[slot] = float((usable**2).sum(dtype=np.float64))
+
+    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
+        """Copy the amplitudes of `slots` into the first rows of `out` (n, N, N) and return those."""
+        for row, slot in enumerate(slots):
+            out[row] = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+        return out[: len(slots)]
+
+    def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
+        """Return the mean photons (N, N), FFT order, over the frames that measured a pixel; 0 where none did."""
+        xp = self.backend.xp
+        total = xp.zeros((self.frame_px, self.frame_px), np.float64)
+        count = xp.zeros((self.frame_px, self.frame_px), np.int64)
+        for slot in slots:
+            amplitude = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+            measured = amplitude >= 0
+            total += xp.where(measured, amplitude, 0) ** 2
+            count += measured
+        return (total / xp.maximum(count, 1) * self.good).astype(np.float32)

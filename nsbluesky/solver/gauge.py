@@ -1,0 +1,45 @@
+"""What the data leave open: scale, global phase, phase ramp and place of object and probe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.solver.modes import probe_power
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["align_phase", "phase_ramp", "set_probe_power"]
+
+
+def set_probe_power(xp: Any, state: SolverState, photons: float) -> None:
+    """Scale the probe to Σ|P|² = `photons` and the object by the inverse."""
+    power = probe_power(xp, state.probe)
+    if photons <= 0 or power <= 0:
+        return
+    factor = np.float32(np.sqrt(photons / power))
+    state.probe *= factor
+    state.object /= factor
+
+
+def phase_ramp(xp: Any, image: Any, weight: Any) -> tuple[float, float]:
+    """Return the mean phase step from row to row and from column to column, in radians.
+
+    Parameters
+    ----------
+    xp : module
+    image : (H, W) complex
+    weight : (H, W) float
+        0 where the image is not known.
+    """
+    weighted = image * weight
+    down = complex((weighted[1:] * image[:-1].conj() * weight[:-1]).sum())
+    right = complex((weighted[:, 1:] * image[:, :-1].conj() * weight[:, :-1]).sum())
+    return float(np.angle(down)), float(np.angle(right))
+
+
+def align_phase(image: npt.NDArray[np.complex64], reference: npt.NDArray[np.complex64] | None) -> complex:
+    """Return the phase factor that brings `image` nearest to `reference`, or its mean to a real number; NaN is left out."""
+    overlap = complex(np.nansum(image if reference is None else image * reference.conj()))
+    return overlap.conjugate() / abs(overlap) if overlap else 1.0 + 0.0j

@@ -1,0 +1,86 @@
+"""In which order frames are used: new ones first, all once a pass, each batch spread over the scan."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Deck", "spread"]
+
+
+def spread(
+    slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int, rng: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    """Order frames at random, but so that every run of `batch` frames is spread over the scanned area.
+
+    The frames are sorted by place and cut into `batch` strata; each run takes one frame of every stratum
+    (spatially sparse batches: Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108 (2018)).
+
+    Parameters
+    ----------
+    slots : (n,) int
+    corners_px : (n, 2) int
+        Row and column of each frame's window.
+    batch : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (n,) int
+    """
+    by_place = slots[np.lexsort((corners_px[:, 1], corners_px[:, 0]))]
+    strata = [rng.permutation(part) for part in np.array_split(by_place, max(1, min(batch, len(slots))))]
+    runs = [part[run] for run in range(len(strata[0])) for part in strata if run < len(part)]
+    return np.array(runs, dtype=np.intp)
+
+
+class Deck:
+    """Deals batches of frames; a pass ends when every frame that was there at its start has been dealt.
+
+    While frames arrive, half of each batch is new frames, so that a picture follows the stage and the older part
+    goes on ripening.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._fresh: deque[int] = deque()
+        self._rest: deque[int] = deque()
+        self._fresh_planned = 0
+
+    @property
+    def fresh(self) -> int:
+        """Number of frames that have not been dealt yet."""
+        return len(self._fresh)
+
+    @property
+    def pass_is_over(self) -> bool:
+        """True when a new pass has to be started."""
+        return not self._rest and (self._fresh_planned <= 0 or not self._fresh)
+
+    def add(self, slot: int) -> None:
+        """Put in a frame that is new, or measured again."""
+        if slot not in self._fresh:
+            self._fresh.append(slot)
+
+    def remove(self, slots: Iterable[int]) -> None:
+        """Take frames out."""
+        gone = set(slots)
+        self._fresh = deque(slot for slot in self._fresh if slot not in gone)
+        self._rest = deque(slot for slot in self._rest if slot not in gone)
+
+    def start_pass(self, slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int) -> None:
+        """Plan a pass over `slots` with windows at `corners_px` (n, 2)."""
+        old = ~np.isin(slots, list(self._fresh))
+        self._rest = deque(spread(slots[old], corners_px[old], batch, self._rng).tolist()) if old.any() else deque()
+        self._fresh_planned = len(self._fresh)
+
+    def deal(self, batch: int) -> npt.NDArray[np.intp]:
+        """Return up to `batch` frames, new ones first."""
+        share = batch // 2 if self._rest else batch
+        dealt = [self._fresh.popleft() for _ in range(min(max(share, 1), len(self._fresh)))]
+        self._fresh_planned -= len(dealt)
+        dealt += [self._rest.popleft() for _ in range(min(batch - len(dealt), len(self._rest)))]
+        return np.array(dealt, dtype=np.intp)

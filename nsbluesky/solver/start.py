@@ -1,0 +1,132 @@
+"""The starting probe: the mean pattern's amplitude with a defocus phase, and weak further modes.
+
+What decides the success of a reconstruction is the defocus of its starting probe (see `nsbluesky.solver.sweep`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.geometry import Optic
+from nsbluesky.solver.modes import probe_power
+
+__all__ = ["defocus_candidates_m", "numerical_aperture", "starting_probe"]
+
+FAINT = 0.01
+"""The mean pattern counts as dark below this part of its maximum."""
+
+MODE_POWER = 0.05
+"""Power of each further mode at the start, relative to the first."""
+
+
+def _frequencies(side: int, pixel_m: float) -> tuple[Any, Any]:
+    line = np.fft.fftfreq(side, pixel_m)
+    return line[:, None], line[None, :]
+
+
+def numerical_aperture(mean_intensity: Any, optic: Optic, wavelength_m: float, pixel_m: float) -> float:
+    """Return the probe's numerical aperture: the optic's λ/(2Δr), or else from the mean pattern.
+
+    Without an optic, the aperture is that of the uniform disc with the pattern's second moment, over pixels above
+    5 % of its maximum (what a sample scatters is fainter).
+
+    Parameters
+    ----------
+    mean_intensity : (N, N) float
+        Mean photons, FFT order.
+    optic : Optic
+    wavelength_m, pixel_m : float
+        Wavelength and object pixel.
+    """
+    if optic.outer_zone_m > 0:
+        return wavelength_m / (2 * optic.outer_zone_m)
+    rows, columns = _frequencies(len(mean_intensity), pixel_m)
+    bright = np.where(mean_intensity > 0.05 * mean_intensity.max(), mean_intensity, 0)
+    total = bright.sum()
+    row, column = (bright * rows).sum() / total, (bright * columns).sum() / total
+    second_moment = (bright * ((rows - row) ** 2 + (columns - column) ** 2)).sum() / total
+    return float(wavelength_m * max(math.sqrt(2 * second_moment), 1 / (len(mean_intensity) * pixel_m)))
+
+
+def defocus_candidates_m(
+    aperture: float, optic: Optic, wavelength_m: float, window_m: float, sweep_range: float, count: int
+) -> Any:
+    """Return the distances to try, an odd number of equal steps around the optic's defocus.
+
+    With a known optic: ± `sweep_range` depths of field λ/NA² in `count` steps.  Without: as far as the defocused
+    probe, 2·z·NA wide, still fits in most of the window, in steps of half a depth of field.
+
+    Parameters
+    ----------
+    aperture : float
+        Numerical aperture.
+    optic : Optic
+    wavelength_m, window_m : float
+        Wavelength; width of a window N·dx.
+    sweep_range : float
+    count : int
+
+    Returns
+    -------
+    (k,) float64
+    """
+    depth_m = wavelength_m / aperture**2
+    half_m = sweep_range * depth_m
+    if optic.outer_zone_m == 0:
+        half_m = max(half_m, 0.4 * window_m / aperture)
+        count = max(count, 2 * math.ceil(half_m / (0.5 * depth_m)) + 1)
+    return optic.defocus_m + np.linspace(-half_m, half_m, count)
+
+
+def starting_probe(
+    mean_intensity: Any, defocus_m: float, wavelength_m: float, pixel_m: float, modes: int, power: float
+) -> Any:
+    """Return P = F⁻¹[√I · exp(−iπλz|q|²)], centred, with weak modes P·x, P·y, … after it.
+
+    The phase is centred on the pattern's own centroid, so that a pattern off the zero frequency gives a tilted but
+    centred probe.
+
+    Parameters
+    ----------
+    mean_intensity : (N, N) float
+        Mean photons, FFT order.
+    defocus_m : float
+        Focus to sample, positive downstream.
+    wavelength_m, pixel_m : float
+        Wavelength and object pixel.
+    modes : int
+    power : float
+        Σ|P|² over all modes, photons a frame.
+
+    Returns
+    -------
+    (modes, N, N) complex64
+    """
+    side = len(mean_intensity)
+    rows, columns = _frequencies(side, pixel_m)
+    bright = np.where(mean_intensity > FAINT * mean_intensity.max(), mean_intensity, 0)
+    total = bright.sum()
+    row, column = (bright * rows).sum() / total, (bright * columns).sum() / total
+    phase = -math.pi * wavelength_m * defocus_m * ((rows - row) ** 2 + (columns - column) ** 2)
+    first = np.fft.fftshift(np.fft.ifft2(np.sqrt(bright) * np.exp(1j * phase), norm="ortho"))
+    probe = np.stack([first, *_further_modes(first, modes - 1)]).astype(np.complex64)
+    return probe * np.float32(math.sqrt(power / probe_power(np, probe)))
+
+
+def _further_modes(first: Any, count: int) -> list[Any]:
+    """Return P·x, P·y, P·x², P·xy, … about the probe's centre, each with `MODE_POWER` of the first."""
+    side = len(first)
+    weight = np.abs(first) ** 2 / (np.abs(first) ** 2).sum()
+    line = np.arange(side) - side / 2
+    y = np.broadcast_to((line - (weight.sum(axis=1) * line).sum())[:, None], first.shape)
+    x = np.broadcast_to((line - (weight.sum(axis=0) * line).sum())[None, :], first.shape)
+    orders = [(total - k, k) for total in range(1, count + 2) for k in range(total + 1)][:count]
+    found = []
+    for power_x, power_y in orders:
+        mode = first * x**power_x * y**power_y
+        norm = math.sqrt(MODE_POWER * (np.abs(first) ** 2).sum() / (np.abs(mode) ** 2).sum())
+        found.append(mode * norm)
+    return found

@@ -1,0 +1,137 @@
+"""Which defocus has the starting probe?  A global search over the first frames, in small slices of time.
+
+Every algorithm gets stuck with a badly wrong defocus, and there are second minima; so candidates all over the
+range each get a few passes, and the least residual wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.canvas import bounding_box
+from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.ordering import spread
+from nsbluesky.solver.start import starting_probe
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["DefocusSweep", "Sweep"]
+
+ACCEPTED_CONFIDENCE = 0.1
+"""A sweep is accepted where its minimum lies this much below its median."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Result of a sweep.
+
+    Attributes
+    ----------
+    candidates_m, residual : (k,) float64
+        Distances tried and the R factor that each reached.
+    defocus_m : float
+        The one with the least residual.
+    confidence : float
+        1 − minimum/median of the residuals.
+    accepted : bool
+        Whether the confidence suffices to believe it.
+    """
+
+    candidates_m: npt.NDArray[np.float64]
+    residual: npt.NDArray[np.float64]
+    defocus_m: float
+    confidence: float
+    accepted: bool
+
+
+class DefocusSweep:
+    """A sweep over some frames of a store; `run` yields after every batch, then `sweep` and `best` are there.
+
+    Parameters
+    ----------
+    frames : FrameStore
+    slots : (n,) int
+        The frames to use.
+    candidates_m : (k,) float
+    settings : SolverSettings
+    backend : Backend
+    wavelength_m, pixel_m : float
+        Wavelength and object pixel.
+    """
+
+    def __init__(
+        self,
+        frames: FrameStore,
+        slots: npt.NDArray[np.intp],
+        candidates_m: npt.NDArray[np.float64],
+        settings: SolverSettings,
+        backend: Backend,
+        *,
+        wavelength_m: float,
+        pixel_m: float,
+    ) -> None:
+        self.sweep: Sweep | None = None
+        self.best: SolverState | None = None
+        self._frames = frames
+        self._slots = slots
+        self._candidates_m = candidates_m
+        self._settings = settings.replace(algorithm="wasp")
+        self._backend = backend
+        self._wavelength_m = wavelength_m
+        self._pixel_m = pixel_m
+
+    def run(self) -> Iterator[None]:
+        """Try all candidates."""
+        frames, backend = self._frames, self._backend
+        mean = backend.to_numpy(frames.mean_intensity(self._slots))
+        photons = float(np.mean(frames.photons[self._slots]))
+        residual = np.full(len(self._candidates_m), np.inf)
+        for index, defocus_m in enumerate(self._candidates_m):
+            probe = starting_probe(
+                mean, defocus_m, self._wavelength_m, self._pixel_m, self._settings.modes, photons
+            )
+            state = self._blank(backend.from_numpy(probe))
+            yield from self._passes(state, photons)
+            residual[index] = state.r_factor
+            if residual[index] == residual.min():
+                self.best = state
+        self.sweep = judge(self._candidates_m, residual)
+
+    def _blank(self, probe: Any) -> SolverState:
+        row0, column0, row1, column1 = bounding_box(self._frames.corners_px[self._slots], self._frames.frame_px)
+        canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
+        return SolverState(canvas, probe, (row0, column0))
+
+    def _passes(self, state: SolverState, photons: float) -> Iterator[None]:
+        settings, frames = self._settings, self._frames
+        engine = make_engine(settings, self._backend)
+        engine.initialize(state, frames)
+        rng = np.random.default_rng(settings.seed)
+        amplitude = float(np.sum(frames.amplitude_sums[self._slots]))
+        for _ in range(settings.sweep_passes):
+            order = spread(self._slots, frames.corners_px[self._slots], settings.batch, rng)
+            misfit = 0.0
+            for first in range(0, len(order), settings.batch):
+                misfit += float(engine.update(state, frames, order[first : first + settings.batch]).sum())
+                yield
+            engine.end_pass(state, frames)
+            set_probe_power(self._backend.xp, state, photons)
+            state.passes += 1
+            state.r_factor = misfit / amplitude
+
+
+def judge(candidates_m: npt.NDArray[np.float64], residual: npt.NDArray[np.float64]) -> Sweep:
+    """Return the candidate with the least residual and how much it stands out."""
+    best = int(np.argmin(residual))
+    confidence = float(1 - residual[best] / np.median(residual))
+    return Sweep(
+        candidates_m, residual, float(candidates_m[best]), confidence, confidence >= ACCEPTED_CONFIDENCE
+    )
