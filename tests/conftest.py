@@ -30,7 +30,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def RE() -> Iterator[RunEngine]:
-    """A RunEngine on its own event loop; what a test leaves running is aborted, and its thread has ended afterwards."""
+    """A RunEngine on its own event loop; what a test leaves running is halted, and no thread of it stays."""
     before = set(threading.enumerate())
     loop = asyncio.new_event_loop()
     engine = RunEngine({}, loop=loop, call_returns_result=True)

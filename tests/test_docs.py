@@ -1,0 +1,59 @@
+"""What the pages show runs: Python blocks are executed in order, tables of commands are those of the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsbluesky.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Sizes that a reader should see, and the ones that are enough to run the page: {page: {shown: run}}.
+SMALLER: dict[str, dict[str, str]] = {}
+
+
+def _pages_with_code() -> list[Path]:
+    pages = (page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    return sorted(page for page in pages if BLOCK.search(page.read_text(encoding="utf-8")))
+
+
+def run_blocks(text: str, filename: str) -> None:
+    """Execute the Python blocks of a page in one namespace, as a reader would; errors name the line of the page."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        lines_before = text.count("\n", 0, block.start(1))
+        exec(compile("\n" * lines_before + block.group(1), filename, "exec"), namespace)
+
+
+def _text_with_small_sizes(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    for shown, smaller in SMALLER.get(str(page.relative_to(DOCS)), {}).items():
+        assert shown in text, f"{page.name} does not show {shown!r} any more: update SMALLER"
+        text = text.replace(shown, smaller)
+    return text
+
+
+@pytest.mark.parametrize("page", _pages_with_code(), ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(_text_with_small_sizes(page), str(page))
+
+
+def test_an_error_on_a_page_names_its_line() -> None:
+    page = "# Page\n\n```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n"
+    with pytest.raises(AssertionError) as caught:
+        run_blocks(page, "page.md")
+    assert caught.traceback[-1].lineno == 9  # counted from 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/command-line.md"])
+def test_the_table_of_commands_is_that_of_the_command_line(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r"^\| `nsbluesky ([a-z0-9-]+)", text, re.MULTILINE) == list(COMMANDS)
