@@ -14,12 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from caproto.asyncio.server import Context
+from caproto.sync import repeater
 
 from nsbluesky.simulation.ioc_camera import CameraGroup, ImageGroup
 from nsbluesky.simulation.ioc_frames import Frame, FramesAhead, Shot
@@ -34,6 +36,8 @@ LOOPBACK = "127.0.0.1"
 LOG_NAME = "ioc.log"
 TRUTH_NAME = "truth.h5"
 NANOMETRES_PER_UM = 1e3
+LOW_LATENCY = {"CAPROTO_SERVER_HIGH_LOAD_TIMEOUT_SEC": "0.001", "CAPROTO_SERVER_MAX_LATENCY_SEC": "0.01"}
+"""caproto waits 10 ms (1 s under load) for more updates to send at once: a step scan waits for each of them."""
 
 
 class BeamlineError(RuntimeError):
@@ -163,7 +167,7 @@ def _frame_simulator(settings: BeamlineSettings) -> Any:
 def serve(
     settings: BeamlineSettings,
     *,
-    port: int | None = None,
+    ports: tuple[int, int] | None = None,
     on_ready: Callable[[Ready], None] | None = None,
     lifeline: IO[bytes] | None = None,
 ) -> None:
@@ -172,16 +176,17 @@ def serve(
     Parameters
     ----------
     settings : BeamlineSettings
-    port : int, optional
-        UDP port on loopback where clients search, as they find it in ``EPICS_CA_SERVER_PORT``; a free one by default.
+    ports : (int, int), optional
+        UDP ports on loopback: where clients search and where they hear beacons, as they find them in
+        ``EPICS_CA_SERVER_PORT`` and ``EPICS_CA_REPEATER_PORT``; free ones by default.
     on_ready : callable, optional
         Called once, when clients may connect.
     lifeline : binary file, optional
         A pipe; the beamline stops when its other end closes, so that it cannot outlive its parent.
     """
-    if port is None:
-        port = _free_port()
-    os.environ.update(channel_access(port, _free_port()))
+    os.environ.update(channel_access(*(ports or (_free_port(), _free_port()))))
+    # clients start a CA repeater if none answers at its port, and complain on the terminal if they cannot
+    threading.Thread(target=repeater.run, args=(LOOPBACK,), name="ca-repeater", daemon=True).start()
     asyncio.run(_serve(settings, on_ready, lifeline))
 
 
@@ -198,11 +203,16 @@ async def _serve(
     beamline = _Beamline(settings)
     await beamline.prepare()
 
+    context = Context(beamline.pvdb(), [LOOPBACK])
+
     async def say_ready(_async_lib: Any) -> None:
+        for listener in context.tcp_sockets.values():
+            # caproto's circuits inherit it; without, Nagle and delayed acknowledgement cost 40 ms per exchange
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if on_ready is not None:
             on_ready(Ready(settings.prefix, settings.directory, str(beamline.truth_path), beamline.shape))
 
-    server = asyncio.create_task(Context(beamline.pvdb(), [LOOPBACK]).run(startup_hook=say_ready))
+    server = asyncio.create_task(context.run(startup_hook=say_ready))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({server, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -218,7 +228,7 @@ class SimulatedBeamline:
 
     Entering starts the child, waits till it is ready and points this process's Channel Access clients at it through
     ``os.environ``.  libca reads these variables when the first channel is made, so enter before any device connects.
-    libca searches at one port for the life of a process: one beamline at a time, and a later one takes the same port.
+    libca keeps its ports for the life of a process: one beamline at a time, and a later one takes the same ports.
     The child ends with the ``with`` block, and by itself if this process dies.
 
     Parameters
@@ -231,7 +241,7 @@ class SimulatedBeamline:
         Other fields of `BeamlineSettings`.
     """
 
-    _search_port: int | None = None
+    _ports: tuple[int, int] | None = None
     _running = False
 
     def __init__(self, directory: str | os.PathLike[str], *, start_timeout_s: float = 120.0, **settings: Any) -> None:
@@ -294,21 +304,22 @@ class SimulatedBeamline:
         cls = type(self)
         if cls._running:
             raise BeamlineError("a simulated beamline runs in this process already: stop it first")
-        if cls._search_port is None:
-            cls._search_port = _free_port()
+        if cls._ports is None:
+            cls._ports = _free_port(), _free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
-        os.environ.update(channel_access(cls._search_port, _free_port()))
+        os.environ.update(channel_access(*cls._ports))
         with (self.directory / LOG_NAME).open("wb") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env={**LOW_LATENCY, **os.environ},
                 start_new_session=True,  # Ctrl-C in the session pauses a scan; it must not end the beamline
             )
         cls._running = True
         try:
-            self._ready = self._handshake(self._child, cls._search_port)
+            self._ready = self._handshake(self._child, cls._ports)
         except BaseException:
             self.stop()
             raise
@@ -330,10 +341,10 @@ class SimulatedBeamline:
         child.stdin.close()
         child.stdout.close()
 
-    def _handshake(self, child: subprocess.Popen[bytes], port: int) -> Ready:
+    def _handshake(self, child: subprocess.Popen[bytes], ports: tuple[int, int]) -> Ready:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(json.dumps({"port": port, "settings": self.settings.to_dict()}).encode() + b"\n")
+        child.stdin.write(json.dumps({"ports": ports, "settings": self.settings.to_dict()}).encode() + b"\n")
         child.stdin.flush()
         line = _read_line(child.stdout, self._start_timeout_s)
         if not line:
@@ -377,7 +388,7 @@ def _child() -> None:
         sys.stdout.flush()
 
     settings = BeamlineSettings.from_dict(order["settings"])
-    serve(settings, port=order["port"], on_ready=answer, lifeline=sys.stdin.buffer)
+    serve(settings, ports=tuple(order["ports"]), on_ready=answer, lifeline=sys.stdin.buffer)
 
 
 if __name__ == "__main__":
