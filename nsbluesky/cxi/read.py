@@ -1,0 +1,404 @@
+"""Read CXI files, by whomever they were written: what is there is taken, what is wrong has one clear error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.cxi.layout import (
+    DATA,
+    DETECTOR,
+    GOOD_MASK_BITS,
+    SEQ_NUM,
+    SOURCE,
+    TRANSLATION,
+    CxiError,
+    orientation_of,
+)
+from nsbluesky.cxi.recover import open_file
+from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S, Geometry
+
+__all__ = ["CxiData", "CxiImage", "FrameStack", "read_cxi"]
+
+ENERGY_RANGE_J = (ELECTRON_VOLT_J, 1e6 * ELECTRON_VOLT_J)
+PIXEL_TOLERANCE = 1e-3
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _hdf5_errors(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a method raise CxiError where HDF5 stumbles over a damaged file."""
+
+    @wraps(method)
+    def safe(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(*args, **kwargs)
+        except CxiError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise CxiError(
+                f"the file is damaged, HDF5 says {error}: expected readable data; try nsbluesky.cxi.recover"
+            ) from error
+
+    return safe
+
+
+class FrameStack:
+    """Frames (N, ny, nx) that stay in the file until they are asked for.
+
+    Index it with an integer, a slice or an array of integers along the first axis.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+    dtype : dtype
+    """
+
+    def __init__(self, dataset: h5py.Dataset, rows: npt.NDArray[np.intp]) -> None:
+        self._dataset = dataset
+        self._rows = rows
+        self.shape: tuple[int, int, int] = (len(rows), *dataset.shape[1:])
+        self.dtype: np.dtype[Any] = dataset.dtype
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._rows)
+
+    @_hdf5_errors
+    def __getitem__(self, index: int | slice | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+        """Read frames: (ny, nx) for an integer, else (n, ny, nx)."""
+        try:
+            rows = self._rows[index]
+        except IndexError:
+            raise CxiError(f"frame {index} of {len(self)}: expected 0 to {len(self) - 1}") from None
+        if rows.ndim == 0 or len(rows) == 0:
+            return np.asarray(self._dataset[rows if rows.ndim == 0 else slice(0, 0)])
+        if (np.diff(rows) == 1).all():
+            return np.asarray(self._dataset[rows[0] : rows[-1] + 1])
+        return np.stack([self._dataset[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class CxiImage:
+    """A picture in a CXI file.
+
+    Attributes
+    ----------
+    object : array of complex64
+        (H, W); 0 where nothing was measured.
+    mask : array of uint32
+        (H, W) CXI codes, 0 is good.
+    probe : array of complex64 or None
+        (modes, ny, nx) in √photon.
+    errors : array of float64
+        (k,) error metric per iteration.
+    pixel_m : float
+        Pixel in metres; NaN where the file does not say.
+    center_m : (float, float)
+        x, y of the picture's centre in the sample's coordinates.
+    parameters : dict
+        Settings that made it.
+    complete : bool
+        False where the writer was at work on this picture, or was killed there.
+    """
+
+    object: npt.NDArray[np.complex64]
+    mask: npt.NDArray[np.uint32]
+    probe: npt.NDArray[np.complex64] | None
+    errors: npt.NDArray[np.float64]
+    pixel_m: float
+    center_m: tuple[float, float]
+    parameters: dict[str, Any]
+    complete: bool
+
+
+class CxiData:
+    """An open CXI file; use it as a context manager (see `read_cxi`).
+
+    Attributes
+    ----------
+    path : Path
+    energy_eV : float
+    detector_distance_m : float
+    pixel_size_m : (float, float)
+        Pixel (y, x) of the frames.
+    orientation : int
+        0…7, as in `Geometry`: what brings the frames to CXI's default basis vectors.
+    translation_m : array of float64
+        (N, 3) x, y, z of the sample.
+    frames : FrameStack or None
+        (N, ny, nx) photons, zero frequency at the centre; None in a raw file.
+    seq_nums : array of int64
+        (N,) number of each frame in its run.
+    mask : array of uint32
+        (ny, nx) CXI codes, 0 is good; zeros where the file has none.
+    raw_data, dark_data : FrameStack or None
+        (N, rows, columns) and (M, rows, columns) of a raw file, as the camera gave them.
+    number_exposures : int
+        Exposures per point in a raw file.
+    exposure_order : str
+        How they follow one another, as the file's writer put it.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self.energy_eV = _energy_eV(file)
+        self.detector_distance_m = _positive(file, f"{DETECTOR}/distance")
+        self.pixel_size_m = (_positive(file, f"{DETECTOR}/y_pixel_size"), _positive(file, f"{DETECTOR}/x_pixel_size"))
+        vectors = _array(file, f"{DETECTOR}/basis_vectors")
+        self.orientation = 0 if vectors is None else orientation_of(_basis(vectors))
+        data, raw = _dataset(file, DATA), _dataset(file, f"{DETECTOR}/raw_data")
+        if data is None:
+            data = _dataset(file, "entry_1/data_1/data")
+        if data is None and raw is None:
+            raise CxiError(f"{DETECTOR}/data is missing: expected it or raw_data; is this a ptychography file?")
+        frames: h5py.Dataset = raw if data is None else data
+        for dataset in (data, raw, _dataset(file, f"{DETECTOR}/dark_data")):
+            _check_stack(dataset)
+        translation, rows = _translation(file, len(frames))
+        self.translation_m = translation
+        self.frames = None if data is None else FrameStack(data, rows)
+        self.raw_data = None if raw is None else FrameStack(raw, rows if len(raw) == len(frames) else _all(raw))
+        dark = _dataset(file, f"{DETECTOR}/dark_data")
+        self.dark_data = None if dark is None else FrameStack(dark, _all(dark))
+        numbers = _array(file, SEQ_NUM)
+        self.seq_nums = rows + 1 if numbers is None or len(numbers) < len(frames) else numbers[rows].astype(np.int64)
+        self.mask = _mask(file, frames.shape[1:])
+        exposures = _array(file, f"{DETECTOR}/number_exposures")
+        self.number_exposures = 1 if exposures is None else int(exposures)
+        self.exposure_order = _text(file, f"{DETECTOR}/exposure_order") or ""
+
+    @cached_property
+    @_hdf5_errors
+    def illumination(self) -> npt.NDArray[np.complex64] | None:
+        """The probe (ny, nx) in √photon, centred in real space; None where the file has none."""
+        return _picture(self._file, f"{SOURCE}/illumination", np.complex64)
+
+    @cached_property
+    @_hdf5_errors
+    def illumination_intensities(self) -> npt.NDArray[np.float32] | None:
+        """The mean frame (ny, nx) in photons; None where the file has none."""
+        return _picture(self._file, f"{SOURCE}/illumination_intensities", np.float32)
+
+    @property
+    @_hdf5_errors
+    def images(self) -> list[CxiImage]:
+        """The pictures in the file, oldest first, as they are at this moment."""
+        entry = self._file["entry_1"]
+        names = [f"image_{n}" for n in range(1, len(entry) + 1)]
+        images = [_image(self._file, f"entry_1/{name}") for name in names if isinstance(entry.get(name), h5py.Group)]
+        return [image for image in images if image is not None]
+
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """(ny, nx) True where a pixel's value can be used."""
+        return np.asarray((self.mask & ~np.uint32(GOOD_MASK_BITS)) == 0)
+
+    def geometry(self) -> Geometry:
+        """Return the experiment as the solver needs it; `pixel_size_m` is that of the frames as they are.
+
+        Raises
+        ------
+        CxiError
+            If the pixels are not square.
+        """
+        y, x = self.pixel_size_m
+        if abs(y - x) > PIXEL_TOLERANCE * x:
+            raise CxiError(f"pixels of {y} by {x} m: expected square ones; resample the frames")
+        return Geometry(self.energy_eV, self.detector_distance_m, x, orientation=self.orientation)
+
+    def close(self) -> None:
+        """Close the file; frames cannot be read any more."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the open file itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+@_hdf5_errors
+def read_cxi(path: str | Path) -> CxiData:
+    """Open a CXI file; what it holds of frames is read when asked for.
+
+    A file that is being written, or whose writer was killed, opens as well and shows its complete frames.
+
+    Raises
+    ------
+    CxiError
+        If the file cannot be opened, or something the reconstruction needs is missing or wrong.
+    """
+    file = open_file(path)
+    try:
+        return CxiData(Path(path), file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return a dataset; None where it is missing, a broken link or the text 'None' of old ALS files."""
+    try:
+        item = file.get(name)
+    except (KeyError, OSError, RuntimeError) as error:
+        raise CxiError(f"{name} cannot be read ({error}): expected a dataset; try nsbluesky.cxi.recover") from error
+    if item is None:
+        return None
+    if not isinstance(item, h5py.Dataset):
+        raise CxiError(f"{name} is a group: expected a dataset; was the file written by another program?")
+    if item.shape is None:
+        return None
+    return None if item.dtype.kind in "OS" and _decode(item[()]) in ("None", "") else item
+
+
+def _decode(value: Any) -> str:
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _text(file: h5py.File, name: str) -> str | None:
+    dataset = _dataset(file, name)
+    return None if dataset is None else _decode(dataset[()])
+
+
+def _array(file: h5py.File, name: str) -> npt.NDArray[Any] | None:
+    """Return a small numeric dataset that is not empty, without axes of length 1 where it is one number."""
+    dataset = _dataset(file, name)
+    if dataset is None or dataset.size == 0:
+        return None
+    if dataset.dtype.kind not in "iufbc":
+        raise CxiError(f"{name} is {dataset.dtype}: expected numbers; write it again")
+    value = np.asarray(dataset[()])
+    return value.reshape(()) if value.size == 1 else value
+
+
+def _positive(file: h5py.File, name: str) -> float:
+    value = _array(file, name)
+    if value is None:
+        raise CxiError(f"{name} is missing: expected a length in metres; add it to the file")
+    if value.ndim or value.dtype.kind == "c" or not (np.isfinite(value) and value > 0):
+        raise CxiError(f"{name} = {value.tolist()}: expected one positive number in metres")
+    return float(value)
+
+
+def _energy_eV(file: h5py.File) -> float:
+    name = f"{SOURCE}/energy"
+    if _array(file, name) is None and _array(file, f"{SOURCE}/wavelength") is not None:
+        energy_J = PLANCK_J_S * LIGHT_M_S / _positive(file, f"{SOURCE}/wavelength")
+    else:
+        value = _array(file, name)
+        if value is None:
+            raise CxiError(
+                f"{name} is missing, and so is the wavelength: expected joules; add one of them to the file"
+            )
+        energy_J = float(value) if value.ndim == 0 and value.dtype.kind != "c" else np.nan
+    if not ENERGY_RANGE_J[0] <= energy_J <= ENERGY_RANGE_J[1]:
+        raise CxiError(
+            f"{name} = {energy_J:g}: expected joules, 1 eV to 1 MeV; multiply electronvolts by {ELECTRON_VOLT_J}"
+        )
+    return energy_J / ELECTRON_VOLT_J
+
+
+def _basis(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    if vectors.shape == (3, 2):
+        vectors = vectors.T
+    if vectors.shape != (2, 3) or vectors.dtype.kind == "c" or not np.isfinite(vectors).all():
+        raise CxiError(
+            f"{DETECTOR}/basis_vectors has shape {vectors.shape}: expected (2, 3) metres, "
+            "as in [[0, -py, 0], [-px, 0, 0]]"
+        )
+    return vectors.astype(np.float64)
+
+
+def _check_stack(dataset: h5py.Dataset | None) -> None:
+    if dataset is not None and (dataset.ndim != 3 or dataset.dtype.kind not in "iuf" or 0 in dataset.shape[1:]):
+        raise CxiError(f"{dataset.name} is {dataset.dtype} {dataset.shape}: expected numbers (N, rows, columns)")
+
+
+def _all(dataset: h5py.Dataset) -> npt.NDArray[np.intp]:
+    return np.arange(len(dataset))
+
+
+def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Return the translations (N, 3) of the complete frames, and which frames these are."""
+    dataset = _dataset(file, TRANSLATION)
+    if dataset is None:
+        dataset = _dataset(file, "entry_1/data_1/translation")
+    if dataset is None:
+        raise CxiError(f"{TRANSLATION} is missing: expected (N, 3) metres; add the sample's positions to the file")
+    values = np.asarray(dataset[()]) if dataset.dtype.kind in "iuf" else np.empty((0, 0))
+    if values.ndim == 2 and len(values) in (2, 3) and (values.shape[1] not in (2, 3) or len(values) != count):
+        values = values.T
+    if values.ndim != 2 or values.shape[-1] not in (2, 3):
+        raise CxiError(f"{TRANSLATION} is {dataset.dtype} {dataset.shape}: expected (N, 3) numbers in metres")
+    count = min(count, len(values))
+    padded = np.zeros((count, 3))
+    padded[:, : values.shape[1]] = values[:count]
+    rows = np.flatnonzero(np.isfinite(padded).all(axis=1))
+    return padded[rows], rows
+
+
+def _mask(file: h5py.File, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    mask = _array(file, f"{DETECTOR}/mask")
+    if mask is None:
+        return np.zeros(shape, dtype=np.uint32)
+    if mask.shape != shape or mask.dtype.kind not in "iub":
+        raise CxiError(f"{DETECTOR}/mask is {mask.dtype} {mask.shape}: expected integers {shape}, 0 where good")
+    return mask.astype(np.uint32)
+
+
+def _picture(file: h5py.File, name: str, dtype: Any) -> npt.NDArray[Any] | None:
+    values = _array(file, name)
+    if values is None:
+        return None
+    if values.ndim != 2:
+        raise CxiError(f"{name} has shape {values.shape}: expected (rows, columns)")
+    return values.astype(dtype)
+
+
+def _image(file: h5py.File, group: str) -> CxiImage | None:
+    picture = _picture(file, f"{group}/data", np.complex64)
+    if picture is None:
+        return None
+    mask = _array(file, f"{group}/mask")
+    if mask is None or mask.shape != picture.shape:
+        mask = np.zeros(picture.shape)
+    probe = _array(file, f"{group}/process_1/final_illumination")
+    if probe is not None:
+        probe = probe.reshape(-1, *probe.shape[-2:]).astype(np.complex64)
+    errors = _array(file, f"{group}/process_1/errors")
+    errors = np.empty(0) if errors is None else np.atleast_1d(errors)
+    size = _array(file, f"{group}/image_size")
+    center = _array(file, f"{group}/image_center")
+    complete = _array(file, f"{group}/process_1/complete")
+    text = _text(file, f"{group}/process_1/parameters")
+    try:
+        parameters = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        parameters = {"text": text}
+    return CxiImage(
+        object=picture,
+        mask=mask.astype(np.uint32),
+        probe=probe,
+        errors=errors[np.isfinite(errors)],
+        pixel_m=np.nan if size is None or size.ndim == 0 else float(size[0]) / picture.shape[1],
+        center_m=(0.0, 0.0) if center is None or center.ndim == 0 else (float(center[0]), float(center[1])),
+        parameters=parameters if isinstance(parameters, dict) else {"value": parameters},
+        complete=complete is None or bool(complete),
+    )
