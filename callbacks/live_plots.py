@@ -1,0 +1,243 @@
+"""LivePlots: the newest of everything in a derived run, for windows and for plans; it never draws."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from event_model import DocumentRouter, unpack_event_page
+
+from nsbluesky.callbacks.live_state import (
+    DarkStatistics,
+    DefocusSweep,
+    Detector,
+    Frame,
+    LiveState,
+    LowResolution,
+    Reconstruction,
+    RunInfo,
+    StageHealth,
+)
+
+__all__ = ["LivePlots"]
+
+log = logging.getLogger(__name__)
+
+MAX_WARNINGS = 50
+"""Warnings that are kept; the oldest go first."""
+
+_FRAME_STREAMS = ("dark", "primary", "clean")
+
+
+class LivePlots(DocumentRouter):
+    """Callback of the derived run that keeps what a window shows: newest wins, nothing queues.
+
+    Fed from one thread, read from any (`snapshot`).  Feeding takes microseconds and never waits for a window; a
+    document that cannot be used is told in the state's health under "LivePlots", never raised.  The run that started
+    last is shown; what still comes from an earlier one is left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._state = LiveState()
+        self._positions = _Positions()
+        self._streams: dict[str, str] = {}
+        self._units: dict[str, Mapping[str, str]] = {}
+
+    def snapshot(self) -> LiveState:
+        """Return the state as it is now: consistent, frozen, and without a copy of any image."""
+        with self._lock:
+            positions = self._positions.measured()
+            if positions is not self._state.positions_m:
+                self._state = replace(self._state, positions_m=positions)
+            return self._state
+
+    def __call__(self, name: str, doc: dict[str, Any], validate: bool = False) -> tuple[str, dict[str, Any]]:
+        """Take one document of a derived run."""
+        try:
+            super().__call__(name, doc, validate)
+        except Exception as error:  # what is shown must never disturb what is computed
+            log.exception("LivePlots cannot use a %s document", name)
+            message = f"cannot show a document {name!r}: {type(error).__name__}: {error}"
+            failed = StageHealth("LivePlots", "error", message)
+            self._change(health=MappingProxyType({**self._state.health, failed.stage: failed}))
+        return name, doc
+
+    def start(self, doc: dict[str, Any]) -> None:
+        """Begin anew with this run; runs other than derived ones are not shown."""
+        if doc.get("plan_name") != "ptycho_processing":
+            return
+        ptycho = doc.get("ptycho", {})
+        points = ptycho.get("scan", {}).get("num_points")
+        run = RunInfo(doc["uid"], doc["raw_uid"], _label(doc), points, float(doc["time"]))
+        self._streams.clear()
+        self._units.clear()
+        with self._lock:
+            self._positions = _Positions()
+            self._state = LiveState(version=self._state.version + 1, run=run)
+
+    def descriptor(self, doc: dict[str, Any]) -> None:
+        """Remember the name of a stream and the units of its keys."""
+        if self._state.run is None or doc["run_start"] != self._state.run.uid:
+            return
+        self._streams[doc["uid"]] = doc["name"]
+        units = {key: str(entry["units"]) for key, entry in doc["data_keys"].items() if entry.get("units")}
+        self._units[doc["name"]] = MappingProxyType(units)
+
+    def event(self, doc: dict[str, Any]) -> None:
+        """Take one event."""
+        stream = self._streams.get(doc["descriptor"])
+        if stream is None:
+            return
+        if stream in _FRAME_STREAMS:
+            self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()})
+        elif (method := getattr(self, f"_{stream}", None)) is not None:
+            method(doc["data"], float(doc["time"]))
+
+    def event_page(self, doc: dict[str, Any]) -> None:
+        """Take a block of events."""
+        stream = self._streams.get(doc["descriptor"])
+        if stream is None:
+            return
+        if stream in _FRAME_STREAMS:
+            self._frames(stream, doc["seq_num"], doc["data"])
+        else:
+            for event in unpack_event_page(doc):
+                self.event(event)
+
+    def stop(self, doc: dict[str, Any]) -> None:
+        """Note how the run ended."""
+        run = self._state.run
+        if run is not None and doc["run_start"] == run.uid:
+            self._change(run=replace(run, exit_status=doc["exit_status"], reason=doc.get("reason", "")))
+
+    # ---- one method per stream
+
+    def _frames(self, stream: str, seq_nums: Sequence[int], data: Mapping[str, Any]) -> None:
+        if not len(seq_nums):
+            return
+        frame = Frame(data["frame"][-1], int(seq_nums[-1]))
+        if "x_m" in data and "y_m" in data:
+            with self._lock:
+                self._positions.add(seq_nums, data["x_m"], data["y_m"])
+        self._change(**{"clean" if stream == "clean" else "raw": frame})
+
+    def _dark_statistics(self, data: Mapping[str, Any], time_s: float) -> None:
+        bad_adcs = tuple(int(adc) for adc in data["bad_adcs"])
+        self._change(
+            dark=DarkStatistics(data["mean"], data["std"], data["bad"], bad_adcs, int(data["num_frames"])),
+        )
+
+    def _detector(self, data: Mapping[str, Any], time_s: float) -> None:
+        center = (float(data["center_row_px"]), float(data["center_column_px"]))
+        self._change(detector=Detector(center, data["mask"], float(data["pixel_size_m"])))
+
+    def _low_resolution(self, data: Mapping[str, Any], time_s: float) -> None:
+        images = (data["transmission"], data["dpc_x"], data["dpc_y"])
+        units = self._units["low_resolution"]
+        self._change(
+            low_resolution=LowResolution(*images, _extent(data["extent_m"]), int(data["num_frames"]), units),
+        )
+
+    def _geometry(self, data: Mapping[str, Any], time_s: float) -> None:
+        self._change(
+            sweep=DefocusSweep(
+                defocus_m=float(data["defocus_m"]),
+                sweep_defocus_m=np.asarray(data["sweep_defocus_m"], dtype=np.float64),
+                sweep_residual=np.asarray(data["sweep_residual"], dtype=np.float64),
+                confidence=float(data["confidence"]),
+                accepted=bool(data["accepted"]),
+            )
+        )
+
+    def _reconstruction(self, data: Mapping[str, Any], time_s: float) -> None:
+        picture = Reconstruction(
+            object=data["object"],
+            probe=data["probe"],
+            pixel_size_m=float(data["pixel_size_m"]),
+            extent_m=_extent(data["extent_m"]),
+            r_factor=float(data["r_factor"]),
+            num_frames=int(data["num_frames"]),
+            num_passes=float(data["num_passes"]),
+            coverage=float(data["coverage"]),
+            newest_age_s=float(data["newest_age_s"]),
+            final=bool(data["final"]),
+        )
+        assert self._state.run is not None  # events of unknown streams come no further than `event`
+        elapsed = time_s - self._state.run.start_time
+        self._change(reconstruction=picture, history=self._state.history.extended(elapsed, picture))
+
+    def _health(self, data: Mapping[str, Any], time_s: float) -> None:
+        told = StageHealth(
+            stage=str(data["stage"]),
+            state=str(data["state"]),
+            message=str(data["message"]),
+            rate_hz=float(data["rate_hz"]),
+            queue=int(data["queue"]),
+            latency_s=float(data["latency_s"]),
+            num_frames=int(data["num_frames"]),
+        )
+        warnings = self._state.warnings
+        if told.state == "warning" and told.message not in warnings:
+            warnings = (*warnings, told.message)[-MAX_WARNINGS:]
+        self._change(
+            health=MappingProxyType({**self._state.health, told.stage: told}),
+            summary=told,
+            warnings=warnings,
+            lost=tuple(int(k) for k in data["lost"]),
+            bad=tuple(int(k) for k in data["bad"]),
+        )
+
+    def _change(self, **parts: Any) -> None:
+        with self._lock:
+            self._state = replace(self._state, version=self._state.version + 1, **parts)
+
+
+class _Positions:
+    """Points by seq_num in a buffer that doubles, so that adding costs the same at the end of a long scan."""
+
+    def __init__(self) -> None:
+        self._xy: npt.NDArray[np.float64] = np.full((256, 2), np.nan)
+        self._measured: npt.NDArray[np.float64] | None = np.empty((0, 2))
+
+    def add(self, seq_nums: Sequence[int], x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> None:
+        """Set points; a seq_num that comes again replaces the earlier one."""
+        rows = np.asarray(seq_nums, dtype=np.int64)
+        while rows.max() >= len(self._xy):
+            self._xy = np.concatenate([self._xy, np.full_like(self._xy, np.nan)])
+        self._xy[rows, 0] = x_m
+        self._xy[rows, 1] = y_m
+        self._measured = None
+
+    def measured(self) -> npt.NDArray[np.float64]:
+        """Return (n, 2) points in the order of seq_num, the same array until one is added."""
+        if self._measured is None:
+            self._measured = self._xy[np.isfinite(self._xy).all(axis=1)]
+        return self._measured
+
+
+def _extent(values: Sequence[float]) -> tuple[float, float, float, float]:
+    x0, x1, y0, y1 = (float(value) for value in values)
+    return x0, x1, y0, y1
+
+
+def _label(start: Mapping[str, Any]) -> str:
+    ptycho = start.get("ptycho", {})
+    scan = ptycho.get("scan", {})
+    parts = [f"run {start['raw_uid'][:8]}"]
+    if "pattern" in scan:
+        parts.append(str(scan["pattern"]))
+    if "shape" in scan:
+        parts.append(" × ".join(str(n) for n in scan["shape"]))
+    if "step_um" in scan:
+        parts.append(f"step {np.mean(scan['step_um']):.3g} µm")
+    if "energy_eV" in ptycho:
+        parts.append(f"{ptycho['energy_eV']:.5g} eV")
+    return " · ".join(parts)

@@ -1,0 +1,247 @@
+"""What a live window shows, as data: one frozen part per kind of document, arrays are pointers into the documents.
+
+A part is replaced as a whole when a newer document comes, so whoever draws compares parts by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "DarkStatistics",
+    "DefocusSweep",
+    "Detector",
+    "Frame",
+    "History",
+    "LiveState",
+    "LowResolution",
+    "Reconstruction",
+    "RunInfo",
+    "StageHealth",
+]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class RunInfo:
+    """Which run is shown.
+
+    Attributes
+    ----------
+    uid, raw_uid : str
+        Of the derived run and of the run it was made from.
+    label : str
+        One line for people.
+    num_points : int or None
+        Frames the scan will have, where the plan told.
+    start_time : float
+        Seconds since 1970.
+    exit_status : str or None
+        "success", "abort" or "fail" after the derived run's stop document.
+    reason : str
+        What the stop document tells of lost frames and errors.
+    """
+
+    uid: str
+    raw_uid: str
+    label: str
+    num_points: int | None
+    start_time: float
+    exit_status: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The newest frame of a stream: `image` (rows, columns), raw in ADU or clean in photons."""
+
+    image: npt.NDArray[Any]
+    seq_num: int
+
+
+@dataclass(frozen=True, eq=False)
+class DarkStatistics:
+    """Mean and standard deviation of the darks (rows, columns) in ADU, bad pixels and ADCs."""
+
+    mean: FloatArray
+    std: FloatArray
+    bad: npt.NDArray[np.uint8]
+    bad_adcs: tuple[int, ...]
+    num_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Where clean frames were cut out: centre on the raw image in pixels, mask (ny, nx), pixel size in metres."""
+
+    center_px: tuple[float, float]
+    mask: npt.NDArray[Any]
+    pixel_size_m: float
+
+
+@dataclass(frozen=True, eq=False)
+class LowResolution:
+    """Low-resolution images (rows, columns), NaN where nothing was measured, row 0 at the smallest y.
+
+    Attributes
+    ----------
+    transmission, dpc_x, dpc_y : ndarray
+    extent_m : (float, float, float, float)
+        Outer edges x0, x1, y0, y1.
+    num_frames : int
+    units : mapping
+        Unit of each image, where the stream's descriptor names one.
+    """
+
+    transmission: FloatArray
+    dpc_x: FloatArray
+    dpc_y: FloatArray
+    extent_m: tuple[float, float, float, float]
+    num_frames: int
+    units: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class DefocusSweep:
+    """The defocus found: metres, residual per candidate, confidence 1 − minimum/median, and whether it was taken."""
+
+    defocus_m: float
+    sweep_defocus_m: FloatArray
+    sweep_residual: FloatArray
+    confidence: float
+    accepted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """The newest picture.
+
+    Attributes
+    ----------
+    object : ndarray
+        (H, W) complex64, NaN where coverage is too low, row 0 at the smallest y.
+    probe : ndarray
+        (modes, N, N) complex64.
+    pixel_size_m : float
+    extent_m : (float, float, float, float)
+        Outer edges x0, x1, y0, y1 of `object`.
+    r_factor, num_frames, num_passes, coverage, newest_age_s : float
+        R = Σ‖model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
+    final : bool
+        True for the last picture of the run.
+    """
+
+    object: npt.NDArray[np.complex64]
+    probe: npt.NDArray[np.complex64]
+    pixel_size_m: float
+    extent_m: tuple[float, float, float, float]
+    r_factor: float
+    num_frames: int
+    num_passes: float
+    coverage: float
+    newest_age_s: float
+    final: bool
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """How R came down: arrays (k,) of seconds since the run's start, frames used, passes, R."""
+
+    time_s: FloatArray = field(default_factory=lambda: np.empty(0))
+    num_frames: FloatArray = field(default_factory=lambda: np.empty(0))
+    num_passes: FloatArray = field(default_factory=lambda: np.empty(0))
+    r_factor: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    def extended(self, time_s: float, picture: Reconstruction) -> History:
+        """Return the history with one picture more."""
+        return History(
+            np.append(self.time_s, time_s),
+            np.append(self.num_frames, picture.num_frames),
+            np.append(self.num_passes, picture.num_passes),
+            np.append(self.r_factor, picture.r_factor),
+        )
+
+
+@dataclass(frozen=True)
+class StageHealth:
+    """How a stage does: `state` is "ok", "warning" or "error", `message` the newest that told more than "ok"."""
+
+    stage: str
+    state: str
+    message: str = ""
+    rate_hz: float = 0.0
+    queue: int = 0
+    latency_s: float = 0.0
+    num_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LiveState:
+    """The newest of everything; None and empty parts have not come yet.
+
+    Attributes
+    ----------
+    version : int
+        Grows with every document that changed something.
+    run : RunInfo or None
+    raw, clean : Frame or None
+        Newest raw and clean frame.
+    dark : DarkStatistics or None
+    detector : Detector or None
+    positions_m : ndarray
+        (n, 2) x and y of the points measured so far, by seq_num.
+    low_resolution : LowResolution or None
+    sweep : DefocusSweep or None
+    reconstruction : Reconstruction or None
+    history : History
+    health : mapping of str to StageHealth
+        By stage, in the order in which they first told.
+    summary : StageHealth or None
+        The newest health document, whatever its stage: rate, queue, latency and frames of the run.
+    warnings : tuple of str
+        Each different warning once, oldest first.
+    lost, bad : tuple of int
+        seq_num of frames that are missing, and that could not be processed.
+    """
+
+    version: int = 0
+    run: RunInfo | None = None
+    raw: Frame | None = None
+    clean: Frame | None = None
+    dark: DarkStatistics | None = None
+    detector: Detector | None = None
+    positions_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    low_resolution: LowResolution | None = None
+    sweep: DefocusSweep | None = None
+    reconstruction: Reconstruction | None = None
+    history: History = field(default_factory=History)
+    health: Mapping[str, StageHealth] = field(default_factory=lambda: MappingProxyType({}))
+    summary: StageHealth | None = None
+    warnings: tuple[str, ...] = ()
+    lost: tuple[int, ...] = ()
+    bad: tuple[int, ...] = ()
+
+    @property
+    def errors(self) -> list[StageHealth]:
+        """The stages that have raised."""
+        return [stage for stage in self.health.values() if stage.state == "error"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's stop document came."""
+        return self.run is not None and self.run.exit_status is not None
+
+    @property
+    def positions_extent_m(self) -> tuple[float, float, float, float] | None:
+        """x0, x1, y0, y1 of the points measured so far."""
+        if not len(self.positions_m):
+            return None
+        (x0, y0), (x1, y1) = self.positions_m.min(axis=0), self.positions_m.max(axis=0)
+        return float(x0), float(x1), float(y0), float(y1)

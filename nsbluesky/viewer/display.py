@@ -1,0 +1,119 @@
+"""From measured arrays to what is drawn: ranges, logarithms, phases and scale bars; pure functions of arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Phase",
+    "Span",
+    "display_phase",
+    "log10_image",
+    "mode_powers",
+    "nice_length",
+    "probe_mosaic",
+    "remove_ramp",
+    "robust_range",
+    "thin_out",
+    "to_host",
+]
+
+Span = tuple[float, float]
+MAX_RANGE_SAMPLES = 65536
+"""Values that percentiles are taken of."""
+
+
+def to_host(array: Any) -> npt.NDArray[Any]:
+    """Return a NumPy array; one that lives on a GPU is copied, others are not."""
+    return np.asarray(array.get() if hasattr(array, "get") else array)
+
+
+def thin_out(image: npt.NDArray[Any], max_px: int) -> npt.NDArray[Any]:
+    """Return every k-th row and column (a view), so that no side exceeds `max_px`."""
+    step = max(1, math.ceil(max(image.shape[-2:]) / max_px))
+    return image[..., ::step, ::step]
+
+
+def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Span:
+    """Return the two percentiles of the finite values, of a regular sample where there are many; never empty."""
+    flat = image.ravel()
+    flat = flat[:: max(1, flat.size // MAX_RANGE_SAMPLES)]
+    flat = flat[np.isfinite(flat)]
+    if not flat.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(flat, percentiles))
+    if high > low:
+        return low, high
+    margin = abs(low) * 1e-3 or 1.0
+    return low - margin, high + margin
+
+
+def log10_image(image: npt.NDArray[Any], floor: float) -> npt.NDArray[np.float32]:
+    """Return log10 of an image as float32; values below `floor` are drawn as `floor`."""
+    return np.log10(np.maximum(image, floor), dtype=np.float32)
+
+
+def remove_ramp(image: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.complex64]:
+    """Return `image` without its mean phase slope and offset, which ptychography cannot tell; NaN stays NaN.
+
+    The slope is the phase of the mean product of neighbours, so that wrapped phases do no harm.
+    """
+    filled = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+    slope_row = np.angle(np.vdot(filled[:-1], filled[1:]))
+    slope_column = np.angle(np.vdot(filled[:, :-1], filled[:, 1:]))
+    ramp_row = np.exp(-1j * slope_row * np.arange(image.shape[0])).astype(np.complex64)
+    ramp_column = np.exp(-1j * slope_column * np.arange(image.shape[1])).astype(np.complex64)
+    offset = np.exp(-1j * np.angle(ramp_row @ filled @ ramp_column)).astype(np.complex64)
+    return np.asarray(image * ramp_row[:, None] * (ramp_column * offset), dtype=np.complex64)
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A phase to draw: radians (NaN where unmeasured), and whether it wraps around ±π."""
+
+    image: npt.NDArray[np.float32]
+    wrapped: bool
+
+    @property
+    def span(self) -> Span:
+        """The range to draw: percentiles 0.5 and 99.5, or the whole circle where the phase wraps."""
+        return (-math.pi, math.pi) if self.wrapped else robust_range(self.image, (0.5, 99.5))
+
+    @property
+    def colormap(self) -> str:
+        """Name of the colour map: a cyclic one where the phase wraps."""
+        return "cyclic" if self.wrapped else "viridis"
+
+
+def display_phase(image: npt.NDArray[np.complexfloating[Any]]) -> Phase:
+    """Return the phase of an object without slope and offset, ready to draw."""
+    phase = np.angle(remove_ramp(image)).astype(np.float32, copy=False)
+    finite = phase[np.isfinite(phase)]
+    wrapped = finite.size > 0 and float(np.mean(np.abs(finite) > 0.95 * math.pi)) > 0.005
+    return Phase(phase, wrapped)
+
+
+def mode_powers(probe: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.float64]:
+    """Return the share (modes,) of the power in each mode of a probe (modes, N, N); they add up to 1."""
+    power = np.sum(np.abs(probe.reshape(len(probe), -1)) ** 2, axis=1, dtype=np.float64)
+    total = power.sum()
+    return np.asarray(power / total if total > 0 else power)
+
+
+def probe_mosaic(probe: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.float32]:
+    """Return the amplitudes of all modes side by side (N, modes·N), each scaled to its own maximum of 1."""
+    amplitude = np.abs(probe).astype(np.float32)
+    peaks = amplitude.max(axis=(1, 2), keepdims=True)
+    return np.concatenate(list(amplitude / np.where(peaks > 0, peaks, 1)), axis=1)
+
+
+def nice_length(width: float, share: float = 0.3) -> float:
+    """Return the largest of 1, 2, 5 times a power of ten that is at most `share` of a width."""
+    wanted = width * share
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= wanted * (1 + 1e-9))

@@ -1,0 +1,90 @@
+"""HealthBar: one line with rate, queue, latency and losses, and every stage that raised in red."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nsbluesky.callbacks.live_state import LiveState, StageHealth
+from nsbluesky.viewer.qt import QtCore, QtWidgets
+
+__all__ = ["HealthBar", "indices_text"]
+
+MAX_INDICES = 8
+ERROR_STYLE = "background: #b00020; color: white; padding: 3px;"
+WARNING_STYLE = "background: #ffd24d; color: black; padding: 3px;"
+
+
+def indices_text(indices: Sequence[int]) -> str:
+    """Write how many frames and which: "3 (4, 7, 9)"."""
+    if not indices:
+        return "0"
+    shown = ", ".join(str(k) for k in indices[:MAX_INDICES])
+    return f"{len(indices)} ({shown}{', …' if len(indices) > MAX_INDICES else ''})"
+
+
+class HealthBar(QtWidgets.QWidget):
+    """The line at the bottom of the live window, with a red line per failed stage and a yellow one for warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = QtWidgets.QLabel("waiting for a run")
+        self.status.setToolTip(
+            "rate of cleaned frames, documents that wait, time from a frame's document to its clean frame, "
+            "frames that are missing or could not be processed, by seq_num"
+        )
+        self.errors = _notice(ERROR_STYLE)
+        self.warning = _notice(WARNING_STYLE)
+        layout = QtWidgets.QVBoxLayout(self)
+        layout.setContentsMargins(6, 0, 6, 4)
+        layout.setSpacing(2)
+        for label in (self.errors, self.warning, self.status):
+            label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
+            layout.addWidget(label)
+
+    def show_state(self, state: LiveState) -> None:
+        """Write the state."""
+        self.status.setText(_status_line(state))
+        _set(self.errors, [f"{stage.stage} failed: {stage.message}" for stage in state.errors])
+        _set(self.warning, list(state.warnings[-1:]))
+        self.warning.setToolTip("\n".join(state.warnings))
+
+
+def _notice(style: str) -> QtWidgets.QLabel:
+    label = QtWidgets.QLabel()
+    label.setStyleSheet(style)
+    label.setWordWrap(True)
+    label.hide()
+    return label
+
+
+def _set(label: QtWidgets.QLabel, lines: list[str]) -> None:
+    label.setText("\n".join(lines))
+    label.setVisible(bool(lines))
+
+
+def _status_line(state: LiveState) -> str:
+    run = state.run
+    if run is None:
+        return "waiting for a run"
+    health = state.summary or StageHealth("", "ok")
+    of_total = f" of {run.num_points}" if run.num_points else ""
+    parts = [
+        _phase_text(state),
+        f"{health.num_frames}{of_total} frames",
+        f"{health.rate_hz:.1f} Hz",
+        f"queue {health.queue}",
+        f"latency {health.latency_s:.2f} s",
+        f"lost {indices_text(state.lost)}",
+        f"bad {indices_text(state.bad)}",
+    ]
+    if state.reconstruction is not None:
+        parts.append(f"R {state.reconstruction.r_factor:.3f}")
+        parts.append(f"newest frame in the image {state.reconstruction.newest_age_s:.1f} s old")
+    parts.append(run.label)
+    return "   ·   ".join(parts)
+
+
+def _phase_text(state: LiveState) -> str:
+    assert state.run is not None
+    endings = {None: "running", "success": "finished", "abort": "aborted", "fail": "failed"}
+    return endings.get(state.run.exit_status, str(state.run.exit_status))
