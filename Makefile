@@ -61,4 +61,4 @@ ready-dev:
 	@$(PYTHON) scripts/bootstrap.py dev
 
 clean:  ## remove what the other targets made, the environment too
-	rm -rf .venv build dist demo-output docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build dist demo-output docs/_build docs/reference/api *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,12 +1,14 @@
 """Sphinx: `make docs` builds these pages, with warnings as errors."""
 
 import os
-import sys
+import warnings
+from collections.abc import Mapping
 from importlib import metadata
+
+from sphinx.application import Sphinx
 
 os.environ.setdefault("QT_API", "pyside6")
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-sys.dont_write_bytecode = True
 
 project = "nsbluesky"
 author = "the nsbluesky developers"
@@ -27,3 +29,23 @@ default_role = "literal"  # names in `single quotes` are code, whether or not a 
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+
+# Docstrings of ophyd, from which devices inherit, have sections that numpydoc does not know.
+warnings.filterwarnings("ignore", message="Unknown section", category=UserWarning, module="numpydoc")
+# Sphinx takes a name for a type (`Document = tuple[...]`) for something that can be called.
+autodoc_default_options = {"exclude-members": "Document"}
+
+
+def _escape_bars(
+    app: Sphinx, what: str, name: str, target: object, options: Mapping[str, object], lines: list[str]
+) -> None:
+    """Let docstrings write |ψ|² as the field does, where reStructuredText would read a substitution."""
+    for n, line in enumerate(lines):
+        parts = line.split("`")  # every other one is literal
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[n] = "`".join(parts)
+
+
+def setup(app: Sphinx) -> None:
+    """Register what these pages add to Sphinx; after numpydoc, whose priority is 500."""
+    app.connect("autodoc-process-docstring", _escape_bars, priority=900)
