@@ -16,6 +16,7 @@ from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.picture import Picture
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
@@ -36,13 +37,14 @@ class Reconstruct(Stage):
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Make the solver when the detector is known."""
         if self.stream_of(event) == "detector":
-            mask = event["data"]["mask"]
+            mask, geometry = event["data"]["mask"], self.run.geometry
             self._solver = IncrementalSolver(
                 self.run.settings.solver,
-                geometry=self.run.geometry,
-                frame_px=mask.shape[0],
-                bin_px=self.run.settings.cleaning.bin_px,
+                frame_px=len(mask),
+                pixel_m=geometry.object_pixel_m(len(mask), self.run.settings.cleaning.bin_px),
+                geometry=geometry,
                 backend=self.run.backend,
+                num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
             )
             self._solver.set_mask(mask)
         yield from ()
@@ -66,7 +68,10 @@ class Reconstruct(Stage):
     def has_work(self) -> bool:
         """Whether the solver has frames to work on, or a last picture to show."""
         solver = self._solver
-        return solver is not None and (solver.has_work or (solver.finished and not self._final_told))
+        return solver is not None and (solver.has_work or self._final_due(solver))
+
+    def _final_due(self, solver: IncrementalSolver) -> bool:
+        return solver.finished and solver.state is not None and not self._final_told
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -78,22 +83,21 @@ class Reconstruct(Stage):
             self._sweep_told = sweep
             yield from self.run.derived.event(
                 "geometry",
-                defocus_m=float(sweep.best_defocus_m),
-                sweep_defocus_m=np.asarray(sweep.defocus_m, dtype=np.float64),
+                defocus_m=float(sweep.defocus_m),
+                sweep_defocus_m=np.asarray(sweep.candidates_m, dtype=np.float64),
                 sweep_residual=np.asarray(sweep.residual, dtype=np.float64),
                 confidence=float(sweep.confidence),
                 accepted=bool(sweep.accepted),
             )
-        if solver.finished and not self._final_told:
+        if self._final_due(solver):
             self._final_told = True
-            yield from self._picture(final=True)
-        elif solver.num_passes > 0 and time.monotonic() >= self._next:
-            yield from self._picture(final=False)
+            yield from self._picture(solver.picture(), final=True)
+        elif solver.state is not None and time.monotonic() >= self._next:
+            yield from self._picture(solver.picture(), final=False)
 
-    def _picture(self, final: bool) -> Iterator[Document]:
-        assert self._solver is not None
-        picture = self._solver.picture()
-        newest = max((self._arrived.get(k, 0.0) for k in self._solver.used_seq_nums), default=time.time())
+    def _picture(self, picture: Picture, final: bool) -> Iterator[Document]:
+        if picture.num_frames == 0:
+            return
         yield from self.run.derived.event(
             "reconstruction",
             object=picture.object,
@@ -104,7 +108,7 @@ class Reconstruct(Stage):
             num_frames=int(picture.num_frames),
             num_passes=float(picture.num_passes),
             coverage=float(picture.coverage),
-            newest_age_s=time.time() - newest,
+            newest_age_s=time.time() - self._arrived[picture.newest_seq_num],
             final=final,
         )
         self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from event_model import DocumentRouter, unpack_event_page
+from event_model import DocumentRouter, Event, EventDescriptor, EventPage, RunStart, RunStop, unpack_event_page
 
 from nsbluesky.callbacks.live_state import (
     DarkStatistics,
@@ -70,53 +70,54 @@ class LivePlots(DocumentRouter):
             self._change(health=MappingProxyType({**self._state.health, failed.stage: failed}))
         return name, doc
 
-    def start(self, doc: dict[str, Any]) -> None:
+    def start(self, doc: RunStart) -> RunStart | None:
         """Begin anew with this run; runs other than derived ones are not shown."""
-        if doc.get("plan_name") != "ptycho_processing":
-            return
-        ptycho = doc.get("ptycho", {})
-        points = ptycho.get("scan", {}).get("num_points")
-        run = RunInfo(doc["uid"], doc["raw_uid"], _label(doc), points, float(doc["time"]))
+        start = cast(Mapping[str, Any], doc)
+        if start.get("plan_name") != "ptycho_processing":
+            return None
+        points = start.get("ptycho", {}).get("scan", {}).get("num_points")
+        run = RunInfo(start["uid"], start["raw_uid"], _label(start), points, float(start["time"]))
         self._streams.clear()
         self._units.clear()
         with self._lock:
             self._positions = _Positions()
             self._state = LiveState(version=self._state.version + 1, run=run)
+        return None
 
-    def descriptor(self, doc: dict[str, Any]) -> None:
+    def descriptor(self, doc: EventDescriptor) -> EventDescriptor | None:
         """Remember the name of a stream and the units of its keys."""
         if self._state.run is None or doc["run_start"] != self._state.run.uid:
-            return
+            return None
         self._streams[doc["uid"]] = doc["name"]
         units = {key: str(entry["units"]) for key, entry in doc["data_keys"].items() if entry.get("units")}
         self._units[doc["name"]] = MappingProxyType(units)
+        return None
 
-    def event(self, doc: dict[str, Any]) -> None:
+    def event(self, doc: Event) -> Event:
         """Take one event."""
-        stream = self._streams.get(doc["descriptor"])
-        if stream is None:
-            return
+        stream = self._streams.get(doc["descriptor"], "")
         if stream in _FRAME_STREAMS:
             self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()})
         elif (method := getattr(self, f"_{stream}", None)) is not None:
             method(doc["data"], float(doc["time"]))
+        return doc
 
-    def event_page(self, doc: dict[str, Any]) -> None:
+    def event_page(self, doc: EventPage) -> EventPage:
         """Take a block of events."""
-        stream = self._streams.get(doc["descriptor"])
-        if stream is None:
-            return
+        stream = self._streams.get(doc["descriptor"], "")
         if stream in _FRAME_STREAMS:
             self._frames(stream, doc["seq_num"], doc["data"])
         else:
             for event in unpack_event_page(doc):
                 self.event(event)
+        return doc
 
-    def stop(self, doc: dict[str, Any]) -> None:
+    def stop(self, doc: RunStop) -> RunStop | None:
         """Note how the run ended."""
         run = self._state.run
         if run is not None and doc["run_start"] == run.uid:
             self._change(run=replace(run, exit_status=doc["exit_status"], reason=doc.get("reason", "")))
+        return None
 
     # ---- one method per stream
 
