@@ -14,11 +14,13 @@ __all__ = [
     "Span",
     "display_phase",
     "log10_image",
+    "measured_window",
     "mode_powers",
     "nice_length",
     "probe_mosaic",
     "remove_ramp",
     "robust_range",
+    "symmetric_range",
     "thin_out",
     "to_host",
 ]
@@ -53,9 +55,28 @@ def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Sp
     return low - margin, high + margin
 
 
+def symmetric_range(image: npt.NDArray[Any]) -> Span:
+    """Return the median ± the larger distance to percentiles 1 and 99, for a diverging colour map."""
+    low, high = robust_range(image)
+    flat = image[np.isfinite(image)]
+    middle = float(np.median(flat)) if flat.size else 0.5 * (low + high)
+    half = max(high - middle, middle - low)
+    return middle - half, middle + half
+
+
+def measured_window(image: npt.NDArray[Any]) -> tuple[slice, slice]:
+    """Return the rows and columns that hold everything that is not NaN; all of them where nothing is measured."""
+    finite = np.isfinite(image)
+    rows, columns = np.flatnonzero(finite.any(axis=1)), np.flatnonzero(finite.any(axis=0))
+    if not rows.size:
+        return slice(0, image.shape[0]), slice(0, image.shape[1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def log10_image(image: npt.NDArray[Any], floor: float) -> npt.NDArray[np.float32]:
     """Return log10 of an image as float32; values below `floor` are drawn as `floor`."""
-    return np.log10(np.maximum(image, floor), dtype=np.float32)
+    logarithm: npt.NDArray[np.float32] = np.log10(np.maximum(image, floor), dtype=np.float32)
+    return logarithm
 
 
 def remove_ramp(image: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.complex64]:

@@ -37,7 +37,9 @@ class HealthBar(QtWidgets.QWidget):
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(6, 0, 6, 4)
         layout.setSpacing(2)
+        self.status.setWordWrap(True)
         for label in (self.errors, self.warning, self.status):
+            label.setMinimumWidth(0)
             label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
             layout.addWidget(label)
 
@@ -79,7 +81,7 @@ def _status_line(state: LiveState) -> str:
     ]
     if state.reconstruction is not None:
         parts.append(f"R {state.reconstruction.r_factor:.3f}")
-        parts.append(f"newest frame in the image {state.reconstruction.newest_age_s:.1f} s old")
+        parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
     parts.append(run.label)
     return "   ·   ".join(parts)
 

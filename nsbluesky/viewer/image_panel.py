@@ -14,6 +14,10 @@ from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 __all__ = ["ImagePanel", "Panel", "length_text"]
 
 
+AXIS_WIDTH_PX = 58
+"""Room for numbers and label of a vertical axis, the same everywhere so that plots do not jump."""
+
+
 def length_text(length_um: float) -> str:
     """Write a length for people: "500 nm", "2 µm"."""
     return f"{length_um:g} µm" if length_um >= 1 else f"{1000 * length_um:g} nm"
@@ -41,7 +45,7 @@ class Panel(QtWidgets.QWidget):
         self.header.addWidget(self.title_label, 1)
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.setBackground(self.palette().window())
-        self.graphics.ci.setContentsMargins(0, 0, 0, 0)
+        self.graphics.ci.setContentsMargins(0, 6, 0, 6)
         self.plot = self.graphics.addPlot(row=0, col=0)
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
@@ -54,6 +58,7 @@ class Panel(QtWidgets.QWidget):
             axis = self.plot.getAxis(side)
             self.style_axis(axis)
             axis.setLabel(label)
+        self.plot.getAxis("left").setWidth(AXIS_WIDTH_PX)
 
     def style_axis(self, axis: Any) -> None:
         """Draw an axis in the colours of the desktop's theme, its numbers as they are in the label's unit."""
@@ -102,6 +107,7 @@ class ImagePanel(Panel):
         self.view.setDefaultPadding(0.0)
         self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
         self.style_axis(self.bar.axis)
+        self.bar.axis.setWidth(AXIS_WIDTH_PX)
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"

@@ -83,8 +83,8 @@ class LiveWindow(QtWidgets.QMainWindow):
         grid.setSpacing(2)
         for number, panel in enumerate(self.panels.values()):
             grid.addWidget(panel, number // COLUMNS, number % COLUMNS)
-        for column in range(COLUMNS):
-            grid.setColumnStretch(column, 1)
+            grid.setColumnStretch(number % COLUMNS, 1)
+            grid.setRowStretch(number // COLUMNS, 1)
         center = QtWidgets.QWidget()
         layout = QtWidgets.QVBoxLayout(center)
         layout.setContentsMargins(2, 2, 2, 0)

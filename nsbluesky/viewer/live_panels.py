@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.live_state import LiveState, Reconstruction
 from nsbluesky.viewer.display import (
     display_phase,
     log10_image,
+    measured_window,
     mode_powers,
     probe_mosaic,
     robust_range,
+    symmetric_range,
     thin_out,
     to_host,
 )
@@ -162,9 +164,7 @@ class CleanPanel(LiveImagePanel):
 
     def __init__(self) -> None:
         super().__init__("Clean frame", "column (px)", "row (px)")
-        self.graphics.setToolTip(
-            "photons per pixel, logarithmic; masked pixels grey; turned as the stage, row 0 below"
-        )
+        self.graphics.setToolTip("photons per pixel, logarithmic; masked pixels grey; turned as the stage")
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """Frame and mask."""
@@ -192,9 +192,7 @@ class LowResolutionPanel(LiveImagePanel):
 
     def __init__(self) -> None:
         super().__init__("Low resolution", "stage x (µm)", "stage y (µm)", scale_bar=True)
-        self.choice = self.add_selector(
-            list(self.CHOICES), "transmission, or differential phase contrast along x or y"
-        )
+        self.choice = self.add_selector(list(self.CHOICES), "transmission, or differential phase contrast (DPC)")
         self.choice.currentIndexChanged.connect(self.redraw)
         self.points = pg.ScatterPlotItem(size=2.5, pen=None, brush=pg.mkBrush(255, 255, 255, 110))
         self.current = pg.ScatterPlotItem(size=11, symbol="o", brush=None, pen=pg.mkPen(MARK_COLOR, width=2))
@@ -219,7 +217,7 @@ class LowResolutionPanel(LiveImagePanel):
         self.points.setData(x=points_um[:, 0], y=points_um[:, 1])
         self.current.setData(x=points_um[-1:, 0], y=points_um[-1:, 1])
         total = state.run.num_points if state.run is not None else None
-        self.set_subtitle(f"{len(points_um)} of {total} points" if total else f"{len(points_um)} points")
+        self.set_subtitle(f"{len(points_um)}/{total}" if total else f"{len(points_um)} points")
         low = state.low_resolution
         if low is None:
             self.item.clear()
@@ -230,53 +228,64 @@ class LowResolutionPanel(LiveImagePanel):
         if field == "transmission":
             span, colors = robust_range(image), "cividis"
         else:
-            largest = robust_range(np.abs(image), (0.0, 99.0))[1]
-            span, colors = (-largest, largest), "diverging"
+            span, colors = symmetric_range(image), "diverging"
         self.set_image(image, _in_um(low.extent_m), span, colors=colors, label=self.choice.currentText() + unit)
 
 
-class ObjectPhasePanel(LiveImagePanel):
-    """The object's phase."""
-
-    def __init__(self) -> None:
-        super().__init__("Object phase", "stage x (µm)", "stage y (µm)", scale_bar=True)
-        self.graphics.setToolTip(
-            "mean slope and offset removed; colours from percentile 0.5 to 99.5, cyclic over ±π where the phase wraps; "
-            "grey: not measured"
-        )
+class ObjectPanel(LiveImagePanel):
+    """What both panels of the object share: its measured part, on the stage."""
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """The reconstruction."""
         return (state.reconstruction,)
 
+    def measured(self, picture: Reconstruction) -> tuple[npt.NDArray[np.complex64], Extent]:
+        """Return the measured part of the object, thinned out where it is large, and its outer edges in µm."""
+        image = thin_out(to_host(picture.object), MAX_OBJECT_PX)
+        rows, columns = measured_window(image)
+        x0, x1, y0, y1 = _in_um(picture.extent_m)
+        dx, dy = (x1 - x0) / image.shape[1], (y1 - y0) / image.shape[0]
+        extent = (x0 + columns.start * dx, x0 + columns.stop * dx, y0 + rows.start * dy, y0 + rows.stop * dy)
+        return image[rows, columns], extent
+
+
+class ObjectPhasePanel(ObjectPanel):
+    """The object's phase."""
+
+    def __init__(self) -> None:
+        super().__init__("Object phase", "stage x (µm)", "stage y (µm)", scale_bar=True)
+        self.graphics.setToolTip(
+            "mean slope and offset removed; colours from percentile 0.5 to 99.5, cyclic over ±π where it wraps; "
+            "grey: not measured"
+        )
+
     def draw(self, state: LiveState) -> None:
         """Draw the phase without ramp and offset."""
         picture = state.reconstruction
         assert picture is not None
-        phase = display_phase(thin_out(to_host(picture.object), MAX_OBJECT_PX))
-        self.set_image(phase.image, _in_um(picture.extent_m), phase.span, colors=phase.colormap, label="phase (rad)")
-        self.set_subtitle("final" if picture.final else f"{picture.num_frames} frames")
+        image, extent = self.measured(picture)
+        phase = display_phase(image)
+        self.set_image(phase.image, extent, phase.span, colors=phase.colormap, label="phase (rad)")
+        which = "final" if picture.final else f"{picture.num_frames} frames"
+        self.set_subtitle(f"{which} · {100 * picture.coverage:.0f} % covered")
 
 
-class ObjectAmplitudePanel(LiveImagePanel):
+class ObjectAmplitudePanel(ObjectPanel):
     """The object's amplitude."""
 
     def __init__(self) -> None:
         super().__init__("Object amplitude", "stage x (µm)", "stage y (µm)", scale_bar=True)
         self.graphics.setToolTip("relative to the probe; colours from percentile 0.5 to 99.5; grey: not measured")
 
-    def parts(self, state: LiveState) -> tuple[Any, ...]:
-        """The reconstruction."""
-        return (state.reconstruction,)
-
     def draw(self, state: LiveState) -> None:
         """Draw the amplitude."""
         picture = state.reconstruction
         assert picture is not None
-        amplitude = np.abs(thin_out(to_host(picture.object), MAX_OBJECT_PX))
+        image, extent = self.measured(picture)
+        amplitude = np.abs(image)
         span = robust_range(amplitude, (0.5, 99.5))
-        self.set_image(amplitude, _in_um(picture.extent_m), span, colors="cividis", label="amplitude (relative)")
-        self.set_subtitle(f"pixel {picture.pixel_size_m * 1e9:.3g} nm · {100 * picture.coverage:.0f} % covered")
+        self.set_image(amplitude, extent, span, colors="cividis", label="amplitude (relative)")
+        self.set_subtitle(f"pixel {picture.pixel_size_m * 1e9:.3g} nm")
 
 
 class ProbePanel(LiveImagePanel):
@@ -284,9 +293,8 @@ class ProbePanel(LiveImagePanel):
 
     def __init__(self) -> None:
         super().__init__("Probe", "µm", "µm", scale_bar=True)
-        self.labels = [
-            pg.TextItem(anchor=(0.5, 0.0), color="w", fill=pg.mkBrush(0, 0, 0, 150)) for _ in range(MAX_MODES)
-        ]
+        back = pg.mkBrush(0, 0, 0, 150)
+        self.labels = [pg.TextItem(anchor=(0.5, 0.0), color="w", fill=back) for _ in range(MAX_MODES)]
         for label in self.labels:
             self.plot.addItem(label, ignoreBounds=True)
             label.setZValue(1)

@@ -45,7 +45,7 @@ def application() -> QtWidgets.QApplication:
         On another thread, or where Qt finds no font at all (text would be boxes).
     """
     app = QtWidgets.QApplication.instance()
-    if app is not None:
+    if isinstance(app, QtWidgets.QApplication):
         return app
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("windows belong to the main thread: make them there, and feed LivePlots from any thread")
