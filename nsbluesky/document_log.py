@@ -1,0 +1,207 @@
+"""The verbatim log of documents: what a run said, in its order, one JSON line each; replay starts from here.
+
+One file per run, ``<uid>.jsonl``, written and flushed document by document: after a crash all but the line that was
+being written is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from nsbluesky.run_index import RunIndex
+
+__all__ = ["DocumentLog", "DocumentLogError", "LoggedRun", "find_runs", "read_documents"]
+
+logger = logging.getLogger(__name__)
+
+ARRAY_KEY = "__ndarray__"
+SUFFIX = ".jsonl"
+UID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class DocumentLogError(ValueError):
+    """A log that cannot be read or a run that is not in it; the message says what and what to do."""
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """A run in the log.
+
+    Attributes
+    ----------
+    uid : str
+    path : Path
+    start : dict
+        Its start document.
+    """
+
+    uid: str
+    path: Path
+    start: dict[str, Any]
+
+
+class DocumentLog:
+    """Callback: write every document of every run, verbatim.
+
+    Runs may overlap.  Arrays in events are written bit by bit.  A run that is in the directory already, as when it
+    is replayed, is not written again.  Trouble (a full disk) ends the log of that run, never the run.
+
+    Parameters
+    ----------
+    directory : path
+        Made where missing.
+
+    Attributes
+    ----------
+    errors : dict
+        What went wrong, by the run's uid.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.errors: dict[str, str] = {}
+        self._index = RunIndex()
+        self._files: dict[str, TextIO] = {}
+
+    def __call__(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write one document and flush it."""
+        for uid in self._index.runs_of(name, document):
+            try:
+                if name == "start":
+                    self._open(uid)
+                if uid in self._files:
+                    self._files[uid].write(_to_line(name, document))
+                    self._files[uid].flush()
+            except (OSError, TypeError, ValueError) as error:
+                self.errors[uid] = str(error)
+                logger.error("the document log of run %s ends here: %s", uid, error)
+                self._close(uid)
+            if name == "stop":
+                self._close(uid)
+
+    def close(self) -> None:
+        """Close the logs of runs that did not stop."""
+        for uid in list(self._files):
+            self._close(uid)
+
+    def _open(self, uid: str) -> None:
+        path = _path_of(uid, self.directory)
+        try:
+            self._files[uid] = path.open("x", encoding="utf-8")
+        except FileExistsError:
+            logger.info("run %s is in the log already: %s stays as it is", uid, path)
+
+    def _close(self, uid: str) -> None:
+        file = self._files.pop(uid, None)
+        if file is not None:
+            with contextlib.suppress(OSError):  # what could not be flushed was told when it was written
+                file.close()
+
+
+def read_documents(
+    path_or_uid: str | Path, directory: str | Path | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the documents of one run in their order, one at a time.
+
+    A last line that was cut off by a crash is left out.
+
+    Parameters
+    ----------
+    path_or_uid : path or str
+        A log file; with `directory`, the uid of a run or its beginning.
+    directory : path, optional
+
+    Raises
+    ------
+    DocumentLogError
+        At once if there is no such run, or the uid's beginning fits several; while reading, at a line that is not a
+        document.
+    """
+    path = Path(path_or_uid) if directory is None else _find(str(path_or_uid), Path(directory))
+    if not path.is_file():
+        raise DocumentLogError(f"{path}: no such document log; see nsbluesky.document_log.find_runs")
+    return _read(path)
+
+
+def find_runs(directory: str | Path) -> list[LoggedRun]:
+    """Return the runs in a log directory, newest first; files that are no logs are passed over."""
+    runs = []
+    for path in Path(directory).glob(f"*{SUFFIX}"):
+        try:
+            name, start = next(_read(path))
+        except (StopIteration, DocumentLogError):
+            continue
+        if name == "start":
+            runs.append(LoggedRun(start["uid"], path, start))
+    return sorted(runs, key=lambda run: float(run.start["time"]), reverse=True)
+
+
+def _path_of(uid: str, directory: Path) -> Path:
+    """Return the file of a run; a uid that came from elsewhere must not lead out of the directory."""
+    if not UID.fullmatch(uid):
+        raise DocumentLogError(f"run uid {uid!r}: expected letters, digits and dashes")
+    return directory / f"{uid}{SUFFIX}"
+
+
+def _find(uid: str, directory: Path) -> Path:
+    path = _path_of(uid, directory)
+    if path.is_file():
+        return path
+    found = sorted(directory.glob(f"{uid}*{SUFFIX}"))
+    if len(found) > 1:
+        raise DocumentLogError(f"{len(found)} runs begin with {uid!r}: give more of the uid")
+    return found[0] if found else path
+
+
+def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                entry = json.loads(line, object_hook=_decode)
+                name, document = entry["name"], entry["doc"]
+                if not (isinstance(name, str) and isinstance(document, dict)):
+                    raise TypeError("expected a name and a document")
+            except (ValueError, TypeError, KeyError) as error:
+                if not line.endswith("\n"):
+                    return
+                raise DocumentLogError(
+                    f"{path}, line {number} is no document ({error}): expected JSON with 'name' and 'doc'; "
+                    "take the run from the catalog instead"
+                ) from error
+            yield name, document
+
+
+def _to_line(name: str, document: Mapping[str, Any]) -> str:
+    return json.dumps({"name": name, "doc": document}, default=_encode) + "\n"
+
+
+def _encode(value: Any) -> Any:
+    """Return JSON for what documents hold besides JSON: arrays, NumPy numbers, mappings."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
+        return {ARRAY_KEY: data, "dtype": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | Set):
+        return list(value)
+    raise TypeError(f"a document holds a {type(value).__name__}: expected JSON or arrays")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if value.keys() == {ARRAY_KEY, "dtype", "shape"}:
+        data = bytearray(base64.b64decode(value[ARRAY_KEY]))
+        return np.frombuffer(data, dtype=np.dtype(value["dtype"])).reshape(value["shape"])
+    return value
