@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status
 
-from nsbluesky.devices.status import DeviceError, count_reached, on_thread
+from nsbluesky.devices.status import DeviceError, all_done, count_reached, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
 __all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
@@ -194,7 +194,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
     # step
 
-    def trigger(self) -> Status:
+    def trigger(self) -> DeviceStatus:
         """Take one frame; done when it is in the file and the camera is idle."""
         if self._assets is None:
             self._open_file()
@@ -202,7 +202,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
         count = self.file.count()
         self._assets.skip_to(count)  # frames of an interrupted point belong to no event
         self._idle = self.camera.start(1)
-        return self._idle & self._frames_written(count + 1)
+        return all_done(self, self._idle, self._frames_written(count + 1))
 
     # fly
 

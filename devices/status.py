@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ophyd import Device
-from ophyd.status import DeviceStatus, SubscriptionStatus
+from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 
-__all__ = ["DeviceError", "await_reset", "count_reached", "on_thread"]
+__all__ = ["DeviceError", "all_done", "await_reset", "count_reached", "on_thread"]
 
 
 class DeviceError(RuntimeError):
@@ -30,6 +30,29 @@ def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> Dev
 
     threading.Thread(target=run, name=f"{device.name}-work", daemon=True).start()
     return status
+
+
+def all_done(device: Device, *statuses: Status) -> DeviceStatus:
+    """Return a status that is done when all others are, and that fails with the exception of the first that fails.
+
+    (``a & b`` of ophyd fails, too, but forgets why.)
+    """
+    result = DeviceStatus(device)
+    lock = threading.Lock()
+
+    def on_done(status: Status) -> None:
+        with lock:
+            if result.done:
+                return
+            error = status.exception(timeout=0)
+            if error is not None:
+                result.set_exception(error)
+            elif all(s.done and s.exception(timeout=0) is None for s in statuses):
+                result.set_finished()
+
+    for status in statuses:
+        status.add_callback(on_done)
+    return result
 
 
 def await_reset(counter: Any, timeout_s: float) -> None:

@@ -16,23 +16,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from caproto.asyncio.server import Context
 from caproto.sync import repeater
 
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import CleaningSettings, Settings
+from nsbluesky.simulation import samples
+from nsbluesky.simulation.faults import DetectorFaults
+from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.ioc_camera import CameraGroup, ImageGroup
 from nsbluesky.simulation.ioc_frames import Frame, FramesAhead, Shot
 from nsbluesky.simulation.ioc_hdf5 import HDF5Group
 from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.ioc_shutter import ShutterGroup
-from nsbluesky.simulation.ioc_stage import StageGroup
+from nsbluesky.simulation.ioc_stage import METRES_PER_UM, StageGroup
 
 __all__ = ["BeamlineError", "BeamlineSettings", "Ready", "SimulatedBeamline", "channel_access", "serve"]
 
 LOOPBACK = "127.0.0.1"
+GOLD_BALLS = "gold_balls"
 LOG_NAME = "ioc.log"
 TRUTH_NAME = "truth.h5"
 NANOMETRES_PER_UM = 1e3
@@ -45,13 +51,31 @@ class BeamlineError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What a beamline says when clients may connect."""
+class Ready(Settings):
+    """What a beamline says when clients may connect.
+
+    Attributes
+    ----------
+    prefix : str
+        Of every PV.
+    truth_path : str
+        Ground truth of sample, probe and sensor.
+    frame_shape : (int, int)
+        Rows and columns of a raw frame.
+    geometry : Geometry
+        For the start document.
+    cleaning : CleaningSettings
+        Which bring the frames to the sample's own pixel.
+    scan_range_um : (float, float)
+        Full range in x and y, around zero, that is worth a scan.
+    """
 
     prefix: str
-    directory: str
     truth_path: str
     frame_shape: tuple[int, int]
+    geometry: Geometry
+    cleaning: CleaningSettings
+    scan_range_um: tuple[float, float]
 
 
 def channel_access(port: int, beacon_port: int) -> dict[str, str]:
@@ -79,7 +103,7 @@ class _Beamline:
         self._simulator = _frame_simulator(settings)
         self.truth_path = Path(settings.directory) / TRUTH_NAME
         self._simulator.save_truth(self.truth_path)
-        self.shape = self._make(Shot(0, 0.0, 0.0, False, 0.0)).shape
+        self.shape = self._simulator.shape
         self.frames = FramesAhead(self._make, settings.pool, settings.workers)
         prefix = settings.prefix
         self.stage = StageGroup(
@@ -103,10 +127,21 @@ class _Beamline:
         self.stage.on_armed = self.camera.expect
 
     def _make(self, shot: Shot) -> Frame:
-        frame: Frame = self._simulator.raw_frame(
+        return self._simulator.raw_frame(
             shot.x_m, shot.y_m, shutter_open=shot.shutter_open, exposure_s=shot.exposure_s, index=shot.index
         )
-        return frame
+
+    def ready(self) -> Ready:
+        """Say what clients and the processing need to know."""
+        width_m, height_m = self._simulator.sample.scan_range_m
+        return Ready(
+            prefix=self.settings.prefix,
+            truth_path=str(self.truth_path),
+            frame_shape=self.shape,
+            geometry=self._simulator.geometry,
+            cleaning=self._simulator.cleaning_settings,
+            scan_range_um=(width_m / METRES_PER_UM, height_m / METRES_PER_UM),
+        )
 
     def pvdb(self) -> dict[str, Any]:
         """Return every process variable by name, ``_RBV`` aliases included."""
@@ -153,15 +188,10 @@ class _Beamline:
         await self.hdf5.drain()
 
 
-def _frame_simulator(settings: BeamlineSettings) -> Any:
-    from nsbluesky.simulation import samples
-    from nsbluesky.simulation.fccd_frames import FrameSimulator
-
-    if settings.sample == "gold_balls":
-        sample = samples.gold_balls()
-    else:
-        sample = samples.from_picture(settings.sample)
-    return FrameSimulator(sample, layout=settings.layout, seed=settings.seed)
+def _frame_simulator(settings: BeamlineSettings) -> FrameSimulator:
+    sample = samples.gold_balls() if settings.sample == GOLD_BALLS else samples.from_picture(settings.sample)
+    faults = None if settings.faults else DetectorFaults(bad_adcs=0, hot_pixels=0, stuck_pixels=0)
+    return FrameSimulator(sample, layout=settings.layout, seed=settings.seed, faults=faults)
 
 
 def serve(
@@ -210,7 +240,7 @@ async def _serve(
             # caproto's circuits inherit it; without, Nagle and delayed acknowledgement cost 40 ms per exchange
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if on_ready is not None:
-            on_ready(Ready(settings.prefix, settings.directory, str(beamline.truth_path), beamline.shape))
+            on_ready(beamline.ready())
 
     server = asyncio.create_task(context.run(startup_hook=say_ready))
     stopping = asyncio.create_task(stop.wait())
@@ -271,11 +301,21 @@ class SimulatedBeamline:
         return self.directory / TRUTH_NAME
 
     @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Rows and columns of a raw frame."""
+    def ready(self) -> Ready:
+        """What the beamline said of itself: frame shape, geometry, how to clean its frames."""
         if self._ready is None:
             raise BeamlineError("the simulated beamline is not running: enter it with 'with'")
-        return self._ready.frame_shape
+        return self._ready
+
+    @property
+    def geometry(self) -> Geometry:
+        """The experiment, for the start document."""
+        return self.ready.geometry
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of a raw frame."""
+        return self.ready.frame_shape
 
     @property
     def pid(self) -> int:
@@ -351,9 +391,7 @@ class SimulatedBeamline:
             log = (self.directory / LOG_NAME).read_text(errors="replace").strip().splitlines()
             why = log[-1] if log else f"no answer in {self._start_timeout_s:g} s"
             raise BeamlineError(f"the simulated beamline does not start: {why} (log: {self.directory / LOG_NAME})")
-        answer = json.loads(line)
-        answer["frame_shape"] = tuple(answer["frame_shape"])
-        return Ready(**answer)
+        return Ready.from_dict(json.loads(line))
 
 
 def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
@@ -384,7 +422,7 @@ def _child() -> None:
     order = json.loads(sys.stdin.buffer.readline())
 
     def answer(ready: Ready) -> None:
-        sys.stdout.write(json.dumps(asdict(ready)) + "\n")
+        sys.stdout.write(ready.to_json() + "\n")
         sys.stdout.flush()
 
     settings = BeamlineSettings.from_dict(order["settings"])

@@ -36,6 +36,8 @@ class BeamlineSettings(Settings):
         ``image1:ArrayData`` is published at most this often.
     following_error_nm, position_noise_nm : float
         Standard deviation of readback − set point, and of the true position − readback (nobody knows that one).
+    faults : bool
+        Whether the sensor has bad ADCs and bad pixels.
     lost_frames : tuple of int
         Indices of frames (the camera's ArrayCounter) that never reach the file.
     """
@@ -51,6 +53,7 @@ class BeamlineSettings(Settings):
     image_rate_hz: float = 4.0
     following_error_nm: float = 3.0
     position_noise_nm: float = 0.3
+    faults: bool = True
     lost_frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,0 +1,324 @@
+"""The plans with pure-Python twins: what a run contains, and what is left when it is disturbed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from ophyd.status import Status
+from ophyd.utils import LimitError
+from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
+
+from nsbluesky.devices.status import DeviceError
+from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
+from nsbluesky.geometry import Geometry, Optic
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan, take_darks
+from nsbluesky.trajectories import make_trajectory
+
+GEOMETRY = Geometry(energy_eV=1000.0, detector_distance_m=0.1, optic=Optic(diameter_m=1e-4, outer_zone_m=5e-8))
+SHAPE = (4, 5)
+STEP_UM = 0.2
+NUM_DARK = 3
+POINTS_UM = make_trajectory("jittered_raster", SHAPE, STEP_UM, seed=7)
+COMMON: dict[str, Any] = {
+    "geometry": GEOMETRY,
+    "shape": SHAPE,
+    "step_um": STEP_UM,
+    "num_dark": NUM_DARK,
+    "exposure_s": 0.001,
+    "seed": 7,
+}
+OFFSET_NM = 30_000
+CENTER_UM = np.array([1.0, -2.0])
+PLANS = [
+    pytest.param(ptycho_scan, {}, id="step"),
+    pytest.param(ptycho_fly_scan, {"rate_hz": 40.0}, id="fly"),
+]
+
+
+def encode_position(x_m: float, y_m: float, *, shutter_open: bool, exposure_s: float, index: int) -> Any:
+    """A frame that says where it was taken."""
+    frame = np.zeros((8, 8), np.uint16)
+    frame[0, :3] = round(x_m * 1e9) + OFFSET_NM, round(y_m * 1e9) + OFFSET_NM, shutter_open
+    return frame
+
+
+def positions_nm(frames: Any) -> Any:
+    return frames[:, 0, :2].astype(int) - OFFSET_NM
+
+
+@dataclass
+class Beamline:
+    fccd: SimFCCD
+    stage: SimStage
+    shutter: SimShutter
+
+    @property
+    def devices(self) -> tuple[SimFCCD, SimStage, SimShutter]:
+        return self.fccd, self.stage, self.shutter
+
+    def is_safe(self) -> bool:
+        """Shutter closed, camera idle, file closed."""
+        idle = self.fccd._idle
+        return not self.shutter.is_open and (idle is None or idle.done) and self.fccd.file._file is None
+
+
+@pytest.fixture
+def beamline(tmp_path: Path) -> Beamline:
+    stage, shutter = SimStage(name="stage", directory=tmp_path), SimShutter(name="shutter")
+    fccd = SimFCCD(
+        name="fccd",
+        directory=tmp_path,
+        stage=stage,
+        shutter=shutter,
+        make_frame=encode_position,
+        frame_shape=(8, 8),
+        stall_s=5.0,
+    )
+    stage.x.set(1.0)
+    stage.y.set(-2.0)
+    return Beamline(fccd, stage, shutter)
+
+
+@pytest.fixture
+def run(RE: RunEngine) -> Iterator[RecordedRun]:
+    recorded = RecordedRun()
+    RE.subscribe(recorded)
+    yield recorded
+
+
+def assert_complete(run: RecordedRun) -> None:
+    """Every point once, in the order of the trajectory, each frame taken where its position says."""
+    x, y = run.column("primary", "stage_x"), run.column("primary", "stage_y")
+    np.testing.assert_allclose(np.column_stack([x, y]), POINTS_UM + CENTER_UM, atol=1e-9)
+    frames = run.column("primary", "fccd_image")
+    np.testing.assert_allclose(positions_nm(frames), np.column_stack([x, y]) * 1000, atol=0.5)
+    assert np.all(frames[:, 0, 2] == 1), "a frame of the scan was taken with the shutter closed"
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_run_is_complete(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    RE(plan(*beamline.devices, **COMMON, **more))
+    assert_complete(run)
+    assert run.stop["exit_status"] == "success"
+    assert beamline.is_safe()
+    assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0), "the stage returns to the centre"
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_darks_are_dark_and_in_their_own_file(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    beamline.shutter.set("open")
+    RE(plan(*beamline.devices, **COMMON, **more))
+    darks = run.column("dark", "fccd_image")
+    assert len(darks) == NUM_DARK
+    assert np.all(darks[:, 0, 2] == 0)
+    resources = {r["uid"]: r for r in run.all("stream_resource")}
+    files = {
+        stream: {path_of(resources[d["stream_resource"]]) for k, d in run.data(stream) if k == "fccd_image"}
+        for stream in ("dark", "primary")
+    }
+    assert len(files["dark"]) == len(files["primary"]) == 1
+    assert files["dark"] != files["primary"]
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_start_document(RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]) -> None:
+    RE(plan(*beamline.devices, **COMMON, **more, md={"sample": "gold"}))
+    start = run.start
+    assert start["plan_name"] == plan.__name__
+    assert start["sample"] == "gold"
+    assert Geometry.from_start(start) == GEOMETRY
+    assert start["ptycho"]["keys"] == {"image": "fccd_image", "x": "stage_x", "y": "stage_y"}
+    assert start["ptycho"]["exposures_s"] == [0.001]
+    assert start["ptycho"]["scan"] == {
+        "pattern": "jittered_raster",
+        "step_um": STEP_UM,
+        "shape": list(SHAPE),
+        "num_points": len(POINTS_UM),
+        "seed": 7,
+        **more,
+    }
+    for key in ("stage_x", "stage_y"):
+        assert run.descriptor("primary")["data_keys"][key]["units"] == "um"
+    assert run.descriptor("primary")["data_keys"]["fccd_image"]["external"] == "STREAM:"
+    assert len(run.events("baseline")) == 2
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_pause_and_resume(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any], deferred: bool
+) -> None:
+    if more:
+        more = {"rate_hz": 15.0}  # a deferred pause takes half a second to come
+    some = run.when(lambda r: len(r.data("primary")) >= 6)
+    interrupt(RE, plan(*beamline.devices, **COMMON, **more), some, lambda: RE.request_pause(deferred))
+    assert RE.state == "paused"
+    assert not beamline.shutter.is_open, "the sample gets no dose during a pause"
+    assert beamline.fccd._idle is not None
+    assert beamline.fccd._idle.done
+    RE.resume()
+    assert_complete(run)
+    assert run.stop["exit_status"] == "success"
+    assert beamline.is_safe()
+
+
+def test_pause_during_the_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    some = run.when(lambda r: len(r.data("dark")) >= 1)
+    settings = {**COMMON, "num_dark": 60, "rate_hz": 100.0}
+    interrupt(RE, ptycho_fly_scan(*beamline.devices, **settings), some, RE.request_pause)
+    RE.resume()
+    darks = run.column("dark", "fccd_image")
+    assert len(darks) == 60
+    assert np.all(darks[:, 0, 2] == 0)
+    assert_complete(run)
+
+
+def test_frames_of_an_interrupted_point_belong_to_no_event(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun
+) -> None:
+    """Pause between trigger and save: the frame is in the file, and its point is taken again."""
+    original = beamline.fccd.trigger
+
+    third_frame_written = threading.Event()
+
+    def trigger() -> Any:
+        status = original()
+        if len(run.events("primary")) == 2 and not third_frame_written.is_set():
+            status.wait(TIMEOUT_S)
+            third_frame_written.set()
+            return Status()  # never done, so that the pause comes before the event
+        return status
+
+    beamline.fccd.trigger = trigger  # type: ignore[method-assign]
+    interrupt(RE, ptycho_scan(*beamline.devices, **COMMON), third_frame_written, RE.request_pause)
+    RE.resume()
+    assert_complete(run)
+    indices = [d["indices"]["start"] for _, d in run.data("primary")]
+    assert len(indices) == len(POINTS_UM)
+    assert indices == [0, 1, *range(3, len(POINTS_UM) + 1)], "the frame of the interrupted point is left out"
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+@pytest.mark.parametrize(("action", "exit_status"), [("stop", "success"), ("abort", "abort")])
+def test_stop_and_abort(
+    RE: RunEngine,
+    beamline: Beamline,
+    run: RecordedRun,
+    plan: Any,
+    more: dict[str, Any],
+    action: str,
+    exit_status: str,
+) -> None:
+    some = run.when(lambda r: len(r.data("primary")) >= 6)
+    interrupt(RE, plan(*beamline.devices, **COMMON, **more), some, RE.request_pause)
+    getattr(RE, action)()
+    assert run.stop["exit_status"] == exit_status
+    assert beamline.is_safe()
+    count = len(run.column("primary", "fccd_image"))
+    assert 2 <= count < len(POINTS_UM)
+    np.testing.assert_allclose(
+        positions_nm(run.column("primary", "fccd_image")), (POINTS_UM[:count] + CENTER_UM) * 1000, atol=0.6
+    )
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_abort_while_running(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    some = run.when(lambda r: len(r.data("primary")) >= 6)
+    interrupt(RE, plan(*beamline.devices, **COMMON, **more), some, lambda: RE.abort("enough"))
+    assert run.stop["exit_status"] == "abort"
+    assert beamline.is_safe()
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_error_in_the_camera_fails_the_run(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    def broken(*args: Any, index: int, **kwargs: Any) -> Any:
+        if index == NUM_DARK + 4:
+            raise OSError("the camera's cable is out")
+        return encode_position(*args, index=index, **kwargs)
+
+    beamline.fccd._make_frame = broken
+    beamline.fccd._stall_s = 0.2
+    with pytest.raises(FailedStatus) as error:
+        RE(plan(*beamline.devices, **COMMON, **more))
+    assert isinstance(error.value.__cause__, (DeviceError, OSError))
+    assert run.stop["exit_status"] == "fail"
+    assert len(run.column("primary", "fccd_image")) == 4, "frames before the error are kept"
+    assert beamline.is_safe()
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
+        ({"step_um": 0.0}, ValueError, "step_um"),
+        ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
+        ({"shape": (0, 3)}, ValueError, "shape"),
+        ({"exposure_s": -1.0}, ValueError, "exposure_s"),
+        ({"num_dark": -1}, ValueError, "num_dark"),
+        ({"geometry": None}, ValueError, "Geometry"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_moves(
+    RE: RunEngine,
+    beamline: Beamline,
+    run: RecordedRun,
+    plan: Any,
+    more: dict[str, Any],
+    wrong: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    moved = []
+    beamline.stage.x.subscribe(lambda **_: moved.append(1), run=False)
+    beamline.shutter.status.subscribe(lambda **_: moved.append(1), run=False)
+    with pytest.raises(error, match=message):
+        RE(plan(*beamline.devices, **{**COMMON, **more, **wrong}))
+    assert run.documents == []
+    assert moved == []
+
+
+def test_rate_that_leaves_no_room_for_the_exposure(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    with pytest.raises(ValueError, match="at most 1000 Hz"):
+        RE(ptycho_fly_scan(*beamline.devices, **COMMON, rate_hz=2000.0))
+    assert run.documents == []
+
+
+def test_positions_are_converted_to_the_motors_unit(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    for axis in (beamline.stage.x, beamline.stage.y):
+        axis._egu = "mm"
+        axis.set(0.0)
+    RE(ptycho_scan(*beamline.devices, **COMMON))
+    np.testing.assert_allclose(run.column("primary", "stage_x"), POINTS_UM[:, 0] / 1000, atol=1e-12)
+
+
+def test_no_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    RE(ptycho_scan(*beamline.devices, **{**COMMON, "num_dark": 0}))
+    assert set(run.streams().values()) == {"baseline", "primary"}
+
+
+def test_take_darks_in_a_run_of_its_own(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from take_darks(beamline.fccd, beamline.shutter, 5, exposure_s=0.001)
+        yield from bps.close_run()
+
+    RE(plan())
+    assert len(run.column("dark", "fccd_image")) == 5
