@@ -13,6 +13,7 @@ __all__ = [
     "Phase",
     "Span",
     "display_phase",
+    "length_text",
     "log10_image",
     "measured_window",
     "mode_powers",
@@ -138,3 +139,8 @@ def nice_length(width: float, share: float = 0.3) -> float:
     wanted = width * share
     power = 10.0 ** math.floor(math.log10(wanted))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= wanted * (1 + 1e-9))
+
+
+def length_text(length_um: float) -> str:
+    """Write a length for people: "500 nm", "2 µm"."""
+    return f"{length_um:g} µm" if length_um >= 1 else f"{1000 * length_um:g} nm"

@@ -8,19 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
-from nsbluesky.viewer.display import Span, nice_length, to_host
+from nsbluesky.viewer.display import Span, length_text, nice_length, to_host
 from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 
-__all__ = ["ImagePanel", "Panel", "length_text"]
+__all__ = ["ImagePanel", "Panel"]
 
 
 AXIS_WIDTH_PX = 58
 """Room for numbers and label of a vertical axis, the same everywhere so that plots do not jump."""
-
-
-def length_text(length_um: float) -> str:
-    """Write a length for people: "500 nm", "2 µm"."""
-    return f"{length_um:g} µm" if length_um >= 1 else f"{1000 * length_um:g} nm"
 
 
 class Panel(QtWidgets.QWidget):
