@@ -118,11 +118,12 @@ def grid_image(
     low, high = positions.min(axis=0), positions.max(axis=0)
     pitch = pitch or grid_pitch(positions) or 1.0
     pitch = max(pitch, float((high - low).max()) / (MAX_CELLS - 1))
-    columns, rows = np.rint((high - low) / pitch).astype(int) + 1
+    columns, rows = (int(np.rint(length / pitch)) + 1 for length in high - low)
     origin = (low + high) / 2 - (np.array([columns, rows]) - 1) / 2 * pitch  # centre of cell [0, 0]
 
     table = values.reshape(len(values), -1)
-    column, row = np.clip(np.rint((positions - origin) / pitch).astype(int), 0, [columns - 1, rows - 1]).T
+    nearest_cell = np.rint((positions - origin) / pitch).astype(np.intp)
+    column, row = np.clip(nearest_cell, 0, np.array([columns - 1, rows - 1])).T
     cell = row * columns + column
     counts = np.bincount(cell, minlength=rows * columns)
     sums = np.stack([np.bincount(cell, weights=v, minlength=rows * columns) for v in table.T], axis=1)
@@ -132,7 +133,7 @@ def grid_image(
     distance, nearest = cKDTree(positions).query(centers, distance_upper_bound=REACH * pitch)
     near = np.isfinite(distance)
     image[empty] = np.nan
-    image[empty[near]] = table[nearest[near]]
+    image[empty[near]] = table[np.asarray(nearest)[near]]
     x0, y0 = origin - pitch / 2
     extent = (float(x0), float(x0 + columns * pitch), float(y0), float(y0 + rows * pitch))
     return image.reshape(rows, columns, *values.shape[1:]).astype(np.float32), extent

@@ -25,7 +25,7 @@ from nsbluesky.simulation.samples import Sample
 __all__ = ["NOMINAL_EXPOSURE_S", "FrameSimulator"]
 
 NOMINAL_EXPOSURE_S = 0.01
-DEFAULT_CENTER_PX = (476.3, 485.9)
+OFF_CENTER_PX = (-3.2, 6.4)  # no detector is ever quite centred
 
 
 class FrameSimulator:
@@ -42,7 +42,8 @@ class FrameSimulator:
     faults : DetectorFaults, optional
     electronics : Electronics, optional
     center_px : (float, float)
-        Row and column of the zero order on the assembled image; the middle pixel for the layout "none".
+        Row and column of the zero order on the assembled image; a few pixels off its middle by default, always the
+        middle pixel for the layout "none".
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class FrameSimulator:
         seed: int = 0,
         faults: DetectorFaults | None = None,
         electronics: Electronics | None = None,
-        center_px: tuple[float, float] = DEFAULT_CENTER_PX,
+        center_px: tuple[float, float] | None = None,
     ) -> None:
         if layout != "none" and layout not in LAYOUTS:
             raise SettingsError(f"layout = {layout!r}: expected one of {', '.join([*LAYOUTS, 'none'])}")
@@ -69,14 +70,19 @@ class FrameSimulator:
             self.adu_per_photon = 1.0
             return
         self.image_shape = LAYOUTS[layout].image_shape
-        self.center_px = center_px
+        row, column = ((size - 1) / 2 + off for size, off in zip(self.image_shape, OFF_CENTER_PX, strict=True))
+        self.center_px = center_px or (row, column)
         self.adu_per_photon = ADU_PER_EV * sample.energy_eV
         if sample.detector_px < 2 * n:
             raise ValueError(f"detector_px = {sample.detector_px}: expected at least 2 pixels per clean pixel ({n})")
         self._readout = Readout(
-            LAYOUTS[layout], electronics or Electronics(), faults or DetectorFaults(), center_px, _generator(seed, 0)
+            LAYOUTS[layout],
+            electronics or Electronics(),
+            faults or DetectorFaults(),
+            self.center_px,
+            _generator(seed, 0),
         )
-        self._place = _Placement(sample.detector_px, n, center_px, self.image_shape)
+        self._place = _Placement(sample.detector_px, n, self.center_px, self.image_shape)
 
     @property
     def layout(self) -> FCCDLayout | None:

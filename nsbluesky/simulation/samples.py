@@ -19,6 +19,7 @@ __all__ = ["Sample", "from_picture", "gold_balls"]
 
 FCCD_PIXEL_M = 30e-6
 FCCD_BIN_PX = 8
+PICTURE_PIXEL_M = 11e-9
 
 # Outer zone, central stop and defocus fit the far field of the measured probe: an annulus from 4.4 to 9.6 pixels of
 # 240 µm at 0.224 m, and the phase across it (the uncertainty is about 1 µm).  The diameter cannot be seen there;
@@ -211,10 +212,8 @@ def from_picture(
     thickness = 1 - _grey(picture, field_px)
     transmission = np.exp(-(absorption + 1j * phase_rad) * thickness)
     rows, columns = thickness.shape
-    optic = optic or Optic(
-        "zone_plate", COSMIC_OPTIC.diameter_m, COSMIC_OPTIC.outer_zone_m, COSMIC_OPTIC.central_stop_m, 12e-6
-    )
-    pixel_m = COSMIC_PIXEL_M
+    optic = optic or COSMIC_OPTIC.replace(defocus_m=12e-6)
+    pixel_m = PICTURE_PIXEL_M
     probe = zone_plate_probe(optic, energy_eV=energy_eV, pixel_m=pixel_m, frame_px=frame_px, photons=photons)
     distance = pixel_m * frame_px * FCCD_BIN_PX * FCCD_PIXEL_M / wavelength_m(energy_eV)
     return Sample(
@@ -227,9 +226,6 @@ def from_picture(
         origin_px=(rows / 2, columns / 2),
         field_px=(rows, columns),
     )
-
-
-COSMIC_PIXEL_M = 11e-9
 
 
 def _grey(picture: str | Path | npt.NDArray[Any], longer_px: int) -> npt.NDArray[np.float64]:
