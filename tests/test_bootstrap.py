@@ -1,0 +1,149 @@
+"""scripts/bootstrap.py: what it does on a machine that lacks something, and that a second call does nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the script as a module whose environment and files lie in the test's folder."""
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "scripts" / "bootstrap.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sources = tuple(tmp_path / name for name in ("setup.cfg", "pyproject.toml", "constraints.txt"))
+    for source in sources:
+        source.write_text(source.name)
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(module, "SOURCES", sources)
+    monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", "test"])
+    return module
+
+
+@pytest.fixture
+def installed(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Put a note in a list instead of making an environment: one entry for each installation."""
+    calls: list[str] = []
+    monkeypatch.setattr(bootstrap, "install_qt_packages", lambda: None)
+    monkeypatch.setattr(bootstrap, "install", calls.append)
+    return calls
+
+
+def test_a_second_call_installs_nothing(bootstrap: ModuleType, installed: list[str]) -> None:
+    assert bootstrap.main() == 0
+    assert bootstrap.main() == 0
+    assert installed == ["test"]
+
+
+def _change_constraints(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap.SOURCES[2].write_text("numpy==1.0\n")
+
+
+def _change_python(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_python_identity", lambda executable: "3.99 /elsewhere")
+
+
+def _change_place(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "ROOT", Path("/elsewhere"))
+
+
+@pytest.mark.parametrize("change", [_change_constraints, _change_python, _change_place])
+def test_a_change_installs_again(
+    bootstrap: ModuleType, installed: list[str], monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
+) -> None:
+    assert bootstrap.main() == 0
+    change(bootstrap, monkeypatch)
+    assert bootstrap.main() == 0
+    assert installed == ["test", "test"]
+
+
+def test_a_failed_installation_leaves_no_stamp(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> None:
+        raise bootstrap.BootstrapError("pip could not install the wheels")
+
+    monkeypatch.setattr(bootstrap, "install_qt_packages", lambda: None)
+    monkeypatch.setattr(bootstrap, "install", fail)
+    assert bootstrap.main() == 1
+    assert capsys.readouterr().err == "bootstrap: pip could not install the wheels\n"
+    assert not list(bootstrap.VENV.iterdir())
+
+
+def test_without_venv_the_package_to_install_is_named(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(bootstrap.BootstrapError, match="apt-get install python3-venv"):
+        bootstrap.check_python()
+
+
+def test_an_old_python_is_refused(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    with pytest.raises(bootstrap.BootstrapError, match=r"3\.11 or newer is needed.*make PYTHON="):
+        bootstrap.check_python()
+
+
+@pytest.fixture
+def lacks_library(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "QT_LIBRARIES", {"libc.so.6": "libc6", "libnothing.so.9": "libnothing9"})
+
+
+@pytest.mark.usefixtures("lacks_library")
+def test_only_libraries_that_do_not_load_are_missing(bootstrap: ModuleType) -> None:
+    packages = bootstrap.missing_qt_packages()
+    assert "libnothing9" in packages
+    assert "libc6" not in packages
+
+
+def test_a_machine_without_fonts_gets_some(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "QT_LIBRARIES", {})
+    monkeypatch.setattr(bootstrap, "FONT_FOLDERS", (str(tmp_path / "none"),))
+    assert bootstrap.missing_qt_packages() == [bootstrap.FONT_PACKAGE]
+    (tmp_path / "none" / "truetype").mkdir(parents=True)
+    (tmp_path / "none" / "truetype" / "some.ttf").touch()
+    assert bootstrap.missing_qt_packages() == []
+
+
+@pytest.mark.usefixtures("lacks_library")
+def test_without_permission_one_message_names_the_packages(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "_root_prefix", lambda: None)
+    with pytest.raises(bootstrap.BootstrapError, match=r"this user cannot install: install libnothing9.*make again"):
+        bootstrap.install_qt_packages()
+
+
+@pytest.mark.usefixtures("lacks_library")
+def test_only_missing_packages_are_installed(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def call(command: list[str], failure: str, environment: Any = None) -> None:
+        commands.append(command)
+        if "install" in command:
+            monkeypatch.setattr(bootstrap, "QT_LIBRARIES", {})
+
+    monkeypatch.setattr(bootstrap, "FONT_FOLDERS", ())
+    monkeypatch.setattr(bootstrap, "FONT_PACKAGE", "some-fonts")
+    monkeypatch.setattr(bootstrap, "_root_prefix", lambda: ["as-root"])
+    monkeypatch.setattr(bootstrap, "_call", call)
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: name)
+    with pytest.raises(bootstrap.BootstrapError, match="some-fonts did not become usable"):
+        bootstrap.install_qt_packages()
+    assert [command[:3] for command in commands] == [
+        ["as-root", "apt-get", "update"],
+        ["as-root", "apt-get", "install"],
+    ]
+    assert commands[1][-2:] == ["libnothing9", "some-fonts"]
+    assert "libc6" not in commands[1]
