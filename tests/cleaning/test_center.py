@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from nsbluesky.cleaning.center import find_center
+
+ROWS, COLUMNS = np.indices((960, 960), np.float32)
+
+
+def annulus(row, column):
+    radius = np.hypot(ROWS - row, COLUMNS - column)
+    return np.exp(-(((radius - 55) / 20) ** 2))
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(3).normal(0, 0.02, (960, 960)).astype(np.float32)
+
+
+@pytest.mark.parametrize("center", [(479.5, 479.5), (476.3, 485.9), (300.0, 700.25)])
+def test_center_of_a_ring_in_noise(center, noise):
+    found = find_center(annulus(*center) + noise, np.ones((960, 960), bool))
+    np.testing.assert_allclose(found, center, atol=0.1)
+
+
+def test_bad_adcs_beside_the_center_do_not_pull_it(noise):
+    image, good = annulus(476.3, 485.9) + noise, np.ones((960, 960), bool)
+    good[480:, 520:560] = False
+    image[~good] = 1e4
+    plain = (COLUMNS * np.where(good, annulus(476.3, 485.9), 0)).sum() / np.where(
+        good, annulus(476.3, 485.9), 0
+    ).sum()
+    assert abs(plain - 485.9) > 5  # what it would be without the mirror rule
+    np.testing.assert_allclose(find_center(image, good), (476.3, 485.9), atol=0.2)
+
+
+def test_dark_frames_have_no_center():
+    with pytest.raises(ValueError, match=r"no light.*cleaning\.center_px"):
+        find_center(np.zeros((64, 64), np.float32), np.ones((64, 64), bool))
+
+
+def test_all_bad_is_no_light():
+    with pytest.raises(ValueError, match="no light"):
+        find_center(np.ones((64, 64), np.float32), np.zeros((64, 64), bool))

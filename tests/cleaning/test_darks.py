@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from nsbluesky.cleaning.darks import DarkAccumulator
+from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.settings import CleaningSettings
+
+SETTINGS = CleaningSettings()
+LAYOUT = FCCDLayout(80, 96, 12, (0, 11), ((0, 40), (40, 80)), ((2, 38), (42, 78)))
+
+
+@pytest.fixture
+def darks():
+    rng = np.random.default_rng(5)
+    pedestal = np.repeat(rng.normal(4096, 20, (2, 1, 8)), 40, axis=1).reshape(80, 8)
+    frames = np.repeat(pedestal, 12, axis=1) + rng.normal(0, 3, (25, *LAYOUT.shape))
+    return np.rint(frames).astype(np.uint16)
+
+
+def result(frames):
+    accumulator = DarkAccumulator(LAYOUT)
+    accumulator.add(frames)
+    return accumulator.result(SETTINGS)
+
+
+def test_mean_and_std_are_those_of_numpy(darks):
+    dark = result(darks)
+    np.testing.assert_allclose(dark.mean, darks.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(dark.std, darks.std(axis=0, ddof=1, dtype=np.float64), rtol=1e-5)
+    assert dark.num_frames == 25
+    assert dark.mean.dtype == dark.std.dtype == np.float32
+
+
+def test_nothing_is_bad_in_a_good_detector(darks):
+    dark = result(darks)
+    assert not dark.bad.any()
+    assert len(dark.bad_adcs) == 0
+
+
+def test_blocks_of_any_size_give_the_same(darks):
+    accumulator = DarkAccumulator(LAYOUT)
+    for block in np.split(darks, [1, 8, 8, 20]):
+        accumulator.add(block)
+    np.testing.assert_array_equal(accumulator.result(SETTINGS).std, result(darks).std)
+
+
+def test_sums_are_exact_for_the_largest_words():
+    frames = np.full((300, *LAYOUT.shape), 65535, np.uint16)
+    frames[0, 10, 10] = 65534
+    dark = result(frames)
+    assert dark.std[10, 10] == pytest.approx(np.sqrt(1 / 300), rel=1e-5)
+    assert dark.std.sum() == dark.std[10, 10]
+
+
+def test_noisy_and_stuck_pixels_are_bad(darks):
+    darks[::2, 20, 30] += 130
+    darks[:, 60, 50] = 4100
+    assert set(zip(*np.nonzero(result(darks).bad), strict=True)) == {(20, 30), (60, 50)}
+
+
+@pytest.mark.parametrize("adc", [0, 7, 8, 13])
+@pytest.mark.parametrize("fault", ["noise", "loud", "dead", "shift"])
+def test_bad_adcs_are_found(darks, adc, fault):
+    half, column = divmod(adc, 8)
+    block = by_adc(darks, LAYOUT)[:, 40 * half : 40 * half + 40, column]
+    rng = np.random.default_rng(1)
+    match fault:
+        case "noise":  # six times the normal, the mildest of a real frame
+            block[...] = np.rint(rng.normal(4096, 18, block.shape))
+        case "loud":
+            block[...] = np.rint(rng.normal(4096, 150, block.shape))
+        case "dead":
+            block[...] = 4096
+        case "shift":
+            block += 600
+    dark = result(darks)
+    np.testing.assert_array_equal(dark.bad_adcs, [adc])
+    expected = np.zeros(LAYOUT.shape, bool)
+    by_adc(expected, LAYOUT)[40 * half : 40 * half + 40, column] = True
+    np.testing.assert_array_equal(dark.bad, expected)
+
+
+def test_junk_outside_the_good_rows_condemns_no_adc(darks):
+    darks[:, [0, 1, 38, 39, 40, 41, 78, 79]] = 0
+    assert len(result(darks).bad_adcs) == 0
+
+
+def test_a_photon_counter_without_noise_is_no_fault():
+    dark = result(np.zeros((5, *LAYOUT.shape), np.uint16))
+    assert not dark.bad.any()
+
+
+@pytest.mark.parametrize("num", [0, 1])
+def test_too_few_frames_find_no_fault(darks, num):
+    dark = result(darks[:num])
+    assert dark.num_frames == num
+    assert not dark.bad.any() and not dark.std.any()
+    np.testing.assert_array_equal(dark.mean, darks[0] if num else 0)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 80, 80), np.uint16), np.zeros((80, 96), np.uint16), np.zeros((2, 80, 96), np.float32)]
+)
+def test_wrong_frames_are_refused(frames):
+    with pytest.raises(ValueError, match="expected \\(n, 80, 96\\) uint16"):
+        DarkAccumulator(LAYOUT).add(frames)

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from nsbluesky.cleaning.overscan import quadratic_basis, quadratic_fit, running_median
+
+ROWS = 480
+
+
+def fitted(overscan, start_row=0):
+    return quadratic_basis(ROWS) @ (quadratic_fit(ROWS, start_row) @ overscan)
+
+
+def test_a_quadratic_is_followed_exactly():
+    u = np.linspace(1, 0, ROWS)[:, None]
+    overscan = (3 - 8 * u + 5 * u**2) * np.array([1.0, -2.0])
+    np.testing.assert_allclose(fitted(overscan.astype(np.float32)), overscan, atol=1e-4)
+
+
+def test_the_fit_is_that_of_numpy():
+    overscan = np.random.default_rng(0).normal(0, 3, ROWS)
+    expected = np.polyval(np.polyfit(np.arange(100, ROWS), overscan[100:], 2), np.arange(ROWS))
+    np.testing.assert_allclose(fitted(overscan[:, None], 100)[:, 0], expected, atol=1e-3)
+
+
+def test_rows_before_the_start_do_not_count():
+    overscan = np.zeros((ROWS, 1), np.float32)
+    overscan[:60] = 500
+    assert np.abs(fitted(overscan, 60)).max() == 0
+    assert np.abs(fitted(overscan, 59)).max() > 0.5
+
+
+def test_too_late_a_start_is_refused():
+    with pytest.raises(ValueError, match="overscan_start_row = 478: expected at most 477"):
+        quadratic_fit(ROWS, 478)
+
+
+def test_running_median_follows_a_step_and_drops_outliers():
+    overscan = np.zeros((1, ROWS, 2), np.float32)
+    overscan[:, 200:] = 10
+    overscan[0, 50:58, 1] = 1e4
+    result = running_median(overscan)
+    assert result.shape == overscan.shape
+    expected = np.where(np.arange(ROWS) < 200, 0, 10)
+    np.testing.assert_array_equal(result[0], np.stack([expected, expected], axis=1))
