@@ -11,7 +11,7 @@ from nsbluesky.viewer.colormaps import UNMEASURED, colormap
 from nsbluesky.viewer.display import Span, length_text, nice_length, to_host
 from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 
-__all__ = ["ImagePanel", "Panel"]
+__all__ = ["ImagePanel", "Panel", "ScaleBar"]
 
 
 AXIS_WIDTH_PX = 58
@@ -106,7 +106,7 @@ class ImagePanel(Panel):
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
-        self._scale_bar = _ScaleBar(self.view) if scale_bar else None
+        self.scale_bar = ScaleBar(self.view) if scale_bar else None
 
     def set_image(
         self,
@@ -154,7 +154,7 @@ def _pg_map(name: str) -> Any:
     return pg.ColorMap(np.linspace(0, 1, 256), colormap(name), name=name)
 
 
-class _ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
+class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
     """A bar of a round length in the lower right corner of a view in µm; its length follows the zoom."""
 
     MARGIN_PX, HEIGHT_PX = 10.0, 5.0

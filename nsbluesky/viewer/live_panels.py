@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import Any
 
@@ -35,6 +36,8 @@ __all__ = [
     "RawPanel",
     "SweepPanel",
 ]
+
+log = logging.getLogger(__name__)
 
 MAX_OBJECT_PX = 1024
 """Larger objects are drawn with every k-th pixel, so that a redraw stays short."""
@@ -70,13 +73,17 @@ class LivePanel(Panel):
         return len(parts) != len(self._drawn) or any(a is not b for a, b in zip(parts, self._drawn, strict=True))
 
     def show_state(self, state: LiveState) -> None:
-        """Draw the state, or clear where nothing came yet."""
+        """Draw the state, or clear where nothing came yet; what cannot be drawn is told in the title."""
         self._drawn = self.parts(state)
-        if self._drawn[0] is None:
-            self.set_subtitle("")
-            self.clear()
-        else:
-            self.draw(state)
+        try:
+            if self._drawn[0] is None:
+                self.set_subtitle("")
+                self.clear()
+            else:
+                self.draw(state)
+        except Exception as error:  # the other panels must go on
+            log.exception("%s cannot be drawn", self.title)
+            self.set_subtitle(f"cannot be drawn: {error}")
 
     def redraw(self) -> None:
         """Draw again with the next state, as after a change of what to show."""

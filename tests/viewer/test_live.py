@@ -1,0 +1,389 @@
+"""The live window shows what the documents say, on Qt's thread, and never holds up who feeds it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from derived_scan import FRAME_PX, OBJECT_PIXEL_M, ORIGIN_M, DerivedScan
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.viewer.live import LiveWindow
+from nsbluesky.viewer.live_panels import (
+    CleanPanel,
+    LivePanel,
+    LowResolutionPanel,
+    ObjectAmplitudePanel,
+    ObjectPhasePanel,
+    ProbePanel,
+    QualityPanel,
+    RawPanel,
+    SweepPanel,
+)
+from nsbluesky.viewer.qt import QtCore, QtGui
+
+
+@pytest.fixture
+def window(live: LivePlots, qtbot: QtBot) -> LiveWindow:
+    """A window that is drawn only when a test says so (`refresh`), or lets Qt run."""
+    window = LiveWindow(live, interval_ms=20)
+    qtbot.addWidget(window)
+    return window
+
+
+def bounds_um(panel: LivePanel) -> list[float]:
+    """x0, x1, y0, y1 that the image really takes in the plot."""
+    rect = panel.item.mapRectToView(panel.item.boundingRect())  # type: ignore[attr-defined]
+    return [rect.left(), rect.right(), rect.top(), rect.bottom()]
+
+
+def test_an_empty_window_waits(window: LiveWindow) -> None:
+    window.refresh()
+    assert window.health.status.text() == "waiting for a run"
+    assert window.health.errors.isHidden()
+
+
+def test_a_run_without_data_is_named(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    window.refresh()
+    assert "run 01234567" in window.windowTitle()
+    assert window.health.status.text().startswith("running")
+
+
+def test_raw_frame(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    frames = scan.raw(1, 2)
+    window.refresh()
+    panel = window.panels[RawPanel]
+    np.testing.assert_allclose(panel.item.image, np.log10(frames[1]), rtol=1e-6)
+    assert panel.title_label.text() == "Raw frame · frame 2"
+    assert panel.bar.axis.labelText == "ADU"
+
+
+def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    mean = scan.dark_statistics()
+    frames = scan.raw(1)
+    panel = window.panels[RawPanel]
+    panel.choice.setCurrentText("raw − dark")
+    window.refresh()
+    np.testing.assert_allclose(panel.item.image, np.log10(np.maximum(frames[0] - mean, 1)), rtol=1e-5)
+    panel.choice.setCurrentText("dark mean")
+    window.refresh()
+    np.testing.assert_allclose(panel.item.image, np.log10(mean), rtol=1e-6)
+    assert panel.title_label.text() == "Raw frame · dark, mean of 10"
+
+
+def test_the_centre_is_marked_on_the_raw_frame(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(1)
+    scan.detector()
+    window.refresh()
+    x, y = window.panels[RawPanel].center.getData()
+    assert (x.tolist(), y.tolist()) == ([23.25], [19.5])
+
+
+def test_clean_frame_with_mask(window: LiveWindow, scan: DerivedScan) -> None:
+    mask = np.zeros((FRAME_PX, FRAME_PX), np.uint32)
+    mask[3] = 1
+    scan.start()
+    scan.detector(mask)
+    frames = scan.clean(5)
+    window.refresh()
+    panel = window.panels[CleanPanel]
+    good = mask == 0
+    np.testing.assert_allclose(panel.item.image[good], np.log10(np.maximum(frames[0], 0.1))[good], rtol=1e-6)
+    assert np.isnan(panel.item.image[~good]).all()
+    assert "frame 5" in panel.title_label.text()
+    assert panel.bar.axis.labelText == "photons"
+
+
+def test_low_resolution_images_in_stage_units(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(*range(1, 11))
+    images = scan.low_resolution(10)
+    window.refresh()
+    panel = window.panels[LowResolutionPanel]
+    np.testing.assert_array_equal(panel.item.image, images["transmission"])
+    assert bounds_um(panel) == pytest.approx([49.95, 50.55, -20.05, -19.45])
+    x, y = panel.points.getData()
+    np.testing.assert_allclose(np.transpose([x, y]), [np.multiply(scan.position_m(k), 1e6) for k in range(1, 11)])
+    assert panel.current.getData()[0] == pytest.approx([scan.position_m(10)[0] * 1e6])
+    assert panel.title_label.text() == "Low resolution · 10/36"
+    panel.choice.setCurrentText("DPC y")
+    window.refresh()
+    np.testing.assert_array_equal(panel.item.image, images["dpc_y"])
+    assert panel.bar.axis.labelText == "DPC y"
+    low, high = panel.bar.levels()
+    assert (low + high) / 2 == pytest.approx(np.nanmedian(images["dpc_y"]))
+
+
+def test_positions_are_shown_before_any_low_resolution_image(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(1, 2)
+    window.refresh()
+    panel = window.panels[LowResolutionPanel]
+    assert len(panel.points.getData()[0]) == 2
+    assert panel.item.image is None
+
+
+def test_object_on_the_stage(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    measured = scan.reconstruction(20, 0.2)["object"][1:, 2:]
+    window.refresh()
+    amplitude, phase = window.panels[ObjectAmplitudePanel], window.panels[ObjectPhasePanel]
+    np.testing.assert_allclose(amplitude.item.image, np.abs(measured))
+    pixel_um = OBJECT_PIXEL_M * 1e6
+    expected = np.array([2 * pixel_um, 40 * pixel_um, pixel_um, 30 * pixel_um]) + np.repeat(ORIGIN_M, 2) * 1e6
+    for panel in (amplitude, phase):
+        assert bounds_um(panel) == pytest.approx(expected.tolist())
+    shown = np.exp(1j * phase.item.image) * np.conj(np.exp(1j * np.angle(measured)))
+    rows, columns = np.mgrid[:29, :38]
+    steps = np.angle(shown[1:] * shown[:-1].conj()).mean(), np.angle(shown[:, 1:] * shown[:, :-1].conj()).mean()
+    np.testing.assert_allclose(
+        np.angle(shown * np.exp(-1j * (steps[0] * rows + steps[1] * columns))).std(), 0, atol=1e-4
+    )
+    assert phase.bar.axis.labelText == "phase (rad)"
+    assert "20 frames · 80 % covered" in phase.title_label.text()
+    assert "pixel 20 nm" in amplitude.title_label.text()
+
+
+def test_y_grows_upwards_and_x_to_the_right(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(20, 0.2)
+    window.show()
+    window.refresh()
+    panel = window.panels[ObjectPhasePanel]
+    on_screen = panel.item.mapToScene(QtCore.QPointF(0.5, 0.5)), panel.item.mapToScene(QtCore.QPointF(20.5, 20.5))
+    assert on_screen[0].y() > on_screen[1].y()
+    assert on_screen[0].x() < on_screen[1].x()
+
+
+def test_the_scale_bar_is_as_long_as_it_says(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(20, 0.2)
+    window.show()
+    window.refresh()
+    panel = window.panels[ObjectPhasePanel]
+    bar = panel.scale_bar
+    for zoom in (1.0, 0.2):
+        panel.view.scaleBy((zoom, zoom))
+        left = panel.view.mapViewToScene(QtCore.QPointF(50.0, -20.0)).x()
+        right = panel.view.mapViewToScene(QtCore.QPointF(50.0 + bar.length_um, -20.0)).x()
+        assert bar.width_px == pytest.approx(right - left, abs=0.5)
+        number, unit = bar.text.split()
+        assert float(number) * {"nm": 1e-3, "µm": 1.0}[unit] == pytest.approx(bar.length_um)
+
+
+def test_probe_modes_with_their_powers(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    probe = scan.reconstruction(20, 0.2)["probe"]
+    window.refresh()
+    panel = window.panels[ProbePanel]
+    np.testing.assert_allclose(panel.item.image, np.hstack([np.abs(probe[0]) / 3, np.abs(probe[1])]))
+    assert [label.toPlainText() for label in panel.labels if label.isVisible()] == ["90.0 %", "10.0 %"]
+
+
+def test_r_factor(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(10, 0.4)
+    scan.reconstruction(20, 0.25)
+    panel = window.panels[QualityPanel]
+    window.refresh()
+    x, y = panel.curve.getData()
+    assert (x.tolist(), y.tolist()) == ([10, 20], [0.4, 0.25])
+    panel.choice.setCurrentText("passes")
+    window.refresh()
+    assert panel.curve.getData()[0].tolist() == [2.5, 2.5]
+    assert panel.plot.getAxis("bottom").labelText == "passes"
+
+
+def test_defocus_sweep(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    defocus, residual = scan.sweep(accepted=False)
+    window.refresh()
+    panel = window.panels[SweepPanel]
+    x, y = panel.curve.getData()
+    np.testing.assert_allclose(x, defocus * 1e6)
+    np.testing.assert_allclose(y, residual)
+    assert panel.mark.value() == pytest.approx(6.0)
+    assert panel.title_label.text() == "Defocus · 6 µm · confidence 0.33 · not taken"
+
+
+def test_the_status_line(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(20, 0.2)
+    scan.health(num_frames=24, lost=tuple(range(2, 12)), bad=(20,))
+    window.refresh()
+    text = window.health.status.text()
+    for part in (
+        "running",
+        "24 of 36 frames",
+        "12.5 Hz",
+        "queue 3",
+        "latency 0.25 s",
+        "lost 10 (2, 3, 4, 5, 6, 7, 8, 9, …)",
+        "bad 1 (20)",
+        "R 0.200",
+    ):
+        assert part in text
+    scan.stop("abort")
+    window.refresh()
+    assert window.health.status.text().startswith("aborted")
+
+
+def test_a_failed_stage_is_red(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.health("CleanFrames", "error", "wrong shape: expected (1040, 1152)", bad=(3,))
+    scan.health("pipeline", "warning", "no darks: overscan alone")
+    scan.health("pipeline", "ok")
+    window.show()
+    window.refresh()
+    errors = window.health.errors
+    assert errors.text() == "CleanFrames failed: wrong shape: expected (1040, 1152)"
+    assert errors.isVisible()
+    picture = errors.grab().toImage()
+    color = QtGui.QColor(picture.pixel(picture.width() - 3, picture.height() // 2))
+    assert color.red() > 150 > 3 * color.green()
+    assert window.health.warning.text() == "no darks: overscan alone"
+
+
+def test_a_new_run_clears_every_panel(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(1)
+    scan.clean(1)
+    scan.low_resolution(1)
+    scan.sweep()
+    scan.reconstruction(1, 0.5)
+    scan.health("CleanFrames", "error", "broken")
+    window.refresh()
+    DerivedScan(live).start()
+    window.refresh()
+    for kind in (RawPanel, CleanPanel, LowResolutionPanel, ObjectPhasePanel, ObjectAmplitudePanel, ProbePanel):
+        assert window.panels[kind].item.image is None
+    assert not any(label.isVisible() for label in window.panels[ProbePanel].labels)
+    assert window.panels[QualityPanel].curve.getData()[0] is None
+    assert not window.panels[SweepPanel].mark.isVisible()
+    assert window.health.errors.isHidden()
+
+
+def test_only_what_changed_is_drawn(window: LiveWindow, scan: DerivedScan, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for panel in window.panels.values():
+        monkeypatch.setattr(panel, "draw", lambda state, panel=panel: drawn.append(panel.title))
+    scan.start()
+    scan.sweep()
+    scan.clean(1)
+    window.refresh()
+    assert sorted(drawn) == ["Clean frame", "Defocus", "Low resolution"]
+    window.refresh()
+    assert len(drawn) == 3
+
+
+def test_drawing_happens_by_itself_and_only_on_the_gui_thread(
+    window: LiveWindow, scan: DerivedScan, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[threading.Thread] = set()
+    for panel in window.panels.values():
+        draw = panel.draw
+
+        def watched(state: object, draw: object = draw) -> None:
+            threads.add(threading.current_thread())
+            draw(state)  # type: ignore[operator]
+
+        monkeypatch.setattr(panel, "draw", watched)
+    window.show()
+
+    def feed() -> None:
+        scan.start()
+        for k in range(1, 20):
+            scan.raw(k)
+            scan.clean(k)
+        scan.reconstruction(19, 0.3)
+        scan.sweep()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    qtbot.waitUntil(lambda: "0.300" in window.panels[QualityPanel].title_label.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "frame 19" in window.panels[CleanPanel].title_label.text(), timeout=10_000)
+    feeder.join()
+    assert threads == {threading.main_thread()}
+
+
+def test_a_window_opened_late_shows_the_state_so_far(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
+    scan.start()
+    frames = scan.clean(1, 2)
+    scan.reconstruction(2, 0.3, final=True)
+    scan.stop()
+    late = LiveWindow(live)
+    qtbot.addWidget(late)
+    late.show()
+    qtbot.waitUntil(lambda: late.panels[ProbePanel].item.image is not None, timeout=10_000)
+    late.refresh()
+    np.testing.assert_allclose(late.panels[CleanPanel].item.image, np.log10(np.maximum(frames[1], 0.1)), rtol=1e-6)
+    assert late.health.status.text().startswith("finished")
+
+
+def test_a_blocked_window_never_blocks_the_feed(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:
+    """Qt's event loop does not run at all while 10,000 documents are fed."""
+    window.show()
+    scan.start()
+    frame = np.ones((1, FRAME_PX, FRAME_PX), np.float32)
+    at = {"x_m": np.zeros(1), "y_m": np.zeros(1), "photons": np.ones(1)}
+
+    def feed() -> None:
+        for k in range(1, 10_001):
+            scan.feed(scan.run.page("clean", [k], [0.0], frame=frame, **at))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    feeder.join(60)
+    assert not feeder.is_alive()
+    window.refresh()
+    assert "frame 10000" in window.panels[CleanPanel].title_label.text()
+
+
+def test_closing_the_window_disturbs_nobody(
+    window: LiveWindow, live: LivePlots, scan: DerivedScan, qtbot: QtBot
+) -> None:
+    window.show()
+    scan.start()
+    scan.raw(1)
+    window.close()
+    scan.raw(2)
+    scan.reconstruction(2, 0.3)
+    qtbot.wait(100)
+    assert window.panels[RawPanel].item.image is None
+    assert live.snapshot().errors == []
+    window.show()
+    qtbot.waitUntil(lambda: window.panels[RawPanel].title_label.text() == "Raw frame · frame 2", timeout=10_000)
+
+
+def test_a_panel_that_cannot_draw_is_told_and_the_others_go_on(
+    window: LiveWindow, scan: DerivedScan, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan.start()
+    scan.event("clean", frame=np.ones(5, np.float32), x_m=0.0, y_m=0.0, photons=5.0)
+    scan.sweep()
+    window.refresh()
+    assert "cannot be drawn" in window.panels[CleanPanel].title_label.text()
+    assert window.panels[SweepPanel].mark.isVisible()
+    assert "Clean frame" in caplog.text
+
+
+def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> None:
+    scan.start()
+    scan.reconstruction(2, 0.3)
+    path = tmp_path / "live.png"
+    window.save_screenshot(path)
+    picture = QtGui.QImage(str(path))
+    assert (picture.width(), picture.height()) == (window.width(), window.height())
+    assert picture.width() <= 1366
+    assert picture.height() <= 768
+    panel = window.panels[ObjectPhasePanel].item
+    assert panel.image is not None
+    with pytest.raises(OSError, match="cannot write"):
+        window.save_screenshot(tmp_path / "missing" / "live.png")
