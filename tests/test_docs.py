@@ -29,21 +29,30 @@ def _write_small_star(folder: Path) -> None:
     (folder / "siemens-star-small.npz.bz2").write_bytes(bz2.compress(arrays.getvalue()))
 
 
-# What a page finds in the working directory.
-FILES: dict[str, Callable[[Path], None]] = {"how-to/convert-siemens-star.md": _write_small_star}
-
-
-def _pages_with_code() -> list[Path]:
-    pages = (page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
-    return sorted(page for page in pages if BLOCK.search(page.read_text(encoding="utf-8")))
-
-
 def run_blocks(text: str, filename: str) -> None:
     """Execute the Python blocks of a page in one namespace, as a reader would; errors name the line of the page."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):
         lines_before = text.count("\n", 0, block.start(1))
         exec(compile("\n" * lines_before + block.group(1), filename, "exec"), namespace)
+
+
+def _record_a_run(folder: Path) -> None:
+    """Scan as the tutorial does; it writes a log."""
+    page = DOCS / "tutorial" / "first-scan.md"
+    run_blocks(page.read_text(encoding="utf-8"), str(page))
+
+
+# What a page finds in the working directory.
+FILES: dict[str, Callable[[Path], None]] = {
+    "how-to/convert-siemens-star.md": _write_small_star,
+    "how-to/replay-a-run.md": _record_a_run,
+}
+
+
+def _pages_with_code() -> list[Path]:
+    pages = (page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    return sorted(page for page in pages if BLOCK.search(page.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("page", _pages_with_code(), ids=lambda page: str(page.relative_to(DOCS)))
