@@ -1,0 +1,82 @@
+"""The command line: ``nsbluesky COMMAND``; one module of `nsbluesky.commands` per command.
+
+Every command returns a summary, printed as lines for people or as one JSON object with ``--json``; an error is one
+clear line on standard error and a non-zero exit code, with a traceback only under ``--debug``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nsbluesky._version import __version__
+from nsbluesky.commands import CommandFailed
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": "the whole job: simulated beamline, scan, live windows, catalog, CXI and a picture of the result",
+    "ioc": "the simulated beamline alone, over EPICS Channel Access",
+    "replay": "send a recorded run through the processing again",
+    "reconstruct": "reconstruct the object from any CXI file",
+    "simulate": "a simulated scan from any picture",
+    "raw2cxi": "clean raw FCCD frames of a CXI file",
+    "view": "look at a CXI file in a window, or save a picture of that window",
+    "quality": "Fourier ring correlation, R factor and resolution of reconstructions",
+    "import-star": "turn the Siemens star's published npz.bz2 file into CXI",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((a for a in arguments if not a.startswith("-")), None)
+    for name, help_text in COMMANDS.items():
+        command = subparsers.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+        command.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
+        if name == wanted:  # the others are not imported: a command must not wait for what it does not need
+            _module(name).add_arguments(command)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.debug else logging.ERROR,
+        format="%(asctime)s %(name)s %(levelname)s %(message)s",
+    )
+    try:
+        summary = _module(options.command).run(options)
+    except CommandFailed as failure:
+        _print_summary(failure.summary, options.json)
+        print(f"nsbluesky {options.command}: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nsbluesky {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        reason = str(error) or type(error).__name__
+        print(f"nsbluesky {options.command}: {' '.join(reason.split())}", file=sys.stderr)
+        return 1
+    _print_summary(summary, options.json)
+    return 0
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"nsbluesky.commands.{command.replace('-', '_')}")
+
+
+def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for name, value in summary.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{name.replace('_', ' '):<34} {text}")

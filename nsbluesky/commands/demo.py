@@ -1,0 +1,191 @@
+"""``nsbluesky demo``: the whole job on a simulated beamline, judged against the truth."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from bluesky import RunEngine
+
+from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.commands import CommandFailed, parse_shape
+from nsbluesky.devices.fccd import FCCD
+from nsbluesky.devices.shutter import Shutter
+from nsbluesky.devices.stage import ScanStage
+from nsbluesky.document_log import DocumentLog
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.settings import PipelineSettings
+from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.simulation.samples import gold_balls
+from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.viewer.live import LiveWindow
+from nsbluesky.viewer.pictures import save_object_png
+from nsbluesky.viewer.qt import QtDuringTask, application
+
+__all__ = ["add_arguments", "run"]
+
+MIN_CORRELATION = 0.95
+MAX_LATENCY_S = 10.0
+RIM_PX = 10
+"""Pixels at the rim of the picture that are not judged: few frames saw them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument(
+        "--shape", type=parse_shape, default="20x20", help="rows and columns of the scan (%(default)s)"
+    )
+    parser.add_argument("--rate", type=float, default=10.0, help="frames a second of a fly scan (%(default)s)")
+    parser.add_argument("--plan", choices=("fly", "step"), default="fly", help="kind of scan (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the results (%(default)s)")
+    parser.add_argument("--offscreen", action="store_true", help="no window on the screen, only its picture")
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and of the scan's jitter (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Run a scan on the simulated beamline from the first dark frame to the final image."""
+    if options.offscreen:
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    started = time.monotonic()
+    settings = PipelineSettings().set_from_text(options.set)
+    out = options.out.resolve()
+    with ExitStack() as stack:
+        beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed))
+        catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
+        pipeline = PtychoPipeline(settings, directory=out)
+        stack.callback(pipeline.close, timeout=0)
+        application()
+        window = LiveWindow(pipeline.live)
+        window.show()
+        scan = _scan(options, beamline, pipeline, catalog, out)
+        window.save_screenshot(out / "window.png")
+        window.close()
+        summary = _summary(scan, pipeline, catalog, beamline.truth_path, out)
+    summary["seconds_in_all"] = time.monotonic() - started
+    _judge(summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan and its processing took."""
+
+    uid: str
+    num_points: int
+    seconds: float
+    finished: bool
+
+
+def _scan(
+    options: argparse.Namespace, beamline: SimulatedBeamline, pipeline: PtychoPipeline, catalog: Catalog, out: Path
+) -> Scan:
+    """Scan with everything subscribed, and wait for the final image."""
+    fccd = FCCD(f"{beamline.prefix}FCCD:", name="fccd", write_path=str(beamline.frames_directory))
+    stage = ScanStage(f"{beamline.prefix}STAGE:", name="stage", write_path=str(beamline.frames_directory))
+    shutter = Shutter(f"{beamline.prefix}SHUTTER:", name="shutter")
+    for device in (fccd, stage, shutter):
+        device.wait_for_connection(timeout=20)
+    sample = gold_balls()
+    rows, columns = options.shape
+    arguments: dict[str, Any] = {
+        "geometry": sample.geometry,
+        "shape": options.shape,
+        "step_um": min(sample.scan_range_m[0] / columns, sample.scan_range_m[1] / rows) * 1e6,
+        "seed": options.seed,
+        "md": {"sample": "gold balls, simulated"},
+    }
+    if options.plan == "fly":
+        plan = ptycho_fly_scan(fccd, stage, shutter, rate_hz=options.rate, **arguments)
+    else:
+        plan = ptycho_scan(fccd, stage, shutter, **arguments)
+
+    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
+    RE.subscribe(DocumentLog(out / "documents"))
+    writer = catalog.writer()
+    RE.subscribe(writer)
+    RE.subscribe(pipeline)
+    pipeline.subscribe(DerivedRunWriter(out / "derived", writer, cxi=pipeline.cxi))
+    started = time.monotonic()
+    (uid,) = RE(plan)
+    seconds = time.monotonic() - started
+    finished = _wait_with_windows(pipeline, timeout_s=600) and writer.flush(60)
+    return Scan(uid, rows * columns, seconds, finished)
+
+
+def _wait_with_windows(pipeline: PtychoPipeline, timeout_s: float) -> bool:
+    """Wait for the final image while the window stays alive."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if pipeline.wait(timeout=0.05):
+            return True
+        application().processEvents()
+    return False
+
+
+def _summary(scan: Scan, pipeline: PtychoPipeline, catalog: Catalog, truth_path: Path, out: Path) -> dict[str, Any]:
+    """Collect what came out, from the files that users will open."""
+    result = pipeline.results.get(scan.uid)
+    if result is None or pipeline.cxi is None:
+        raise CommandFailed("no image came out of the processing", {"run_uid": scan.uid})
+    frames = catalog.client[scan.uid]["primary"]["fccd_image"]
+    picture = out / "object.png"
+    save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase", title="gold balls")
+    cropped = result["num_frames"] * result["probe"][0].size * 4
+    return {
+        "run_uid": scan.uid,
+        "frames_planned": scan.num_points,
+        "frames_recorded": int(frames.shape[0]),
+        "frames_used": result["num_frames"],
+        "scan_seconds": scan.seconds,
+        "recorded_rate_hz": scan.num_points / scan.seconds,
+        "final_image_after_last_frame_s": result["newest_age_s"],
+        "contrast_correlation_with_truth": _correlation(result["object"], truth_path),
+        "r_factor": result["r_factor"],
+        "object_pixel_nm": result["pixel_size_m"] * 1e9,
+        "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cropped_frames_MB": cropped / 2**20,
+        "finished": scan.finished and bool(result["final"]),
+        "cxi": str(pipeline.cxi.path),
+        "object_picture": str(picture),
+        "window_picture": str(out / "window.png"),
+        "catalog": str(catalog.directory),
+    }
+
+
+def _correlation(image: npt.NDArray[np.complex64], truth_path: Path) -> float:
+    with h5py.File(truth_path) as file:
+        truth = file["object"][()]
+    return contrast_correlation(image, truth, RIM_PX)
+
+
+def _judge(summary: dict[str, Any]) -> None:
+    """Raise where the demo is not what it must be."""
+    failures = []
+    if summary["frames_recorded"] != summary["frames_planned"]:
+        failures.append(f"{summary['frames_recorded']} of {summary['frames_planned']} frames recorded")
+    if summary["frames_used"] != summary["frames_planned"]:
+        failures.append(f"{summary['frames_used']} of {summary['frames_planned']} frames in the image")
+    if not summary["finished"]:
+        failures.append("the final image did not come")
+    if not summary["contrast_correlation_with_truth"] >= MIN_CORRELATION:
+        failures.append(
+            f"correlation with the truth {summary['contrast_correlation_with_truth']:.3f} < {MIN_CORRELATION}"
+        )
+    if not summary["final_image_after_last_frame_s"] < MAX_LATENCY_S:
+        failures.append(
+            f"final image {summary['final_image_after_last_frame_s']:.1f} s after the last frame > {MAX_LATENCY_S} s"
+        )
+    if failures:
+        raise CommandFailed("; ".join(failures), summary)
