@@ -239,9 +239,10 @@ def _grey(picture: str | Path | npt.NDArray[Any], longer_px: int) -> npt.NDArray
             values = values.mean(axis=2)
     if values.ndim != 2 or values.size == 0 or not np.all(np.isfinite(values)):
         raise ValueError(f"picture of shape {np.shape(values)}: expected finite values (rows, columns[, channels])")
+    low, high = float(values.min()), float(values.max())
+    values = (values - low) / ((high - low) or 1.0)
     scale = longer_px / max(values.shape)
     size = max(round(values.shape[1] * scale), 1), max(round(values.shape[0] * scale), 1)
     if size != values.shape[::-1]:
         values = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.LANCZOS))
-    low, high = float(values.min()), float(values.max())
-    return (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    return np.clip(values.astype(np.float64), 0, 1)  # Lanczos overshoots at edges
