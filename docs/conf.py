@@ -32,8 +32,8 @@ numpydoc_show_class_members = False
 
 # Docstrings of ophyd, from which devices inherit, have sections that numpydoc does not know.
 warnings.filterwarnings("ignore", message="Unknown section", category=UserWarning, module="numpydoc")
-# Sphinx takes a name for a type (`Document = tuple[...]`) for something that can be called.
-autodoc_default_options = {"exclude-members": "Document"}
+# Names for tuple types: their signature cannot be formatted.
+autodoc_default_options = {"exclude-members": "Asset, Document"}
 
 
 def _escape_bars(
