@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from event_model import compose_stream_resource
 
-__all__ = ["MIMETYPE", "StreamAssets", "StreamKey", "file_uri"]
+__all__ = ["MIMETYPE", "Asset", "StreamAssets", "StreamKey", "file_uri"]
 
 MIMETYPE = "application/x-hdf5"
 
-Asset = tuple[str, dict[str, Any]]
+Asset = tuple[str, Any]
+"""Name and document."""
 
 
 def file_uri(path: str | PurePath) -> str:

@@ -259,15 +259,17 @@ def _fly(fccd: Any, others: Sequence[Any], stream: str, *, before_frames: Callab
     devices = [*others, fccd]
 
     def collect() -> Plan:
-        yield from bpp.rewindable_wrapper(bps.collect(*devices, name=stream, return_payload=False), False)
+        documents = bps.collect(*devices, name=stream, return_payload=False)
+        yield from bpp.rewindable_wrapper(documents, False)
 
     def follow() -> Plan:
         yield from before_frames()
         for device in devices:
             yield from bps.kickoff(device, wait=True)
+        group = short_uid("complete")
         statuses = []
         for device in devices:
-            statuses.append((yield from bps.complete(device, group=short_uid("complete"))))
+            statuses.append((yield from bps.complete(device, group=group)))
         while True:
             yield from bps.checkpoint()
             if getattr(fccd, "held", False):  # the RunEngine paused and went on

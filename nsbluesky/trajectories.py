@@ -79,7 +79,8 @@ def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _raster(rows: int, columns: int, step_um: float) -> Points:
     y, x = ((np.arange(n) - (n - 1) / 2) * step_um for n in (rows, columns))
-    return _as_array(outer_list_product(["y", y.tolist(), "x", x.tolist()], snake_axes=True))
+    grid = outer_list_product(["y", y.tolist(), "x", x.tolist()], snake_axes=True)
+    return _as_array(grid)
 
 
 def _as_array(points: typing.Any) -> Points:

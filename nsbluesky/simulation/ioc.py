@@ -81,7 +81,8 @@ class Ready(Settings):
 def channel_access(port: int, beacon_port: int) -> dict[str, str]:
     """Return the environment with which Channel Access clients and the IOC find each other, on loopback only."""
     return {
-        "EPICS_CA_ADDR_LIST": LOOPBACK,
+        # with its port: libca reads EPICS_CA_SERVER_PORT when ophyd is imported, this one at the first channel
+        "EPICS_CA_ADDR_LIST": f"{LOOPBACK}:{port}",
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
         "EPICS_CA_SERVER_PORT": str(port),
         "EPICS_CA_REPEATER_PORT": str(beacon_port),
@@ -124,7 +125,7 @@ class _Beamline:
             lost_frames=frozenset(settings.lost_frames),
         )
         self.hdf5.frame_shape = self.shape
-        self.stage.on_armed = self.camera.expect
+        self.stage.on_armed = self._armed
 
     def _make(self, shot: Shot) -> Frame:
         return self._simulator.raw_frame(
@@ -166,6 +167,12 @@ class _Beamline:
         """Close the file and stop the threads."""
         await self.hdf5.close()
         self.frames.close()
+
+    async def _armed(self, num_points: int) -> None:
+        """Start on the frames of a trajectory while the stage goes to its first point."""
+        self.camera.expect(num_points)
+        if self.settings.fill_pool:
+            await asyncio.wait([asyncio.wrap_future(frame) for frame in self.frames.waiting()])
 
     def shots(self, first_index: int, num: int, exposure_s: float) -> Iterator[Shot]:
         """Return what the next exposures would see."""

@@ -67,10 +67,9 @@ class FramesAhead:
         self._fill()
         return frame
 
-    @property
-    def num_ready(self) -> int:
-        """Frames that are made and wait."""
-        return sum(frame.done() for _, frame in self._waiting)
+    def waiting(self) -> list[Future[Frame]]:
+        """Return the frames in the pool, made or being made."""
+        return [frame for _, frame in self._waiting]
 
     def close(self) -> None:
         """Stop the threads."""

@@ -28,6 +28,8 @@ class BeamlineSettings(Settings):
         Of the photons, the detector's noise and the stage's errors.
     pool : int
         Frames made ahead of the trigger at most; 2.4 MB each at full size.
+    fill_pool : bool
+        Let a trajectory begin only when the pool is full: for rates at which no simulator can make frames.
     workers : int
         Threads that make frames.
     max_rate_hz : float
@@ -48,6 +50,7 @@ class BeamlineSettings(Settings):
     layout: str = "cosmic"
     seed: int = 0
     pool: int = 32
+    fill_pool: bool = False
     workers: int = 1
     max_rate_hz: float = 500.0
     image_rate_hz: float = 4.0

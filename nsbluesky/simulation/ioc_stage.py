@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,7 @@ class StageGroup(PVGroup):  # type: ignore[misc]
         self._position_noise_um = position_noise_um
         self._random = np.random.default_rng([seed, 1])
         self._trajectory: Trajectory | None = None
-        self.on_armed: Any = None
+        self.on_armed: Callable[[int], Awaitable[None]] | None = None
 
     async def set_units(self) -> None:
         """Give the motor records their engineering unit and the limits that clients check against."""
@@ -167,7 +168,7 @@ class StageGroup(PVGroup):  # type: ignore[misc]
         await self.fly.state.write("Moving")
         self._trajectory = Trajectory(readback, true)
         if self.on_armed is not None:
-            self.on_armed()
+            await self.on_armed(len(points))
         await self._move_to(points[0])
         if self._trajectory is not None:
             await self.fly.state.write("Running")

@@ -1,0 +1,222 @@
+"""What a beamline session is made of: the startup files of ``profile_collection`` call these functions in order.
+
+Importing this module needs neither a screen nor hardware, and starts nothing.  Channel Access reads its environment
+once, so `simulated_beamline` comes before anything that imports ophyd; that is why devices are imported late.
+
+Everything is closed with the session, last in, first out: the processing, then the catalog, both before tiled stops
+the server inside it; then Channel Access (ophyd's own handler), then the simulated beamline.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import PipelineSettings
+
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.catalog import Catalog
+    from nsbluesky.simulation.ioc import SimulatedBeamline
+    from nsbluesky.viewer.live import LiveWindow
+
+__all__ = [
+    "Site",
+    "bind",
+    "fccd",
+    "has_screen",
+    "live_window",
+    "open_catalog",
+    "run_engine",
+    "scan_stage",
+    "shutter",
+    "simulated_beamline",
+    "simulated_site",
+    "subscribe",
+]
+
+SIMULATE = "NSBLUESKY_SIM"
+"""Environment variable: 1 starts the simulated beamline with the session."""
+
+CONNECT_TIMEOUT_S = 20.0
+DEFAULT_POINTS = 20
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a session works.
+
+    Attributes
+    ----------
+    fccd, stage, shutter : str
+        PV prefixes.
+    write_path : str
+        Folder of the frames, as the camera's IOC sees it.
+    read_path : str
+        The same folder as this machine sees it.
+    geometry : Geometry
+        Default of the scans.
+    pipeline : PipelineSettings
+        How runs are processed.
+    step_um : float
+        Default of the scans.
+    connected : bool
+        Whether the devices must answer when they are made; else they may come later.
+    """
+
+    fccd: str
+    stage: str
+    shutter: str
+    write_path: str
+    read_path: str
+    geometry: Geometry
+    pipeline: PipelineSettings = field(default_factory=PipelineSettings)
+    step_um: float = 0.1
+    connected: bool = False
+
+
+def simulated_beamline() -> SimulatedBeamline | None:
+    """Start the simulated beamline if ``NSBLUESKY_SIM=1``; it ends with the session."""
+    if os.environ.get(SIMULATE, "0") in ("", "0"):
+        return None
+    from nsbluesky.catalog import data_directory
+    from nsbluesky.simulation.ioc import SimulatedBeamline
+
+    # ``NSBLUESKY_SIM_LAYOUT=none`` makes small plain frames: a session on a slow machine, or in a test
+    layout = os.environ.get("NSBLUESKY_SIM_LAYOUT", "cosmic")
+    beamline = SimulatedBeamline(data_directory() / "simulation", layout=layout)
+    beamline.start()
+    atexit.register(beamline.stop)
+    return beamline
+
+
+def simulated_site(beamline: SimulatedBeamline) -> Site:
+    """Return the site that a simulated beamline is."""
+    ready = beamline.ready
+    return Site(
+        fccd=f"{beamline.prefix}FCCD:",
+        stage=f"{beamline.prefix}STAGE:",
+        shutter=f"{beamline.prefix}SHUTTER:",
+        write_path=str(beamline.frames_directory),
+        read_path=str(beamline.frames_directory),
+        geometry=ready.geometry,
+        pipeline=PipelineSettings(cleaning=ready.cleaning),
+        step_um=min(ready.scan_range_um) / DEFAULT_POINTS,
+        connected=True,
+    )
+
+
+def has_screen() -> bool:
+    """Return whether windows can be shown, or rendered where ``QT_QPA_PLATFORM`` asks for it."""
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
+
+
+def run_engine() -> RunEngine:
+    """Make the RunEngine; with a screen the windows stay alive while a plan runs."""
+    from bluesky import RunEngine
+
+    if not has_screen():
+        return RunEngine({})
+    from nsbluesky.viewer.qt import QtDuringTask, application
+
+    application()
+    return RunEngine({}, during_task=QtDuringTask())
+
+
+def open_catalog() -> Catalog:
+    """Open the user's catalog; it is written out and closed with the session."""
+    from nsbluesky import catalog
+
+    opened = catalog.open_catalog()
+    _before_threads_end(opened.close)
+    return opened
+
+
+def fccd(site: Site) -> Any:
+    """Make the camera ``fccd``."""
+    from nsbluesky.devices.fccd import FCCD
+
+    return _connect(FCCD(site.fccd, name="fccd", write_path=site.write_path, read_path=site.read_path), site)
+
+
+def scan_stage(site: Site) -> Any:
+    """Make the scan stage ``stage``."""
+    from nsbluesky.devices.stage import ScanStage
+
+    return _connect(ScanStage(site.stage, name="stage", write_path=site.read_path), site)
+
+
+def shutter(site: Site) -> Any:
+    """Make the shutter ``shutter``."""
+    from nsbluesky.devices.shutter import Shutter
+
+    return _connect(Shutter(site.shutter, name="shutter"), site)
+
+
+def subscribe(RE: RunEngine, catalog: Catalog, site: Site) -> PtychoPipeline:
+    """Subscribe the document log, the catalog and the processing to a RunEngine, in this order; return the last."""
+    from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.catalog import data_directory
+    from nsbluesky.document_log import DocumentLog
+
+    results = data_directory() / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    pipeline = PtychoPipeline(site.pipeline, directory=results)
+    pipeline.subscribe(DerivedRunWriter(results, catalog.writer(), cxi=pipeline.cxi))
+    _before_threads_end(functools.partial(pipeline.close, timeout=0))
+    RE.subscribe(DocumentLog(data_directory() / "documents"))
+    RE.subscribe(catalog.writer())
+    RE.subscribe(pipeline)
+    return pipeline
+
+
+def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **defaults: Any) -> Callable[..., Any]:
+    """Return a plan with its devices filled in and with other defaults, so that ``RE(plan())`` works.
+
+    It is a generator function whose signature shows what is left to choose, as bluesky-queueserver wants it.
+    """
+
+    @functools.wraps(plan)
+    def bound(**arguments: Any) -> Generator[Any, Any, Any]:
+        return (yield from plan(*devices, **{**defaults, **arguments}))
+
+    signature = inspect.signature(plan)
+    chosen = [
+        parameter.replace(default=defaults.get(parameter.name, parameter.default))
+        for parameter in signature.parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    bound.__signature__ = signature.replace(parameters=chosen)  # type: ignore[attr-defined]
+    return bound
+
+
+def live_window(pipeline: PtychoPipeline) -> LiveWindow | None:
+    """Open the live window, and let IPython keep it alive at the prompt; None without a screen."""
+    if not has_screen():
+        return None
+    from nsbluesky.viewer.live import LiveWindow
+
+    window = LiveWindow(pipeline.live)
+    window.show()
+    return window
+
+
+def _connect(device: Any, site: Site) -> Any:
+    if site.connected:
+        device.wait_for_connection(timeout=CONNECT_TIMEOUT_S)
+    return device
+
+
+def _before_threads_end(close: Callable[[], object]) -> None:
+    # `atexit` is too late: tiled stops its server with the threads, by this same hook, which runs last in, first out
+    threading._register_atexit(close)  # type: ignore[attr-defined]

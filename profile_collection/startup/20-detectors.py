@@ -1,0 +1,3 @@
+"""What measures: the fast CCD."""
+
+fccd = session.fccd(site)

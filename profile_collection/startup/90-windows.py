@@ -1,0 +1,3 @@
+"""The live window, where a screen is (else None)."""
+
+window = session.live_window(pipeline)
