@@ -107,6 +107,7 @@ class ImagePanel(Panel):
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
         self.scale_bar = ScaleBar(self.view) if scale_bar else None
+        self.set_blank(True)
 
     def set_image(
         self,
@@ -138,12 +139,21 @@ class ImagePanel(Panel):
         if colors != self._colormap:
             self._colormap = colors
             self.bar.setColorMap(_pg_map(colors))
+        self.set_blank(False)
         x0, x1, y0, y1 = extent
         self.item.setImage(to_host(image), levels=span)
         self.item.setRect(QtCore.QRectF(x0, y0, x1 - x0, y1 - y0))
         self.bar.axis.setLogMode(False, log)
         self.bar.axis.setLabel(label)
         self.bar.setLevels(span)
+
+    def set_blank(self, blank: bool) -> None:
+        """Leave out the numbers and the scale bar where there is no image that they tell about."""
+        if self.scale_bar is not None:
+            self.scale_bar.setVisible(not blank)
+        self.bar.axis.setStyle(showValues=not blank)
+        for side in ("bottom", "left"):
+            self.plot.getAxis(side).setStyle(showValues=not blank)
 
     def show_all(self) -> None:
         """Zoom out to the whole image."""

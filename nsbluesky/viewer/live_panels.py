@@ -101,6 +101,7 @@ class LiveImagePanel(LivePanel, ImagePanel):
         """Show no image."""
         self._extent = None
         self.item.clear()
+        self.set_blank(True)
 
     def set_image(self, image: npt.NDArray[Any], extent: Extent, *args: Any, **kwargs: Any) -> None:
         """Draw an image, and zoom out where it grew or is another."""
@@ -110,7 +111,7 @@ class LiveImagePanel(LivePanel, ImagePanel):
             self.show_all()
 
 
-def _pixel_extent(image: npt.NDArray[Any]) -> Extent:
+def pixel_extent(image: npt.NDArray[Any]) -> Extent:
     """Outer edges of an image whose pixel centres lie at whole numbers."""
     rows, columns = image.shape
     return -0.5, columns - 0.5, -0.5, rows - 0.5
@@ -157,7 +158,7 @@ class RawPanel(LiveImagePanel):
                 image, text = image - mean, f"frame {state.raw.seq_num} − dark"
         logarithm = log10_image(image, floor=1.0)
         span = robust_range(logarithm, (1.0, 99.9))
-        self.set_image(logarithm, _pixel_extent(image), span, colors="inferno", label="ADU", log=True)
+        self.set_image(logarithm, pixel_extent(image), span, colors="inferno", label="ADU", log=True)
         self.set_subtitle(text)
         if state.detector is not None:
             row, column = state.detector.center_px
@@ -187,7 +188,7 @@ class CleanPanel(LiveImagePanel):
             if mask.shape == photons.shape:
                 logarithm = np.where(mask == 0, logarithm, np.float32(np.nan))
         high = max(robust_range(logarithm, (0.0, 100.0))[1], 1.0)
-        self.set_image(logarithm, _pixel_extent(photons), (-1.0, high), colors="inferno", label="photons", log=True)
+        self.set_image(logarithm, pixel_extent(photons), (-1.0, high), colors="inferno", label="photons", log=True)
         self.set_subtitle(f"frame {state.clean.seq_num} · {float(photons.sum()):.3g} photons")
 
 
@@ -228,6 +229,7 @@ class LowResolutionPanel(LiveImagePanel):
         low = state.low_resolution
         if low is None:
             self.item.clear()
+            self.set_blank(False)
             return
         field = self.FIELDS[self.choice.currentIndex()]
         image = to_host(getattr(low, field))
@@ -274,7 +276,8 @@ class ObjectPhasePanel(ObjectPanel):
         phase = display_phase(image)
         self.set_image(phase.image, extent, phase.span, colors=phase.colormap, label="phase (rad)")
         which = "final" if picture.final else f"{picture.num_frames} frames"
-        self.set_subtitle(f"{which} · {100 * picture.coverage:.0f} % covered")
+        covered = f" · {100 * picture.coverage:.0f} % covered" if np.isfinite(picture.coverage) else ""
+        self.set_subtitle(which + covered)
 
 
 class ObjectAmplitudePanel(ObjectPanel):

@@ -1,0 +1,49 @@
+"""Colour maps are even in lightness, so that equal steps look equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.viewer.colormaps import COLORMAPS, colormap
+
+
+def lightness(table: np.ndarray) -> np.ndarray:
+    """CIE L* of sRGB colours."""
+    linear = np.where(table / 255 <= 0.04045, table / 255 / 12.92, ((table / 255 + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    return 116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_tables_are_complete_and_cannot_be_changed(name: str) -> None:
+    table = colormap(name)
+    assert (table.shape, table.dtype) == ((256, 3), np.uint8)
+    assert not table.flags.writeable
+    assert len(np.unique(table, axis=0)) > 200
+
+
+@pytest.mark.parametrize("name", ["viridis", "inferno", "cividis"])
+def test_magnitudes_grow_lighter_at_an_even_pace(name: str) -> None:
+    steps = np.diff(lightness(colormap(name))[::16])
+    assert (steps >= 0).all()
+    assert steps[2:].max() < 1.6 * steps[2:].min()
+
+
+@pytest.mark.parametrize("name", ["diverging", "cyclic"])
+def test_both_sides_of_zero_are_equally_dark_and_of_other_hue(name: str) -> None:
+    table = colormap(name).astype(float)
+    np.testing.assert_allclose(lightness(table[:120]), lightness(table[:-121:-1]), atol=5)
+    blue, orange = table[64], table[-65]
+    assert blue[2] > blue[0] + 40
+    assert orange[0] > orange[2] + 40
+
+
+def test_the_cyclic_map_closes() -> None:
+    table = colormap("cyclic").astype(int)
+    assert np.abs(table[0] - table[-1]).max() <= 3
+
+
+def test_an_unknown_map_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of viridis"):
+        colormap("jet")

@@ -1,0 +1,157 @@
+"""The CXI window shows what the file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.cxi import CxiError, CxiFile, write_raw_cxi
+from nsbluesky.viewer.cxi_window import CxiWindow
+from nsbluesky.viewer.qt import QtCore, QtGui
+
+FRAME_PX, COUNT, PIXEL_M = 12, 30, 25e-9
+EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
+
+
+@pytest.fixture
+def frames(rng: np.random.Generator) -> np.ndarray:
+    return rng.poisson(9, (COUNT, FRAME_PX, FRAME_PX)).astype(np.float32)
+
+
+@pytest.fixture
+def translation_m(rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-1e-6, 1e-6, (COUNT, 2))
+
+
+@pytest.fixture
+def picture(rng: np.random.Generator) -> np.ndarray:
+    picture = (rng.random((20, 30)) + 0.5).astype(np.complex64)
+    picture[:4] = np.nan
+    return picture
+
+
+@pytest.fixture
+def clean_file(tmp_path: Path, frames: np.ndarray, translation_m: np.ndarray, picture: np.ndarray) -> Path:
+    path = tmp_path / "clean.cxi"
+    mask = np.zeros((FRAME_PX, FRAME_PX))
+    mask[:, 2], mask[:, 3] = 1, 0x1000  # the second code counts as good
+    probe = np.ones((2, FRAME_PX, FRAME_PX), np.complex64) * np.array([2, 1])[:, None, None]
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:], mask=mask) as cxi:
+        cxi.append(frames, translation_m)
+        cxi.write_image(picture, probe, PIXEL_M, errors=[0.5, 0.3], center_m=(1e-6, -2e-6))
+    return path
+
+
+@pytest.fixture
+def window(clean_file: Path, qtbot: QtBot) -> CxiWindow:
+    window = CxiWindow(clean_file)
+    qtbot.addWidget(window)
+    return window
+
+
+def test_the_slider_browses_frames_and_points(
+    window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray, qtbot: QtBot
+) -> None:
+    window.show()
+    assert "frame 1 of 30" in window.status.text()
+    window.slider.setValue(7)
+    qtbot.keyClick(window.slider, QtCore.Qt.Key.Key_Right)
+    shown, good = window.frame_panel.item.image, np.arange(FRAME_PX) != 2
+    np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[8], 0.1))[:, good], rtol=1e-6)
+    assert np.isnan(shown[:, 2]).all()
+    x, y = window.positions.current.getData()
+    np.testing.assert_allclose([x[0], y[0]], translation_m[8] * 1e6)
+    assert "frame 9 of 30" in window.status.text()
+    assert f"x {translation_m[8, 0] * 1e6:.3f} µm" in window.status.text()
+    qtbot.keyClick(window.slider, QtCore.Qt.Key.Key_End)
+    assert "frame 30 of 30" in window.status.text()
+
+
+def test_the_experiment_is_told(window: CxiWindow) -> None:
+    for part in ("930 eV", "100 mm", "12 × 12 pixels of 240 µm", "12 masked", "clean file"):
+        assert part in window.status.text()
+
+
+def test_all_points_and_the_mean_frame(window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray) -> None:
+    np.testing.assert_allclose(np.transpose(window.positions.points.getData()), translation_m * 1e6)
+    np.testing.assert_allclose(window.mean_panel.item.image, np.log10(frames.mean(axis=0)), rtol=1e-5)
+    assert window.mean_panel.title == "Mean of all frames"
+
+
+def test_the_mean_frame_of_the_file_is_taken_where_it_has_one(
+    clean_file: Path, frames: np.ndarray, qtbot: QtBot
+) -> None:
+    with h5py.File(clean_file, "r+") as file:
+        name = "entry_1/instrument_1/source_1/illumination_intensities"
+        if name in file:
+            del file[name]
+        file[name] = np.full((FRAME_PX, FRAME_PX), 100, np.float32)
+    window = CxiWindow(clean_file)
+    qtbot.addWidget(window)
+    np.testing.assert_allclose(window.mean_panel.item.image, 2, rtol=1e-6)
+
+
+def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -> None:
+    phase, amplitude, probe = window.image_panels
+    np.testing.assert_allclose(amplitude.item.image, np.abs(picture[4:]))
+    rect = amplitude.item.mapRectToView(amplitude.item.boundingRect())
+    edges_um = [1 - 0.375, 1 + 0.375, -2 - 0.25 + 4 * 0.025, -2 + 0.25]
+    assert [rect.left(), rect.right(), rect.top(), rect.bottom()] == pytest.approx(edges_um)
+    assert phase.title_label.text() == "Object phase · final"
+    assert amplitude.title_label.text() == "Object amplitude · pixel 25 nm"
+    assert [label.toPlainText() for label in probe.labels[:2]] == ["80.0 %", "20.0 %"]
+    assert window.errors.curve.getData()[1].tolist() == [0.5, 0.3]
+
+
+def test_a_file_without_a_picture(
+    tmp_path: Path, frames: np.ndarray, translation_m: np.ndarray, qtbot: QtBot
+) -> None:
+    path = tmp_path / "frames.cxi"
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(frames, translation_m)
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert [panel.title_label.text().split(" · ")[1] for panel in window.image_panels] == ["none in this file"] * 3
+    assert window.errors.title_label.text() == "Error · none in this file"
+    assert window.frame_panel.item.image is not None
+
+
+def test_a_file_without_frames_yet(tmp_path: Path, qtbot: QtBot) -> None:
+    path = tmp_path / "empty.cxi"
+    CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)).close()
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert "no frames" in window.status.text()
+
+
+def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
+    path = tmp_path / "raw.cxi"
+    raw, darks = rng.integers(1000, 3000, (4, 20, 24)).astype(np.uint16), np.full((3, 20, 24), 500, np.uint16)
+    write_raw_cxi(path, raw, darks, np.zeros((4, 2)), **EXPERIMENT)
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    np.testing.assert_allclose(window.frame_panel.item.image, np.log10(raw[0]), rtol=1e-6)
+    window.frame_panel.choice.setCurrentText("raw − dark")
+    np.testing.assert_allclose(window.frame_panel.item.image, np.log10(raw[0] - 500.0), rtol=1e-6)
+    assert "raw file" in window.status.text()
+
+
+def test_a_file_that_is_none_has_one_clear_error(tmp_path: Path, qtbot: QtBot) -> None:
+    path = tmp_path / "text.cxi"
+    path.write_text("not HDF5")
+    with pytest.raises(CxiError, match=r"text\.cxi"):
+        CxiWindow(path)
+    with pytest.raises(CxiError):
+        CxiWindow(tmp_path / "missing.cxi")
+
+
+def test_screenshot_and_close(window: CxiWindow, tmp_path: Path) -> None:
+    window.save_screenshot(tmp_path / "cxi.png")
+    assert QtGui.QImage(str(tmp_path / "cxi.png")).width() == window.width() <= 1366
+    window.close()
+    window.show_frame(3)
+    assert "cannot be read" in window.status.text()
