@@ -1,0 +1,45 @@
+"""``nsbluesky ioc``: the simulated beamline alone, until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from nsbluesky.simulation.ioc import BeamlineSettings, Ready, channel_access, serve
+
+__all__ = ["add_arguments", "run"]
+
+DEFAULT_PORT = 5064
+"""Where Channel Access clients search unless told otherwise."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--directory", type=Path, default=Path("beamline"), help="frames and truth (%(default)s)")
+    parser.add_argument("--prefix", default="SIM:", help="of every PV (%(default)s)")
+    parser.add_argument("--sample", default="gold_balls", help="gold_balls or the path of a picture (%(default)s)")
+    parser.add_argument("--layout", default="cosmic", help="detector mode; none: small plain frames (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (%(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="UDP port on loopback (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Serve until SIGINT or SIGTERM."""
+    settings = BeamlineSettings(
+        directory=str(options.directory.resolve()),
+        prefix=options.prefix,
+        sample=options.sample,
+        layout=options.layout,
+        seed=options.seed,
+    )
+
+    def say(ready: Ready) -> None:
+        client = {name: value for name, value in channel_access(options.port, 0).items() if "CAS" not in name}
+        client.pop("EPICS_CA_REPEATER_PORT")
+        print(f"{ready.prefix} serves frames of {ready.frame_shape}; for its clients:", file=sys.stderr)
+        print("".join(f"export {name}={value}\n" for name, value in client.items()), file=sys.stderr, flush=True)
+
+    serve(settings, port=options.port, on_ready=say)
+    return {"directory": settings.directory}

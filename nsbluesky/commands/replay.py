@@ -1,0 +1,56 @@
+"""``nsbluesky replay``: a recorded run through the processing again."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.catalog import data_directory, open_catalog
+from nsbluesky.commands import CommandFailed
+from nsbluesky.replay import documents_of, replay
+from nsbluesky.settings import PipelineSettings
+from nsbluesky.viewer.pictures import save_object_png
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("uid", help="the run; its first characters will do where the document log has it")
+    parser.add_argument("--log", type=Path, help="document log (the session's by default)")
+    parser.add_argument("--catalog", type=Path, help="catalog to read where the log has no such run")
+    parser.add_argument("--from-catalog", action="store_true", help="read the catalog even if the log has the run")
+    parser.add_argument("--out", type=Path, default=Path("replay-output"), help="folder of the results (%(default)s)")
+    parser.add_argument("--speed", type=float, help="1: as it was recorded; as fast as possible by default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Replay a run and write its image."""
+    settings = PipelineSettings().set_from_text(options.set)
+    with ExitStack() as stack:
+        log = options.log or data_directory() / "documents"
+        catalog = None
+        if options.from_catalog or options.catalog is not None:
+            catalog = stack.enter_context(open_catalog(options.catalog))
+        documents = documents_of(options.uid, None if options.from_catalog else log, catalog)
+        pipeline = PtychoPipeline(settings, directory=options.out)
+        stack.callback(pipeline.close, timeout=0)
+        count = replay(documents, pipeline, speed=options.speed)
+        pipeline.wait()
+        if not pipeline.results or pipeline.cxi is None:
+            raise CommandFailed("no image came out of the processing", {"documents": count})
+        (result,) = pipeline.results.values()
+        path = pipeline.cxi.path
+    picture = options.out / "object.png"
+    save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase")
+    return {
+        "documents": count,
+        "frames_used": result["num_frames"],
+        "r_factor": result["r_factor"],
+        "cxi": str(path),
+        "object_picture": str(picture),
+    }
