@@ -23,14 +23,13 @@ def set_probe_power(xp: Any, state: SolverState, photons: float) -> None:
     state.object /= factor
 
 
-def phase_ramp(xp: Any, image: Any, weight: Any) -> tuple[float, float]:
+def phase_ramp(image: Any, weight: Any) -> tuple[float, float]:
     """Return the mean phase step from row to row and from column to column, in radians.
 
     Parameters
     ----------
-    xp : module
     image : (H, W) complex
-    weight : (H, W) float
+    weight : (H, W) float or bool
         0 where the image is not known.
     """
     weighted = image * weight
@@ -40,6 +39,9 @@ def phase_ramp(xp: Any, image: Any, weight: Any) -> tuple[float, float]:
 
 
 def align_phase(image: npt.NDArray[np.complex64], reference: npt.NDArray[np.complex64] | None) -> complex:
-    """Return the phase factor that brings `image` nearest to `reference`, or its mean to a real number; NaN is left out."""
+    """Return the phase factor that brings `image` nearest to `reference`, or its mean to a real number.
+
+    NaN is left out.
+    """
     overlap = complex(np.nansum(image if reference is None else image * reference.conj()))
     return overlap.conjugate() / abs(overlap) if overlap else 1.0 + 0.0j

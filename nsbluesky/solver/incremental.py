@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
-from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe
+from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import DefocusSweep, Sweep
 from nsbluesky.solver.windows import pad_canvas
@@ -97,7 +98,7 @@ class IncrementalSolver:
     def add_frames(
         self,
         seq_nums: npt.ArrayLike,
-        frames: npt.ArrayLike,
+        frames: Any,
         translations_m: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
     ) -> None:
@@ -134,7 +135,7 @@ class IncrementalSolver:
         for number, image, translation, weight in zip(numbers.tolist(), images, translations, given, strict=True):
             self._add(number, image, translation[1::-1] / self.pixel_m, _valid_weight(float(weight)))
 
-    def _add(self, number: int, image: npt.ArrayLike, position_px: npt.NDArray[np.float64], weight: float) -> None:
+    def _add(self, number: int, image: Any, position_px: npt.NDArray[np.float64], weight: float) -> None:
         self.rejected.pop(number, None)
         if not self._is_reachable(position_px):
             self._reject(number, "no usable position")
@@ -185,6 +186,26 @@ class IncrementalSolver:
     def num_frames(self) -> int:
         """Frames that are here with a weight above 0."""
         return len(self.frames.active)
+
+    def start_with(self, probe: npt.ArrayLike) -> None:
+        """Begin with a known probe (N, N) or (modes, N, N), centred, in place of mean pattern and sweep.
+
+        It is scaled to the frames' mean photons; modes that are missing are made as for any start.
+
+        Raises
+        ------
+        ValueError
+            If its shape does not fit, or there are no frames.
+        """
+        given = np.asarray(probe, np.complex64)
+        given = given[None] if given.ndim == 2 else given
+        if given.ndim != 3 or given.shape[1:] != (self.frame_px, self.frame_px):
+            raise ValueError(f"probe of shape {given.shape}: expected (modes, {self.frame_px}, {self.frame_px})")
+        if self.num_frames == 0:
+            raise ValueError("there are no frames yet: add frames before start_with")
+        photons = float(np.mean(self.frames.photons[self.frames.active]))
+        self._work = None
+        self._begin(self._blank(with_modes(given, self.settings.modes, photons)))
 
     # Work -----------------------------------------------------------------------------------------------------
 
@@ -244,9 +265,8 @@ class IncrementalSolver:
             )
             yield from search.run()
             self.sweep = search.sweep
-            if search.sweep is not None and (search.sweep.accepted or optic.outer_zone_m == 0):
-                self._begin(search.best)
-                return
+            self._begin(search.best)
+            return
         photons = float(np.mean(frames.photons[slots]))
         probe = starting_probe(mean, optic.defocus_m, wavelength_m, self.pixel_m, settings.modes, photons)
         self._begin(self._blank(probe))
@@ -337,7 +357,9 @@ class IncrementalSolver:
         """
         state = SolverState.load(path, self._backend)
         if state.probe.shape[-1] != self.frame_px:
-            raise ValueError(f"checkpoint {path} has frames of {state.probe.shape[-1]} pixels: expected {self.frame_px}")
+            raise ValueError(
+                f"checkpoint {path} has frames of {state.probe.shape[-1]} pixels: expected {self.frame_px}"
+            )
         self._work = None
         self.state = state
         self._engine.initialize(state, self.frames)

@@ -104,7 +104,7 @@ def render(
     box = _box(backend.to_numpy(covered))
     lit, covered, image = lit[box], covered[box], state.object[box]
 
-    row_step, column_step = phase_ramp(xp, image, lit * covered) if image.size else (0.0, 0.0)
+    row_step, column_step = phase_ramp(image, lit * covered) if image.size else (0.0, 0.0)
     image = image * _ramp(xp, image.shape, -row_step, -column_step)
     image = xp.where(covered, image, np.complex64(complex("nan+nanj")))
     side = state.probe.shape[-1]

@@ -13,7 +13,7 @@ import numpy as np
 from nsbluesky.geometry import Optic
 from nsbluesky.solver.modes import probe_power
 
-__all__ = ["defocus_candidates_m", "numerical_aperture", "starting_probe"]
+__all__ = ["defocus_candidates_m", "numerical_aperture", "starting_probe", "with_modes"]
 
 FAINT = 0.01
 """The mean pattern counts as dark below this part of its maximum."""
@@ -112,8 +112,15 @@ def starting_probe(
     row, column = (bright * rows).sum() / total, (bright * columns).sum() / total
     phase = -math.pi * wavelength_m * defocus_m * ((rows - row) ** 2 + (columns - column) ** 2)
     first = np.fft.fftshift(np.fft.ifft2(np.sqrt(bright) * np.exp(1j * phase), norm="ortho"))
-    probe = np.stack([first, *_further_modes(first, modes - 1)]).astype(np.complex64)
-    return probe * np.float32(math.sqrt(power / probe_power(np, probe)))
+    return with_modes(first[None], modes, power)
+
+
+def with_modes(probe: Any, modes: int, power: float) -> Any:
+    """Return a probe (any, N, N) with exactly `modes` modes and Σ|P|² = `power`; missing ones are from the first."""
+    missing = max(0, modes - len(probe))
+    further = _further_modes(probe[0], modes - 1)[modes - 1 - missing :] if missing else []
+    complete = np.stack([*probe[:modes], *further]).astype(np.complex64)
+    return complete * np.float32(math.sqrt(power / probe_power(np, complete)))
 
 
 def _further_modes(first: Any, count: int) -> list[Any]:

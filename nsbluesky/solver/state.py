@@ -78,4 +78,6 @@ class SolverState:
                     r_factor=float(file["r_factor"]),
                 )
         except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no checkpoint of the solver ({error}): expected a file that it saved") from None
+            raise ValueError(
+                f"{path} is no checkpoint of the solver ({error}): expected a file that it saved"
+            ) from None

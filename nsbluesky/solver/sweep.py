@@ -26,7 +26,11 @@ from nsbluesky.solver.state import SolverState
 __all__ = ["DefocusSweep", "Sweep"]
 
 ACCEPTED_CONFIDENCE = 0.1
-"""A sweep is accepted where its minimum lies this much below its median."""
+"""A sweep is accepted where its minimum lies this part below its median …"""
+
+ACCEPTED_DEVIATIONS = 6.0
+"""… or this many standard deviations (from the median deviation): photon noise lifts all residuals alike, and the
+minimum of a faint scan stands out from its neighbours without being much lower."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,7 @@ class DefocusSweep:
         photons = float(np.mean(frames.photons[self._slots]))
         residual = np.full(len(self._candidates_m), np.inf)
         for index, defocus_m in enumerate(self._candidates_m):
-            probe = starting_probe(
-                mean, defocus_m, self._wavelength_m, self._pixel_m, self._settings.modes, photons
-            )
+            probe = starting_probe(mean, defocus_m, self._wavelength_m, self._pixel_m, self._settings.modes, photons)
             state = self._blank(backend.from_numpy(probe))
             yield from self._passes(state, photons)
             residual[index] = state.r_factor
@@ -131,7 +133,8 @@ class DefocusSweep:
 def judge(candidates_m: npt.NDArray[np.float64], residual: npt.NDArray[np.float64]) -> Sweep:
     """Return the candidate with the least residual and how much it stands out."""
     best = int(np.argmin(residual))
-    confidence = float(1 - residual[best] / np.median(residual))
-    return Sweep(
-        candidates_m, residual, float(candidates_m[best]), confidence, confidence >= ACCEPTED_CONFIDENCE
-    )
+    median = float(np.median(residual))
+    spread = 1.4826 * float(np.median(np.abs(residual - median)))
+    confidence = 1 - float(residual[best]) / median
+    accepted = confidence >= ACCEPTED_CONFIDENCE or median - residual[best] > ACCEPTED_DEVIATIONS * spread
+    return Sweep(candidates_m, residual, float(candidates_m[best]), confidence, bool(accepted))

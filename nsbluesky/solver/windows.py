@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def bands(backend: Backend, height: int) -> list[slice]:
     """Cut the rows of a canvas into one band for each thread; one band on a device."""
     count = 1 if backend.on_device else backend.threads
     edges = [height * part // count for part in range(count + 1)]
-    return [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [slice(low, high) for low, high in pairwise(edges)]
 
 
 def pad_canvas(backend: Backend, canvas: Any, before: tuple[int, int], after: tuple[int, int], fill: complex) -> Any:

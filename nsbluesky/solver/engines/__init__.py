@@ -7,33 +7,42 @@ from collections.abc import Callable
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines.base import Engine
-from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.batched import BatchedEngine, StepRule
 from nsbluesky.solver.engines.pie import PieRule
+from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 
 __all__ = ["ENGINES", "Engine", "make_engine"]
+
+
+EngineMaker = Callable[[SolverSettings, Backend], Engine]
 
 
 def _batch(settings: SolverSettings) -> int:
     return max(settings.batch, settings.batch_final)
 
 
-def _wasp(settings: SolverSettings, backend: Backend) -> Engine:
-    rule = WaspRule(settings.alpha, settings.beta)
-    return BatchedEngine(rule, backend, probe_start=settings.probe_start, batch=_batch(settings))
+def _batched(rule: Callable[[SolverSettings], StepRule]) -> EngineMaker:
+    return lambda settings, backend: BatchedEngine(
+        rule(settings), backend, probe_start=settings.probe_start, batch=_batch(settings)
+    )
 
 
-def _rpie(settings: SolverSettings, backend: Backend) -> Engine:
-    rule = PieRule("rpie", alpha=0.1, beta=0.3)
-    return BatchedEngine(rule, backend, probe_start=settings.probe_start, batch=_batch(settings))
+def _projections(coefficients: Coefficients) -> EngineMaker:
+    return lambda settings, backend: ProjectionEngine(
+        coefficients, backend, probe_start=settings.probe_start, batch=_batch(settings)
+    )
 
 
-def _epie(settings: SolverSettings, backend: Backend) -> Engine:
-    rule = PieRule("epie", alpha=1.0, beta=1.0)
-    return BatchedEngine(rule, backend, probe_start=settings.probe_start, batch=_batch(settings))
-
-
-ENGINES: dict[str, Callable[[SolverSettings, Backend], Engine]] = {"wasp": _wasp, "rpie": _rpie, "epie": _epie}
+ENGINES: dict[str, EngineMaker] = {
+    "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta)),
+    "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
+    "epie": _batched(lambda settings: PieRule("epie", alpha=1.0, beta=1.0)),
+    "raar": _projections(raar(0.75)),
+    "dm": _projections(DM),
+    "ap": _projections(AP),
+}
+"""Engines by the name that `SolverSettings.algorithm` gives."""
 
 
 def make_engine(settings: SolverSettings, backend: Backend) -> Engine:

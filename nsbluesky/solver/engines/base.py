@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,4 +91,4 @@ def shares(backend: Backend, count: int) -> list[slice]:
     """Cut `count` frames into one run for each thread."""
     parts = min(backend.threads, count)
     edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [slice(low, high) for low, high in pairwise(edges)]

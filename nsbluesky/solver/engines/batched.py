@@ -28,8 +28,13 @@ COVERED = np.float32(1e-3)
 class StepRule(Protocol):
     """How the sums of a batch become steps of object and probe."""
 
-    name: str
-    averages_passes: bool
+    @property
+    def name(self) -> str:
+        """Name of the algorithm."""
+
+    @property
+    def averages_passes(self) -> bool:
+        """Whether a pass ends with the average over its frames."""
 
     def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
         """Return what Σ conj(P)·χ is divided by, given Σ |P|² on part of the canvas and the probe's |P|² (N, N)."""
@@ -92,7 +97,16 @@ class BatchedEngine:
             for first in range(share.start, share.stop, space.frames):
                 part = slice(first, min(first + space.frames, share.stop))
                 residuals.append(
-                    self._difference(state, frames, slots[part], corners[part], weights[part], space, self._terms[part], updates_probe)
+                    self._difference(
+                        state,
+                        frames,
+                        slots[part],
+                        corners[part],
+                        weights[part],
+                        space,
+                        self._terms[part],
+                        updates_probe,
+                    )
                 )
             return residuals
 

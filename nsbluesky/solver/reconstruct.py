@@ -1,0 +1,119 @@
+"""Offline reconstruction of frames that are all there: the same incremental solver, run to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.picture import Picture
+from nsbluesky.solver.sweep import Sweep
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+BLOCK_FRAMES = 64
+SLICE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A finished reconstruction.
+
+    Attributes
+    ----------
+    picture : Picture
+    r_factors : (passes,) float64
+        Σ | ‖model‖ − A | / Σ A of each pass, each frame before its own update.
+    sweep : Sweep or None
+        The defocus sweep, where one was made.
+    rejected : dict of int to str
+        Indices of frames that could not be used, and why.
+    """
+
+    picture: Picture
+    r_factors: npt.NDArray[np.float64]
+    sweep: Sweep | None
+    rejected: dict[int, str]
+
+
+def reconstruct(
+    frames: Any,
+    translations_m: npt.ArrayLike,
+    mask: npt.ArrayLike | None,
+    geometry: Geometry,
+    settings: SolverSettings,
+    backend: Backend,
+    *,
+    passes: int | None = None,
+    bin_px: int = 1,
+    probe: npt.ArrayLike | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Reconstruction:
+    """Reconstruct an object and its probe from frames of any origin.
+
+    Parameters
+    ----------
+    frames : (n, N, N) array-like
+        Photons, zero frequency at N//2; sliced in blocks, so an HDF5 dataset serves.
+    translations_m : (n, 2 or more) float
+        x, y of the sample.
+    mask : (N, N) uint32 or None
+        CXI codes; None where all pixels are good.
+    geometry : Geometry
+        `pixel_size_m` × `bin_px` is the pixel of `frames`.
+    settings : SolverSettings
+    backend : Backend
+    passes : int, optional
+        Full passes; `settings.passes_final` by default.
+    bin_px : int
+        Detector pixels per side of one pixel of `frames`.
+    probe : (N, N) or (modes, N, N) complex, optional
+        Starting probe, centred; without it the defocus sweep finds one.
+    progress : callable, optional
+        Called after each pass with passes done, passes wanted and the R factor.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or no frame can be used.
+    """
+    if passes is not None:
+        settings = settings.replace(passes_final=passes)
+    if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
+        raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (n, N, N); crop them to squares")
+    count, side = frames.shape[:2]
+    solver = IncrementalSolver(
+        settings,
+        frame_px=side,
+        pixel_m=geometry.object_pixel_m(side, bin_px),
+        geometry=geometry,
+        backend=backend,
+        num_points=count,
+    )
+    if mask is not None:
+        solver.set_mask(mask)
+    places = np.asarray(translations_m, np.float64)
+    for first in range(0, count, BLOCK_FRAMES):
+        block = slice(first, min(first + BLOCK_FRAMES, count))
+        solver.add_frames(np.arange(block.start, block.stop), frames[block], places[block])
+    if solver.num_frames == 0:
+        raise ValueError(f"none of the {count} frames can be used: expected photons at finite positions")
+    if probe is not None:
+        solver.start_with(probe)
+    solver.finish()
+    r_factors: list[float] = []
+    while not solver.finished:
+        solver.step(SLICE_S)
+        state = solver.state
+        if state is not None and state.passes > len(r_factors):
+            r_factors.extend([state.r_factor] * (state.passes - len(r_factors)))
+            if progress is not None:
+                progress(len(r_factors), settings.passes_final, state.r_factor)
+    return Reconstruction(solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected))

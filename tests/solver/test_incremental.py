@@ -1,0 +1,312 @@
+"""The live solver: streaming, faults, and what a picture says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.settings import SettingsError
+from nsbluesky.solver.quality import contrast_correlation
+
+
+def run(solver, passes=None):
+    """Work until there is nothing to do, or until `passes` more passes are done."""
+    goal = None if passes is None or solver.state is None else solver.state.passes + passes
+    while solver.has_work:
+        solver.step(0.0)
+        if passes is not None and solver.state is not None:
+            goal = passes if goal is None else goal
+            if solver.state.passes >= goal:
+                return
+
+
+def stream(solver, scan, order, tick=20, passes=4):
+    for first in range(0, len(order), tick):
+        part = order[first : first + tick]
+        solver.add_frames(scan.seq_nums[part], scan.frames[part], scan.translations_m[part])
+        run(solver, passes)
+
+
+def scanned(picture, scan):
+    """The part of a picture between the outermost frame centres."""
+    x0, _, y0, _ = picture.extent_m
+    low = np.ceil((scan.translations_m.min(axis=0) - [x0, y0]) / picture.pixel_m).astype(int)
+    high = np.floor((scan.translations_m.max(axis=0) - [x0, y0]) / picture.pixel_m).astype(int)
+    return picture.object[low[1] : high[1], low[0] : high[0]]
+
+
+def finished(solver):
+    solver.finish()
+    run(solver)
+    assert solver.finished
+    return solver.picture()
+
+
+@pytest.fixture
+def live(scan, backend):
+    """A solver whose optic is right, as after a good sweep."""
+    geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver = scan.solver(backend, num_points=len(scan.frames))
+    solver.geometry = geometry
+    return solver
+
+
+def test_a_stream_in_scan_order_gives_the_object(live, scan):
+    stream(live, scan, np.arange(len(scan.frames)))
+    picture = finished(live)
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.97
+    assert picture.num_frames == len(scan.frames)
+    assert picture.newest_seq_num == len(scan.frames)
+    assert picture.coverage == 1
+    assert picture.r_factor == pytest.approx(live.state.r_factor, rel=1e-6)
+
+
+def test_the_sweep_finds_the_defocus_that_the_optic_has_wrong(scan, backend):
+    solver = scan.solver(backend, sweep_frames=60, sweep_range=3, sweep_candidates=13, sweep_passes=6)
+    stream(solver, scan, np.arange(len(scan.frames)))
+    assert solver.sweep.accepted
+    depth_m = scan.defocus_m / 2
+    assert solver.sweep.defocus_m == pytest.approx(scan.defocus_m, abs=0.5 * depth_m)
+    assert solver.sweep.confidence == pytest.approx(1 - min(solver.sweep.residual) / np.median(solver.sweep.residual))
+    assert contrast_correlation(scanned(finished(solver), scan), scan.object) > 0.95
+
+
+def test_two_modes_fit_two_mode_data_better_than_one(two_mode_scan, backend):
+    found = {}
+    for modes in (1, 2):
+        solver = two_mode_scan.solver(backend, modes=modes)
+        solver.geometry = two_mode_scan.geometry.replace(optic__defocus_m=two_mode_scan.defocus_m)
+        stream(solver, two_mode_scan, np.arange(len(two_mode_scan.frames)))
+        found[modes] = finished(solver)
+    correlation = {m: contrast_correlation(scanned(p, two_mode_scan), two_mode_scan.object) for m, p in found.items()}
+    assert found[2].r_factor < 0.9 * found[1].r_factor
+    assert correlation[2] > correlation[1]
+    assert found[2].probe.shape == (2, 48, 48)
+    power = (np.abs(found[2].probe) ** 2).sum(axis=(1, 2))
+    assert power[0] > power[1] > 0
+    overlap = np.vdot(found[2].probe[0], found[2].probe[1])
+    assert abs(overlap) < 1e-3 * np.sqrt(power[0] * power[1])
+
+
+def test_the_extent_puts_the_object_where_the_stage_was(live, scan):
+    """A dark blot at a known place of the truth appears at the stage coordinates of that place."""
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    picture = finished(live)
+    corner_m = scan.translations_m.min(axis=0) - 24 * 10e-9  # the truth's first pixel on the stage
+    x0, x1, y0, y1 = picture.extent_m
+    rows, columns = picture.object.shape
+    assert x1 - x0 == pytest.approx(columns * picture.pixel_m)
+    assert y1 - y0 == pytest.approx(rows * picture.pixel_m)
+    offset = np.rint((np.array([y0, x0]) - corner_m[::-1]) / picture.pixel_m).astype(int)
+    there = scan.object[offset[0] : offset[0] + rows, offset[1] : offset[1] + columns]
+    known = np.isfinite(picture.object)
+    a, b = picture.object[known], there[known]
+    a, b = a - a.mean(), b - b.mean()
+    assert abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b) > 0.9  # no registration
+
+
+def test_shuffled_doubled_and_missing_frames(live, scan):
+    rng = np.random.default_rng(1)
+    order = rng.permutation(len(scan.frames))[: int(0.9 * len(scan.frames))]
+    doubled = np.concatenate([order, order[:30]])
+    stream(live, scan, doubled)
+    assert live.num_frames == len(order)
+    assert contrast_correlation(scanned(finished(live), scan), scan.object) > 0.95
+
+
+def test_a_frame_that_comes_again_replaces_the_first(live, scan):
+    wrong = scan.frames.copy()
+    wrong[10:20] = wrong[30:40]
+    live.add_frames(scan.seq_nums, wrong, scan.translations_m)
+    run(live, 5)
+    live.add_frames(scan.seq_nums[10:20], scan.frames[10:20], scan.translations_m[10:20])
+    assert live.num_frames == len(scan.frames)
+    picture = finished(live)
+    live_again = scan.solver(live._backend)
+    live_again.geometry = live.geometry
+    live_again.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live_again, 5)
+    assert picture.r_factor == pytest.approx(finished(live_again).r_factor, rel=0.03)
+
+
+def test_withdrawn_frames_are_used_no_more_and_can_come_back(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    garbage = np.random.default_rng(0).poisson(100.0, (5, 48, 48)).astype(np.float32)
+    live.add_frames(np.arange(900, 905), garbage, scan.translations_m[:5])
+    run(live, 3)
+    live.withdraw([900, 901, 902, 903, 904, 12345])
+    assert live.num_frames == len(scan.frames)
+    picture = finished(live)
+    assert picture.newest_seq_num == len(scan.frames)
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.9
+    live.set_weight([900], [0.5])
+    assert live.num_frames == len(scan.frames) + 1
+    assert live.has_work
+
+
+def test_nan_negative_and_empty_frames_do_no_harm(live, scan):
+    frames = scan.frames.copy()
+    frames[3, 10:14, 20:30] = np.nan
+    frames[4, 24, 24] = np.inf
+    frames[5] -= 0.5
+    frames[6] = 0
+    frames[7] = np.nan
+    live.add_frames(scan.seq_nums, frames, scan.translations_m)
+    assert set(live.rejected) == {7, 8}
+    assert live.num_frames == len(frames) - 2
+    picture = finished(live)
+    assert np.isfinite(picture.r_factor)
+    assert np.isfinite(live.state.object).all() and np.isfinite(live.state.probe).all()
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.9
+
+
+def test_a_position_that_cannot_be_is_rejected(live, scan):
+    places = scan.translations_m.copy()
+    places[2] = np.nan
+    places[3, 0] = 1.0  # a metre away
+    live.add_frames(scan.seq_nums, scan.frames, places)
+    assert set(live.rejected) == {3, 4}
+    live.add_frames(scan.seq_nums[2:4], scan.frames[2:4], scan.translations_m[2:4])
+    assert live.rejected == {} and live.num_frames == len(scan.frames)
+
+
+def test_many_frames_at_one_position(live, scan):
+    rng = np.random.default_rng(2)
+    again = rng.poisson(np.broadcast_to(scan.frames[60], (40, 48, 48))).astype(np.float32)
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.add_frames(np.arange(500, 540), again, np.broadcast_to(scan.translations_m[60], (40, 2)))
+    picture = finished(live)
+    shown = scanned(picture, scan)
+    assert np.isfinite(shown).mean() > 0.99  # the place measured often does not outshine the rest
+    assert contrast_correlation(shown, scan.object) > 0.9
+
+
+def test_masked_pixels_are_not_believed(live, scan):
+    mask = np.zeros((48, 48), np.uint32)
+    mask[5:9, :] = 0x4
+    mask[30, 30] = 0x1000  # counts as good
+    frames = scan.frames.copy()
+    frames[:, 5:9, :] = 1e4
+    live.set_mask(mask)
+    live.add_frames(scan.seq_nums, frames, scan.translations_m)
+    assert live.frames.good.sum() == 48 * 44
+    assert contrast_correlation(scanned(finished(live), scan), scan.object) > 0.9
+
+
+def test_a_mask_may_come_after_the_frames(live, scan):
+    live.add_frames(scan.seq_nums[:3], scan.frames[:3], scan.translations_m[:3])
+    before = live.frames.photons[:3].copy()
+    mask = np.ones((48, 48), np.uint32)
+    mask[24, 24] = 0
+    live.set_mask(mask)
+    assert live.frames.photons[:3] == pytest.approx(scan.frames[:3, 24, 24], rel=1e-5)
+    assert (before > live.frames.photons[:3]).all()
+
+
+def test_a_step_without_frames_returns_and_finishes(live):
+    assert not live.has_work
+    live.step(0.1)
+    assert live.state is None
+    live.finish()
+    assert live.finished
+    with pytest.raises(RuntimeError, match="no picture yet"):
+        live.picture()
+
+
+def test_a_scan_shorter_than_the_sweep_wants(scan, backend):
+    solver = scan.solver(backend, sweep_frames=80, sweep_candidates=5, sweep_passes=2)
+    solver.add_frames(scan.seq_nums[:12], scan.frames[:12], scan.translations_m[:12])
+    assert not solver.has_work
+    picture = finished(solver)
+    assert solver.sweep is not None and picture.num_frames == 12
+
+
+def test_an_abort_keeps_everything_and_late_frames_are_welcome(live, scan):
+    half = len(scan.frames) // 2
+    live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
+    first = finished(live)
+    assert first.num_frames == half and first.coverage == pytest.approx(half / len(scan.frames))
+    live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
+    assert not live.finished
+    run(live)
+    second = live.picture()
+    assert second.num_frames == len(scan.frames)
+    assert second.object.size > 1.2 * first.object.size  # the canvas grew
+
+
+def test_growth_before_the_canvas_keeps_what_is_there(live, scan):
+    """Rows that come from the far end first: the canvas grows towards smaller rows and columns."""
+    stream(live, scan, np.arange(len(scan.frames))[::-1])
+    assert contrast_correlation(scanned(finished(live), scan), scan.object) > 0.97
+
+
+def test_the_live_picture_does_not_flicker(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live, 5)
+    before = live.picture()
+    live.state.object *= np.exp(2.0j).astype(np.complex64)
+    live.state.probe *= np.exp(-2.0j).astype(np.complex64)
+    after = live.picture()
+    known = np.isfinite(before.object) & np.isfinite(after.object)
+    assert np.allclose(after.object[known], before.object[known], atol=1e-4)
+
+
+def test_work_ends_when_nothing_new_comes(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live)
+    assert not live.has_work and not live.finished
+    assert live.state.passes == live.settings.passes_final
+
+
+def test_a_checkpoint_goes_on_where_it_was(live, scan, backend, tmp_path):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live, 6)
+    path = tmp_path / "state.npz"
+    live.save(path)
+    other = scan.solver(backend)
+    other.load(path)
+    assert np.array_equal(other.state.object, live.state.object)
+    assert other.state.origin_px == live.state.origin_px and other.state.passes == 6
+    other.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert finished(other).r_factor < live.state.r_factor
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="no checkpoint of the solver"):
+        other.load(path)
+
+
+def test_wrong_shapes_are_refused(live, scan):
+    with pytest.raises(ValueError, match=r"frames of shape \(2, 47, 48\)"):
+        live.add_frames([1, 2], np.zeros((2, 47, 48)), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="translations of shape"):
+        live.add_frames([1, 2], np.zeros((2, 48, 48)), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="mask of shape"):
+        live.set_mask(np.zeros((4, 4)))
+
+
+def test_an_unknown_algorithm_is_named(scan, backend):
+    with pytest.raises(SettingsError, match="'magic': expected one of wasp"):
+        scan.solver(backend, algorithm="magic")
+
+
+def test_memory_is_one_copy_of_the_frames(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert live.frames.nbytes <= scan.frames.nbytes + 64 * 48 * 48 * 4
+
+
+def test_the_number_of_threads_does_not_change_the_answer(scan):
+    from nsbluesky.backend import get_backend
+
+    found = []
+    for threads in (1, 3):
+        solver = scan.solver(get_backend("numpy", threads=threads), passes_final=3)
+        solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+        found.append(finished(solver).object)
+    known = np.isfinite(found[0]) & np.isfinite(found[1])
+    assert np.allclose(found[0][known], found[1][known], atol=2e-3)
+
+
+def test_everything_stays_in_single_precision(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    picture = finished(live)
+    assert live.state.object.dtype == live.state.probe.dtype == np.complex64
+    assert picture.object.dtype == picture.probe.dtype == np.complex64
