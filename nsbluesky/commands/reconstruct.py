@@ -1,0 +1,96 @@
+"""``nsbluesky reconstruct``: the object in any CXI file of ptychography frames."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nsbluesky.backend import get_backend
+from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.engines import ENGINES
+from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.viewer.pictures import save_object_png
+
+__all__ = ["add_arguments", "run"]
+
+COPY_FRAMES = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("source", type=Path, help="a CXI file with frames and translations")
+    parser.add_argument("out", type=Path, help="the CXI file to write: the frames and the image")
+    parser.add_argument("--algorithm", choices=sorted(ENGINES), default="wasp", help="(%(default)s)")
+    parser.add_argument("--passes", type=int, default=40, help="passes over all frames (%(default)s)")
+    parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
+    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="(%(default)s)")
+    parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
+    parser.add_argument("--png", type=Path, help="a picture of the object's phase")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in sweep_frames=100")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Reconstruct, and write the image with the frames it was made from."""
+    settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
+    with read_cxi(options.source) as data, tqdm(total=options.passes, unit="pass", disable=None) as bar:
+        if data.frames is None:
+            raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
+        if options.use_probe and data.illumination is None:
+            raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
+        result = reconstruct(
+            data.frames,
+            data.translation_m,
+            data.mask,
+            data.geometry(),
+            settings,
+            get_backend(options.backend),
+            passes=options.passes,
+            probe=data.illumination if options.use_probe else None,
+            progress=lambda done, wanted, r: bar.update(done - bar.n),
+        )
+        _write(options.out, data, data.frames, result, settings)
+    picture = result.picture
+    if options.png is not None:
+        save_object_png(options.png, picture.object, picture.pixel_m, quantity="phase")
+    return {
+        "frames_used": picture.num_frames,
+        "frames_rejected": len(result.rejected),
+        "passes": len(result.r_factors),
+        "r_factor": float(result.r_factors[-1]),
+        "object_pixel_nm": picture.pixel_m * 1e9,
+        "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,
+        "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
+        "cxi": str(options.out),
+    }
+
+
+def _write(path: Path, data: CxiData, frames: FrameStack, result: Reconstruction, settings: SolverSettings) -> None:
+    """Write the frames in blocks, and what was made of them."""
+    picture = result.picture
+    x0, x1, y0, y1 = picture.extent_m
+    with CxiFile.create(
+        path,
+        energy_eV=data.energy_eV,
+        detector_distance_m=data.detector_distance_m,
+        pixel_size_m=data.pixel_size_m,
+        frame_shape=frames.shape[1:],
+        mask=data.mask,
+    ) as cxi:
+        for start in range(0, len(frames), COPY_FRAMES):
+            block = slice(start, start + COPY_FRAMES)
+            cxi.append(frames[block].astype(np.float32), data.translation_m[block])
+        cxi.set_illumination(picture.probe[0], intensities=data.illumination_intensities)
+        cxi.write_image(
+            picture.object,
+            picture.probe,
+            picture.pixel_m,
+            settings.to_dict(),
+            result.r_factors,
+            center_m=((x0 + x1) / 2, (y0 + y1) / 2),
+            command="nsbluesky reconstruct",
+        )
