@@ -133,7 +133,7 @@ class Reconstruction:
     extent_m : (float, float, float, float)
         Outer edges x0, x1, y0, y1 of `object`.
     r_factor, num_frames, num_passes, coverage, newest_age_s : float
-        R = Σ‖model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
+        R = Σ||model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
     final : bool
         True for the last picture of the run.
     """

@@ -213,6 +213,7 @@ class PositionsPanel(Panel):
         self.plot.addItem(self.points)
         self.plot.addItem(self.current)
         self.points.setData(x=self._xy_um[:, 0], y=self._xy_um[:, 1])
+        self.set_blank(not len(self._xy_um))
         self.set_subtitle(f"{len(self._xy_um)} points")
 
     def show_point(self, index: int) -> None:
@@ -234,6 +235,7 @@ class ErrorPanel(Panel):
     def show_errors(self, errors: npt.NDArray[np.float64]) -> None:
         """Draw the errors (k,), or say that there are none."""
         self.curve.setData(np.arange(1, len(errors) + 1), errors)
+        self.set_blank(not len(errors))
         self.set_subtitle(f"{errors[-1]:.4g} at the end" if len(errors) else "none in this file")
 
 

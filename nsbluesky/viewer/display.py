@@ -85,7 +85,7 @@ def remove_ramp(image: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.c
 
     The slope is the phase of the mean product of neighbours, so that wrapped phases do no harm.
     """
-    filled = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+    filled = np.where(np.isfinite(image), image, np.complex64(0))
     slope_row = np.angle(np.vdot(filled[:-1], filled[1:]))
     slope_column = np.angle(np.vdot(filled[:, :-1], filled[:, 1:]))
     ramp_row = np.exp(-1j * slope_row * np.arange(image.shape[0])).astype(np.complex64)

@@ -14,8 +14,8 @@ from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 __all__ = ["ImagePanel", "Panel", "ScaleBar"]
 
 
-AXIS_WIDTH_PX = 58
-"""Room for numbers and label of a vertical axis, the same everywhere so that plots do not jump."""
+AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 58, 44
+"""Room for numbers and label of an axis, the same everywhere so that plots do not jump."""
 
 
 class Panel(QtWidgets.QWidget):
@@ -54,6 +54,7 @@ class Panel(QtWidgets.QWidget):
             self.style_axis(axis)
             axis.setLabel(label)
         self.plot.getAxis("left").setWidth(AXIS_WIDTH_PX)
+        self.plot.getAxis("bottom").setHeight(AXIS_HEIGHT_PX)
 
     def style_axis(self, axis: Any) -> None:
         """Draw an axis in the colours of the desktop's theme, its numbers as they are in the label's unit."""
@@ -61,6 +62,11 @@ class Panel(QtWidgets.QWidget):
         axis.setPen(self.text_color)
         axis.setTextPen(self.text_color)
         axis.setStyle(tickTextOffset=3)
+
+    def set_blank(self, blank: bool) -> None:
+        """Leave out the numbers at the axes where there are no data that they tell about."""
+        for side in ("bottom", "left"):
+            self.plot.getAxis(side).setStyle(showValues=not blank)
 
     def set_subtitle(self, text: str) -> None:
         """Write after the title what changes with the data."""
@@ -148,12 +154,11 @@ class ImagePanel(Panel):
         self.bar.setLevels(span)
 
     def set_blank(self, blank: bool) -> None:
-        """Leave out the numbers and the scale bar where there is no image that they tell about."""
+        """Leave out numbers, colour bar and scale bar where there is no image that they tell about."""
+        super().set_blank(blank)
         if self.scale_bar is not None:
             self.scale_bar.setVisible(not blank)
-        self.bar.axis.setStyle(showValues=not blank)
-        for side in ("bottom", "left"):
-            self.plot.getAxis(side).setStyle(showValues=not blank)
+        self.bar.setOpacity(0.0 if blank else 1.0)
 
     def show_all(self) -> None:
         """Zoom out to the whole image."""

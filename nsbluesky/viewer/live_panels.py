@@ -255,7 +255,7 @@ class ObjectPanel(LiveImagePanel):
         x0, x1, y0, y1 = _in_um(picture.extent_m)
         dx, dy = (x1 - x0) / image.shape[1], (y1 - y0) / image.shape[0]
         extent = (x0 + columns.start * dx, x0 + columns.stop * dx, y0 + rows.start * dy, y0 + rows.stop * dy)
-        return image[rows, columns], extent
+        return np.ascontiguousarray(image[rows, columns]), extent
 
 
 class ObjectPhasePanel(ObjectPanel):
@@ -346,7 +346,7 @@ class QualityPanel(LivePanel):
     LABELS = ("frames used", "time since start (s)", "passes")
 
     def __init__(self) -> None:
-        super().__init__("R factor", self.LABELS[0], "R = Σ‖model|−A| / ΣA")
+        super().__init__("R factor", self.LABELS[0], "R = Σ||model|−A| / ΣA")
         self.choice = self.add_selector(list(self.CHOICES), "what R is drawn against")
         self.choice.currentIndexChanged.connect(self.redraw)
         self.curve = pg.PlotDataItem(
@@ -354,6 +354,7 @@ class QualityPanel(LivePanel):
         )
         self.plot.addItem(self.curve)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.set_blank(True)
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """The history."""
@@ -362,6 +363,7 @@ class QualityPanel(LivePanel):
     def clear(self) -> None:
         """Show no curve."""
         self.curve.clear()
+        self.set_blank(True)
 
     def draw(self, state: LiveState) -> None:
         """Draw R against what is chosen."""
@@ -370,6 +372,7 @@ class QualityPanel(LivePanel):
         against = (history.num_frames, history.time_s, history.num_passes)[index]
         self.plot.getAxis("bottom").setLabel(self.LABELS[index])
         self.curve.setData(against, history.r_factor)
+        self.set_blank(False)
         self.set_subtitle(f"{history.r_factor[-1]:.3f} after {history.num_passes[-1]:.3g} passes")
 
 
@@ -386,6 +389,7 @@ class SweepPanel(LivePanel):
         self.plot.addItem(self.mark)
         self.mark.hide()
         self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.set_blank(True)
         self.graphics.setToolTip(
             "residual of the candidates; dashed: the defocus found; confidence 1 − minimum/median"
         )
@@ -397,6 +401,7 @@ class SweepPanel(LivePanel):
     def clear(self) -> None:
         """Show no curve."""
         self.curve.clear()
+        self.set_blank(True)
         self.mark.hide()
 
     def draw(self, state: LiveState) -> None:
@@ -404,6 +409,7 @@ class SweepPanel(LivePanel):
         sweep = state.sweep
         assert sweep is not None
         self.curve.setData(sweep.sweep_defocus_m * 1e6, sweep.sweep_residual)
+        self.set_blank(False)
         self.mark.setValue(sweep.defocus_m * 1e6)
         self.mark.show()
         taken = "taken" if sweep.accepted else "not taken"

@@ -387,3 +387,18 @@ def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> No
     assert panel.image is not None
     with pytest.raises(OSError, match="cannot write"):
         window.save_screenshot(tmp_path / "missing" / "live.png")
+
+
+def test_numbers_are_written_only_where_there_are_data(window: LiveWindow, scan: DerivedScan) -> None:
+    def numbered(kind: type[LivePanel]) -> bool:
+        return bool(window.panels[kind].plot.getAxis("left").style["showValues"])
+
+    scan.start()
+    window.refresh()
+    assert not any(numbered(kind) for kind in window.panels)
+    assert not window.panels[ObjectPhasePanel].scale_bar.isVisibleTo(window.panels[ObjectPhasePanel].plot)
+    scan.reconstruction(5, 0.3)
+    window.refresh()
+    shown = (ObjectPhasePanel, ObjectAmplitudePanel, ProbePanel, QualityPanel)
+    assert {kind for kind in window.panels if numbered(kind)} == set(shown)
+    assert window.panels[ObjectPhasePanel].bar.opacity() == 1
