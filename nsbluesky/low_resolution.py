@@ -139,7 +139,7 @@ def grid_image(
     return image.reshape(rows, columns, *values.shape[1:]).astype(np.float32), extent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowResolution:
     """First pictures of a scan.
 

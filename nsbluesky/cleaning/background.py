@@ -18,7 +18,7 @@ from nsbluesky.settings import CleaningSettings
 __all__ = ["HalfBackground", "OverscanFit", "image_background", "subtract_background"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OverscanFit:
     """How the overscan columns of one half become the offset of the wanted rows and ADCs.
 
@@ -42,7 +42,7 @@ class OverscanFit:
     wanted: slice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HalfBackground:
     """What to subtract from the wanted part of one half of the sensor.
 

@@ -29,7 +29,7 @@ MASK_MISSING = 0x200
 LEAST_GOOD_FRACTION = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CleaningPlan:
     """All that is the same for every frame of a scan, made by `make_plan`.
 

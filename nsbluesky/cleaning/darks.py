@@ -13,8 +13,8 @@ from nsbluesky.settings import CleaningSettings
 
 __all__ = ["DarkAccumulator", "DarkStatistics"]
 
-# The median over the thousands of pixels of an ADC is so well known that a third of the noise of the mildest bad
-# ADC of a real frame (6 times the normal, FCCD papers and one raw frame) already tells it from a good one.
+# Bad ADCs of a real frame had 6 to 60 times the normal noise: the mildest stay far below `bad_std_adu`.  The median over
+# the thousands of pixels of an ADC is so well known that half of that tells it from a good one.
 BAD_ADC_NOISE_RATIO = 3.0
 # Pedestals of good ADCs spread by about 0.5 %.
 BAD_ADC_SHIFT_SIGMAS = 10.0
@@ -23,7 +23,7 @@ BAD_ADC_SHIFT_SIGMAS = 10.0
 MAX_FRAMES = 65535
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DarkStatistics:
     """What the dark frames tell.
 

@@ -41,7 +41,7 @@ class DetectorFaults:
     clear_px: float = 240.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaultMap:
     """Where the faults are.
 

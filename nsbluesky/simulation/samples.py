@@ -29,7 +29,7 @@ COSMIC_OPTIC = Optic(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """An object under a probe, with all that is needed to compute its diffraction.
 

@@ -104,12 +104,40 @@ def test_overscan_takes_the_drift_out(simulator, dark, overscan):
         assert columns.std() < 0.7
 
 
+def drifting_frame():
+    """A frame without light whose every ADC drifts by a quadratic of its own along the readout of each half."""
+    frame = np.zeros(COSMIC.shape, np.float64)
+    rng = np.random.default_rng(0)
+    u = np.linspace(1, 0, 520)[:, np.newaxis, np.newaxis]
+    for half, direction in ((slice(0, 520), 1), (slice(520, 1040), -1)):
+        a, b, c = rng.uniform(200, 1500, (3, 96, 1))
+        by_adc(frame, COSMIC)[half] = (a + b * u + c * u**2)[::direction]
+    return np.rint(frame).astype(np.uint16)
+
+
+@pytest.mark.parametrize("center", [(477.5, 477.5), (300.5, 700.5)])
+@pytest.mark.parametrize("gain", [0x0000, 0x8000])
+def test_a_quadratic_drift_goes_whatever_the_start_of_the_readout(center, gain):
+    frame = drifting_frame() | np.uint16(gain)
+    blocks = by_adc(frame, COSMIC)
+    for junk in (slice(0, 95), slice(945, 1040)):  # the first rows that are read, in the overscan alone
+        blocks[junk, :, [0, 11]] = 0x1FFF
+    bad = np.zeros(COSMIC.shape, bool)
+    blocks[700, 40, 0] = 0x1FFF
+    by_adc(bad, COSMIC)[700, 40, 0] = True
+    settings = RAW.replace(overscan="quadratic", overscan_start_row=90, bin_px=1, gain_bits=bool(gain))
+    plan = make_plan(settings, COSMIC, no_dark(bad=bad), center, energy_eV=ENERGY_EV)
+    assert np.abs(clean(frame[np.newaxis], plan)).max() < (4 if gain else 1)  # rounding to whole words
+
+
 def test_without_darks_the_overscan_is_the_pedestal(simulator):
     settings = simulator.cleaning_settings.replace(photon_threshold=0.0)
     plan = make_plan(settings, simulator.layout, None, simulator.center_px, energy_eV=ENERGY_EV)
     frame = clean(raw_frames(simulator, [(0, 0)], shutter_open=False), plan)[0]
     assert not plan.mask.any()
     assert abs(np.median(frame)) / 64 * 34 < 10  # of a pedestal of 4096 ADU: the overscan step is 6
+    along_readout = np.median(frame, axis=1) / 64 * 34
+    assert np.ptp(along_readout) < 4  # of an exponential start of 530 ADU
 
 
 @pytest.mark.parametrize("bin_px", [1, 2, 4, 8, 5])
