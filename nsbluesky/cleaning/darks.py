@@ -13,8 +13,8 @@ from nsbluesky.settings import CleaningSettings
 
 __all__ = ["DarkAccumulator", "DarkStatistics"]
 
-# Bad ADCs of a real frame had 6 to 60 times the normal noise: the mildest stay far below `bad_std_adu`.  The median over
-# the thousands of pixels of an ADC is so well known that half of that tells it from a good one.
+# Bad ADCs of a real frame had 6 to 60 times the normal noise: the mildest stay far below `bad_std_adu`.  The median
+# over the thousands of pixels of an ADC is so well known that half of that tells it from a good one.
 BAD_ADC_NOISE_RATIO = 3.0
 # Pedestals of good ADCs spread by about 0.5 %.
 BAD_ADC_SHIFT_SIGMAS = 10.0
