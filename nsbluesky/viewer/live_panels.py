@@ -91,22 +91,28 @@ class LivePanel(Panel):
 
 
 class LiveImagePanel(LivePanel, ImagePanel):
-    """A live panel with an image; the first image of a run is shown whole, later ones keep the zoom."""
+    """A live panel with an image: shown whole as it grows, until somebody zooms; the next run is whole again."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._extent: Extent | None = None
+        self._zoomed = False
+        self.view.sigRangeChangedManually.connect(self._keep_zoom)
+
+    def _keep_zoom(self) -> None:
+        self._zoomed = True
 
     def clear(self) -> None:
         """Show no image."""
         self._extent = None
+        self._zoomed = False
         self.item.clear()
         self.set_blank(True)
 
     def set_image(self, image: npt.NDArray[Any], extent: Extent, *args: Any, **kwargs: Any) -> None:
-        """Draw an image, and zoom out where it grew or is another."""
+        """Draw an image, whole where nobody has zoomed."""
         super().set_image(image, extent, *args, **kwargs)
-        if extent != self._extent:
+        if extent != self._extent and not self._zoomed:
             self._extent = extent
             self.show_all()
 

@@ -23,7 +23,7 @@ from nsbluesky.viewer.live_panels import (
     RawPanel,
     SweepPanel,
 )
-from nsbluesky.viewer.qt import QtCore, QtGui
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 
 @pytest.fixture
@@ -402,3 +402,40 @@ def test_numbers_are_written_only_where_there_are_data(window: LiveWindow, scan:
     shown = (ObjectPhasePanel, ObjectAmplitudePanel, ProbePanel, QualityPanel)
     assert {kind for kind in window.panels if numbered(kind)} == set(shown)
     assert window.panels[ObjectPhasePanel].bar.opacity() == 1
+
+
+def test_a_zoom_stays_until_the_next_run(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:
+    scan.start()
+    scan.low_resolution(4)
+    scan.raw(1)
+    window.show()
+    window.refresh()
+    panel = window.panels[LowResolutionPanel]
+    viewport = panel.graphics.viewport()
+    middle = QtCore.QPointF(viewport.rect().center())
+    turn = QtGui.QWheelEvent(
+        middle,
+        viewport.mapToGlobal(middle),
+        QtCore.QPoint(0, 0),
+        QtCore.QPoint(0, 480),
+        QtCore.Qt.MouseButton.NoButton,
+        QtCore.Qt.KeyboardModifier.NoModifier,
+        QtCore.Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    whole = panel.view.viewRange()
+    QtWidgets.QApplication.sendEvent(viewport, turn)
+    zoomed = panel.view.viewRange()
+    assert zoomed[0][1] - zoomed[0][0] < whole[0][1] - whole[0][0]
+    again = {name: np.ones((3, 3), np.float32) for name in ("transmission", "dpc_x", "dpc_y")}
+    extent = np.array([40e-6, 41e-6, -21e-6, -20e-6])
+    scan.event("low_resolution", **again, extent_m=extent, illumination=np.ones((2, 2)), num_frames=9)
+    window.refresh()
+    assert panel.view.viewRange() == zoomed
+    second = DerivedScan(live)
+    second.start()
+    window.refresh()
+    second.raw(1)
+    second.low_resolution(4)
+    window.refresh()
+    assert panel.view.viewRange()[0] == pytest.approx(whole[0])
