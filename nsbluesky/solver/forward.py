@@ -12,7 +12,7 @@ import numpy as np
 
 from nsbluesky.backend import Backend
 
-__all__ = ["amplitude_correction", "exit_waves", "relax"]
+__all__ = ["amplitude_correction", "exit_waves", "misfit"]
 
 EPSILON = np.float32(1e-6)
 
@@ -65,15 +65,7 @@ def amplitude_correction(
     """
     xp = backend.xp
     field = backend.fft2(waves)
-    if field.shape[1] == 1 and background == 0:
-        xp.abs(field[:, 0], out=model)
-    else:
-        power = xp.abs(field)
-        xp.multiply(power, power, out=power)
-        xp.sum(power, axis=1, out=model)
-        if background:
-            model += np.float32(background)
-        xp.sqrt(model, out=model)
+    _amplitude(xp, field, background, model)
     usable = good * (amplitude >= 0) if has_gaps else good
     difference = amplitude - model
     difference *= usable
@@ -82,12 +74,37 @@ def amplitude_correction(
     model += EPSILON
     xp.divide(difference, model, out=factor)
     if power_bound:
-        factor *= relax(xp, difference, usable, power_bound)[:, None, None]
+        factor *= _relax(xp, difference, usable, power_bound)[:, None, None]
     field *= factor[:, None]
     return backend.ifft2(field), residual
 
 
-def relax(xp: Any, difference: Any, usable: Any, power_bound: float) -> Any:
+def misfit(
+    backend: Backend, waves: Any, amplitude: Any, good: Any, background: float, model: Any, *, has_gaps: bool
+) -> Any:
+    """Return Σ m·|G − A| of each frame (n,); parameters as `amplitude_correction`, amplitudes are kept."""
+    xp = backend.xp
+    _amplitude(xp, backend.fft2(waves), background, model)
+    model -= amplitude
+    xp.abs(model, out=model)
+    model *= good * (amplitude >= 0) if has_gaps else good
+    return model.sum(axis=(1, 2))
+
+
+def _amplitude(xp: Any, field: Any, background: float, out: Any) -> None:
+    """Write G = √(Σ_k |Ψ_k|² + b) for far fields (n, modes, N, N) into `out` (n, N, N)."""
+    if field.shape[1] == 1 and background == 0:
+        xp.abs(field[:, 0], out=out)
+        return
+    power = xp.abs(field)
+    xp.multiply(power, power, out=power)
+    xp.sum(power, axis=1, out=out)
+    if background:
+        out += np.float32(background)
+    xp.sqrt(out, out=out)
+
+
+def _relax(xp: Any, difference: Any, usable: Any, power_bound: float) -> Any:
     """Return (n,) how far to go towards the measured amplitudes so that the misfit ends at `power_bound`."""
     misfit = (difference**2).sum(axis=(1, 2)) / xp.maximum(usable.sum(axis=(-2, -1)), 1)
     return xp.maximum(0, 1 - xp.sqrt(np.float32(power_bound) / xp.maximum(misfit, EPSILON)))

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, shares
-from nsbluesky.solver.forward import amplitude_correction, exit_waves
+from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
 from nsbluesky.solver.frames import CHUNK_FRAMES, FrameStore
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums, bands, gather
@@ -168,15 +168,10 @@ class ProjectionEngine:
                 waves[row] *= np.float32(c.overlap_of_amplitude)
                 waves[row] += self._remainders[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
         amplitude = frames.amplitudes(slots, space.amplitude)
-        fitted, residual = amplitude_correction(
-            backend,
-            waves.copy(),
-            amplitude,
-            frames.good,
-            state.background,
-            space.model[: len(slots)],
-            has_gaps=frames.has_gaps,
-            power_bound=c.power_bound,
+        measured = (amplitude, frames.good, state.background, space.model[: len(slots)])
+        residual = misfit(backend, model.copy(), *measured, has_gaps=frames.has_gaps)
+        fitted, _ = amplitude_correction(
+            backend, waves.copy(), *measured, has_gaps=frames.has_gaps, power_bound=c.power_bound
         )
         fitted += waves
         model *= np.float32(c.overlap)

@@ -1,0 +1,273 @@
+"""Engines against formulas written down independently, in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.engines import ENGINES, make_engine
+from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.projections import AP, DM, ProjectionEngine, raar
+from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.forward import amplitude_correction
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.state import SolverState
+
+SIDE = 48
+
+
+def store_of(scan, backend, count=None):
+    corners = np.rint(scan.translations_m[:, ::-1] / 10e-9 - SIDE / 2).astype(int)
+    corners -= corners.min(axis=0)
+    store = FrameStore(SIDE, backend)
+    for number, (frame, corner) in enumerate(zip(scan.frames[:count], corners[:count], strict=True)):
+        store.put(number, frame, corner, 1.0)
+    return store, corners[:count]
+
+
+def start_of(scan):
+    """The right probe and an object of half the contrast: its far field is nowhere 0, so that phases are defined."""
+    return SolverState(np.sqrt(scan.object).astype(np.complex64), scan.probe.astype(np.complex64))
+
+
+class Projectors:
+    """Pa and Pq for all frames of a scan, one mode, a fixed probe, complex128."""
+
+    def __init__(self, scan, corners):
+        self.amplitude = np.sqrt(np.fft.ifftshift(scan.frames[: len(corners)], axes=(1, 2)).astype(float))
+        self.probe = scan.probe[0].astype(complex)
+        self.corners = corners
+        self.shape = scan.object.shape
+        self.start = self.waves_of(np.sqrt(scan.object))
+
+    def waves_of(self, image):
+        return np.array([self.probe * image[r : r + SIDE, c : c + SIDE] for r, c in self.corners])
+
+    def amplitude_projection(self, z):
+        field = np.fft.fft2(z, norm="ortho")
+        return np.fft.ifft2(self.amplitude * field / (np.abs(field) + 1e-6), norm="ortho")
+
+    def object_of(self, z):
+        numerator, denominator = np.zeros(self.shape, complex), np.zeros(self.shape)
+        for wave, (row, column) in zip(z, self.corners, strict=True):
+            part = (slice(row, row + SIDE), slice(column, column + SIDE))
+            numerator[part] += self.probe.conj() * wave
+            denominator[part] += np.abs(self.probe) ** 2
+        floor = 1e-9 * denominator.max()
+        return numerator / (denominator + floor)
+
+    def difference(self, image, expected):
+        """Relative difference of two objects where they are well lit."""
+        lit = self.object_of(self.waves_of(np.ones(self.shape))).real > 0.99
+        return np.linalg.norm((image - expected)[lit]) / np.linalg.norm(expected[lit])
+
+    def overlap_projection(self, z):
+        return self.waves_of(self.object_of(z))
+
+
+@pytest.mark.parametrize("relaxation", [0.5, 0.75, 0.9])
+def test_raar_is_its_reflector_form_over_sixty_iterations(scan, backend, relaxation, monkeypatch):
+    """z' = b/2·(R_q R_a + 1)z + (1 − b)·Pa z; a wrong sign of b·(z − Pq z) would diverge from this."""
+    monkeypatch.setattr("nsbluesky.solver.engines.projections.REGULARISATION", np.float32(1e-9))
+    store, corners = store_of(scan, backend, 40)
+    project = Projectors(scan, corners)
+    z = project.start.copy()
+    state = start_of(scan)
+    engine = ProjectionEngine(raar(relaxation), backend, probe_start=10**6, batch=16)
+    engine.initialize(state, store)
+    history = []
+    for _ in range(60):
+        fitted = project.amplitude_projection(z)
+        reflected = 2 * fitted - z
+        z = relaxation / 2 * (2 * project.overlap_projection(reflected) - reflected + z) + (1 - relaxation) * fitted
+        expected = project.object_of(fitted)
+        history.append(
+            sum(float(engine.update(state, store, part).sum()) for part in np.array_split(np.arange(40), 3))
+        )
+        engine.end_pass(state, store)
+        state.passes += 1
+        assert project.difference(state.object, expected) < 0.03
+    assert history[-1] < 0.6 * history[0]
+
+
+def test_dm_and_ap_are_their_published_forms(scan, backend, monkeypatch):
+    monkeypatch.setattr("nsbluesky.solver.engines.projections.REGULARISATION", np.float32(1e-9))
+    store, corners = store_of(scan, backend, 40)
+    project = Projectors(scan, corners)
+
+    def difference_map(z):
+        fitted = project.amplitude_projection(z)
+        return z + project.overlap_projection(2 * fitted - z) - fitted
+
+    def alternating(z):
+        return project.overlap_projection(project.amplitude_projection(z))
+
+    unbounded = DM.__class__("dm", 2.0, -1.0, -1.0, 1.0)
+    for coefficients, iterate in ((unbounded, difference_map), (AP, alternating)):
+        z = project.start.copy()
+        state = start_of(scan)
+        engine = ProjectionEngine(coefficients, backend, probe_start=10**6, batch=40)
+        engine.initialize(state, store)
+        for _ in range(20):
+            expected = project.object_of(project.amplitude_projection(z))
+            z = iterate(z)
+            engine.update(state, store, np.arange(40))
+            engine.end_pass(state, store)
+            state.passes += 1
+            assert project.difference(state.object, expected) < 0.03
+
+
+def test_one_wasp_pass_is_the_published_one(scan, backend):
+    """Two batches and the end of the pass, written out frame by frame in double precision."""
+    store, corners = store_of(scan, backend, 12)
+    state = start_of(scan)
+    state.passes = 5  # the probe is updated
+    engine = BatchedEngine(WaspRule(alpha=2.0, beta=1.0), backend, probe_start=1, batch=8)
+    engine.initialize(state, store)
+    store.weights[3] = 0.5
+    order = [np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])]
+
+    project = Projectors(scan, corners)
+    obj, probe = np.sqrt(scan.object), scan.probe[0].astype(complex)
+    before = state.object.copy()
+    pass_n, pass_d = np.zeros(obj.shape, complex), np.zeros(obj.shape)
+    probe_n, probe_d = np.zeros(probe.shape, complex), np.zeros(probe.shape)
+    for batch in order:
+        n, d = np.zeros(obj.shape, complex), np.zeros(obj.shape)
+        pn, pd = np.zeros(probe.shape, complex), np.zeros(probe.shape)
+        for slot in batch:
+            weight = 0.5 if slot == 3 else 1.0
+            part = tuple(slice(c, c + SIDE) for c in corners[slot])
+            wave = probe * obj[part]
+            field = np.fft.fft2(wave, norm="ortho")
+            new = np.fft.ifft2(project.amplitude[slot] * field / (np.abs(field) + 1e-6), norm="ortho")
+            n[part] += weight * probe.conj() * (new - wave)
+            d[part] += weight * np.abs(probe) ** 2
+            pn += weight * obj[part].conj() * (new - wave)
+            pd += weight * np.abs(obj[part]) ** 2
+            pass_n[part] += weight * probe.conj() * new
+            pass_d[part] += weight * np.abs(probe) ** 2
+            probe_n += weight * obj[part].conj() * new
+            probe_d += weight * np.abs(obj[part]) ** 2
+        obj, probe = (
+            obj + n / (d + 2.0 * (np.abs(probe) ** 2).mean()),
+            probe + pn / (pd + 1.0 * len(batch)),
+        )
+        engine.update(state, store, batch)
+        assert np.allclose(state.object, obj, atol=2e-4)
+        assert np.allclose(state.probe[0], probe, atol=2e-4 * np.abs(probe).max())
+    engine.end_pass(state, store)
+    covered = pass_d > 1e-3 * pass_d.max()
+    obj[covered] = pass_n[covered] / pass_d[covered]
+    assert np.allclose(state.object, obj, atol=1e-3)
+    assert (
+        not covered.all() and (state.object[pass_d == 0] == before[pass_d == 0]).all()
+    )  # what no frame saw is untouched
+    assert np.allclose(state.probe[0], probe_n / probe_d, atol=1e-3 * np.abs(probe).max())
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_every_engine_lowers_the_residual_of_two_modes(two_mode_scan, backend, name):
+    store, _ = store_of(two_mode_scan, backend)
+    state = start_of(two_mode_scan)
+    state.probe += np.roll(state.probe, 1, axis=-1) * np.float32(0.2)
+    engine = make_engine(SolverSettings(algorithm=name, modes=2), backend)
+    assert engine.name == name
+    engine.initialize(state, store)
+    history = []
+    for _ in range(20):
+        misfit = [engine.update(state, store, s).sum() for s in np.array_split(np.arange(len(store)), 10)]
+        history.append(sum(misfit) / store.amplitude_sums[: len(store)].sum())
+        engine.end_pass(state, store)
+        state.passes += 1
+    assert np.isfinite(state.object).all()
+    assert history[-1] < 0.75 * history[0]
+
+
+def test_a_perfect_guess_stays(scan, backend):
+    """With noise-free frames of the model itself nothing moves."""
+    store, corners = store_of(scan, backend, 20)
+    waves = np.array([scan.probe[0] * scan.object[r : r + SIDE, c : c + SIDE] for r, c in corners])
+    for slot, wave in enumerate(waves):
+        exact = np.fft.fftshift(np.abs(np.fft.fft2(wave, norm="ortho")) ** 2)
+        store.put(slot, exact, corners[slot], 1.0)
+    for name in ENGINES:
+        state = SolverState(scan.object.astype(np.complex64), scan.probe.astype(np.complex64))
+        engine = make_engine(SolverSettings(algorithm=name, modes=1, probe_start=0), backend)
+        engine.initialize(state, store)
+        residual = engine.update(state, store, np.arange(16)) / store.amplitude_sums[:16]
+        assert residual.max() < 1e-3
+        engine.end_pass(state, store)
+        seen = tuple(slice(r + 20, r + 28) for r in corners[0])
+        assert np.allclose(state.object[seen], scan.object[seen], atol=5e-3), name
+
+
+def test_the_power_bound_leaves_photon_noise_alone(backend):
+    rng = np.random.default_rng(0)
+    waves = rng.normal(size=(3, 1, 16, 16)) + 1j * rng.normal(size=(3, 1, 16, 16))
+    waves = (20 * waves).astype(np.complex64)
+    model = np.abs(np.fft.fft2(waves[:, 0], norm="ortho"))
+    offset = np.array([0.4, 0.6, 2.0])[:, None, None]  # misfits 0.16, 0.36 and 4 a pixel
+    amplitude = (model + offset).astype(np.float32)
+    good = np.ones((16, 16), np.float32)
+    change, _ = amplitude_correction(
+        backend,
+        waves.copy(),
+        amplitude,
+        good,
+        0.0,
+        np.empty((3, 16, 16), np.float32),
+        has_gaps=False,
+        power_bound=0.25,
+    )
+    after = np.abs(np.fft.fft2((waves + change)[:, 0], norm="ortho"))
+    left = ((after - model - offset) ** 2).mean(axis=(1, 2))
+    assert left == pytest.approx([0.16, 0.25, 0.25], rel=0.01)
+
+
+def test_modes_background_and_mask_in_the_forward_model(backend):
+    """The corrected waves have the measured amplitude where the mask is good, and their own elsewhere."""
+    rng = np.random.default_rng(1)
+    waves = (rng.normal(size=(2, 3, 16, 16)) + 1j * rng.normal(size=(2, 3, 16, 16))).astype(np.complex64)
+    amplitude = rng.uniform(1, 2, (2, 16, 16)).astype(np.float32)
+    measured = amplitude.copy()
+    amplitude[0, 2, 2] = -1  # not measured in this frame
+    good = np.ones((16, 16), np.float32)
+    good[5] = 0
+    field = np.fft.fft2(waves, norm="ortho")
+    model = np.sqrt((np.abs(field) ** 2).sum(axis=1) + 0.5)
+    change, residual = amplitude_correction(
+        backend, waves.copy(), amplitude, good, 0.5, np.empty((2, 16, 16), np.float32), has_gaps=True
+    )
+    ratio = np.fft.fft2(waves + change, norm="ortho") / field
+    expected = np.broadcast_to((measured / model)[:, None], ratio.shape).copy()
+    expected[:, :, 5] = 1
+    expected[0, :, 2, 2] = 1
+    assert np.allclose(ratio, expected, atol=1e-3)
+    used = np.broadcast_to(good, model.shape).copy()
+    used[0, 2, 2] = 0
+    assert residual == pytest.approx((np.abs(model - measured) * used).sum(axis=(1, 2)), rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_numpy_and_cupy_give_the_same(scan):
+    backend_module = pytest.importorskip("nsbluesky.backend")
+    found = []
+    for name in ("numpy", "cupy"):
+        try:
+            backend = backend_module.get_backend(name)
+        except backend_module.BackendError as error:
+            pytest.skip(str(error))
+        store, _ = store_of(scan, backend)
+        state = start_of(scan)
+        state.object, state.probe = backend.from_numpy(state.object), backend.from_numpy(state.probe)
+        engine = make_engine(SolverSettings(modes=1), backend)
+        engine.initialize(state, store)
+        for _ in range(3):
+            for slots in np.array_split(np.arange(len(store)), 10):
+                engine.update(state, store, slots)
+            engine.end_pass(state, store)
+            state.passes += 1
+        found.append(backend.to_numpy(state.object))
+    assert np.allclose(found[0], found[1], atol=2e-3)
