@@ -31,6 +31,7 @@ __all__ = ["CxiData", "CxiImage", "FrameStack", "read_cxi"]
 
 ENERGY_RANGE_J = (ELECTRON_VOLT_J, 1e6 * ELECTRON_VOLT_J)
 PIXEL_TOLERANCE = 1e-3
+MAX_ARRAY_BYTES = 4 * 1024**3
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -175,8 +176,7 @@ class CxiData:
         numbers = _array(file, SEQ_NUM)
         self.seq_nums = rows + 1 if numbers is None or len(numbers) < len(frames) else numbers[rows].astype(np.int64)
         self.mask = _mask(file, frames.shape[1:])
-        exposures = _array(file, f"{DETECTOR}/number_exposures")
-        self.number_exposures = 1 if exposures is None else int(exposures)
+        self.number_exposures = int(_number(file, f"{DETECTOR}/number_exposures") or 1)
         self.exposure_order = _text(file, f"{DETECTOR}/exposure_order") or ""
 
     @cached_property
@@ -237,7 +237,8 @@ class CxiData:
 def read_cxi(path: str | Path) -> CxiData:
     """Open a CXI file; what it holds of frames is read when asked for.
 
-    A file that is being written, or whose writer was killed, opens as well and shows its complete frames.
+    A file that is being written, or whose writer was killed, opens as well and shows the frames that were complete
+    at that moment; a frame that is replaced later shows its new content beside its old translation.
 
     Raises
     ------
@@ -278,36 +279,43 @@ def _text(file: h5py.File, name: str) -> str | None:
 
 
 def _array(file: h5py.File, name: str) -> npt.NDArray[Any] | None:
-    """Return a small numeric dataset that is not empty, without axes of length 1 where it is one number."""
+    """Return a small numeric dataset; None where it is missing or empty."""
     dataset = _dataset(file, name)
     if dataset is None or dataset.size == 0:
         return None
     if dataset.dtype.kind not in "iufbc":
         raise CxiError(f"{name} is {dataset.dtype}: expected numbers; write it again")
-    value = np.asarray(dataset[()])
-    return value.reshape(()) if value.size == 1 else value
+    if dataset.nbytes > MAX_ARRAY_BYTES:
+        raise CxiError(f"{name} has shape {dataset.shape}: expected an array that fits in memory; is it damaged?")
+    return np.asarray(dataset[()])
+
+
+def _number(file: h5py.File, name: str) -> float | None:
+    """Return a dataset of one number, of any shape."""
+    value = _array(file, name)
+    if value is None:
+        return None
+    if value.size != 1 or value.dtype.kind == "c":
+        raise CxiError(f"{name} is {value.dtype} {value.shape}: expected one number")
+    return float(value.item())
 
 
 def _positive(file: h5py.File, name: str) -> float:
-    value = _array(file, name)
+    value = _number(file, name)
     if value is None:
         raise CxiError(f"{name} is missing: expected a length in metres; add it to the file")
-    if value.ndim or value.dtype.kind == "c" or not (np.isfinite(value) and value > 0):
-        raise CxiError(f"{name} = {value.tolist()}: expected one positive number in metres")
-    return float(value)
+    if not (np.isfinite(value) and value > 0):
+        raise CxiError(f"{name} = {value}: expected a positive number in metres")
+    return value
 
 
 def _energy_eV(file: h5py.File) -> float:
     name = f"{SOURCE}/energy"
-    if _array(file, name) is None and _array(file, f"{SOURCE}/wavelength") is not None:
+    energy_J = _number(file, name)
+    if energy_J is None:
+        if _number(file, f"{SOURCE}/wavelength") is None:
+            raise CxiError(f"{name} and the wavelength are missing: expected joules; add one of them to the file")
         energy_J = PLANCK_J_S * LIGHT_M_S / _positive(file, f"{SOURCE}/wavelength")
-    else:
-        value = _array(file, name)
-        if value is None:
-            raise CxiError(
-                f"{name} is missing, and so is the wavelength: expected joules; add one of them to the file"
-            )
-        energy_J = float(value) if value.ndim == 0 and value.dtype.kind != "c" else np.nan
     if not ENERGY_RANGE_J[0] <= energy_J <= ENERGY_RANGE_J[1]:
         raise CxiError(
             f"{name} = {energy_J:g}: expected joules, 1 eV to 1 MeV; multiply electronvolts by {ELECTRON_VOLT_J}"
@@ -342,8 +350,10 @@ def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], 
         dataset = _dataset(file, "entry_1/data_1/translation")
     if dataset is None:
         raise CxiError(f"{TRANSLATION} is missing: expected (N, 3) metres; add the sample's positions to the file")
-    values = np.asarray(dataset[()]) if dataset.dtype.kind in "iuf" else np.empty((0, 0))
-    if values.ndim == 2 and len(values) in (2, 3) and (values.shape[1] not in (2, 3) or len(values) != count):
+    usable = dataset.dtype.kind in "iuf" and dataset.nbytes <= MAX_ARRAY_BYTES
+    values = np.asarray(dataset[()]) if usable else np.empty((0, 0))
+    either = values.ndim == 2 and len(values) in (2, 3)
+    if either and (values.shape[1] not in (2, 3) or (values.shape[1] == count != len(values))):
         values = values.T
     if values.ndim != 2 or values.shape[-1] not in (2, 3):
         raise CxiError(f"{TRANSLATION} is {dataset.dtype} {dataset.shape}: expected (N, 3) numbers in metres")
@@ -383,10 +393,10 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
     if probe is not None:
         probe = probe.reshape(-1, *probe.shape[-2:]).astype(np.complex64)
     errors = _array(file, f"{group}/process_1/errors")
-    errors = np.empty(0) if errors is None else np.atleast_1d(errors)
+    errors = np.empty(0) if errors is None else errors.ravel()
     size = _array(file, f"{group}/image_size")
     center = _array(file, f"{group}/image_center")
-    complete = _array(file, f"{group}/process_1/complete")
+    complete = _number(file, f"{group}/process_1/complete")
     text = _text(file, f"{group}/process_1/parameters")
     try:
         parameters = json.loads(text) if text else {}
@@ -397,8 +407,8 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
         mask=mask.astype(np.uint32),
         probe=probe,
         errors=errors[np.isfinite(errors)],
-        pixel_m=np.nan if size is None or size.ndim == 0 else float(size[0]) / picture.shape[1],
-        center_m=(0.0, 0.0) if center is None or center.ndim == 0 else (float(center[0]), float(center[1])),
+        pixel_m=np.nan if size is None else float(size[0]) / picture.shape[1],
+        center_m=(0.0, 0.0) if center is None else (float(center[0]), float(center[1])),
         parameters=parameters if isinstance(parameters, dict) else {"value": parameters},
         complete=complete is None or bool(complete),
     )

@@ -29,14 +29,21 @@ def open_file(path: str | Path) -> h5py.File:
     if not path.is_file():
         raise CxiError(f"{path}: no such file; check its name")
     try:
-        return h5py.File(path, "r")
-    except OSError as first:
-        try:
+        # HDF5 reads a damaged file in SWMR mode again and again, almost for ever: only where a writer left it open.
+        if _is_open_for_writing(path):
             return h5py.File(path, "r", libver="latest", swmr=True)
-        except OSError:
-            raise CxiError(
-                f"{path}: expected an HDF5 file, and HDF5 says {first}; copy it again from where it was recorded"
-            ) from first
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise CxiError(
+            f"{path}: expected an HDF5 file, and HDF5 says {error}; copy it again from where it was recorded"
+        ) from error
+
+
+def _is_open_for_writing(path: Path) -> bool:
+    """Return what the file's superblock says (HDF5 file format, version 3: byte 11, bit 0)."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(b"\x89HDF\r\n\x1a\n") and len(head) == 12 and head[8] >= 3 and bool(head[11] & 1)
 
 
 def whole_frames(file: h5py.File) -> npt.NDArray[np.intp]:

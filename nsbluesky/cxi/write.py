@@ -41,7 +41,7 @@ __all__ = ["CxiFile"]
 logger = logging.getLogger(__name__)
 
 PARAMETERS_BYTES = 65536
-TIME_TYPE = "S40"
+TIME_BYTES = 40
 IMAGE_CHUNK = (256, 256)
 POSITIONS_PER_CHUNK = 1024
 
@@ -369,7 +369,6 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     growing(f"{SOURCE}/probe_mask", (0, 0), np.uint8, frame_shape)
     file[f"{SOURCE}/probe"] = h5py.SoftLink(f"/{SOURCE}/illumination")
     link_data(file)
-    file.create_dataset("entry_1/end_time", (), TIME_TYPE)
 
     growing(f"{IMAGE}/data", (0, 0), np.complex64, IMAGE_CHUNK)
     growing(f"{IMAGE}/mask", (0, 0), np.uint32, IMAGE_CHUNK, PIXEL_MISSING)
@@ -383,6 +382,8 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     growing(f"{PROCESS}/errors", (0,), np.float64, (POSITIONS_PER_CHUNK,), np.nan)
     file[f"{PROCESS}/version"] = __version__
     file[f"{PROCESS}/complete"] = 0
-    for name, size in (("command", 1024), ("date", 40), ("parameters", PARAMETERS_BYTES)):
-        file.create_dataset(f"{PROCESS}/{name}", (), f"S{size}")
+    texts = {f"{PROCESS}/command": 1024, f"{PROCESS}/parameters": PARAMETERS_BYTES}
+    for name, size in {**texts, f"{PROCESS}/date": TIME_BYTES, "entry_1/end_time": TIME_BYTES}.items():
+        # Written at once: a reader takes room that is set aside beyond the file's end for corruption.
+        file.create_dataset(name, data=np.array(b"", dtype=f"S{size}"))
     file["entry_1/image_latest"] = h5py.SoftLink(f"/{IMAGE}")

@@ -1,0 +1,510 @@
+"""CXI files: the layout, the sign rule, reading what others wrote, and being valid at any moment."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsbluesky.cxi import CxiError, CxiFile, read_cxi, recover, siemens_star_to_cxi, validate, write_raw_cxi
+from nsbluesky.cxi.layout import DATA, DETECTOR, IMAGE, SOURCE, TRANSLATION, orientation_of
+from nsbluesky.geometry import ELECTRON_VOLT_J, Geometry
+
+EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
+SHAPE = (12, 10)
+
+WRITER = """
+import sys
+import numpy as np
+from nsbluesky.cxi import CxiFile
+
+cxi = CxiFile.create(sys.argv[1], energy_eV=930.0, detector_distance_m=0.1, pixel_size_m=240e-6, frame_shape=(12, 10))
+
+def frame(value):
+    return np.full((12, 10), value, np.float32)
+
+for k in range(int(sys.argv[2])):
+    cxi.append(frame(k + 1)[None], [[k + 1, 0.0]])
+    if k % 5 == 4:
+        cxi.replace(k - 2, frame(1000 + k), [1000 + k, 0.0])
+    if k % 3 == 2:
+        cxi.write_image(np.full((20 + k, 300 + k), k, complex), np.ones((2, 12, 10)), 1e-8, {"k": k}, np.arange(k))
+    print(k + 1, flush=True)
+print("closing", flush=True)
+cxi.close()
+print("closed", flush=True)
+"""
+
+
+@pytest.fixture
+def create(tmp_path: Path) -> Iterator[Callable[..., CxiFile]]:
+    """Make a CXI file of SHAPE frames; it is closed at the end."""
+    files = []
+
+    def make(name: str = "a.cxi", **changes: object) -> CxiFile:
+        files.append(CxiFile.create(tmp_path / name, **{**EXPERIMENT, "frame_shape": SHAPE, **changes}))
+        return files[-1]
+
+    yield make
+    for file in files:
+        file.close()
+
+
+@pytest.fixture
+def written(create: Callable[..., CxiFile]) -> Path:
+    """Return a finished file with everything in it."""
+    rng = np.random.default_rng(1)
+    cxi = create(start_time=0.0)
+    cxi.append(rng.random((5, *SHAPE)), rng.random((5, 2)), [1, 2, 4, 5, 7])
+    cxi.set_illumination(np.ones(SHAPE), intensities=np.ones(SHAPE), probe_mask=np.ones(SHAPE))
+    cxi.write_image(np.ones((20, 30)), np.ones((2, *SHAPE)), 1e-8, {"passes": 3}, [0.3, 0.2])
+    cxi.close(end_time=60.0)
+    return cxi.path
+
+
+def assert_geometry(geometry: Geometry) -> None:
+    assert geometry.energy_eV == pytest.approx(930.0)
+    assert geometry == Geometry(geometry.energy_eV, 0.1, 240e-6)
+
+
+def writer(path: Path, frames: int) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, path, str(frames)], stdout=subprocess.PIPE, text=True)
+
+
+def check_frames(path: Path) -> int:
+    """Check that every frame fits its translation or is a newer one, and return how many there are."""
+    with read_cxi(path) as data:
+        frames = data.frames[:]
+        fits = frames == data.translation_m[:, 0, None, None]
+        replaced = np.isin(frames, 1000 + np.arange(4, 10_000, 5)) & (data.translation_m[:, 0, None, None] < 1000)
+        assert (fits | replaced).all()
+        return len(frames)
+
+
+def test_what_is_written_is_read_and_keeps_the_rules(written: Path) -> None:
+    rng = np.random.default_rng(1)
+    assert validate(written) == []
+    with read_cxi(written) as data:
+        np.testing.assert_array_equal(data.frames[:], rng.random((5, *SHAPE)).astype(np.float32))
+        np.testing.assert_array_equal(data.translation_m[:, :2], rng.random((5, 2)))
+        assert data.translation_m.shape == (5, 3)
+        assert data.seq_nums.tolist() == [1, 2, 4, 5, 7]
+        assert data.energy_eV == pytest.approx(930.0)
+        assert_geometry(data.geometry())
+        assert data.illumination.dtype == np.complex64 and data.illumination_intensities.shape == SHAPE
+        (image,) = data.images
+    assert image.complete and image.parameters == {"passes": 3} and image.errors.tolist() == [0.3, 0.2]
+    assert image.probe.shape == (2, *SHAPE) and image.pixel_m == pytest.approx(1e-8)
+    with h5py.File(written) as file:
+        assert file[f"{SOURCE}/energy"][()] == pytest.approx(930.0 * ELECTRON_VOLT_J)
+        assert file["entry_1/start_time"].asstr()[()].startswith("1970-01-01T00:00:00")
+        assert file["entry_1/end_time"].asstr()[()].startswith("1970-01-01T00:01:00")
+        assert file["entry_1/data_1/data"] == file[DATA] and file["entry_1/image_latest"] == file[IMAGE]
+        assert file[DATA].attrs["axes"] == "translation:y:x" and file[DATA].chunks == (1, *SHAPE)
+
+
+def test_frames_can_be_asked_for_in_every_way(written: Path) -> None:
+    with read_cxi(written) as data:
+        frames = data.frames
+        everything = frames[:]
+        assert frames.shape == (5, *SHAPE) and len(frames) == 5
+        np.testing.assert_array_equal(frames[3], everything[3])
+        np.testing.assert_array_equal(frames[-1], everything[-1])
+        np.testing.assert_array_equal(frames[1:4], everything[1:4])
+        np.testing.assert_array_equal(frames[::2], everything[::2])
+        np.testing.assert_array_equal(frames[np.array([4, 0])], everything[[4, 0]])
+        assert frames[5:].shape == (0, *SHAPE)
+        with pytest.raises(CxiError, match="frame 5 of 5"):
+            frames[5]
+
+
+def test_unmeasured_object_is_zero_and_masked(create: Callable[..., CxiFile]) -> None:
+    cxi = create()
+    cxi.append(np.ones((1, *SHAPE)), [[0.0, 0.0]])
+    picture = np.ones((4, 6), dtype=complex)
+    picture[0, 1] = np.nan
+    cxi.write_image(picture, np.ones(SHAPE), 1e-8, center_m=(3e-8, 2e-8))
+    cxi.close()
+    with read_cxi(cxi.path) as data:
+        image = data.images[0]
+    assert image.object[0, 1] == 0 and image.mask[0, 1] != 0
+    assert np.count_nonzero(image.mask) == 1 and np.count_nonzero(image.object) == 23
+
+
+def test_a_smaller_picture_keeps_its_place_and_pixel(create: Callable[..., CxiFile]) -> None:
+    cxi = create()
+    cxi.write_image(np.ones((8, 8)), np.ones((3, *SHAPE)), 1e-8, errors=[3, 2, 1], center_m=(4e-8, 4e-8))
+    cxi.write_image(2 * np.ones((4, 6)), np.ones((2, *SHAPE)), 1e-8, errors=[5], center_m=(3e-8, 2e-8))
+    with read_cxi(cxi.path) as data:
+        image = data.images[0]
+    assert image.pixel_m == pytest.approx(1e-8) and image.errors.tolist() == [5]
+    assert image.center_m == pytest.approx((4e-8, 4e-8))  # of the 8 by 8 pixels, whose first corner is the same
+    assert (image.object[:4, :6] == 2).all() and (image.mask[:4, :6] == 0).all()
+    assert np.count_nonzero(image.mask) == 64 - 24 and np.count_nonzero(image.object) == 24
+
+
+def test_a_file_without_frames_or_picture_is_valid_and_says_so(create: Callable[..., CxiFile]) -> None:
+    cxi = create()
+    assert validate(cxi.path) == []
+    cxi.close()
+    cxi.close()
+    assert cxi.closed and validate(cxi.path) == []
+    with read_cxi(cxi.path) as data:
+        assert len(data.frames) == 0 and data.images == [] and data.illumination is None
+    with h5py.File(cxi.path) as file:
+        assert IMAGE not in file and f"{SOURCE}/illumination" not in file
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.append(np.ones((2, 3, 3)), np.ones((2, 2))), r"expected \(n, 12, 10\)"),
+        (lambda c: c.append(np.ones((2, *SHAPE)), np.ones((3, 2))), "translations"),
+        (lambda c: c.append(np.ones((1, *SHAPE)), [[np.nan, 0]]), "not finite"),
+        (lambda c: c.replace(0, np.ones(SHAPE), [0, 0]), "frame 0 cannot be replaced"),
+        (lambda c: c.set_mask(np.ones((2, 2))), "mask"),
+        (lambda c: c.write_image(np.ones((4, 4)), np.ones((1, 3, 3)), 1e-8), "probe"),
+        (lambda c: c.write_image(np.ones((4, 4)), np.ones(SHAPE), 1e-8, {"a": "x" * 70000}), "leave arrays out"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    create: Callable[..., CxiFile], call: Callable[[CxiFile], None], message: str
+) -> None:
+    cxi = create()
+    with pytest.raises(CxiError, match=message):
+        call(cxi)
+    assert cxi.num_frames == 0
+
+
+def test_impossible_geometry_leaves_no_file(create: Callable[..., CxiFile], tmp_path: Path) -> None:
+    with pytest.raises(CxiError, match="energy_eV = 0"):
+        create(energy_eV=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- valid at any moment
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_writer_leaves_every_frame_it_told_of(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "a.cxi"
+    after = random.Random(seed).randrange(1, 60)
+    with writer(path, 10_000) as process:
+        told = 0
+        while told < after:
+            told = int(process.stdout.readline())
+        process.kill()
+    count = check_frames(path)
+    # A frame that was being replaced at that moment is the only one that may be missing.
+    assert count >= told - 1
+    assert recover(path, tmp_path / "b.cxi") in ([], [f"{IMAGE}: the writer ended while it wrote this picture"])
+    assert validate(tmp_path / "b.cxi") == []
+    assert check_frames(tmp_path / "b.cxi") == count
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_while_closing(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "a.cxi"
+    with writer(path, 40) as process:
+        while process.stdout.readline() != "closing\n":
+            pass
+        for _ in range(seed * 1000):  # some microseconds, to meet different moments
+            pass
+        process.kill()
+    assert check_frames(path) == 40
+    assert validate(path) == []
+
+
+def test_another_process_reads_while_one_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.cxi"
+    counts = set()
+    with writer(path, 300) as process:
+        process.stdout.readline()
+        while process.poll() is None:
+            counts.add(check_frames(path))
+            with read_cxi(path) as data:
+                assert all(image.object.ndim == 2 for image in data.images)
+            assert process.stdout.readline()  # the writer goes on: the pipe is drained line by line
+            if "closed" in (line := process.stdout.readline()) or not line:
+                break
+    assert check_frames(path) == 300
+    assert len(counts) > 3
+
+
+def test_a_frame_counts_when_its_translation_is_there(create: Callable[..., CxiFile]) -> None:
+    cxi = create()
+    cxi.append(np.ones((3, *SHAPE)), np.ones((3, 2)))
+    cxi._file[TRANSLATION][1] = np.nan  # what `replace` does first
+    cxi._file[DATA].resize(4, axis=0)  # what `append` does first
+    cxi._file.flush()
+    with read_cxi(cxi.path) as data:
+        assert data.seq_nums.tolist() == [1, 3] and data.frames.shape[0] == 2
+
+
+def test_recover_never_overwrites(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.cxi").write_text("precious")
+    with pytest.raises(CxiError, match="exists"):
+        recover(written, tmp_path / "b.cxi")
+    assert (tmp_path / "b.cxi").read_text() == "precious"
+
+
+# ---- the sign rule
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_basis_vectors_tell_the_orientation(orientation: int, rng: np.random.Generator) -> None:
+    """A frame sampled along any basis is, once oriented, the frame sampled along the default one."""
+
+    def sample(vectors: np.ndarray) -> np.ndarray:
+        steps = np.arange(-2, 3)
+        x, y, _ = steps[:, None] * vectors[0][:, None, None] + steps[None, :] * vectors[1][:, None, None]
+        return 10 * x + y
+
+    default = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+    vectors = default[::-1].copy() if orientation & 4 else default.copy()
+    vectors *= np.array([-1 if orientation & 1 else 1, -1 if orientation & 2 else 1])[
+        :: -1 if orientation & 4 else 1, None
+    ]
+    assert orientation_of(vectors) == orientation
+    geometry = Geometry(930.0, 0.1, 240e-6, orientation=orientation)
+    np.testing.assert_array_equal(geometry.orient(sample(vectors)), sample(default))
+
+
+def test_rotated_basis_is_refused() -> None:
+    with pytest.raises(CxiError, match="along x and y"):
+        orientation_of(np.array([[0.5, -0.5, 0], [-0.5, -0.5, 0]]))
+
+
+def test_object_seen_at_a_translation_lies_where_the_sign_rule_says(create: Callable[..., CxiFile]) -> None:
+    """An object that is a prism at high columns only deflects the light, towards −y, at high x only."""
+    n = 16
+    geometry = Geometry(**EXPERIMENT)
+    pixel_m = geometry.object_pixel_m(n)
+    rows = np.arange(64)[:, None]
+    sample = np.exp(2j * np.pi * 3 * rows / n) * np.ones(64)
+    sample[:, :32] = 1
+    windows = np.array([[10, 4], [20, 44]])
+    probe = np.hanning(n)[:, None] * np.hanning(n)
+    waves = [probe * sample[r : r + n, c : c + n] for r, c in windows]
+    frames = np.abs(np.fft.fftshift(np.fft.fft2(waves), axes=(1, 2))) ** 2
+    cxi = create(frame_shape=(n, n))
+    cxi.append(frames, windows[:, ::-1] * pixel_m)
+    cxi.close()
+    with read_cxi(cxi.path) as data:
+        np.testing.assert_allclose(data.geometry().positions_px(data.translation_m, n), windows, rtol=1e-6)
+        assert data.translation_m[0, 0] < data.translation_m[1, 0]
+        vectors = data._file[f"{DETECTOR}/basis_vectors"][()]
+        deflections = []
+        for frame in data.frames[:]:
+            row, column = (np.average(axis, weights=frame) - n // 2 for axis in np.indices(frame.shape))
+            deflections.append(row * vectors[0] + column * vectors[1])
+    np.testing.assert_allclose(deflections[0], 0, atol=1e-9)
+    assert deflections[1][1] == pytest.approx(-3 * 240e-6, rel=1e-3) and abs(deflections[1][0]) < 1e-9
+
+
+# ---- files of others
+
+
+def change(path: Path, name: str, value: object) -> None:
+    """Replace a dataset; None removes it."""
+    with h5py.File(path, "a") as file:
+        if name in file or file.get(name, getlink=True) is not None:
+            del file[name]
+        if value is not None:
+            file[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"{DETECTOR}/basis_vectors", np.array([[0, -1.0], [-1.0, 0], [0, 0]])),
+        (f"{DETECTOR}/basis_vectors", "None"),
+        (f"{DETECTOR}/basis_vectors", None),
+        (f"{DETECTOR}/mask", None),
+        (f"{DETECTOR}/mask", b"None"),
+        (f"{SOURCE}/illumination", np.bytes_(b"None")),
+        (f"{SOURCE}/energy", np.array([930.0 * ELECTRON_VOLT_J])),
+        (f"{SOURCE}/energy", None),
+        (f"{DETECTOR}/distance", np.array([[0.1]])),
+        ("entry_1/data_1/data", h5py.SoftLink("/nowhere")),
+        ("entry_1/image_latest", h5py.SoftLink("/nowhere")),
+        (f"{DETECTOR}/seq_num", None),
+    ],
+)
+def test_habits_of_other_writers_are_read(written: Path, name: str, value: object) -> None:
+    change(written, name, value)
+    with read_cxi(written) as data:
+        assert data.frames[:].shape == (5, *SHAPE)
+        assert_geometry(data.geometry())
+        assert data.mask.shape == SHAPE and data.good.all()
+        assert data.illumination is None or data.illumination.shape == SHAPE
+
+
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_translations_of_either_order(create: Callable[..., CxiFile], count: int, axes: int) -> None:
+    cxi = create()
+    translation = np.arange(count * 3.0).reshape(count, 3)
+    cxi.append(np.ones((count, *SHAPE)), translation)
+    cxi.close()
+    if (count, axes) != (3, 3):  # three by three can only be read as the format says
+        change(cxi.path, TRANSLATION, translation[:, :axes].T)
+    with read_cxi(cxi.path) as data:
+        np.testing.assert_array_equal(data.translation_m[:, :axes], translation[:, :axes])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (DATA, None, "data is missing"),
+        (DATA, np.ones((5, 12)), r"expected numbers \(N, rows, columns\)"),
+        (TRANSLATION, None, "translation is missing"),
+        (TRANSLATION, "None", "translation is missing"),
+        (TRANSLATION, np.ones((5, 7)), r"expected \(N, 3\)"),
+        (f"{SOURCE}/energy", 930.0, "expected joules"),
+        (f"{SOURCE}/energy", b"930", "expected numbers"),
+        (f"{DETECTOR}/distance", None, "distance is missing"),
+        (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
+        (f"{DETECTOR}/x_pixel_size", np.ones(4), "positive number|one number"),
+        (f"{DETECTOR}/basis_vectors", np.ones(5), r"expected \(2, 3\)"),
+        (f"{DETECTOR}/mask", np.ones((3, 3), int), "expected integers"),
+    ],
+)
+def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value: object, message: str) -> None:
+    change(written, name, value)
+    with pytest.raises(CxiError, match=message):
+        read_cxi(written)
+    assert any(problem for problem in validate(written))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("cxi_version", 100, "cxi_version"),
+        ("number_of_entries", 2, "number_of_entries"),
+        ("entry_1/start_time", "yesterday", "ISO-8601"),
+        ("entry_1/instrument_1/name", None, "name is missing"),
+        (f"{SOURCE}/wavelength", 1.0, "wavelength does not fit"),
+        (f"{DETECTOR}/corner_position", np.zeros(3), "corner_position"),
+        (f"{DETECTOR}/basis_vectors", np.array([[0, -1.0], [-1.0, 0], [0, 0]]), "basis_vectors"),
+        (DATA, np.ones((5, *SHAPE)), "expected float32"),
+        (DATA, np.ones((5, *SHAPE), np.float32), "axes"),
+        (TRANSLATION, np.ones((3, 5)), r"expected (5, 3)"),
+        (TRANSLATION, np.full((5, 3), np.nan), "have no translation"),
+        ("entry_1/data_1/translation", None, "expected a link"),
+        (f"{DETECTOR}/translation", None, "expected a link"),
+        (f"{DETECTOR}/mask", np.zeros(SHAPE, int), "expected uint32"),
+        ("entry_1/image_3/data", np.ones((2, 2)), "without gaps"),
+        (f"{IMAGE}/data_space", None, "data_space is missing"),
+        ("entry_1/image_latest", None, "image_latest"),
+        (f"{IMAGE}/data", np.ones((2, 2)), "expected complex64"),
+    ],
+)
+def test_validate_tells_each_broken_rule(written: Path, name: str, value: object, problem: str) -> None:
+    change(written, name, value)
+    assert any(problem in found for found in validate(written)), validate(written)
+
+
+def test_what_is_no_cxi_file(tmp_path: Path) -> None:
+    with pytest.raises(CxiError, match="no such file"):
+        read_cxi(tmp_path / "missing.cxi")
+    (tmp_path / "text.cxi").write_text("hello")
+    with pytest.raises(CxiError, match="expected an HDF5 file"):
+        read_cxi(tmp_path / "text.cxi")
+    assert len(validate(tmp_path / "text.cxi")) == 1
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("sound") / "a.cxi"
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=(4, 4)) as cxi:
+        cxi.append(np.ones((3, 4, 4)), np.ones((3, 2)))
+        cxi.write_image(np.ones((5, 5)), np.ones((1, 4, 4)), 1e-8, {"a": 1}, [1.0])
+    return path.read_bytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_damaged_files_raise_nothing_but_cxi_error(
+    sound: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.cxi"
+    damaged = bytearray(sound)
+    for _ in range(data.draw(st.integers(0, 12))):
+        damaged[data.draw(st.integers(12, len(sound) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged[: data.draw(st.one_of(st.just(len(sound)), st.integers(0, len(sound))))])
+    try:
+        with read_cxi(path) as cxi:
+            assert cxi.frames is None or cxi.frames[:].ndim == 3
+            assert isinstance(cxi.images, list)
+            assert cxi.illumination is None or cxi.illumination.ndim == 2
+    except CxiError as error:
+        assert str(error)
+    assert isinstance(validate(path), list)
+
+
+# ---- raw files and the measured example
+
+
+def test_raw_frames_come_back_with_their_darks(tmp_path: Path, rng: np.random.Generator) -> None:
+    frames = rng.integers(0, 65536, (5, 8, 9), dtype=np.uint16)
+    path = tmp_path / "raw.cxi"
+    written = write_raw_cxi(
+        path,
+        (block for block in (frames[:2], frames[2], frames[3:])),
+        frames[:2],
+        np.ones((5, 2)),
+        **EXPERIMENT,
+        number_exposures=2,
+        exposure_order="short, long",
+    )
+    assert written == 5 and validate(path) == []
+    with read_cxi(path) as data:
+        assert data.frames is None and data.number_exposures == 2 and data.exposure_order == "short, long"
+        np.testing.assert_array_equal(data.raw_data[:], frames)
+        np.testing.assert_array_equal(data.dark_data[:], frames[:2])
+        assert data.translation_m.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "positions", "message"),
+    [
+        ([], 0, "at least one frame"),
+        ([np.ones((4, 4))], 1, "uint16"),
+        ([np.ones((4, 4), "u2"), np.ones((4, 5), "u2")], 2, r"expected uint16 \(4, 4\)"),
+        ([np.ones((4, 4), "u2")], 2, "translations"),
+    ],
+)
+def test_raw_frames_that_do_not_fit_leave_no_file(
+    tmp_path: Path, frames: list[np.ndarray], positions: int, message: str
+) -> None:
+    with pytest.raises(CxiError, match=message):
+        write_raw_cxi(tmp_path / "raw.cxi", frames, [], np.ones((positions, 2)), **EXPERIMENT)
+    assert list(tmp_path.glob("*raw*")) == []
+
+
+def test_siemens_star_is_centred_and_in_metres(tmp_path: Path) -> None:
+    frames = np.zeros((1, 3, 8, 8), dtype=np.float32)
+    frames[:, :, 0, 0] = 7
+    scan = np.array([[[1, 2], [3, 4], [5, 7]]], dtype=np.float32)
+    buffer = io.BytesIO()
+    np.savez(buffer, data=frames, scan=scan, probe=np.ones(1))
+    (tmp_path / "star.npz.bz2").write_bytes(bz2.compress(buffer.getvalue()))
+    assert siemens_star_to_cxi(tmp_path / "star.npz.bz2", tmp_path / "star.cxi") == 3
+    assert validate(tmp_path / "star.cxi") == []
+    with read_cxi(tmp_path / "star.cxi") as data:
+        assert data.frames[:][:, 4, 4].tolist() == [7, 7, 7]
+        np.testing.assert_allclose(data.geometry().positions_px(data.translation_m, 8), scan[0], rtol=1e-5)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(CxiError, match="siemens-star-small"):
+        siemens_star_to_cxi(tmp_path / "text", tmp_path / "b.cxi")

@@ -1,0 +1,145 @@
+"""The verbatim log: every document of every run, in order, whatever happens to the writer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky import plans as bp
+from hypothesis import given
+from hypothesis import strategies as st
+from ophyd.sim import SynAxis, SynGauss
+
+from nsbluesky.document_log import DocumentLog, DocumentLogError, find_runs, read_documents
+
+Document = tuple[str, dict[str, Any]]
+
+
+def documents_of_run(uid: str, time: float = 1.0, **data: Any) -> list[Document]:
+    descriptor = {"uid": f"{uid}-d", "run_start": uid, "name": "primary", "time": time, "data_keys": {}}
+    event = {"uid": f"{uid}-e", "descriptor": f"{uid}-d", "seq_num": 1, "time": time, "data": data, "timestamps": {}}
+    stop = {"uid": f"{uid}-s", "run_start": uid, "time": time, "exit_status": "success"}
+    return [("start", {"uid": uid, "time": time}), ("descriptor", descriptor), ("event", event), ("stop", stop)]
+
+
+def write(log: DocumentLog, documents: list[Document]) -> None:
+    for name, document in documents:
+        log(name, document)
+
+
+def test_a_real_run_is_logged_verbatim(RE: RunEngine, tmp_path: Path) -> None:
+    seen: list[Document] = []
+    RE.subscribe(lambda name, document: seen.append((name, json.loads(json.dumps(document)))))
+    RE.subscribe(DocumentLog(tmp_path))
+    motor = SynAxis(name="motor")
+    uid = RE(bp.scan([SynGauss("det", motor, "motor", 0, 1)], motor, -1, 1, 3)).run_start_uids[0]
+    assert [name for name, _ in seen] == ["start", "descriptor", "event", "event", "event", "stop"]
+    assert list(read_documents(uid, tmp_path)) == seen
+    assert list(read_documents(uid[:8], tmp_path)) == seen
+    assert list(read_documents(tmp_path / f"{uid}.jsonl")) == seen
+
+
+def test_overlapping_runs_do_not_mix(tmp_path: Path) -> None:
+    a, b = documents_of_run("a"), documents_of_run("b")
+    log = DocumentLog(tmp_path)
+    for one, other in zip(a, b, strict=True):
+        write(log, [one, other])
+    assert list(read_documents("a", tmp_path)) == a
+    assert list(read_documents("b", tmp_path)) == b
+
+
+def test_resources_of_old_and_new_devices_belong_to_their_run(tmp_path: Path) -> None:
+    start, descriptor, event, stop = documents_of_run("a")
+    assets = [
+        ("resource", {"uid": "r"}),
+        ("datum", {"datum_id": "r/0", "resource": "r"}),
+        ("resource", {"uid": "q", "run_start": "a"}),
+        ("datum_page", {"datum_id": ["q/0"], "resource": "q"}),
+        ("stream_resource", {"uid": "s", "run_start": "a"}),
+        ("stream_datum", {"uid": "s/0", "stream_resource": "s", "descriptor": "a-d"}),
+    ]
+    documents = [start, descriptor, *assets, event, stop]
+    write(DocumentLog(tmp_path), [*documents_of_run("z"), *documents])
+    assert list(read_documents("a", tmp_path)) == documents
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">f4", "c8", "?", "<i8"])
+def test_inline_arrays_survive_bit_by_bit(tmp_path: Path, dtype: str) -> None:
+    image = (np.arange(24).reshape(2, 3, 4) % 5).astype(dtype)[:, ::2]
+    documents = documents_of_run("a", image=image, count=np.int64(3), mean=np.float32(0.5), many=[np.bool_(True)])
+    write(DocumentLog(tmp_path), documents)
+    data = list(read_documents("a", tmp_path))[2][1]["data"]
+    np.testing.assert_array_equal(data["image"], image)
+    assert data["image"].dtype == image.dtype
+    data["image"][0] = 0  # like any other event's array it can be written to
+    assert data["count"] == 3 and data["mean"] == 0.5 and data["many"] == [True]
+
+
+def test_every_document_is_on_disk_at_once_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
+    documents = documents_of_run("a")
+    log = DocumentLog(tmp_path)
+    for count, document in enumerate(documents, start=1):
+        write(log, [document])
+        assert list(read_documents("a", tmp_path)) == documents[:count]
+    path = tmp_path / "a.jsonl"
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        assert list(read_documents("a", tmp_path)) in [documents[:n] for n in range(5)]
+
+
+@given(st.binary(max_size=200))
+def test_damage_in_the_middle_is_told(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "noise.jsonl"
+    path.write_bytes(b'{"name": "start", "doc": {"uid": "a"}}\n' + noise + b'\n{"name": "stop", "doc": {}}\n')
+    try:
+        documents = list(read_documents(path))
+    except DocumentLogError as error:
+        assert "line" in str(error)
+    else:
+        assert all(isinstance(name, str) and isinstance(document, dict) for name, document in documents)
+
+
+def test_a_replayed_run_leaves_its_log_alone(tmp_path: Path) -> None:
+    write(DocumentLog(tmp_path), documents_of_run("a", value=1))
+    again = DocumentLog(tmp_path)
+    write(again, documents_of_run("a", value=2))
+    assert list(read_documents("a", tmp_path)) == documents_of_run("a", value=1)
+    assert again.errors == {}
+
+
+def test_trouble_ends_the_log_not_the_run(tmp_path: Path) -> None:
+    log = DocumentLog(tmp_path)
+    write(log, documents_of_run("bad", value=object()))
+    write(log, documents_of_run("../outside"))
+    write(log, documents_of_run("good"))
+    assert log.errors.keys() == {"bad", "../outside"}
+    assert [name for name, _ in read_documents("bad", tmp_path)] == ["start", "descriptor"]
+    assert list(read_documents("good", tmp_path)) == documents_of_run("good")
+    assert not (tmp_path.parent / "outside.jsonl").exists()
+
+
+def test_runs_are_found_newest_first(tmp_path: Path) -> None:
+    log = DocumentLog(tmp_path)
+    for uid, time in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
+        write(log, documents_of_run(uid, time))
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "other.jsonl").write_text("hello\n")
+    assert [run.uid for run in find_runs(tmp_path)] == ["new", "middle", "old"]
+    assert find_runs(tmp_path)[0].start == {"uid": "new", "time": 3.0}
+
+
+def test_unknown_and_ambiguous_runs_are_told_at_once(tmp_path: Path) -> None:
+    log = DocumentLog(tmp_path)
+    write(log, documents_of_run("aa1"))
+    write(log, documents_of_run("aa2"))
+    with pytest.raises(DocumentLogError, match="2 runs begin with 'aa'"):
+        read_documents("aa", tmp_path)
+    with pytest.raises(DocumentLogError, match="no such document log"):
+        read_documents("b", tmp_path)
+    with pytest.raises(DocumentLogError, match="letters, digits"):
+        read_documents("../aa1", tmp_path)
