@@ -1,0 +1,78 @@
+"""The order of frames: once a pass, new ones first, batches spread over the scan."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsbluesky.solver.ordering import Deck, spread
+
+GRID = np.stack(np.meshgrid(np.arange(20), np.arange(20), indexing="ij"), -1).reshape(-1, 2) * 10
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5))
+@settings(deadline=None)
+def test_every_frame_exactly_once(count, batch, seed):
+    slots = np.arange(100, 100 + count)
+    order = spread(slots, GRID[:count], batch, np.random.default_rng(seed))
+    assert sorted(order) == slots.tolist()
+
+
+def test_batches_are_spread():
+    order = spread(np.arange(400), GRID, 8, np.random.default_rng(0))
+
+    def nearest(batch):
+        far = np.abs(GRID[batch][:, None] - GRID[batch][None]).max(axis=-1) + 1000 * np.eye(len(batch))
+        return far.min()
+
+    spread_out = np.mean([nearest(batch) for batch in order.reshape(50, 8)])
+    random = np.mean([nearest(batch) for batch in np.random.default_rng(0).permutation(400).reshape(50, 8)])
+    assert spread_out > 1.2 * random
+
+
+def deal_pass(deck, batch):
+    dealt = []
+    while not deck.pass_is_over:
+        dealt.append(deck.deal(batch).tolist())
+    return dealt
+
+
+def test_new_frames_come_first_with_half_of_each_batch():
+    deck = Deck(0)
+    for slot in range(8):
+        deck.add(slot)
+    deck.start_pass(np.arange(8), GRID[:8], 4)
+    assert sorted(chain(*deal_pass(deck, 4))) == list(range(8))
+    deck.start_pass(np.arange(8), GRID[:8], 4)
+    deck.add(20)
+    deck.add(21)
+    deck.add(22)
+    assert deck.deal(4)[:2].tolist() == [20, 21]
+    assert deck.deal(4)[0] == 22
+    assert deck.fresh == 0
+
+
+def test_a_pass_ends_though_frames_keep_coming():
+    deck = Deck(0)
+    deck.add(0)
+    deck.start_pass(np.arange(1), GRID[:1], 4)
+    new = 1
+    for _ in range(100):
+        if deck.pass_is_over:
+            break
+        deck.deal(4)
+        for _ in range(8):
+            deck.add(new)
+            new += 1
+    assert deck.pass_is_over and deck.fresh > 0
+
+
+def test_withdrawn_frames_are_not_dealt():
+    deck = Deck(0)
+    deck.start_pass(np.arange(10), GRID[:10], 4)
+    deck.add(30)
+    deck.remove([3, 30])
+    assert sorted(chain(*deal_pass(deck, 4))) == [0, 1, 2, 4, 5, 6, 7, 8, 9]

@@ -1,0 +1,61 @@
+"""Where arrays live."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+
+import numpy as np
+import pytest
+
+from nsbluesky.backend import BackendError, get_backend
+
+
+def test_transforms_are_unitary_and_inverse():
+    backend = get_backend("numpy")
+    rng = np.random.default_rng(0)
+    waves = (rng.normal(size=(3, 16, 12)) + 1j * rng.normal(size=(3, 16, 12))).astype(np.complex64)
+    field = backend.fft2(waves.copy())
+    assert field.dtype == np.complex64
+    assert np.allclose(field, np.fft.fft2(waves, norm="ortho"), atol=1e-5)
+    assert np.linalg.norm(field) == pytest.approx(np.linalg.norm(waves), rel=1e-5)
+    assert np.allclose(backend.ifft2(field), waves, atol=1e-5)
+
+
+def test_map_keeps_the_order_and_uses_threads():
+    backend = get_backend("numpy", threads=2)
+    meet = threading.Barrier(2, timeout=10)
+
+    def work(number, text):
+        meet.wait()  # returns only if two threads are at work at once
+        return f"{number}{text}"
+
+    assert backend.map(work, [1, 2], ["a", "b"]) == ["1a", "2b"]
+    assert get_backend("numpy", threads=1).map(lambda n: n + 1, [1, 2]) == [2, 3]
+
+
+def test_map_hands_errors_on():
+    def fail(number):
+        raise RuntimeError(f"part {number}")
+
+    with pytest.raises(RuntimeError, match="part"):
+        get_backend("numpy", threads=2).map(fail, [1, 2])
+
+
+def test_transfers_copy_nothing_on_a_host():
+    backend = get_backend("numpy")
+    array = np.zeros(3)
+    assert backend.to_numpy(array) is array and backend.from_numpy(array) is array
+    assert not backend.on_device
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(BackendError, match="'tpu': expected auto, numpy or cupy"):
+        get_backend("tpu")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
+def test_without_cupy_auto_is_numpy_and_cupy_says_what_to_do():
+    assert get_backend("auto").name == "numpy"
+    with pytest.raises(BackendError, match="CuPy is not installed"):
+        get_backend("cupy")
