@@ -1,0 +1,144 @@
+"""From documents to the object, with small frames: in order, out of order, with losses, and after an abort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from simulated_runs import process, simulate
+
+from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.solver.quality import contrast_correlation
+
+RIM_PX = 10
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate("none", (12, 12), points_across=20)
+
+
+def settings(scan, **solver):
+    return scan.settings(
+        **{"sweep_frames": 60, "sweep_candidates": 5, "sweep_passes": 3, "passes_final": 12, **solver}
+    )
+
+
+def correlation(scan, result):
+    return contrast_correlation(result["object"], scan.simulator.sample.object, RIM_PX)
+
+
+@pytest.fixture(scope="module")
+def orderly(scan, tmp_path_factory):
+    documents = scan.documents(tmp_path_factory.mktemp("orderly"))
+    return process(IncrementalReconstructor(settings(scan)), documents)
+
+
+def test_object_is_found(scan, orderly):
+    result = orderly.last("reconstruction")
+    assert result["final"]
+    assert result["num_frames"] == 144
+    assert result["coverage"] == 1.0
+    assert result["r_factor"] < 0.15
+    assert correlation(scan, result) > 0.8
+    assert orderly.stop["exit_status"] == "success"
+    assert orderly.stop["reason"] == ""
+
+
+def test_sweep_is_told_once(orderly):
+    (geometry,) = orderly.events["geometry"]
+    assert len(geometry["sweep_defocus_m"]) == len(geometry["sweep_residual"]) == 5
+    assert geometry["defocus_m"] in geometry["sweep_defocus_m"]
+
+
+def test_picture_grows_while_frames_come(scan, tmp_path):
+    streams = process(
+        IncrementalReconstructor(settings(scan, publish_hz=1000.0, sweep_frames=0)), scan.documents(tmp_path)
+    )
+    pictures = streams.events["reconstruction"]
+    assert [p["final"] for p in pictures].count(True) == 1
+    assert pictures[-1]["final"]
+    assert pictures[0]["num_frames"] < 144
+    assert pictures[-1]["num_frames"] == 144
+
+
+def test_shuffled_late_and_missing_frames(scan, tmp_path):
+    """A tenth of the frames never comes, the others in any order, positions far from their frames."""
+
+    def shuffle(points):
+        rng = np.random.default_rng(1)
+        kept = [document for k, document in enumerate(points) if (k // 2) % 10 != 3]
+        return [kept[k] for k in rng.permutation(len(kept))]
+
+    streams = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, order=shuffle))
+    result = streams.last("reconstruction")
+    assert result["num_frames"] == 144 - 15
+    assert correlation(scan, result) > 0.8
+
+
+def test_doubled_frames_count_once(scan, tmp_path):
+    streams = process(
+        IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, order=lambda points: points + points[:40])
+    )
+    assert streams.last("reconstruction")["num_frames"] == 144
+
+
+def test_abort_in_the_middle_gives_the_half_that_was_measured(scan, tmp_path):
+    documents = scan.documents(tmp_path, order=lambda points: points[:160])
+    documents[-1] = ("stop", {**documents[-1][1], "exit_status": "abort"})
+    streams = process(IncrementalReconstructor(settings(scan)), documents)
+    result = streams.last("reconstruction")
+    assert result["final"]
+    assert result["num_frames"] == 80
+    assert result["coverage"] == pytest.approx(80 / 144)
+    assert streams.stop["exit_status"] == "abort"
+
+
+def test_run_without_frames_ends_without_a_picture(scan, tmp_path):
+    streams = process(
+        IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, darks=False, order=lambda points: [])
+    )
+    assert "reconstruction" not in streams.events
+    assert streams.stop["exit_status"] == "success"
+
+
+def test_raising_solver_costs_the_image_but_no_clean_frame(scan, tmp_path, monkeypatch, caplog):
+    def broken(self, budget_s):
+        raise FloatingPointError("a solver out of its mind")
+        yield
+
+    monkeypatch.setattr(Reconstruct, "work", broken)
+    caplog.set_level("CRITICAL", logger="nsbluesky")
+    streams = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path))
+    assert len(streams.clean) == 144
+    errors = [data for data in streams.events["health"] if data["state"] == "error"]
+    assert errors[0]["stage"] == "reconstruction"
+    assert "out of its mind" in streams.stop["reason"]
+
+
+def test_pipeline_keeps_results_writes_cxi_and_feeds_the_windows(scan, tmp_path, orderly):
+    from nsbluesky.cxi import read_cxi, validate
+
+    pipeline = PtychoPipeline(settings(scan), directory=tmp_path / "out")
+    documents = scan.documents(tmp_path / "run")
+    process(pipeline, documents)
+    raw_uid = documents[0][1]["uid"]
+    result = pipeline.results[raw_uid]
+    assert result["final"]
+    assert pipeline.live.snapshot().reconstruction.num_frames == 144
+    assert pipeline.cxi is not None
+    path = pipeline.cxi.path
+    assert path is not None
+    assert validate(path) == []
+    with read_cxi(path) as cxi:
+        assert cxi.frames.shape == (144, 104, 104)
+        assert cxi.images[-1].object.shape == result["object"].shape
+    assert correlation(scan, result) > 0.8
+
+
+def test_same_documents_give_the_same_object(scan, tmp_path, orderly):
+    """A replay as fast as it goes: same order, same seed; timing decides only how passes mix with arrivals."""
+    again = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path)).last("reconstruction")
+    reference = orderly.last("reconstruction")["object"]
+    reference = np.where(np.isfinite(reference), reference, 1)
+    assert contrast_correlation(again["object"], reference, RIM_PX) > 0.99
