@@ -234,7 +234,7 @@ def _label(start: Mapping[str, Any]) -> str:
     scan = ptycho.get("scan", {})
     parts = [f"run {start['raw_uid'][:8]}"]
     if "pattern" in scan:
-        parts.append(str(scan["pattern"]))
+        parts.append(str(scan["pattern"]).replace("_", " "))
     if "shape" in scan:
         parts.append(" × ".join(str(n) for n in scan["shape"]))
     if "step_um" in scan:

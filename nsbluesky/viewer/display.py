@@ -12,12 +12,14 @@ import numpy.typing as npt
 __all__ = [
     "Phase",
     "Span",
+    "common_exponent",
     "display_phase",
     "length_text",
     "log10_image",
     "measured_window",
     "mode_powers",
     "nice_length",
+    "power_text",
     "probe_mosaic",
     "remove_ramp",
     "robust_range",
@@ -139,6 +141,17 @@ def nice_length(width: float, share: float = 0.3) -> float:
     wanted = width * share
     power = 10.0 ** math.floor(math.log10(wanted))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= wanted * (1 + 1e-9))
+
+
+def common_exponent(span: Span) -> int:
+    """Return the power of ten that is written once at an axis; 0 where numbers are short without."""
+    largest = max(abs(span[0]), abs(span[1]))
+    return 0 if largest == 0 or 1e-2 <= largest < 1e4 else math.floor(math.log10(largest))
+
+
+def power_text(exponent: int) -> str:
+    """Write a power of ten: "10⁷"."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def length_text(length_um: float) -> str:

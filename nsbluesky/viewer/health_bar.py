@@ -81,7 +81,8 @@ def _status_line(state: LiveState) -> str:
     ]
     if state.reconstruction is not None:
         parts.append(f"R {state.reconstruction.r_factor:.3f}")
-        parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
+        if not state.finished:
+            parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
     parts.append(run.label)
     return "   ·   ".join(parts)
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
-from nsbluesky.viewer.display import Span, length_text, nice_length, to_host
+from nsbluesky.viewer.display import Span, common_exponent, length_text, nice_length, power_text, to_host
 from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 
 __all__ = ["ImagePanel", "Panel", "ScaleBar"]
 
 
-AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 58, 44
+AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 62, 44
 """Room for numbers and label of an axis, the same everywhere so that plots do not jump."""
 
 
@@ -149,8 +149,10 @@ class ImagePanel(Panel):
         x0, x1, y0, y1 = extent
         self.item.setImage(to_host(image), levels=span)
         self.item.setRect(QtCore.QRectF(x0, y0, x1 - x0, y1 - y0))
+        exponent = 0 if log else common_exponent(span)
         self.bar.axis.setLogMode(False, log)
-        self.bar.axis.setLabel(label)
+        self.bar.axis.setScale(10.0**-exponent)
+        self.bar.axis.setLabel(f"{label} · {power_text(exponent)}" if exponent else label)
         self.bar.setLevels(span)
 
     def set_blank(self, blank: bool) -> None:

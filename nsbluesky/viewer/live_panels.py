@@ -137,19 +137,11 @@ class RawPanel(LiveImagePanel):
         super().__init__("Raw frame", "column (px)", "row (px)", row_0_on_top=True)
         self.choice = self.add_selector(list(self.CHOICES), "the newest frame as read, without the dark, or the dark")
         self.choice.currentIndexChanged.connect(self.redraw)
-        self.center = pg.PlotDataItem(pen=None, symbol="+", symbolSize=14, symbolPen=pg.mkPen(MARK_COLOR, width=2))
-        self.center.setZValue(1)
-        self.plot.addItem(self.center)
-        self.graphics.setToolTip("logarithmic; + is the zero order that cleaning cuts around; row 0 on top")
+        self.graphics.setToolTip("as the camera gives it, overscan included; logarithmic; row 0 on top")
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
-        """Frame, dark and centre."""
-        return state.raw, state.dark, state.detector
-
-    def clear(self) -> None:
-        """Show no image and no centre."""
-        super().clear()
-        self.center.clear()
+        """Frame and dark."""
+        return state.raw, state.dark
 
     def draw(self, state: LiveState) -> None:
         """Draw the logarithm of the counts."""
@@ -166,11 +158,6 @@ class RawPanel(LiveImagePanel):
         span = robust_range(logarithm, (1.0, 99.9))
         self.set_image(logarithm, pixel_extent(image), span, colors="inferno", label="ADU", log=True)
         self.set_subtitle(text)
-        if state.detector is not None:
-            row, column = state.detector.center_px
-            self.center.setData([column], [row])
-        else:
-            self.center.clear()
 
 
 class CleanPanel(LiveImagePanel):
@@ -352,7 +339,8 @@ class QualityPanel(LivePanel):
     LABELS = ("frames used", "time since start (s)", "passes")
 
     def __init__(self) -> None:
-        super().__init__("R factor", self.LABELS[0], "R = Σ||model|−A| / ΣA")
+        super().__init__("R factor", self.LABELS[0], "R")
+        self.graphics.setToolTip("R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes")
         self.choice = self.add_selector(list(self.CHOICES), "what R is drawn against")
         self.choice.currentIndexChanged.connect(self.redraw)
         self.curve = pg.PlotDataItem(

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbluesky.viewer.display import (
+    common_exponent,
     display_phase,
     length_text,
     log10_image,
     measured_window,
     mode_powers,
     nice_length,
+    power_text,
     probe_mosaic,
     remove_ramp,
     robust_range,
@@ -137,3 +139,14 @@ def test_arrays_on_a_device_are_fetched() -> None:
             return np.arange(3)
 
     np.testing.assert_array_equal(to_host(OnDevice()), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("span", "exponent"), [((0.0, 1.0), 0), ((0.0, 0.0), 0), ((-2e7, 1e6), 7), ((1e-5, 3e-5), -5), ((0, 9999.0), 0)]
+)
+def test_long_numbers_get_an_exponent(span: tuple[float, float], exponent: int) -> None:
+    assert common_exponent(span) == exponent
+
+
+def test_powers_are_written_for_people() -> None:
+    assert power_text(-12) == "10⁻¹²"

@@ -77,15 +77,6 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     assert panel.title_label.text() == "Raw frame · dark, mean of 10"
 
 
-def test_the_centre_is_marked_on_the_raw_frame(window: LiveWindow, scan: DerivedScan) -> None:
-    scan.start()
-    scan.raw(1)
-    scan.detector()
-    window.refresh()
-    x, y = window.panels[RawPanel].center.getData()
-    assert (x.tolist(), y.tolist()) == ([23.25], [19.5])
-
-
 def test_clean_frame_with_mask(window: LiveWindow, scan: DerivedScan) -> None:
     mask = np.zeros((FRAME_PX, FRAME_PX), np.uint32)
     mask[3] = 1
@@ -439,3 +430,15 @@ def test_a_zoom_stays_until_the_next_run(window: LiveWindow, live: LivePlots, sc
     second.low_resolution(4)
     window.refresh()
     assert panel.view.viewRange()[0] == pytest.approx(whole[0])
+
+
+def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(1)
+    photons = {name: np.linspace(9e6, 1.2e7, 9).reshape(3, 3) for name in ("transmission", "dpc_x", "dpc_y")}
+    extent = np.array([0, 1e-6, 0, 1e-6])
+    scan.event("low_resolution", **photons, extent_m=extent, illumination=np.ones((2, 2)), num_frames=9)
+    window.refresh()
+    axis = window.panels[LowResolutionPanel].bar.axis
+    assert axis.labelText == "transmission · 10⁷"
+    assert 1e7 * axis.scale == pytest.approx(1)
