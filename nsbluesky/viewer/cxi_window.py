@@ -170,6 +170,8 @@ class CxiWindow(QtWidgets.QMainWindow):
     def _draw_file(self) -> None:
         """Draw what does not depend on the frame."""
         logarithm = log10_image(self._mean, floor=0.01 if self.data.frames is not None else 1.0)
+        if self.data.frames is not None:
+            logarithm = np.where(self.data.good, logarithm, np.float32(np.nan))
         span = robust_range(logarithm, (1.0, 99.9))
         label = "photons" if self.data.frames is not None else "ADU"
         self.mean_panel.set_image(logarithm, pixel_extent(self._mean), span, colors="inferno", label=label, log=True)

@@ -78,7 +78,9 @@ def test_the_experiment_is_told(window: CxiWindow) -> None:
 
 def test_all_points_and_the_mean_frame(window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray) -> None:
     np.testing.assert_allclose(np.transpose(window.positions.points.getData()), translation_m * 1e6)
-    np.testing.assert_allclose(window.mean_panel.item.image, np.log10(frames.mean(axis=0)), rtol=1e-5)
+    shown, good = window.mean_panel.item.image, np.arange(FRAME_PX) != 2
+    np.testing.assert_allclose(shown[:, good], np.log10(frames.mean(axis=0))[:, good], rtol=1e-5)
+    assert np.isnan(shown[:, ~good]).all()
     assert window.mean_panel.title == "Mean of all frames"
 
 
@@ -92,7 +94,7 @@ def test_the_mean_frame_of_the_file_is_taken_where_it_has_one(
         file[name] = np.full((FRAME_PX, FRAME_PX), 100, np.float32)
     window = CxiWindow(clean_file)
     qtbot.addWidget(window)
-    np.testing.assert_allclose(window.mean_panel.item.image, 2, rtol=1e-6)
+    np.testing.assert_allclose(window.mean_panel.item.image[:, 3:], 2, rtol=1e-6)
 
 
 def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -> None:
