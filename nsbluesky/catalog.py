@@ -193,7 +193,9 @@ class _RunWriter:
     def __init__(self, client: Any, backup_directory: Path) -> None:
         self._tables = _FloatColumns()
         self._writer = bluesky_tiled_plugins.TiledWriter(
-            client, patches={"descriptor": self._tables.descriptor, "event": self._tables.event}
+            client,
+            patches={"descriptor": self._tables.descriptor, "event": self._tables.event},
+            max_array_size=0,  # SQLite has no columns of lists: every array becomes a zarr
         )
         self._backup_directory = backup_directory
         self._backup: DocumentLog | None = None

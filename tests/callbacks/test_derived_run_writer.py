@@ -1,0 +1,171 @@
+"""DerivedRunWriter: what comes out is valid, and opens from a real catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import event_model
+import h5py
+import numpy as np
+import pytest
+
+from nsbluesky.callbacks.cxi_writer import CXIWriter
+from nsbluesky.callbacks.derived_run import DerivedRun, Document
+from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.document_log import DocumentLog, read_documents
+from nsbluesky.settings import PipelineSettings
+
+# Starlette speaks about its test client, which tiled uses to reach its server inside the process.
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette")
+
+SIDE = 8
+PIXEL_M = 1e-8
+TIMEOUT_S = 60.0
+PTYCHO = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 30e-6}
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    with open_catalog(tmp_path_factory.mktemp("catalog")) as catalog:
+        yield catalog
+
+
+def reconstruction(run: DerivedRun, step: int, final: bool = False) -> list[Document]:
+    height, width = 4 + step, 6 + 2 * step
+    return run.event(
+        "reconstruction",
+        object=np.full((height, width), step, np.complex64),
+        probe=np.full((2, SIDE, SIDE), step, np.complex64),
+        extent_m=np.array([0, width, 0, height]) * PIXEL_M,
+        pixel_size_m=PIXEL_M,
+        r_factor=0.5,
+        num_frames=step,
+        final=final,
+    )
+
+
+def a_run(run: DerivedRun, pictures: int = 3) -> Iterator[Document]:
+    """Compose a whole derived run in which the object grows and frame 2 comes twice."""
+    yield "start", run.start_document
+    yield from run.page("dark", [1, 2], [1.0, 1.0], frame=np.ones((2, 9, 9), np.uint16))
+    yield from run.event(
+        "detector",
+        center_row_px=1.0,
+        center_column_px=2.0,
+        mask=np.zeros((SIDE, SIDE), np.uint32),
+        pixel_size_m=240e-6,
+    )
+    for seq_nums, values in (([3, 2], [30.0, 20.0]), ([2, 4], [21.0, 40.0])):
+        x_m = np.array(values)
+        frames = np.broadcast_to(x_m[:, None, None], (2, SIDE, SIDE)).astype(np.float32)
+        yield from run.page("clean", seq_nums, [1.0, 2.0], frame=frames, x_m=x_m, y_m=-x_m, photons=2 * x_m)
+    yield from run.event("dark_statistics", mean=np.ones((3, 3), np.float32), bad_adcs=np.array([4, 7]), num_frames=5)
+    for step in range(pictures):
+        yield from reconstruction(run, step)
+        yield from run.event("health", stage="clean", state="ok", queue=step, lost=list(range(step)), bad=[])
+    yield run.stop("abort", "frame 5 is missing")
+
+
+def make_run() -> DerivedRun:
+    return DerivedRun({"uid": "0123456789", "ptycho": PTYCHO}, PipelineSettings())
+
+
+class Recorder:
+    """Keeps documents and checks each against event-model's schema."""
+
+    def __init__(self) -> None:
+        self.documents: list[Document] = []
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+        self.documents.append((name, document))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [document for name, document in self.documents if name == kind]
+
+
+def send(documents: Any, *callbacks: Any) -> None:
+    for name, document in documents:
+        for callback in callbacks:
+            callback(name, document)
+
+
+def test_the_derived_run_opens_from_the_catalog(catalog: Catalog, tmp_path: Path) -> None:
+    writer, recorder, run = catalog.writer(), Recorder(), make_run()
+    cxi = CXIWriter(tmp_path)
+
+    def target(name: str, document: dict[str, Any]) -> None:
+        recorder(name, document)
+        writer(name, document)
+
+    send(a_run(run), cxi, DerivedRunWriter(tmp_path / "arrays", target, cxi=cxi, interval_s=0))
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    stored = catalog.client[run.uid]
+    assert stored.start["raw_uid"] == "0123456789" and stored.start["settings"] == PipelineSettings().to_dict()
+    assert stored.stop["exit_status"] == "abort" and stored.stop["reason"] == "frame 5 is missing"
+    assert set(stored) == {"clean", "dark_statistics", "detector", "health", "reconstruction"}
+    assert stored["clean"]["raw_seq_num"][:].tolist() == [3, 2, 4]
+    assert stored["clean"]["x_m"][:].tolist() == [30, 21, 40]
+    assert stored["clean"]["y_m"][:].tolist() == [-30, -21, -40]
+    assert stored["clean"]["photons"][:].tolist() == [60, 42, 80]
+    assert stored["clean"]["frame"][:][:, 0, 0].tolist() == [30, 21, 40]
+    assert stored["dark_statistics"]["bad_adcs"][:].tolist() == [[4, 7]]
+    assert stored["health"]["lost"][:].tolist() == ["[]", "[0]", "[0, 1]"]
+    assert stored["reconstruction"]["num_frames"][:].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_growing_object_is_padded_and_its_extent_too(catalog: Catalog, tmp_path: Path) -> None:
+    writer, run = catalog.writer(), make_run()
+    send(a_run(run), DerivedRunWriter(tmp_path, writer, interval_s=0))
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    stored = catalog.client[run.uid]
+    pictures = stored["reconstruction"]["object"][:]
+    assert pictures.shape == (3, 6, 10) and pictures.dtype == np.complex64
+    for step, picture in enumerate(pictures):
+        assert (picture[: 4 + step, : 6 + 2 * step] == step).all()
+        assert np.count_nonzero(np.isfinite(picture)) == (4 + step) * (6 + 2 * step)
+    np.testing.assert_allclose(stored["reconstruction"]["extent_m"][:], [np.array([0, 10, 0, 6]) * PIXEL_M] * 3)
+    assert "frame" not in stored["clean"] and stored["clean"]["raw_seq_num"][:].tolist() == [2, 3, 4]
+
+
+def test_pictures_are_thinned_but_for_the_last(tmp_path: Path) -> None:
+    for final in (True, False):
+        run, recorder = make_run(), Recorder()
+        documents = [("start", run.start_document)]
+        for step in range(5):
+            documents += reconstruction(run, step, final=final and step == 4)
+        send([*documents, run.stop()], DerivedRunWriter(tmp_path, recorder, interval_s=1e9))
+        (descriptor,) = recorder.of("descriptor")
+        assert descriptor["data_keys"]["object"]["shape"] == [8, 14]
+        assert [event["data"]["num_frames"] for event in recorder.of("event")] == [0.0, 4.0]
+        assert {datum["indices"]["stop"] for datum in recorder.of("stream_datum")} == {2}
+
+
+def test_arrays_are_on_disk_before_the_run_stops(tmp_path: Path) -> None:
+    run, recorder = make_run(), Recorder()
+    documents = list(a_run(run))
+    send(documents[:-1], DerivedRunWriter(tmp_path, recorder, interval_s=0))
+    with h5py.File(tmp_path / run.uid / "reconstruction.h5", "r", libver="latest", swmr=True) as file:
+        assert file["object"].shape == (3, 6, 10)
+    assert [event["data"]["queue"] for event in recorder.of("event")] == [0.0, 1.0, 2.0]  # numbers go on at once
+
+
+def test_no_array_and_no_raw_frame_goes_on(tmp_path: Path) -> None:
+    run, recorder = make_run(), Recorder()
+    send(a_run(run), DerivedRunWriter(tmp_path, recorder, interval_s=0))
+    for event in recorder.of("event"):
+        assert all(isinstance(value, (float, bool, str)) for value in event["data"].values())
+    assert "dark" not in {descriptor["name"] for descriptor in recorder.of("descriptor")}
+
+
+def test_a_document_log_takes_it_and_other_runs_are_left_alone(tmp_path: Path) -> None:
+    run, log = make_run(), DocumentLog(tmp_path / "log")
+    writer = DerivedRunWriter(tmp_path, log)
+    send([("start", {"uid": "raw", "time": 1.0}), *a_run(run)], writer)
+    assert log.errors == {}
+    names = [name for name, _ in read_documents(run.uid, tmp_path / "log")]
+    assert (names[0], names[-1]) == ("start", "stop")
+    assert not (tmp_path / "log" / "raw.jsonl").exists()
