@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import event_model
 import numpy as np
@@ -19,6 +19,8 @@ __all__ = ["DerivedRun", "Document", "split_page"]
 
 Document = tuple[str, dict[str, Any]]
 """The name of a document and the document, as callbacks receive them."""
+
+ExitStatus = Literal["success", "abort", "fail"]
 
 _DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
@@ -88,7 +90,7 @@ class DerivedRun:
         )
         return [*documents, ("event_page", dict(document))]
 
-    def stop(self, exit_status: str = "success", reason: str = "") -> Document:
+    def stop(self, exit_status: ExitStatus = "success", reason: str = "") -> Document:
         """Return the stop document."""
         return "stop", dict(self._run.compose_stop(exit_status=exit_status, reason=reason))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import event_model
 import numpy as np
@@ -115,8 +115,8 @@ class ReadFrames(Stage):
 
     def on_datum_page(self, document: dict[str, Any]) -> Iterator[Document]:
         """Take a page as the data that it stands for."""
-        for datum in event_model.unpack_datum_page(document):
-            yield from self.on_datum(datum)
+        for datum in event_model.unpack_datum_page(cast(event_model.DatumPage, document)):
+            yield from self.on_datum(cast(dict[str, Any], datum))
 
     def on_stream_datum(self, document: dict[str, Any]) -> Iterator[Document]:
         """Take references to frames and positions."""
@@ -155,8 +155,8 @@ class ReadFrames(Stage):
     def on_event_page(self, document: dict[str, Any]) -> Iterator[Document]:
         """Take a page as the events that it stands for."""
         if document["descriptor"] in self._descriptors:
-            for event in event_model.unpack_event_page(document):
-                yield from self.on_event(event)
+            for event in event_model.unpack_event_page(cast(event_model.EventPage, document)):
+                yield from self.on_event(cast(dict[str, Any], event))
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Emit all that can be read; `work` waits for the rest for a while."""

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.debug else logging.ERROR,
         format="%(asctime)s %(name)s %(levelname)s %(message)s",
     )
+    if not options.debug:
+        logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
     try:
         summary = _module(options.command).run(options)
     except CommandFailed as failure:
@@ -80,3 +82,7 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     for name, value in summary.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{name.replace('_', ' '):<34} {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,18 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from bluesky import RunEngine
 
+from nsbluesky import session
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.commands import CommandFailed, parse_shape
-from nsbluesky.devices.fccd import FCCD
-from nsbluesky.devices.shutter import Shutter
-from nsbluesky.devices.stage import ScanStage
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.ioc import SimulatedBeamline
-from nsbluesky.simulation.samples import gold_balls
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.pictures import save_object_png
@@ -92,35 +89,31 @@ def _scan(
     options: argparse.Namespace, beamline: SimulatedBeamline, pipeline: PtychoPipeline, catalog: Catalog, out: Path
 ) -> Scan:
     """Scan with everything subscribed, and wait for the final image."""
-    fccd = FCCD(f"{beamline.prefix}FCCD:", name="fccd", write_path=str(beamline.frames_directory))
-    stage = ScanStage(f"{beamline.prefix}STAGE:", name="stage", write_path=str(beamline.frames_directory))
-    shutter = Shutter(f"{beamline.prefix}SHUTTER:", name="shutter")
-    for device in (fccd, stage, shutter):
-        device.wait_for_connection(timeout=20)
-    sample = gold_balls()
-    rows, columns = options.shape
+    site = session.simulated_site(beamline)
+    devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
     arguments: dict[str, Any] = {
-        "geometry": sample.geometry,
+        "geometry": site.geometry,
         "shape": options.shape,
-        "step_um": min(sample.scan_range_m[0] / columns, sample.scan_range_m[1] / rows) * 1e6,
+        "step_um": min(beamline.ready.scan_range_um) / max(options.shape),
         "seed": options.seed,
         "md": {"sample": "gold balls, simulated"},
     }
     if options.plan == "fly":
-        plan = ptycho_fly_scan(fccd, stage, shutter, rate_hz=options.rate, **arguments)
+        plan = ptycho_fly_scan(*devices, rate_hz=options.rate, **arguments)
     else:
-        plan = ptycho_scan(fccd, stage, shutter, **arguments)
+        plan = ptycho_scan(*devices, **arguments)
 
-    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
+    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask(), call_returns_result=True)
     RE.subscribe(DocumentLog(out / "documents"))
     writer = catalog.writer()
     RE.subscribe(writer)
     RE.subscribe(pipeline)
     pipeline.subscribe(DerivedRunWriter(out / "derived", writer, cxi=pipeline.cxi))
     started = time.monotonic()
-    (uid,) = RE(plan)
+    uid: str = RE(plan).run_start_uids[0]
     seconds = time.monotonic() - started
     finished = _wait_with_windows(pipeline, timeout_s=600) and writer.flush(60)
+    rows, columns = options.shape
     return Scan(uid, rows * columns, seconds, finished)
 
 

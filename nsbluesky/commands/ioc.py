@@ -11,8 +11,8 @@ from nsbluesky.simulation.ioc import BeamlineSettings, Ready, channel_access, se
 
 __all__ = ["add_arguments", "run"]
 
-DEFAULT_PORT = 5064
-"""Where Channel Access clients search unless told otherwise."""
+DEFAULT_PORTS = 5064, 5065
+"""Where Channel Access clients search and hear beacons unless told otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", default="gold_balls", help="gold_balls or the path of a picture (%(default)s)")
     parser.add_argument("--layout", default="cosmic", help="detector mode; none: small plain frames (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (%(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="UDP port on loopback (%(default)s)")
+    parser.add_argument(
+        "--ports",
+        type=int,
+        nargs=2,
+        default=DEFAULT_PORTS,
+        metavar=("SEARCH", "BEACON"),
+        help="UDP ports on loopback (%(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -35,11 +42,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
 
+    ports: tuple[int, int] = tuple(options.ports)
+    client = {name: value for name, value in channel_access(*ports).items() if not name.startswith("EPICS_CAS")}
+
     def say(ready: Ready) -> None:
-        client = {name: value for name, value in channel_access(options.port, 0).items() if "CAS" not in name}
-        client.pop("EPICS_CA_REPEATER_PORT")
         print(f"{ready.prefix} serves frames of {ready.frame_shape}; for its clients:", file=sys.stderr)
         print("".join(f"export {name}={value}\n" for name, value in client.items()), file=sys.stderr, flush=True)
 
-    serve(settings, port=options.port, on_ready=say)
+    serve(settings, ports=ports, on_ready=say)
     return {"directory": settings.directory}
