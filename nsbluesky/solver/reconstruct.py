@@ -19,7 +19,6 @@ from nsbluesky.solver.sweep import Sweep
 __all__ = ["Reconstruction", "reconstruct"]
 
 BLOCK_FRAMES = 64
-SLICE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,10 @@ def reconstruct(
     solver.finish()
     r_factors: list[float] = []
     while not solver.finished:
-        solver.step(SLICE_S)
+        solver.step(0)  # one batch, so that no pass is missed
         state = solver.state
         if state is not None and state.passes > len(r_factors):
-            r_factors.extend([state.r_factor] * (state.passes - len(r_factors)))
+            r_factors.append(state.r_factor)
             if progress is not None:
                 progress(len(r_factors), settings.passes_final, state.r_factor)
     return Reconstruction(solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected))

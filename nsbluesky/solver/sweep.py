@@ -33,6 +33,13 @@ ACCEPTED_DEVIATIONS = 6.0
 minimum of a faint scan stands out from its neighbours without being much lower."""
 
 
+MAX_ROUNDS = 3
+"""Rounds of `SolverSettings.sweep_passes` passes while no candidate stands out."""
+
+ALGORITHM = "rpie"
+"""Engine of the sweep, whatever runs afterwards: it tells candidates apart in the fewest passes."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Result of a sweep.
@@ -87,44 +94,47 @@ class DefocusSweep:
         self._frames = frames
         self._slots = slots
         self._candidates_m = candidates_m
-        self._settings = settings.replace(algorithm="wasp")
+        self._settings = settings
+        self._engine = make_engine(settings.replace(algorithm=ALGORITHM), backend)
         self._backend = backend
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m
 
     def run(self) -> Iterator[None]:
-        """Try all candidates."""
+        """Try all candidates, and go on with them all while none stands out, at most `MAX_ROUNDS` times."""
         frames, backend = self._frames, self._backend
         mean = backend.to_numpy(frames.mean_intensity(self._slots))
         photons = float(np.mean(frames.photons[self._slots]))
-        residual = np.full(len(self._candidates_m), np.inf)
-        for index, defocus_m in enumerate(self._candidates_m):
-            probe = starting_probe(mean, defocus_m, self._wavelength_m, self._pixel_m, self._settings.modes, photons)
-            state = self._blank(backend.from_numpy(probe))
-            yield from self._passes(state, photons)
-            residual[index] = state.r_factor
-            if residual[index] == residual.min():
-                self.best = state
-        self.sweep = judge(self._candidates_m, residual)
+        states = [
+            self._blank(starting_probe(mean, z, self._wavelength_m, self._pixel_m, self._settings.modes, photons))
+            for z in self._candidates_m
+        ]
+        for _ in range(MAX_ROUNDS):
+            for state in states:
+                yield from self._passes(state, photons)
+            residual = np.array([state.r_factor for state in states])
+            self.sweep = judge(self._candidates_m, residual)
+            self.best = states[int(np.argmin(residual))]
+            if self.sweep.accepted:
+                return
 
     def _blank(self, probe: Any) -> SolverState:
         row0, column0, row1, column1 = bounding_box(self._frames.corners_px[self._slots], self._frames.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
-        return SolverState(canvas, probe, (row0, column0))
+        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0))
 
     def _passes(self, state: SolverState, photons: float) -> Iterator[None]:
         settings, frames = self._settings, self._frames
-        engine = make_engine(settings, self._backend)
-        engine.initialize(state, frames)
-        rng = np.random.default_rng(settings.seed)
+        self._engine.initialize(state, frames)
+        rng = np.random.default_rng(settings.seed + state.passes)
         amplitude = float(np.sum(frames.amplitude_sums[self._slots]))
         for _ in range(settings.sweep_passes):
             order = spread(self._slots, frames.corners_px[self._slots], settings.batch, rng)
             misfit = 0.0
             for first in range(0, len(order), settings.batch):
-                misfit += float(engine.update(state, frames, order[first : first + settings.batch]).sum())
+                misfit += float(self._engine.update(state, frames, order[first : first + settings.batch]).sum())
                 yield
-            engine.end_pass(state, frames)
+            self._engine.end_pass(state, frames)
             set_probe_power(self._backend.xp, state, photons)
             state.passes += 1
             state.r_factor = misfit / amplitude

@@ -1,0 +1,107 @@
+"""Whole reconstructions offline: of a simulated scan, and of measured data."""
+
+from __future__ import annotations
+
+import bz2
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nsbluesky.geometry import Geometry, Optic, wavelength_m
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.reconstruct import reconstruct
+
+STAR = Path(__file__).parents[1] / "data" / "siemens_star" / "siemens-star-small.npz.bz2"
+ENERGY_EV, DETECTOR_PIXEL_M, OBJECT_PIXEL_M = 8800.0, 75e-6, 10e-9  # a self-consistent choice; the file has none
+
+
+def small_settings(**changes):
+    return SolverSettings(**{"modes": 1, "sweep_frames": 0, "passes_final": 12} | changes)
+
+
+def geometry_of(scan):
+    """The scan's geometry with the detector distance that gives its object pixel of 10 nm."""
+    given = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    return given.replace(detector_distance_m=48 * given.pixel_size_m * 10e-9 / given.wavelength_m)
+
+
+def test_a_scan_with_its_true_probe(scan, backend):
+    told = []
+    result = reconstruct(
+        scan.frames,
+        scan.translations_m,
+        None,
+        geometry_of(scan),
+        small_settings(),
+        backend,
+        passes=8,
+        probe=scan.probe[0],
+        progress=lambda *values: told.append(values),
+    )
+    assert result.sweep is None and result.rejected == {}
+    assert len(result.r_factors) == 8 and result.r_factors[-1] < 0.5 * result.r_factors[0]
+    assert told == [(n + 1, 8, r) for n, r in enumerate(result.r_factors)]
+    assert result.picture.num_frames == len(scan.frames)
+    assert contrast_correlation(result.picture.object, scan.object) > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["wasp", "rpie", "epie", "raar", "dm", "ap"])
+def test_every_algorithm_reconstructs(scan, backend, algorithm):
+    settings = small_settings(algorithm=algorithm, passes_final=40)
+    result = reconstruct(scan.frames, scan.translations_m, None, geometry_of(scan), settings, backend)
+    assert contrast_correlation(result.picture.object, scan.object, margin_px=8) > 0.85
+
+
+def test_frames_and_positions_must_fit(scan, backend):
+    with pytest.raises(ValueError, match="crop them to squares"):
+        reconstruct(np.zeros((2, 4, 5)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
+    with pytest.raises(ValueError, match="none of the 2 frames"):
+        reconstruct(np.zeros((2, 48, 48)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
+    with pytest.raises(ValueError, match="probe of shape"):
+        reconstruct(
+            scan.frames,
+            scan.translations_m,
+            None,
+            geometry_of(scan),
+            small_settings(),
+            backend,
+            probe=np.ones((4, 4)),
+        )
+
+
+@pytest.fixture(scope="module")
+def star():
+    with bz2.open(STAR) as file:
+        contents = np.load(io.BytesIO(file.read()))
+    frames = np.fft.fftshift(contents["data"][0], axes=(1, 2))
+    return frames, contents["scan"][0, :, ::-1].astype(float) * OBJECT_PIXEL_M
+
+
+def star_geometry(optic):
+    distance_m = OBJECT_PIXEL_M * 128 * DETECTOR_PIXEL_M / wavelength_m(ENERGY_EV)
+    return Geometry(ENERGY_EV, distance_m, DETECTOR_PIXEL_M, optic)
+
+
+@pytest.mark.nightly
+def test_the_measured_star_without_any_prior(star, backend):
+    frames, translations_m = star
+    settings = SolverSettings(modes=2, passes_final=30, sweep_passes=5)
+    result = reconstruct(frames, translations_m, None, star_geometry(Optic()), settings, backend)
+    assert result.sweep.accepted
+    assert result.picture.r_factor <= 0.16
+
+
+def test_the_measured_star_from_an_optic_with_a_wrong_defocus(star, backend):
+    """The star's own probe is not used: the mean pattern and a sweep over a few depths of field start it."""
+    frames, translations_m = star
+    optic = Optic(diameter_m=180e-6, outer_zone_m=70e-9, defocus_m=80e-6)
+    settings = SolverSettings(
+        modes=1, passes_final=10, sweep_frames=60, sweep_range=0.75, sweep_candidates=7, sweep_passes=4
+    )
+    result = reconstruct(frames, translations_m, None, star_geometry(optic), settings, backend)
+    assert 95e-6 < result.sweep.defocus_m < 125e-6
+    assert result.picture.r_factor < 0.19
+    assert result.picture.num_frames == 516
