@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status
 
-from nsbluesky.devices.status import DeviceError, all_done, count_reached, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, all_done, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
 __all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
@@ -108,9 +108,11 @@ class StreamingDetector(Device):  # type: ignore[misc]
         self._prepared: Acquisition | None = None
         self._assets: StreamAssets | None = None
         self._idle: Status | None = None
+        self._arriving: CountReached | None = None
         self._goal = 0
         self._flying = False
         self._held = False
+        self._pause_shutter: Any = None
         super().__init__(*args, **kwargs)
 
     # what a subclass says of its frames
@@ -160,11 +162,23 @@ class StreamingDetector(Device):  # type: ignore[misc]
         """Stop the camera and wait till it is idle; frames that were made are in the file."""
         self._flying = self._held = False
         self._halt()
+        if self._arriving is not None:
+            self._arriving.give_up()
+
+    def close_on_pause(self, shutter: Any) -> None:
+        """Name the shutter that closes when the RunEngine pauses: the sample gets no dose that is not measured.
+
+        The RunEngine pauses its devices in no order, but a shutter must not close before the camera is idle; so it is
+        the detector that does both.
+        """
+        self._pause_shutter = shutter
 
     def pause(self) -> None:
-        """Hold the camera (the RunEngine's pause)."""
-        self._held = self._flying and self.file.count() < self._goal
+        """Hold the camera, then close the shutter (the RunEngine's pause)."""
         self._halt()
+        self._held = self._flying and self.file.count() < self._goal
+        if self._pause_shutter is not None:
+            self._pause_shutter.close().wait(STOP_TIMEOUT_S)
 
     def resume(self) -> None:
         """Leave the camera held: the plan opens the shutter first, then kicks it off again."""
@@ -248,9 +262,10 @@ class StreamingDetector(Device):  # type: ignore[misc]
             why = self.file.complaint() or "check that the camera runs and that its file plugin writes"
             return f"{self.name}: no frame reached the file for {stall_s:.3g} s, {count} of {goal} are there: {why}"
 
-        return count_reached(
+        self._arriving = CountReached(
             self, self.file.num_written, goal, stall_s=stall_s, paused=lambda: self._held, stalled=stalled
         )
+        return self._arriving
 
     def _halt(self) -> None:
         if self._idle is not None and not self._idle.done:

@@ -28,13 +28,6 @@ class ShutterVerbs:
         """Close; in a plan ``bps.abs_set(shutter, "close", wait=True)``."""
         return self.set("close")
 
-    def pause(self) -> None:
-        """Close while the RunEngine pauses: the sample gets no dose that is not measured."""
-        self.close()
-
-    def resume(self) -> None:
-        """Stay closed: the plan opens the shutter before the next frame."""
-
     @staticmethod
     def check_value(value: str) -> None:
         """Check a value for `set`.

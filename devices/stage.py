@@ -15,7 +15,7 @@ from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus
 from ophyd.utils import LimitError
 
-from nsbluesky.devices.status import DeviceError, await_reset, count_reached, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, await_reset, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
@@ -113,6 +113,9 @@ class StreamingStage(Device):  # type: ignore[misc]
         self._file: PositionFile | None = None
         self._assets: StreamAssets | None = None
         self._num_points = 0
+        self._flying = False
+        self._paused = False
+        self._completing: CountReached | None = None
         super().__init__(*args, **kwargs)
 
     def check_trajectory(self, x: Positions, y: Positions) -> None:
@@ -150,25 +153,30 @@ class StreamingStage(Device):  # type: ignore[misc]
         """Wait for the camera's triggers."""
         if self._file is None:
             raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
+        self._flying = True
         status = DeviceStatus(self)
         status.set_finished()
         return status
 
     def complete(self) -> DeviceStatus:
         """Return a status that is done when every point was triggered."""
-        return count_reached(
+
+        def stalled(count: int) -> str:
+            return (
+                f"{self.name}: no trigger for {self._stall_s:g} s, {count} of {self._num_points} points are done: "
+                "check that the camera's trigger reaches the stage"
+            )
+
+        self._completing = CountReached(
             self,
             self.fly.num_triggers,
             self._num_points,
             stall_s=self._stall_s,
             paused=lambda: self._paused,
-            stalled=lambda count: (
-                f"{self.name}: no trigger for {self._stall_s:g} s, {count} of {self._num_points} "
-                "points are done: check that the camera's trigger reaches the stage"
-            ),
+            stalled=stalled,
         )
-
-    _paused = False
+        self._completing.add_callback(lambda _: setattr(self, "_flying", False))
+        return self._completing
 
     def pause(self) -> None:
         """Let the clock of `complete` stand still; the stage waits for triggers anyway."""
@@ -187,8 +195,11 @@ class StreamingStage(Device):  # type: ignore[misc]
         return int(self.fly.num_triggers.get())
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[Asset]:
-        """Write the positions read since the last call, up to `index` in all, and yield their documents."""
-        if self._assets is None or self._file is None:
+        """Write the positions read since the last call, up to `index` in all, and yield their documents.
+
+        A plain read (no `index`), as in a step scan or for the baseline, has documents only while a fly scan runs.
+        """
+        if self._assets is None or self._file is None or (index is None and not self._flying):
             return
         start = self._assets.told
         stop = self.get_index() if index is None else index
@@ -199,6 +210,9 @@ class StreamingStage(Device):  # type: ignore[misc]
 
     def stop(self, *, success: bool = False) -> None:
         """Leave the trajectory and stop both axes."""
+        self._flying = False
+        if self._completing is not None:
+            self._completing.give_up()
         self.fly.abort()
         super().stop(success=success)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 
-__all__ = ["DeviceError", "all_done", "await_reset", "count_reached", "on_thread"]
+__all__ = ["CountReached", "DeviceError", "all_done", "await_reset", "on_thread"]
 
 
 class DeviceError(RuntimeError):
@@ -38,7 +38,7 @@ def all_done(device: Device, *statuses: Status) -> DeviceStatus:
     (``a & b`` of ophyd fails, too, but forgets why.)
     """
     result = DeviceStatus(device)
-    lock = threading.Lock()
+    lock = threading.RLock()  # a failed DeviceStatus stops its device, which ends its other statuses, from in here
 
     def on_done(status: Status) -> None:
         with lock:
@@ -60,16 +60,8 @@ def await_reset(counter: Any, timeout_s: float) -> None:
     SubscriptionStatus(counter, lambda *, value, **_: value == 0, timeout=timeout_s).wait(timeout_s)
 
 
-def count_reached(
-    device: Device,
-    counter: Any,
-    goal: int,
-    *,
-    stall_s: float,
-    paused: Callable[[], bool],
-    stalled: Callable[[int], str],
-) -> DeviceStatus:
-    """Return a status that is done when a monitored counter reaches a goal.
+class CountReached(DeviceStatus):  # type: ignore[misc]
+    """Done when a monitored counter reaches a goal.
 
     Parameters
     ----------
@@ -85,32 +77,56 @@ def count_reached(
     stalled : callable
         Makes the error message from the last count.
     """
-    status = DeviceStatus(device)
-    news = threading.Event()
-    lock = threading.Lock()
-    last = 0
 
-    def on_count(*, value: int, **_: Any) -> None:
-        nonlocal last
-        with lock:
-            last = value
-            if value >= goal and not status.done:
-                status.set_finished()
-        news.set()
+    def __init__(
+        self,
+        device: Device,
+        counter: Any,
+        goal: int,
+        *,
+        stall_s: float,
+        paused: Callable[[], bool],
+        stalled: Callable[[int], str],
+    ) -> None:
+        super().__init__(device)
+        self._counter = counter
+        self._goal = goal
+        self._stall_s = stall_s
+        self._paused = paused
+        self._stalled = stalled
+        self._count = 0
+        self._news = threading.Event()
+        self._ending = threading.RLock()  # as above
+        counter.subscribe(self._on_count, run=True)
+        self.add_callback(self._forget)
+        threading.Thread(target=self._watch, name=f"{device.name}-watch", daemon=True).start()
 
-    def watch() -> None:
-        while not status.done:
-            arrived = news.wait(stall_s)
-            news.clear()
-            with lock:
-                if not arrived and not paused() and not status.done:
-                    status.set_exception(DeviceError(stalled(last)))
+    def give_up(self) -> None:
+        """Be done without the goal: somebody stopped the device on purpose."""
+        self._end(None)
 
-    def forget(_: Any) -> None:
-        counter.clear_sub(on_count)
-        news.set()
+    def _on_count(self, *, value: int, **_: Any) -> None:
+        self._count = value
+        if value >= self._goal:
+            self._end(None)
+        self._news.set()
 
-    counter.subscribe(on_count, run=True)
-    status.add_callback(forget)
-    threading.Thread(target=watch, name=f"{device.name}-watch", daemon=True).start()
-    return status
+    def _watch(self) -> None:
+        while not self.done:
+            arrived = self._news.wait(self._stall_s)
+            self._news.clear()
+            if not arrived and not self._paused():
+                self._end(DeviceError(self._stalled(self._count)))
+
+    def _end(self, error: Exception | None) -> None:
+        with self._ending:
+            if self.done:
+                return
+            if error is None:
+                self.set_finished()
+            else:
+                self.set_exception(error)
+
+    def _forget(self, _: Any) -> None:
+        self._counter.clear_sub(self._on_count)
+        self._news.set()

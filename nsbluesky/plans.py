@@ -228,6 +228,7 @@ def _run(
     md: Mapping[str, Any],
 ) -> Plan:
     """Open a run around a measurement, and leave the shutter closed however it ends."""
+    scan.fccd.close_on_pause(scan.shutter)
     slow = [scan.stage, scan.shutter] if baseline is None else list(baseline)
 
     @bpp.stage_decorator([scan.fccd, scan.stage])  # type: ignore[untyped-decorator]

@@ -54,16 +54,17 @@ def make_trajectory(pattern: str, shape: tuple[int, int], step_um: float, seed: 
         random = np.random.default_rng(seed)
         return _raster(rows, columns, step_um) + random.uniform(-JITTER, JITTER, (rows * columns, 2)) * step_um
     size = (0.0, 0.0, columns * step_um, rows * step_um)
-    if pattern == "spiral":
-        # rings one step apart with 2π·i points: one step along the ring, too
-        points = spiral("x", "y", *size, dr=step_um, nth=2 * math.pi)
-    elif pattern == "fermat":
-        # radius √i·dr/factor holds i points, so factor √π gives each the area of one step squared
-        points = spiral_fermat("x", "y", *size, dr=step_um, factor=math.sqrt(math.pi))
-    else:
-        raise ValueError(f"pattern {pattern!r}: expected one of {', '.join(PATTERNS)}")
-    if len(points) == 0:
-        raise ValueError(f"a {pattern} of shape {shape} has no point: take a larger shape")
+    try:
+        if pattern == "spiral":
+            # rings one step apart with 2π·i points: one step along the ring, too
+            points = spiral("x", "y", *size, dr=step_um, nth=2 * math.pi)
+        elif pattern == "fermat":
+            # radius √i·dr/factor holds i points, so factor √π gives each the area of one step squared
+            points = spiral_fermat("x", "y", *size, dr=step_um, factor=math.sqrt(math.pi))
+        else:
+            raise ValueError(f"pattern {pattern!r}: expected one of {', '.join(PATTERNS)}")
+    except StopIteration:  # what cycler raises where no point lies in the area
+        raise ValueError(f"a {pattern} of shape {shape} has no point: take a larger shape") from None
     return _as_array(points)
 
 

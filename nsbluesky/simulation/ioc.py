@@ -14,14 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 from caproto.asyncio.server import Context
-from caproto.sync import repeater
 
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, Settings
@@ -31,6 +29,7 @@ from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.ioc_camera import CameraGroup, ImageGroup
 from nsbluesky.simulation.ioc_frames import Frame, FramesAhead, Shot
 from nsbluesky.simulation.ioc_hdf5 import HDF5Group
+from nsbluesky.simulation.ioc_repeater import Repeater
 from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.ioc_shutter import ShutterGroup
 from nsbluesky.simulation.ioc_stage import METRES_PER_UM, StageGroup
@@ -221,14 +220,16 @@ def serve(
     lifeline : binary file, optional
         A pipe; the beamline stops when its other end closes, so that it cannot outlive its parent.
     """
-    os.environ.update(channel_access(*(ports or (_free_port(), _free_port()))))
-    # clients start a CA repeater if none answers at its port, and complain on the terminal if they cannot
-    threading.Thread(target=repeater.run, args=(LOOPBACK,), name="ca-repeater", daemon=True).start()
-    asyncio.run(_serve(settings, on_ready, lifeline))
+    search_port, beacon_port = ports or (_free_port(), _free_port())
+    os.environ.update(channel_access(search_port, beacon_port))
+    asyncio.run(_serve(settings, beacon_port, on_ready, lifeline))
 
 
 async def _serve(
-    settings: BeamlineSettings, on_ready: Callable[[Ready], None] | None, lifeline: IO[bytes] | None
+    settings: BeamlineSettings,
+    beacon_port: int,
+    on_ready: Callable[[Ready], None] | None,
+    lifeline: IO[bytes] | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -239,6 +240,7 @@ async def _serve(
 
     beamline = _Beamline(settings)
     await beamline.prepare()
+    await loop.create_datagram_endpoint(Repeater, local_addr=(LOOPBACK, beacon_port))
 
     context = Context(beamline.pvdb(), [LOOPBACK])
 
