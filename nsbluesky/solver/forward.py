@@ -67,12 +67,11 @@ def amplitude_correction(
     field = backend.fft2(waves)
     _amplitude(xp, field, background, model)
     usable = good * (amplitude >= 0) if has_gaps else good
-    difference = amplitude - model
+    difference = xp.subtract(amplitude, model, out=amplitude)
     difference *= usable
     residual = xp.abs(difference).sum(axis=(1, 2))
-    factor = amplitude
     model += EPSILON
-    xp.divide(difference, model, out=factor)
+    factor = xp.divide(difference, model, out=model)
     if power_bound:
         factor *= _relax(xp, difference, usable, power_bound)[:, None, None]
     field *= factor[:, None]

@@ -161,7 +161,8 @@ class BatchedEngine:
             self._pass_sums.numerator[region] += numerator
             self._pass_sums.numerator[region] += denominator * target
             self._pass_sums.denominator[region] += denominator
-        numerator /= self._rule.object_denominator(self._backend.xp, denominator, power)
+        # one real division and a product: much faster than dividing complex numbers
+        numerator *= np.float32(1) / self._rule.object_denominator(self._backend.xp, denominator, power)
         target += numerator
         numerator[...] = 0
         denominator[...] = 0

@@ -31,7 +31,9 @@ class PieRule:
     def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
         """(1 − α)·Σ|P|² + α·max(|P|²)."""
         bound = xp.maximum(denominator, power.max())
-        return np.float32(1 - self.alpha) * denominator + np.float32(self.alpha) * bound
+        bound *= np.float32(self.alpha)
+        bound += np.float32(1 - self.alpha) * denominator
+        return bound
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
         """(1 − β)·Σ|O|² + β·max(Σ|O|²)."""
