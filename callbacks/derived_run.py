@@ -20,6 +20,9 @@ __all__ = ["DerivedRun", "Document", "split_page"]
 Document = tuple[str, dict[str, Any]]
 """The name of a document and the document, as callbacks receive them."""
 
+COPIED = ("ptycho", "sample")
+"""What a derived start document takes over from the raw one."""
+
 ExitStatus = Literal["success", "abort", "fail"]
 
 _DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -43,8 +46,7 @@ class DerivedRun:
             "settings": settings.to_dict(),
             "version": __version__,
         }
-        if "ptycho" in raw_start:
-            metadata["ptycho"] = raw_start["ptycho"]
+        metadata |= {key: raw_start[key] for key in COPIED if key in raw_start}
         self._run = event_model.compose_run(metadata=metadata)
         self._streams: dict[str, Any] = {}
         self._names: dict[str, str] = {}
@@ -121,6 +123,10 @@ def _data_key(stream: str, value: Any, page: bool) -> dict[str, Any]:
         return {"source": source, "dtype": _DTYPES[kind], "shape": []}
     if isinstance(value, (list, tuple)):
         return {"source": source, "dtype": "array", "shape": [None]}
+    if type(value) not in _DTYPES:
+        raise TypeError(
+            f"{stream}: a value of type {type(value).__name__}: expected an array or a plain number or text"
+        )
     return {"source": source, "dtype": _DTYPES[type(value)], "shape": []}
 
 

@@ -32,6 +32,7 @@ class Reconstruct(Stage):
         self._arrived: dict[int, float] = {}
         self._sweep_told: Any = None
         self._next = 0.0
+        self._stopped = False
         self._final_told = False
 
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
@@ -61,6 +62,7 @@ class Reconstruct(Stage):
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Tell the solver that no more frames will come."""
         if self.is_raw(document) and self._solver is not None:
+            self._stopped = True
             self._solver.finish()
         yield from ()
 
@@ -68,7 +70,9 @@ class Reconstruct(Stage):
     def has_work(self) -> bool:
         """Whether the solver has frames to work on, or a last picture to show."""
         solver = self._solver
-        return solver is not None and (solver.has_work or self._final_due(solver))
+        if solver is None or not (self.run.settings.solver.live or self._stopped):
+            return False
+        return solver.has_work or self._final_due(solver)
 
     def _final_due(self, solver: IncrementalSolver) -> bool:
         return solver.finished and solver.state is not None and not self._final_told

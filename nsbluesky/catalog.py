@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -62,8 +63,23 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
         )
     registry = copy.copy(default_serialization_registry)
     registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)  # documents() asks for it
-    context = tiled.client.Context.from_app(build_app(tree, serialization_registry=registry))
+    with _quiet():
+        context = tiled.client.Context.from_app(build_app(tree, serialization_registry=registry))
     return Catalog(folder, context)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what tiled's server says at its start, and Starlette's advice to tiled, out of a session."""
+    server = logging.getLogger("tiled.server.app")
+    level = server.level
+    server.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using `httpx` with `starlette")
+            yield
+    finally:
+        server.setLevel(level)
 
 
 @contextlib.contextmanager

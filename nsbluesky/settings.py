@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -129,6 +130,8 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             raise SettingsError(f"{name} = {value!r}: expected one of {', '.join(map(str, typing.get_args(hint)))}")
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"{name} = {value!r}: expected a finite number")
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -223,6 +226,9 @@ class SolverSettings(Settings):
         Number of candidates and passes over each.
     publish_hz : float
         Pictures a second at most.
+    live : bool
+        Reconstruct while the scan runs; False waits for the last frame, so that the result depends on the documents
+        alone and not on when they came.
     seed : int
         Seed of the order in which frames are used.
     """
@@ -240,6 +246,7 @@ class SolverSettings(Settings):
     sweep_candidates: int = 21
     sweep_passes: int = 10
     publish_hz: float = 2.0
+    live: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

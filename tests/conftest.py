@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import ophyd  # noqa: F401 - its dispatcher's threads start at the first import and are nobody's to end
 import pytest
 from bluesky import RunEngine
 

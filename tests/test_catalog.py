@@ -27,7 +27,6 @@ from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.replay import documents_of, replay
 
 # Starlette speaks about its test client, which tiled uses to reach its server inside the process.
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette")
 
 TIMEOUT_S = 60.0
 

@@ -6,6 +6,7 @@ the application is made.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ except ImportError as error:
         "apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0 fonts-dejavu-core"
     ) from error
 import pyqtgraph as pg
+
+log = logging.getLogger(__name__)
 
 __all__ = ["QtCore", "QtDuringTask", "QtGui", "QtWidgets", "application", "choose_platform", "pg"]
 
@@ -50,11 +53,18 @@ def application() -> QtWidgets.QApplication:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("windows belong to the main thread: make them there, and feed LivePlots from any thread")
     choose_platform()
+    QtCore.qInstallMessageHandler(_log_message)
     app = QtWidgets.QApplication(["nsbluesky"])
     app.setApplicationName("nsbluesky")
     if not QtGui.QFontDatabase.families():
         raise RuntimeError("Qt finds no fonts: install one (Debian: apt-get install fontconfig fonts-dejavu-core)")
     return app
+
+
+def _log_message(kind: object, context: object, message: str) -> None:
+    """Send what Qt would print to the log; the offscreen platform complains about hints that it cannot follow."""
+    if "propagateSizeHints" not in message:
+        log.warning("Qt: %s", message)
 
 
 class QtDuringTask(DuringTask):

@@ -19,7 +19,6 @@ from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.settings import PipelineSettings
 
 # Starlette speaks about its test client, which tiled uses to reach its server inside the process.
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette")
 
 SIDE = 8
 PIXEL_M = 1e-8
