@@ -1,0 +1,82 @@
+"""What a scan does when frames or the whole IOC get lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from recorded_run import RecordedRun
+
+from nsbluesky.devices.fccd import FCCD
+from nsbluesky.devices.shutter import Shutter
+from nsbluesky.devices.stage import ScanStage
+from nsbluesky.devices.status import DeviceError
+from nsbluesky.plans import ptycho_fly_scan
+from nsbluesky.simulation.ioc import SimulatedBeamline
+
+pytestmark = pytest.mark.epics
+
+LOST_FRAME = 8
+
+
+@pytest.fixture
+def beamline(tmp_path: Path) -> Iterator[SimulatedBeamline]:
+    with SimulatedBeamline(tmp_path, layout="none", lost_frames=[LOST_FRAME]) as running:
+        yield running
+
+
+@pytest.fixture
+def devices(beamline: SimulatedBeamline) -> Iterator[tuple[FCCD, ScanStage, Shutter]]:
+    frames = str(beamline.frames_directory)
+    fccd = FCCD(f"{beamline.prefix}FCCD:", name="fccd", write_path=frames, stall_s=1.0)
+    stage = ScanStage(f"{beamline.prefix}STAGE:", name="stage", write_path=frames)
+    shutter = Shutter(f"{beamline.prefix}SHUTTER:", name="shutter")
+    for device in (fccd, stage, shutter):
+        device.wait_for_connection(timeout=20)
+    yield fccd, stage, shutter
+    for device in (fccd, stage, shutter):
+        device.destroy()
+
+
+def test_lost_frame_fails_the_scan_and_says_how_many_came(
+    RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter]
+) -> None:
+    run = RecordedRun()
+    RE.subscribe(run)
+    scan = ptycho_fly_scan(*devices, geometry=beamline.geometry, shape=(4, 5), rate_hz=40.0, num_dark=2, step_um=0.05)
+    with pytest.raises(FailedStatus) as failed:
+        RE(scan)
+    assert isinstance(failed.value.__cause__, DeviceError)
+    assert "19 of 20" in str(failed.value.__cause__)
+    assert run.stop["exit_status"] == "fail"
+    assert not devices[2].status.get(use_monitor=False), "the shutter is closed"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_killed_ioc_ends_the_run(
+    RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter]
+) -> None:
+    run = RecordedRun()
+    RE.subscribe(run)
+    some = run.when(lambda r: len(r.data("primary")) >= 3)
+
+    def kill() -> None:
+        if some.wait(20):
+            os.kill(beamline.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    scan = ptycho_fly_scan(
+        *devices, geometry=beamline.geometry, shape=(6, 10), rate_hz=20.0, num_dark=2, step_um=0.05
+    )
+    with pytest.raises(Exception):  # noqa: B017 - whichever signal notices first; that the run ends is the point
+        RE(scan)
+    killer.join()
+    assert run.stop["exit_status"] == "fail"
+    assert len(run.column("primary", "fccd_image")) >= 1, "frames that were told are kept"

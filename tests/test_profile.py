@@ -1,0 +1,83 @@
+"""The startup files: importable without screen or hardware, and a whole beamline with NSBLUESKY_SIM=1."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsbluesky import plans, session
+from nsbluesky.geometry import Geometry
+
+ROOT = Path(__file__).parents[1]
+STARTUP = sorted((ROOT / "profile_collection" / "startup").glob("*.py"))
+NAMES = ("RE", "db", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan", "pipeline", "window")
+
+
+def run_session(commands: str, tmp_path: Path, **environment: str) -> str:
+    """Run the startup files, as bluesky-queueserver does, and then some commands."""
+    loader = (
+        "import sys\n"
+        "namespace = {'__name__': '__main__'}\n"
+        "for path in sys.argv[2:]:\n"
+        "    exec(compile(open(path).read(), path, 'exec'), namespace)\n"
+        "exec(sys.argv[1], namespace)\n"
+    )
+    kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
+    done = subprocess.run(
+        [sys.executable, "-c", loader, commands, *map(str, STARTUP)],
+        env={**kept, "NSBLUESKY_DATA": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_files_are_short_and_numbered() -> None:
+    assert [path.name[:2] for path in STARTUP] == ["00", "10", "20", "30", "50", "90"]
+    for path in STARTUP:
+        assert len(path.read_text().splitlines()) < 30, f"{path.name}: code belongs into the package"
+
+
+def test_loads_without_screen_and_hardware(tmp_path: Path) -> None:
+    out = run_session(f"print([name in globals() for name in {NAMES}], window)", tmp_path)
+    assert f"{[True] * len(NAMES)} None" in out
+
+
+@pytest.mark.epics
+def test_simulated_session_scans(tmp_path: Path) -> None:
+    commands = (
+        "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
+        "pipeline.wait(timeout=60)\n"
+        "assert catalog.flush(60)\n"
+        "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
+    )
+    out = run_session(commands, tmp_path, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
+    assert "frames 16" in out
+    assert list((tmp_path / "documents").iterdir()), "the document log has the run"
+
+
+def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:
+    geometry = Geometry(930.0, 0.25)
+    bound = session.bind(plans.ptycho_scan, "fccd", "stage", "shutter", geometry=geometry, step_um=0.3)
+    assert inspect.isgeneratorfunction(bound)
+    parameters: dict[str, Any] = dict(inspect.signature(bound).parameters)
+    assert "fccd" not in parameters
+    assert parameters["step_um"].default == 0.3
+    assert parameters["geometry"].default == geometry
+    assert parameters["num_dark"].default == 25
+
+
+def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    assert not session.has_screen()
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    assert session.has_screen()
