@@ -19,6 +19,9 @@ __all__ = ["Picture", "covered_area", "render"]
 COVERED = 0.05
 """A pixel is shown where its illumination is at least this part of the typical one."""
 
+FAINT = 0.01
+"""The probe counts as dark below this part of its maximum."""
+
 BLOCK_FRAMES = 64
 
 
@@ -61,8 +64,9 @@ class Picture:
 
 
 def illumination(backend: Backend, state: SolverState, frames: FrameStore, slots: npt.NDArray[np.intp]) -> Any:
-    """Return Σ_j w_j Σ_k |P_k|² (H, W) float32 on the canvas."""
+    """Return Σ_j w_j Σ_k |P_k|² (H, W) float32 on the canvas, without the probe's faint noise far from its centre."""
     power = backend.xp.sum(backend.xp.abs(state.probe) ** 2, axis=0)
+    power = backend.xp.where(power > FAINT * power.max(), power, np.float32(0))
     lit = backend.xp.zeros(state.object.shape, np.float32)
     everywhere = slice(0, len(lit))
     for first in range(0, len(slots), BLOCK_FRAMES):
