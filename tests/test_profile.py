@@ -56,7 +56,7 @@ def test_simulated_session_scans(tmp_path: Path) -> None:
     commands = (
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
         "pipeline.wait(timeout=60)\n"
-        "assert catalog.flush(60)\n"
+        "assert all(writer.flush(60) for writer in catalog._writers)\n"
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
     )
     out = run_session(commands, tmp_path, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
