@@ -10,9 +10,10 @@ import argparse
 import importlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from nsbluesky._version import __version__
 from nsbluesky.commands import CommandFailed
@@ -32,10 +33,17 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = _Parser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((a for a in arguments if not a.startswith("-")), None)
@@ -64,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        reason = str(error) or type(error).__name__
-        print(f"nsbluesky {options.command}: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"nsbluesky {options.command}: {_reason(error)}", file=sys.stderr)
         return 1
     _print_summary(summary, options.json)
     return 0
@@ -75,13 +82,26 @@ def _module(command: str) -> Any:
     return importlib.import_module(f"nsbluesky.commands.{command.replace('-', '_')}")
 
 
+def _reason(error: Exception) -> str:
+    """Return one line."""
+    reason = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = f"{error.filename}: {error.strerror}"
+    return " ".join(reason.split()) or type(error).__name__
+
+
 def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps({name: _json_value(value) for name, value in summary.items()}, allow_nan=False))
         return
     for name, value in summary.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{name.replace('_', ' '):<34} {text}")
+
+
+def _json_value(value: Any) -> Any:
+    """Return null for a number that JSON does not know, such as an infinite resolution."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

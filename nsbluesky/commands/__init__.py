@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["CommandFailed", "parse_shape"]
+__all__ = ["CommandFailed", "output_file", "output_folder", "parse_count", "parse_shape"]
 
 
 class CommandFailed(Exception):
@@ -23,3 +25,34 @@ def parse_shape(text: str) -> tuple[int, int]:
     if not (rows.isdigit() and columns.isdigit() and int(rows) > 0 and int(columns) > 0):
         raise argparse.ArgumentTypeError(f"{text!r}: expected ROWSxCOLUMNS, as in 20x20")
     return int(rows), int(columns)
+
+
+def parse_count(text: str) -> int:
+    """Return a number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on")
+    return int(text)
+
+
+def output_file(path: Path, *sources: Path) -> Path:
+    """Return `path`, which can be written and is none of the `sources`; its folder is made where missing.
+
+    Commands call it first: minutes of work must not end at a folder that cannot be written.
+    """
+    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
+        raise ValueError(f"{path} is what the command reads: expected another file to write")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected a file to write")
+    output_folder(path.parent)
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Return the absolute path of a folder that can be written; it is made where missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write into {path} ({error.strerror}): expected a writable folder") from error
+    return path.resolve()

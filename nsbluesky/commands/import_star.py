@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.commands import output_file
 from nsbluesky.cxi import siemens_star_to_cxi
 
 __all__ = ["add_arguments", "run"]
@@ -19,4 +20,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Convert the file."""
-    return {"cxi": str(options.out), "frames": siemens_star_to_cxi(options.source, options.out)}
+    out = output_file(options.out, options.source)
+    return {"cxi": str(out), "frames": siemens_star_to_cxi(options.source, out)}

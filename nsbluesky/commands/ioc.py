@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.commands import output_folder, parse_count
 from nsbluesky.simulation.ioc import BeamlineSettings, Ready, channel_access, serve
 
 __all__ = ["add_arguments", "run"]
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="SIM:", help="of every PV (%(default)s)")
     parser.add_argument("--sample", default="gold_balls", help="gold_balls or the path of a picture (%(default)s)")
     parser.add_argument("--layout", default="cosmic", help="detector mode; none: small plain frames (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (%(default)s)")
+    parser.add_argument("--seed", type=parse_count, default=0, help="seed of all noise (%(default)s)")
     parser.add_argument(
         "--ports",
         type=int,
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Serve until SIGINT or SIGTERM."""
     settings = BeamlineSettings(
-        directory=str(options.directory.resolve()),
+        directory=str(output_folder(options.directory)),
         prefix=options.prefix,
         sample=options.sample,
         layout=options.layout,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nsbluesky.cleaning.clean import CleaningPlan, clean, find_center, make_plan, mean_image
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
+from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
 from nsbluesky.settings import CleaningSettings, PipelineSettings
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Clean a file; memory holds one block of frames."""
     settings = PipelineSettings().set_from_text(options.set)
+    out = output_file(options.clean, options.raw)
     with read_cxi(options.raw) as raw:
         if raw.raw_data is None:
             raise CxiError(f"{options.raw} has no raw_data: expected a raw CXI file; is it clean already?")
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         plan = _plan(raw, raw.raw_data, layout, dark, settings.cleaning)
         pixel_size_m = raw.pixel_size_m[0] * plan.bin_px
         with CxiFile.create(
-            options.clean,
+            out,
             energy_eV=raw.energy_eV,
             detector_distance_m=raw.detector_distance_m,
             pixel_size_m=pixel_size_m,
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     progress.update(len(frames))
             cxi.set_illumination(intensities=total / len(raw.raw_data))
     return {
-        "cxi": str(options.clean),
+        "cxi": str(out),
         "frames": len(raw.translation_m),
         "darks": 0 if dark is None else dark.num_frames,
         "bad_adcs": [] if dark is None else [int(k) for k in dark.bad_adcs],

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
+from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Reconstruct, and write the image with the frames it was made from."""
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
+    out = output_file(options.out, options.source)
+    if options.png is not None:
+        output_file(options.png, options.source, out)
     with read_cxi(options.source) as data, tqdm(total=options.passes, unit="pass", disable=None) as bar:
         if data.frames is None:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             probe=data.illumination if options.use_probe else None,
             progress=lambda done, wanted, r: bar.update(done - bar.n),
         )
-        _write(options.out, data, data.frames, result, settings)
+        _write(out, data, data.frames, result, settings)
     picture = result.picture
     if options.png is not None:
         save_object_png(options.png, picture.object, picture.pixel_m, quantity="phase")
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "object_pixel_nm": picture.pixel_m * 1e9,
         "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,
         "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
-        "cxi": str(options.out),
+        "cxi": str(out),
     }
 
 

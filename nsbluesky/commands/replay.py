@@ -9,7 +9,7 @@ from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import data_directory, open_catalog
-from nsbluesky.commands import CommandFailed
+from nsbluesky.commands import CommandFailed, output_folder
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.viewer.pictures import save_object_png
@@ -31,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Replay a run and write its image."""
     settings = PipelineSettings().set_from_text(options.set)
+    out = output_folder(options.out)
     with ExitStack() as stack:
         log = options.log or data_directory() / "documents"
         catalog = None
         if options.from_catalog or options.catalog is not None:
             catalog = stack.enter_context(open_catalog(options.catalog))
         documents = documents_of(options.uid, None if options.from_catalog else log, catalog)
-        pipeline = PtychoPipeline(settings, directory=options.out)
+        pipeline = PtychoPipeline(settings, directory=out)
         stack.callback(pipeline.close, timeout=0)
         count = replay(documents, pipeline, speed=options.speed)
         pipeline.wait()
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CommandFailed("no image came out of the processing", {"documents": count})
         (result,) = pipeline.results.values()
         path = pipeline.cxi.path
-    picture = options.out / "object.png"
+    picture = out / "object.png"
     save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase")
     return {
         "documents": count,

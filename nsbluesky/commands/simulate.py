@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from nsbluesky.commands import parse_shape
+from nsbluesky.commands import output_file, parse_count, parse_shape
 from nsbluesky.cxi import CxiFile, write_raw_cxi
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
@@ -30,17 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=parse_shape, default="20x20", help="rows and columns (%(default)s)")
     parser.add_argument("--step-um", type=float, help="step in µm (what covers the sample by default)")
     parser.add_argument("--pattern", choices=sorted(PATTERNS), default="jittered_raster", help="(%(default)s)")
-    parser.add_argument("--darks", type=int, default=25, help="dark frames with --raw (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of noise and jitter (%(default)s)")
+    parser.add_argument("--darks", type=parse_count, default=25, help="dark frames with --raw (%(default)s)")
+    parser.add_argument("--seed", type=parse_count, default=0, help="seed of noise and jitter (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Simulate a scan and write it."""
+    sources = [options.image] if options.image is not None else []
+    out = output_file(options.out, *sources)
+    truth = output_file(out.with_suffix(".truth.h5"), *sources)
     sample = gold_balls() if options.image is None else from_picture(options.image)
     simulator = FrameSimulator(sample, layout="cosmic" if options.raw else "none", seed=options.seed)
     rows, columns = options.shape
     width_m, height_m = sample.scan_range_m
-    step_um = options.step_um or min(width_m / columns, height_m / rows) / METRES_PER_UM
+    step_um = options.step_um
+    if step_um is None:
+        step_um = min(width_m / columns, height_m / rows) / METRES_PER_UM
     translations_m = make_trajectory(options.pattern, options.shape, step_um, options.seed) * METRES_PER_UM
     geometry = simulator.geometry
     experiment: dict[str, Any] = {
@@ -51,14 +56,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     frames = _frames(simulator, translations_m, first_index=options.darks)
     if options.raw:
         darks = (simulator.raw_frame(0, 0, shutter_open=False, index=k) for k in range(options.darks))
-        write_raw_cxi(options.out, frames, darks, translations_m, **experiment)
+        write_raw_cxi(out, frames, darks, translations_m, **experiment)
     else:
-        with CxiFile.create(options.out, frame_shape=simulator.shape, **experiment) as cxi:
+        with CxiFile.create(out, frame_shape=simulator.shape, **experiment) as cxi:
             for frame, translation_m in zip(frames, translations_m, strict=True):
                 cxi.append(frame[None].astype(np.float32), translation_m[None])
-    truth = options.out.with_suffix(".truth.h5")
     simulator.save_truth(truth)
-    return {"cxi": str(options.out), "truth": str(truth), "frames": len(translations_m), "step_um": step_um}
+    return {"cxi": str(out), "truth": str(truth), "frames": len(translations_m), "step_um": step_um}
 
 
 def _frames(

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.commands import output_file
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Open the window, or save its picture without a screen."""
     if options.screenshot is not None:
+        output_file(options.screenshot, options.file)
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     from nsbluesky.viewer.cxi_window import CxiWindow
     from nsbluesky.viewer.qt import application
