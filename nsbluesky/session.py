@@ -129,7 +129,7 @@ def run_engine() -> RunEngine:
     from nsbluesky.viewer.qt import QtDuringTask, application
 
     application()
-    return RunEngine({}, during_task=QtDuringTask())
+    return RunEngine({}, during_task=QtDuringTask())  # type: ignore[no-untyped-call]
 
 
 def open_catalog() -> Catalog:
