@@ -6,6 +6,7 @@ import argparse
 import os
 import resource
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from nsbluesky import session
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
-from nsbluesky.commands import CommandFailed, parse_shape
+from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.settings import PipelineSettings
@@ -47,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", choices=("fly", "step"), default="fly", help="kind of scan (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the results (%(default)s)")
     parser.add_argument("--offscreen", action="store_true", help="no window on the screen, only its picture")
-    parser.add_argument("--seed", type=int, default=0, help="seed of noise and of the scan's jitter (%(default)s)")
+    parser.add_argument(
+        "--seed", type=parse_count, default=0, help="seed of noise and of the scan's jitter (%(default)s)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
 
 
@@ -57,16 +60,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     started = time.monotonic()
     settings = PipelineSettings().set_from_text(options.set)
-    out = options.out.resolve()
+    out = output_folder(options.out)
     with ExitStack() as stack:
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed))
         catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
+        site = session.simulated_site(beamline)
+        devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
+        for device in devices:
+            stack.callback(device.destroy)  # before the beamline ends: Channel Access complains of lost servers
         pipeline = PtychoPipeline(settings, directory=out)
         stack.callback(pipeline.close, timeout=0)
         application()
         window = LiveWindow(pipeline.live)
         window.show()
-        scan = _scan(options, beamline, pipeline, catalog, out)
+        plan = _plan(options, site, devices, min(beamline.ready.scan_range_um))
+        rows, columns = options.shape
+        scan = _scan(plan, rows * columns, pipeline, catalog, out)
         window.save_screenshot(out / "window.png")
         window.close()
         summary = _summary(scan, pipeline, catalog, beamline.truth_path, out)
@@ -85,24 +94,22 @@ class Scan:
     finished: bool
 
 
-def _scan(
-    options: argparse.Namespace, beamline: SimulatedBeamline, pipeline: PtychoPipeline, catalog: Catalog, out: Path
-) -> Scan:
-    """Scan with everything subscribed, and wait for the final image."""
-    site = session.simulated_site(beamline)
-    devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
+def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any], scan_range_um: float) -> Any:
+    """Return the plan that covers the sample."""
     arguments: dict[str, Any] = {
         "geometry": site.geometry,
         "shape": options.shape,
-        "step_um": min(beamline.ready.scan_range_um) / max(options.shape),
+        "step_um": scan_range_um / max(options.shape),
         "seed": options.seed,
         "md": {"sample": "gold balls, simulated"},
     }
     if options.plan == "fly":
-        plan = ptycho_fly_scan(*devices, rate_hz=options.rate, **arguments)
-    else:
-        plan = ptycho_scan(*devices, **arguments)
+        return ptycho_fly_scan(*devices, rate_hz=options.rate, **arguments)
+    return ptycho_scan(*devices, **arguments)
 
+
+def _scan(plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog, out: Path) -> Scan:
+    """Scan with everything subscribed, and wait for the final image."""
     RE = RunEngine({}, context_managers=[], during_task=QtDuringTask(), call_returns_result=True)
     RE.subscribe(DocumentLog(out / "documents"))
     writer = catalog.writer()
@@ -113,8 +120,7 @@ def _scan(
     uid: str = RE(plan).run_start_uids[0]
     seconds = time.monotonic() - started
     finished = _wait_with_windows(pipeline, timeout_s=600) and writer.flush(60)
-    rows, columns = options.shape
-    return Scan(uid, rows * columns, seconds, finished)
+    return Scan(uid, num_points, seconds, finished)
 
 
 def _wait_with_windows(pipeline: PtychoPipeline, timeout_s: float) -> bool:
