@@ -58,7 +58,7 @@ class AverageDarks(Stage):
             mean=dark.mean,
             std=dark.std,
             bad=dark.bad.astype(np.uint8),
-            bad_adcs=np.asarray(dark.bad_adcs, dtype=np.int32),
+            bad_adcs=[int(adc) for adc in dark.bad_adcs],
             num_frames=int(dark.num_frames),
         )
 

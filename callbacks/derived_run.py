@@ -23,6 +23,19 @@ Document = tuple[str, dict[str, Any]]
 COPIED = ("ptycho", "sample")
 """What a derived start document takes over from the raw one."""
 
+UNITS = {
+    "frame": "photons",
+    "photons": "photons",
+    "illumination": "photons",
+    "transmission": "photons",
+    "dpc_x": "px",
+    "dpc_y": "px",
+    "mean": "ADU",
+    "std": "ADU",
+}
+"""Units that the name of a data key does not say; those that end in _m, _s, _hz or _px do."""
+SUFFIXES = ("m", "s", "hz", "px")
+
 ExitStatus = Literal["success", "abort", "fail"]
 
 _DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -99,7 +112,7 @@ class DerivedRun:
     def _descriptor(self, stream: str, data: Mapping[str, Any], page: bool) -> list[Document]:
         if stream in self._streams:
             return []
-        keys = {key: _data_key(stream, value, page) for key, value in data.items()}
+        keys = {key: _data_key(stream, value, page) | _units(stream, key) for key, value in data.items()}
         self._streams[stream] = self._run.compose_descriptor(name=stream, data_keys=keys)
         document = dict(self._streams[stream].descriptor_doc)
         self._names[document["uid"]] = stream
@@ -128,6 +141,15 @@ def _data_key(stream: str, value: Any, page: bool) -> dict[str, Any]:
             f"{stream}: a value of type {type(value).__name__}: expected an array or a plain number or text"
         )
     return {"source": source, "dtype": _DTYPES[type(value)], "shape": []}
+
+
+def _units(stream: str, key: str) -> dict[str, str]:
+    if key == "frame" and stream != "clean":
+        return {"units": "ADU"}
+    if key in UNITS:
+        return {"units": UNITS[key]}
+    suffix = key.rpartition("_")[2]
+    return {"units": suffix} if "_" in key and suffix in SUFFIXES else {}
 
 
 def split_page(page: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class CleanFrames(Stage):
                 mean=data["mean"],
                 std=data["std"],
                 bad=data["bad"].astype(bool),
-                bad_adcs=data["bad_adcs"],
+                bad_adcs=np.asarray(data["bad_adcs"], dtype=np.intp),
                 num_frames=data["num_frames"],
             )
         yield from ()

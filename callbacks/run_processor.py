@@ -28,6 +28,12 @@ DocumentCallback = Callable[[str, dict[str, Any]], Any]
 WORK_SLICE_S = 0.1
 """How long stages may work before documents are looked at again."""
 
+MIN_WORK_S = 1e-3
+"""Less than this is no work but waiting, for a file that is not written yet."""
+
+IDLE_WAIT_S = 0.02
+"""How long to wait for a document where there is nothing to do."""
+
 DOCUMENTS_SLICE_S = 0.5
 """How long documents may be worked off before stages with work of their own get a turn."""
 
@@ -120,11 +126,13 @@ class RunProcessor:
         next_turn = time.monotonic()
         while not self._closed:
             working = [chain for chain in self._chains if chain.has_work]
-            if working and time.monotonic() >= next_turn:
+            started = time.monotonic()
+            if working and started >= next_turn:
                 self._work(working)
                 next_turn = time.monotonic() + DOCUMENTS_SLICE_S
+            busy = working and time.monotonic() - started > MIN_WORK_S
             try:
-                item = self._queue.get(timeout=0 if working else 0.1)
+                item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
             except queue.Empty:
                 next_turn = 0.0
                 continue

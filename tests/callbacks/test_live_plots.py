@@ -136,7 +136,8 @@ def test_low_resolution_images_keep_the_units_of_their_descriptor(live: LivePlot
     low = live.snapshot().low_resolution
     assert low is not None
     assert low.dpc_y is images["dpc_y"]
-    assert dict(low.units) == {"dpc_x": "rad"}
+    assert low.units["dpc_x"] == "rad"
+    assert low.units["transmission"] == "photons"
     assert low.extent_m == pytest.approx((49.95e-6, 50.55e-6, -20.05e-6, -19.45e-6), rel=1e-9, abs=0)
 
 

@@ -1,0 +1,423 @@
+"""Every command on small inputs: what it writes, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from PIL import Image
+from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
+
+from nsbluesky.catalog import open_catalog
+from nsbluesky.cli import main
+from nsbluesky.cxi import CxiFile, FrameStack, read_cxi, validate
+from nsbluesky.document_log import DocumentLog
+from nsbluesky.plans import ptycho_fly_scan
+from nsbluesky.simulation.fccd_frames import FrameSimulator
+from nsbluesky.simulation.samples import from_picture, gold_balls
+from nsbluesky.solver.quality import contrast_correlation
+
+QUICK = [f"--set={name}={value}" for name, value in QUICK_SOLVER.items() if name != "passes_final"]
+
+
+class Commands:
+    """Runs commands as a shell does, and looks at both of its streams."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def run(self, *arguments: str | Path) -> dict[str, Any]:
+        """Run a command that must work, and return its summary."""
+        self._capsys.readouterr()
+        code = main([str(a) for a in arguments] + ["--json"])
+        out, err = self._capsys.readouterr()
+        assert (code, err) == (0, "")
+        assert out.count("\n") == 1
+        summary = json.loads(out)
+        assert isinstance(summary, dict)
+        return summary
+
+    def fail(self, *arguments: str | Path) -> str:
+        """Run a command that must fail, and return the one line that it says."""
+        self._capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        out, err = self._capsys.readouterr()
+        assert code == 1
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert err.startswith(f"nsbluesky {arguments[0]}: ")
+        return err.strip()
+
+
+@pytest.fixture
+def commands(capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(capsys)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.fixture(scope="module")
+def clean(folder: Path) -> Path:
+    assert main(["simulate", str(folder / "clean.cxi"), "--shape", "6x6", "--step-um", "0.06"]) == 0
+    return folder / "clean.cxi"
+
+
+@pytest.fixture(scope="module")
+def raw(folder: Path) -> Path:
+    arguments = ["--raw", "--shape", "2x3", "--step-um", "0.06", "--darks", "5"]
+    assert main(["simulate", str(folder / "raw.cxi"), *arguments]) == 0
+    return folder / "raw.cxi"
+
+
+@pytest.fixture(scope="module")
+def reconstruction(clean: Path) -> Path:
+    out = clean.with_name("reconstruction.cxi")
+    assert main(["reconstruct", str(clean), str(out), "--passes", "2", *QUICK]) == 0
+    return out
+
+
+def assert_picture(path: Path) -> None:
+    """A picture of something: many colours, none of them everywhere."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert colours is not None
+    counts = sorted(count for count, _ in colours)
+    assert len(counts) > 50
+    assert counts[-1] < 0.97 * sum(counts)
+
+
+# ---- simulate
+
+
+def test_simulate(commands: Commands, tmp_path: Path) -> None:
+    summary = commands.run("simulate", tmp_path / "new" / "scan.cxi", "--shape", "3x4", "--seed", "1")
+    path, truth = tmp_path / "new" / "scan.cxi", tmp_path / "new" / "scan.truth.h5"
+    assert (summary["cxi"], summary["truth"], summary["frames"]) == (str(path), str(truth), 12)
+    assert validate(path) == []
+    sample = gold_balls()
+    with read_cxi(path) as cxi:
+        assert cxi.frames is not None and cxi.frames.shape == (12, sample.frame_px, sample.frame_px)
+        assert cxi.energy_eV == pytest.approx(sample.energy_eV)
+        expected = FrameSimulator(sample, layout="none", seed=1).expected_photons(*cxi.translation_m[5, :2])
+        deviation = (cxi.frames[5] - expected) / np.sqrt(np.maximum(expected, 1))
+        assert np.abs(deviation[expected > 5].mean()) < 0.1
+        width_m = np.ptp(cxi.translation_m[:, 0])
+    assert width_m == pytest.approx(summary["step_um"] * 3e-6, rel=0.3)
+    with h5py.File(truth) as file:
+        np.testing.assert_array_equal(file["object"], sample.object)
+
+
+def test_simulate_is_the_same_for_the_same_seed(commands: Commands, tmp_path: Path) -> None:
+    frames = []
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        commands.run("simulate", tmp_path / f"{name}.cxi", "--shape", "1x2", "--seed", seed)
+        with read_cxi(tmp_path / f"{name}.cxi") as cxi:
+            assert cxi.frames is not None
+            frames.append(cxi.frames[:])
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert (frames[0] != frames[2]).any()
+
+
+def test_simulate_raw_frames(raw: Path) -> None:
+    with read_cxi(raw) as cxi:
+        assert cxi.frames is None
+        assert cxi.raw_data is not None and cxi.raw_data.shape == (6, 1040, 1152)
+        assert cxi.dark_data is not None and len(cxi.dark_data) == 5
+        assert cxi.raw_data[0].sum() > cxi.dark_data[0].sum()
+
+
+def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:60, :90]
+    picture = tmp_path / "stripes.png"
+    Image.fromarray(np.where((columns // 9 + rows // 20) % 2, 230, 20).astype(np.uint8)).save(picture)
+    commands.run("simulate", tmp_path / "scan.cxi", "--image", picture, "--shape", "2x2", "--pattern", "raster")
+    with h5py.File(tmp_path / "scan.truth.h5") as file:
+        truth = file["object"][()]
+    np.testing.assert_array_equal(truth, from_picture(picture).object)
+    assert truth.shape[1] / truth.shape[0] == pytest.approx(1.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step-um", "0"], "step_um"),
+        (["--step-um", "nan"], "step_um"),
+        (["--image", "no-such.png"], "no-such.png: No such file"),
+        (["--image", __file__], "cannot identify image file"),
+    ],
+)
+def test_simulate_says_what_is_wrong(commands: Commands, tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in commands.fail("simulate", tmp_path / "scan.cxi", *arguments)
+    assert not (tmp_path / "scan.cxi").exists()
+
+
+# ---- raw2cxi
+
+
+def test_raw2cxi(commands: Commands, raw: Path, tmp_path: Path) -> None:
+    summary = commands.run("raw2cxi", raw, tmp_path / "clean.cxi")
+    assert (summary["frames"], summary["darks"]) == (6, 5)
+    assert validate(tmp_path / "clean.cxi") == []
+    simulator = FrameSimulator(gold_balls())
+    assert summary["center_row_px"] == pytest.approx(simulator.center_px[0], abs=2)
+    assert summary["center_column_px"] == pytest.approx(simulator.center_px[1], abs=2)
+    assert set(simulator.truth()["bad_adcs"]) <= set(summary["bad_adcs"])
+    with read_cxi(raw) as before, read_cxi(tmp_path / "clean.cxi") as after:
+        np.testing.assert_array_equal(after.translation_m, before.translation_m)
+        assert after.frames is not None
+        photons = (after.frames[:] * after.good).sum(axis=(1, 2))
+        expected = [
+            (simulator.expected_clean(x, y) * after.good).sum() for x, y in before.translation_m[:, :2].tolist()
+        ]
+        np.testing.assert_allclose(photons, expected, rtol=0.05)
+        assert after.pixel_size_m[0] == pytest.approx(8 * before.pixel_size_m[0])
+        np.testing.assert_allclose(after.illumination_intensities, after.frames[:].mean(axis=0), rtol=1e-5)
+
+
+def test_raw2cxi_holds_one_block_of_frames(
+    commands: Commands, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    original = FrameStack.__getitem__
+
+    def count(stack: FrameStack, index: Any) -> Any:
+        frames = original(stack, index)
+        read.append(len(frames))
+        return frames
+
+    monkeypatch.setattr(FrameStack, "__getitem__", count)
+    commands.run("raw2cxi", raw, tmp_path / "c.cxi", "--set", "block_frames=2", "--set", "cleaning.center_frames=2")
+    assert max(read) == 2
+    assert sum(read) == 6 + 5 + 2
+
+
+def test_raw2cxi_with_another_binning(commands: Commands, raw: Path, tmp_path: Path) -> None:
+    summary = commands.run("raw2cxi", raw, tmp_path / "c.cxi", "--set", "cleaning.bin_px=4")
+    assert summary["pixel_size_um"] == pytest.approx(120)
+    with read_cxi(tmp_path / "c.cxi") as cxi:
+        assert cxi.frames is not None and cxi.frames.shape[1:] == (208, 208)
+
+
+def test_raw2cxi_refuses_clean_files_and_its_own_input(commands: Commands, clean: Path, raw: Path) -> None:
+    assert "no raw_data" in commands.fail("raw2cxi", clean, clean.with_name("new.cxi"))
+    before = raw.read_bytes()
+    assert "reads" in commands.fail("raw2cxi", raw, raw)
+    assert raw.read_bytes() == before
+
+
+# ---- reconstruct
+
+
+def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    out, png = tmp_path / "new" / "out.cxi", tmp_path / "new" / "object.png"
+    summary = commands.run("reconstruct", clean, out, "--passes", "3", "--png", png, *QUICK, "--set", "seed=1")
+    assert (summary["frames_used"], summary["frames_rejected"]) == (36, 0)
+    assert 0 < summary["r_factor"] < 0.3
+    assert summary["object_pixel_nm"] == pytest.approx(gold_balls().pixel_m * 1e9, rel=1e-3)
+    assert validate(out) == []
+    with read_cxi(clean) as before, read_cxi(out) as after:
+        assert before.frames is not None and after.frames is not None
+        np.testing.assert_array_equal(after.frames[:], before.frames[:])
+        np.testing.assert_array_equal(after.translation_m, before.translation_m)
+        (image,) = after.images
+    assert image.errors[-1] == pytest.approx(summary["r_factor"])
+    assert len(image.errors) == summary["passes"]
+    assert image.parameters["seed"] == 1 and image.parameters["sweep_candidates"] == 3
+    assert image.probe is not None and image.probe.shape[0] == 2
+    with h5py.File(clean.with_suffix(".truth.h5")) as file:
+        truth = file["object"][()]
+    measured = np.where(image.mask == 0, image.object, np.nan)
+    blank = np.where(image.mask == 0, 1 + 0j, np.nan)
+    assert contrast_correlation(measured, truth, RIM_PX) > 0.5 > contrast_correlation(blank, truth, RIM_PX)
+    assert_picture(png)
+
+
+def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstruction: Path, tmp_path: Path) -> None:
+    summary = commands.run(
+        "reconstruct", reconstruction, tmp_path / "o.cxi", "--passes", "1", "--modes", "1", "--use-probe"
+    )
+    assert summary["defocus_um"] is None and summary["passes"] == 1
+    with read_cxi(tmp_path / "o.cxi") as cxi:
+        probe = cxi.images[0].probe
+        assert probe is not None and probe.shape[0] == 1
+
+
+@pytest.mark.parametrize("algorithm", ["raar", "epie"])
+def test_reconstruct_by_another_algorithm(
+    commands: Commands, clean: Path, tmp_path: Path, algorithm: str
+) -> None:
+    out = tmp_path / "o.cxi"
+    commands.run("reconstruct", clean, out, "--algorithm", algorithm, "--passes", "1", "--modes", "1", *QUICK)
+    with read_cxi(out) as cxi:
+        assert cxi.images[0].parameters["algorithm"] == algorithm
+
+
+def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.cxi"
+    file = tmp_path / "file"
+    file.touch()
+    for arguments, message in (
+        ([tmp_path / "none.cxi", out], "none.cxi: no such file"),
+        ([file, out], str(file)),
+        ([raw, out], "raw2cxi"),
+        ([clean, out, "--use-probe"], "no illumination"),
+        ([clean, out, "--set", "colour=3"], "colour"),
+        ([clean, out, "--set", "solver.modes=3"], "solver"),
+        ([clean, out, "--set", "batch=many"], "batch"),
+        ([clean, out, "--set", "batch"], "KEY=VALUE"),
+        ([clean, out, "--modes", "0"], "modes"),
+        ([clean, out, "--passes", "0"], "passes"),
+        ([clean, clean], "reads"),
+        ([clean, tmp_path], "folder"),
+        ([clean, file / "out.cxi"], str(file)),
+        ([clean, out, "--png", file / "o.png"], str(file)),
+    ):
+        assert message in commands.fail("reconstruct", *arguments)
+    assert not out.exists()
+
+
+# ---- quality
+
+
+def test_quality_of_one(commands: Commands, reconstruction: Path) -> None:
+    summary = commands.run("quality", reconstruction)
+    assert summary.keys() == {"object_pixel_nm", "r_factor", "measured_part_of_the_picture"}
+    assert 0 < summary["r_factor"] < 0.3 and 0.3 < summary["measured_part_of_the_picture"] <= 1
+
+
+def test_quality_of_two(commands: Commands, reconstruction: Path) -> None:
+    summary = commands.run("quality", reconstruction, reconstruction)
+    assert summary["contrast_correlation"] == pytest.approx(1)
+    assert summary["half_bit_resolution_nm"] == pytest.approx(summary["object_pixel_nm"])
+    assert summary["r_factor_of_b"] == summary["r_factor"]
+
+
+def write_image(path: Path, image: np.ndarray, pixel_m: float) -> Path:
+    side = 16
+    with CxiFile.create(
+        path, energy_eV=800.0, detector_distance_m=0.2, pixel_size_m=1e-4, frame_shape=(side, side)
+    ) as cxi:
+        cxi.append(np.ones((1, side, side), np.float32), np.zeros((1, 2)))
+        cxi.write_image(image, np.ones((1, side, side), np.complex64), pixel_m, {}, np.array([0.2]))
+    return path
+
+
+def test_quality_of_pictures_that_have_nothing_in_common(
+    commands: Commands, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Even then the summary is JSON, which knows no infinite resolution."""
+    noise = (rng.normal(size=(2, 64, 64)) + 1j * rng.normal(size=(2, 64, 64))).astype(np.complex64)
+    a, b = (write_image(tmp_path / f"{k}.cxi", image, 1e-8) for k, image in enumerate(noise))
+    summary = commands.run("quality", a, b)
+    assert summary["contrast_correlation"] < 0.5
+    assert summary["half_bit_resolution_nm"] is None or summary["half_bit_resolution_nm"] > 20
+
+
+def test_quality_says_what_is_wrong(commands: Commands, clean: Path, reconstruction: Path, tmp_path: Path) -> None:
+    assert "no reconstruction" in commands.fail("quality", clean)
+    assert "no reconstruction" in commands.fail("quality", reconstruction, clean)
+    assert "no such file" in commands.fail("quality", tmp_path / "none.cxi")
+    other = write_image(tmp_path / "other.cxi", np.ones((32, 32), np.complex64), 5e-8)
+    assert "expected the same" in commands.fail("quality", reconstruction, other)
+
+
+# ---- view
+
+
+@pytest.mark.parametrize("kind", ["clean", "raw", "reconstruction"])
+def test_screenshot_of_any_file(
+    commands: Commands, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    summary = commands.run("view", request.getfixturevalue(kind), "--screenshot", tmp_path / "new" / "window.png")
+    assert summary["picture"] == str(tmp_path / "new" / "window.png")
+    assert_picture(tmp_path / "new" / "window.png")
+
+
+def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    assert "no such file" in commands.fail("view", tmp_path / "none.cxi", "--screenshot", tmp_path / "w.png")
+    assert "reads" in commands.fail("view", clean, "--screenshot", clean)
+    assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path)
+
+
+# ---- import-star
+
+
+def test_import_star(commands: Commands, tmp_path: Path, rng: np.random.Generator) -> None:
+    frames = rng.poisson(5.0, (1, 4, 32, 32)).astype(np.float32)
+    scan = rng.uniform(0, 20, (1, 4, 2)).astype(np.float32)
+    arrays = io.BytesIO()
+    np.savez(arrays, data=frames, scan=scan)
+    source = tmp_path / "star.npz.bz2"
+    source.write_bytes(bz2.compress(arrays.getvalue()))
+    assert commands.run("import-star", source, tmp_path / "star.cxi")["frames"] == 4
+    assert validate(tmp_path / "star.cxi") == []
+    with read_cxi(tmp_path / "star.cxi") as cxi:
+        assert cxi.frames is not None
+        np.testing.assert_array_equal(np.fft.ifftshift(cxi.frames[:], axes=(1, 2)), frames[0])
+        pixel_m = cxi.geometry().object_pixel_m(32)
+        np.testing.assert_allclose(cxi.translation_m[:, 1::-1] / pixel_m, scan[0], rtol=1e-5)
+
+
+def test_import_star_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    assert "npz.bz2" in commands.fail("import-star", clean, tmp_path / "star.cxi")
+    assert "none.bz2" in commands.fail("import-star", tmp_path / "none.bz2", tmp_path / "star.cxi")
+
+
+# ---- replay
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[str]]]:
+    """A scan of 16 points in a log and in a catalog: its uid, their folder, and the settings for it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    beamline = make_twin_beamline(folder)
+    RE = RunEngine({}, call_returns_result=True)
+    with open_catalog(folder / "catalog") as catalog:
+        writer = catalog.writer()
+        RE.subscribe(DocumentLog(folder / "documents"))
+        RE.subscribe(writer)
+        uid = RE(ptycho_fly_scan(*beamline.devices, **beamline.arguments((4, 4)), rate_hz=50.0)).run_start_uids[0]
+    assert writer.errors == {}
+    cleaning = beamline.simulator.cleaning_settings.to_dict()
+    settings = [f"--set=cleaning.{name}={json.dumps(value)}" for name, value in cleaning.items()]
+    settings += [f"--set=solver.{name}={value}" for name, value in QUICK_SOLVER.items()]
+    RE.loop.call_soon_threadsafe(RE.loop.stop)
+    yield uid, folder, settings
+
+
+@pytest.mark.parametrize("way", ["log", "catalog"])
+def test_replay(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, way: str) -> None:
+    uid, folder, settings = recorded
+    where: list[str | Path] = ["--log", folder / "documents"]
+    if way == "catalog":
+        where = ["--catalog", folder / "catalog", "--from-catalog"]
+    summary = commands.run("replay", uid, *where, "--out", tmp_path / "out", *settings)
+    assert summary["frames_used"] == 16
+    assert 0 < summary["r_factor"] < 0.5
+    assert validate(Path(summary["cxi"])) == []
+    with read_cxi(summary["cxi"]) as cxi:
+        assert cxi.seq_nums.tolist() == list(range(1, 17))
+        assert len(cxi.images) == 1 and cxi.images[0].complete
+    assert_picture(Path(summary["object_picture"]))
+
+
+def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    uid, folder, settings = recorded
+    log = ["--log", folder / "documents"]
+    assert "nowhere" in commands.fail("replay", "nowhere", *log)
+    assert "no such document log" in commands.fail("replay", uid, "--out", tmp_path)
+    assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
+    assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")
+    assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
