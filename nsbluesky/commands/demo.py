@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -110,14 +110,14 @@ def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any
 
 def _scan(plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog, out: Path) -> Scan:
     """Scan with everything subscribed, and wait for the final image."""
-    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask(), call_returns_result=True)
+    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
     RE.subscribe(DocumentLog(out / "documents"))
     writer = catalog.writer()
     RE.subscribe(writer)
     RE.subscribe(pipeline)
     pipeline.subscribe(DerivedRunWriter(out / "derived", writer, cxi=pipeline.cxi))
     started = time.monotonic()
-    uid: str = RE(plan).run_start_uids[0]
+    (uid,) = cast(tuple[str, ...], RE(plan))
     seconds = time.monotonic() - started
     finished = _wait_with_windows(pipeline, timeout_s=600) and writer.flush(60)
     return Scan(uid, num_points, seconds, finished)

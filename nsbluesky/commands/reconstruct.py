@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Reconstruct, and write the image with the frames it was made from."""
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
+    if options.passes < 1:
+        raise ValueError(f"--passes {options.passes}: expected at least 1")
     out = output_file(options.out, options.source)
     if options.png is not None:
         output_file(options.png, options.source, out)
