@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,9 +254,7 @@ def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstructi
 
 
 @pytest.mark.parametrize("algorithm", ["raar", "epie"])
-def test_reconstruct_by_another_algorithm(
-    commands: Commands, clean: Path, tmp_path: Path, algorithm: str
-) -> None:
+def test_reconstruct_by_another_algorithm(commands: Commands, clean: Path, tmp_path: Path, algorithm: str) -> None:
     out = tmp_path / "o.cxi"
     commands.run("reconstruct", clean, out, "--algorithm", algorithm, "--passes", "1", "--modes", "1", *QUICK)
     with read_cxi(out) as cxi:
@@ -379,7 +376,7 @@ def test_import_star_says_what_is_wrong(commands: Commands, clean: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[str]]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[str]]:
     """A scan of 16 points in a log and in a catalog: its uid, their folder, and the settings for it."""
     folder = tmp_path_factory.mktemp("recorded")
     beamline = make_twin_beamline(folder)
@@ -394,7 +391,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
     settings = [f"--set=cleaning.{name}={json.dumps(value)}" for name, value in cleaning.items()]
     settings += [f"--set=solver.{name}={value}" for name, value in QUICK_SOLVER.items()]
     RE.loop.call_soon_threadsafe(RE.loop.stop)
-    yield uid, folder, settings
+    return uid, folder, settings
 
 
 @pytest.mark.parametrize("way", ["log", "catalog"])

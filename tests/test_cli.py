@@ -1,0 +1,200 @@
+"""The command line as such: its streams, its exit codes, and that it is quiet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nsbluesky._version import __version__
+from nsbluesky.cli import COMMANDS, main
+from nsbluesky.commands import CommandFailed
+
+TIMEOUT_S = 120
+quality = import_module("nsbluesky.commands.quality")
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Leave the levels of the loggers as they were: in a process of its own a command may choose them."""
+    loggers = [logging.getLogger(), logging.getLogger("bluesky")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+def run_quality_with(monkeypatch: pytest.MonkeyPatch, result: Any) -> None:
+    """Let the command `quality` return or raise something."""
+
+    def run(options: Any) -> Any:
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(quality, "run", run)
+
+
+def shell(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, as users do: no filters of warnings but Python's."""
+    return subprocess.run(
+        [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert out.startswith(f"usage: nsbluesky {name}")
+    assert "--json" in out and "--debug" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_same_form(name: str) -> None:
+    module: ModuleType = import_module(f"nsbluesky.commands.{name.replace('-', '_')}")
+    assert module.__all__ == ["add_arguments", "run"]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["--json"], "COMMAND"),
+        (["reconstrct"], "invalid choice: 'reconstrct'"),
+        (["quality"], "required: a"),
+        (["simulate", "x.cxi", "--shape", "3y4"], "'3y4': expected ROWSxCOLUMNS"),
+        (["simulate", "x.cxi", "--shape", "0x4"], "'0x4': expected ROWSxCOLUMNS"),
+        (["simulate", "x.cxi", "--darks", "-1"], "'-1': expected a whole number"),
+        (["simulate", "x.cxi", "--pattern", "hexagons"], "jittered_raster"),
+        (["reconstruct", "a.cxi", "b.cxi", "--algorithm", "magic"], "wasp"),
+        (["raw2cxi", "a.cxi", "b.cxi", "--bin", "3"], "unrecognized arguments: --bin"),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("nsbluesky") and message in err and "--help" in err
+
+
+def test_a_summary_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_quality_with(monkeypatch, {"r_factor": 0.123456789, "frames_used": 12, "cxi": "a.cxi", "defocus_um": None})
+    assert main(["quality", "a.cxi"]) == 0
+    lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["r factor", "0.1235"], ["frames used", "12"], ["cxi", "a.cxi"], ["defocus um", "None"]]
+
+
+def test_a_summary_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"r_factor": 0.123456789, "resolution": float("inf"), "defocus": float("nan"), "bad": [1, 2]}
+    run_quality_with(monkeypatch, summary)
+    assert main(["quality", "a.cxi", "--json"]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    values = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert values == {"r_factor": 0.123456789, "resolution": None, "defocus": None, "bad": [1, 2]}
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_result_that_is_not_good_enough_is_shown_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], debug: bool
+) -> None:
+    run_quality_with(monkeypatch, CommandFailed("correlation 0.3 < 0.95", {"correlation": 0.3}))
+    assert main(["quality", "a.cxi", "--json", *["--debug"] * debug]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"correlation": 0.3}
+    assert err == "nsbluesky quality: correlation 0.3 < 0.95\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\n  lines"), "two lines"),
+        (FileNotFoundError(2, "No such file or directory", "/a/b"), "/a/b: No such file or directory"),
+        (OSError("the disk is full"), "the disk is full"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_an_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    run_quality_with(monkeypatch, error)
+    assert main(["quality", "a.cxi", "--json"]) == 1
+    assert capsys.readouterr() == ("", f"nsbluesky quality: {line}\n")
+    with pytest.raises(type(error)):
+        main(["quality", "a.cxi", "--debug"])
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_quality_with(monkeypatch, KeyboardInterrupt())
+    assert main(["quality", "a.cxi"]) == 130
+    assert capsys.readouterr() == ("", "nsbluesky quality: interrupted\n")
+
+
+def test_traceback_only_under_debug(tmp_path: Path) -> None:
+    plain, debug = (shell("quality", tmp_path / "none.cxi", *option) for option in ([], ["--debug"]))
+    assert plain.returncode == debug.returncode == 1
+    assert plain.stdout == ""
+    assert plain.stderr == f"nsbluesky quality: {tmp_path / 'none.cxi'}: no such file; check its name\n"
+    assert "Traceback" in debug.stderr and "CxiError" in debug.stderr
+
+
+def test_commands_are_quiet(tmp_path: Path) -> None:
+    """Nothing of what libraries have to say, neither in a pipe nor where Qt has no screen."""
+    scan, clean, result = (tmp_path / name for name in ("raw.cxi", "clean.cxi", "result.cxi"))
+    quick = ["--passes", "1", "--set", "sweep_frames=0"]
+    for arguments in (
+        ["simulate", scan, "--raw", "--shape", "1x3", "--darks", "2", "--step-um", "0.05"],
+        ["raw2cxi", scan, clean],
+        ["reconstruct", clean, result, *quick, "--png", tmp_path / "object.png"],
+        ["quality", result, result],
+        ["view", result, "--screenshot", tmp_path / "window.png"],
+    ):
+        done = shell(*arguments, "--json", DISPLAY="", WAYLAND_DISPLAY="")
+        assert (done.returncode, done.stderr) == (0, ""), arguments[0]
+        assert done.stdout.count("\n") == 1
+        json.loads(done.stdout)
+
+
+def test_a_catalog_is_opened_quietly(tmp_path: Path) -> None:
+    done = shell("replay", "nowhere", "--catalog", tmp_path / "catalog", "--from-catalog", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "'nowhere' is neither in the document log nor in the catalog" in done.stderr
+
+
+def test_a_command_does_not_load_what_it_does_not_need() -> None:
+    """Help, and commands without windows, come at once and work where Qt is missing."""
+    script = "import sys; from nsbluesky.cli import main\ntry: main(['raw2cxi', '--help'])\nexcept SystemExit: pass\n"
+    script += "sys.exit(any(name in sys.modules for name in ('qtpy', 'tiled', 'ophyd', 'caproto')))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
