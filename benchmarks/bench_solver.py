@@ -119,7 +119,8 @@ def main() -> None:
             if not arguments.json:
                 row = rows[-1]
                 print(
-                    f"{algorithm:5s} {modes} mode(s), batch {batch:2d}: {pass_s:6.3f} s a pass ({pass_cpu_s:.3f} s CPU), "
+                    f"{algorithm:5s} {modes} mode(s), batch {batch:2d}: {pass_s:6.3f} s a pass "
+                    f"({pass_cpu_s:.3f} s CPU), "
                     f"{ratio:5.2f} × bare FFT pairs ({bare_s:.3f} s), {row['frame_pixels_per_s']:.2e} frame·px/s",
                     flush=True,
                 )
