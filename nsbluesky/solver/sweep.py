@@ -37,7 +37,9 @@ MAX_ROUNDS = 3
 """Rounds of `SolverSettings.sweep_passes` passes while no candidate stands out."""
 
 ALGORITHM = "rpie"
-"""Engine of the sweep, whatever runs afterwards: it tells candidates apart in the fewest passes."""
+"""Engine of the sweep, whatever runs afterwards.  On simulated faint scans its minimum stands out more after five
+passes than WASP's (confidence 0.06 against 0.05, and 0.04 against 0.03); on a measured star WASP's did (0.33 against
+0.30)."""
 
 
 @dataclass(frozen=True)
