@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, EpicsSignalWithRBV
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
 
 from nsbluesky.devices.detector import Acquisition, StreamingDetector
+from nsbluesky.devices.plugins import PLUGINS
 from nsbluesky.devices.status import DeviceError, await_reset
 from nsbluesky.devices.stream_assets import file_uri
 
-__all__ = ["ALS_7011", "CSX", "FCCD", "PLUGINS", "Acquisition", "CameraSite", "fccd_at"]
+__all__ = ["ALS_7011", "CSX", "FCCD", "Acquisition", "CameraSite", "with_plugins"]
 
 PUT_TIMEOUT_S = 10.0
 
@@ -122,6 +123,22 @@ def _put(signal: EpicsSignal, value: float | str) -> None:
     signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
 
 
+@dataclass(frozen=True)
+class CameraSite:
+    """Where a fast CCD stands: PV prefix, frame shape (None: ask the camera) and the plugins that its IOC has."""
+
+    prefix: str
+    frame_shape: tuple[int, int] | None = None
+    plugins: tuple[str, ...] = ()
+
+
+CSX = CameraSite("XF:23ID1-ES{FCCD}", plugins=("stats1", "fastccd1"))
+"""NSLS-II 23-ID-1."""
+
+ALS_7011 = CameraSite("ES7011:FastCCD:", frame_shape=(1040, 1152))
+"""ALS 7.0.1.1 (COSMIC scattering)."""
+
+
 class FCCD(StreamingDetector):
     """The fast CCD.
 
@@ -136,10 +153,22 @@ class FCCD(StreamingDetector):
         The same folder as this machine and the readers see it; `write_path` by default.
     frame_shape : (int, int), optional
         Rows and columns; asked from the camera by default.
+    plugins : tuple of str, optional
+        Names in `nsbluesky.devices.plugins.PLUGINS`; each becomes a component: ``fccd.stats1``.
+
+    Raises
+    ------
+    ValueError
+        For a plugin that is not known.
     """
 
     camera = Component(Camera, "cam1:")
     file = Component(HDF5Plugin, "HDF1:", write_path="", read_path="")
+
+    def __new__(cls, *_: Any, plugins: tuple[str, ...] = (), **__: Any) -> Self:
+        """Make an instance of the class that has these plugins: ophyd's components belong to classes."""
+        instance: Self = super().__new__(with_plugins(cls, tuple(plugins)))
+        return instance
 
     def __init__(
         self,
@@ -149,12 +178,20 @@ class FCCD(StreamingDetector):
         write_path: str,
         read_path: str | None = None,
         frame_shape: tuple[int, int] | None = None,
+        plugins: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self.file.write_path = str(write_path)
         self.file.read_path = str(write_path if read_path is None else read_path)
         self._frame_shape = frame_shape
+        self.plugins = tuple(plugins)
+
+    @classmethod
+    def at(cls, site: CameraSite, *, name: str, write_path: str, **kwargs: Any) -> Self:
+        """Make the camera of a site: ``FCCD.at(CSX, name="fccd", write_path="/frames")``."""
+        chosen = {"frame_shape": site.frame_shape, "plugins": site.plugins, **kwargs}
+        return cls(site.prefix, name=name, write_path=write_path, **chosen)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -168,74 +205,21 @@ class FCCD(StreamingDetector):
         return f"PV:{self.prefix}"
 
 
-class Statistics(Device):  # type: ignore[misc]
-    """``Stats1:`` …: numbers of the last frame."""
-
-    total = Component(EpicsSignalRO, "Total_RBV")
-    mean = Component(EpicsSignalRO, "MeanValue_RBV", kind="omitted")
-    maximum = Component(EpicsSignalRO, "MaxValue_RBV")
-
-
-class RegionOfInterest(Device):  # type: ignore[misc]
-    """``ROI1:`` …: a part of the frame."""
-
-    min_x = Component(EpicsSignalWithRBV, "MinX", kind="config")
-    min_y = Component(EpicsSignalWithRBV, "MinY", kind="config")
-    size_x = Component(EpicsSignalWithRBV, "SizeX", kind="config")
-    size_y = Component(EpicsSignalWithRBV, "SizeY", kind="config")
-
-
-class FastCCDPlugin(Device):  # type: ignore[misc]
-    """``FastCCD1:``: the plugin that descrambles and corrects at CSX."""
-
-    capture_background = Component(EpicsSignalWithRBV, "CaptureBgnd", kind="omitted")
-    enable_background = Component(EpicsSignalWithRBV, "EnableBgnd", kind="config")
-    enable_gain = Component(EpicsSignalWithRBV, "EnableGain", kind="config")
-    enable_size = Component(EpicsSignalWithRBV, "EnableSize", kind="config")
-    rows = Component(EpicsSignalWithRBV, "Rows", kind="config")
-    row_offset = Component(EpicsSignalWithRBV, "RowOffset", kind="config")
-    overscan_columns = Component(EpicsSignalWithRBV, "OverscanCols", kind="config")
-
-
-PLUGINS: dict[str, tuple[type[Device], str]] = {
-    **{f"stats{i}": (Statistics, f"Stats{i}:") for i in range(1, 6)},
-    **{f"roi{i}": (RegionOfInterest, f"ROI{i}:") for i in range(1, 5)},
-    "fastccd1": (FastCCDPlugin, "FastCCD1:"),
-}
-"""Optional plugins by name: device class and PV suffix."""
-
-
-@dataclass(frozen=True)
-class CameraSite:
-    """Where a fast CCD stands: PV prefix, frame shape (None: ask the camera) and the plugins its IOC has."""
-
-    prefix: str
-    frame_shape: tuple[int, int] | None = None
-    plugins: tuple[str, ...] = ()
-
-
-CSX = CameraSite("XF:23ID1-ES{FCCD}", plugins=("stats1", "fastccd1"))
-"""NSLS-II 23-ID-1."""
-
-ALS_7011 = CameraSite("ES7011:FastCCD:", frame_shape=(1040, 1152))
-"""ALS 7.0.1.1 (COSMIC scattering)."""
-
-
-def fccd_at(
-    site: CameraSite, *, name: str, write_path: str, plugins: Iterable[str] | None = None, **kwargs: Any
-) -> FCCD:
-    """Make the camera of a site, with its plugins as components (``fccd.stats1``).
+@functools.cache
+def with_plugins(cls: type[FCCD], names: tuple[str, ...]) -> type[FCCD]:
+    """Return a class of cameras that have these plugins as components.
 
     Raises
     ------
     ValueError
-        For a plugin that is not in `PLUGINS`.
+        For a plugin that is not known.
     """
-    names = site.plugins if plugins is None else tuple(plugins)
-    if unknown := [n for n in names if n not in PLUGINS]:
+    if not names:
+        return cls
+    if unknown := [name for name in names if name not in PLUGINS]:
         raise ValueError(f"unknown plugin {unknown[0]!r}: expected some of {', '.join(PLUGINS)}")
-    components = {n: Component(PLUGINS[n][0], PLUGINS[n][1]) for n in names}
-    cls = create_device_from_components("FCCD", base_class=FCCD, **components)
-    kwargs.setdefault("frame_shape", site.frame_shape)
-    device: FCCD = cls(site.prefix, name=name, write_path=write_path, **kwargs)
-    return device
+    components = {name: Component(*PLUGINS[name]) for name in names}
+    made: type[FCCD] = create_device_from_components(
+        cls.__name__, docstring=cls.__doc__, base_class=cls, **components
+    )
+    return made

@@ -69,6 +69,10 @@ class Site:
         How runs are processed.
     step_um : float
         Default of the scans.
+    frame_shape : (int, int), optional
+        Rows and columns of a frame; asked from the camera by default.
+    plugins : tuple of str
+        Of the camera, as ``("stats1", "fastccd1")``; see `nsbluesky.devices.plugins`.
     connected : bool
         Whether the devices must answer when they are made; else they may come later.
     """
@@ -81,6 +85,8 @@ class Site:
     geometry: Geometry
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
     step_um: float = 0.1
+    frame_shape: tuple[int, int] | None = None
+    plugins: tuple[str, ...] = ()
     connected: bool = False
 
 
@@ -145,7 +151,15 @@ def fccd(site: Site) -> Any:
     """Make the camera ``fccd``."""
     from nsbluesky.devices.fccd import FCCD
 
-    return _connect(FCCD(site.fccd, name="fccd", write_path=site.write_path, read_path=site.read_path), site)
+    camera = FCCD(
+        site.fccd,
+        name="fccd",
+        write_path=site.write_path,
+        read_path=site.read_path,
+        frame_shape=site.frame_shape,
+        plugins=site.plugins,
+    )
+    return _connect(camera, site)
 
 
 def scan_stage(site: Site) -> Any:

@@ -33,6 +33,7 @@ from nsbluesky.simulation.ioc_repeater import Repeater
 from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.ioc_shutter import ShutterGroup
 from nsbluesky.simulation.ioc_stage import METRES_PER_UM, StageGroup
+from nsbluesky.simulation.ioc_stats import StatisticsGroup
 
 __all__ = ["BeamlineError", "BeamlineSettings", "Ready", "SimulatedBeamline", "channel_access", "serve"]
 
@@ -115,6 +116,7 @@ class _Beamline:
         self.shutter = ShutterGroup(prefix=f"{prefix}SHUTTER:")
         self.hdf5 = HDF5Group(prefix=f"{prefix}FCCD:HDF1:")
         self.image = ImageGroup(prefix=f"{prefix}FCCD:image1:", max_rate_hz=settings.image_rate_hz)
+        self.statistics = StatisticsGroup(prefix=f"{prefix}FCCD:Stats1:")
         self.camera = CameraGroup(
             prefix=f"{prefix}FCCD:cam1:",
             surroundings=self,
@@ -146,7 +148,7 @@ class _Beamline:
     def pvdb(self) -> dict[str, Any]:
         """Return every process variable by name, ``_RBV`` aliases included."""
         database: dict[str, Any] = {}
-        for group in (self.stage, self.shutter, self.hdf5, self.image, self.camera):
+        for group in (self.stage, self.shutter, self.hdf5, self.image, self.statistics, self.camera):
             database.update(group.pvdb)
             for name in getattr(group, "SETPOINTS", ()):
                 database[f"{group.prefix}{name}_RBV"] = database[f"{group.prefix}{name}"]
@@ -188,6 +190,7 @@ class _Beamline:
         """Hand a frame to the file and to viewers."""
         await self.hdf5.process(frame, shot)
         await self.image.process(frame, shot)
+        await self.statistics.process(frame)
 
     async def drain(self) -> None:
         """Wait till every frame is in the file."""

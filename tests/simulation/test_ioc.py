@@ -21,7 +21,7 @@ from ophyd.utils import LimitError
 from recorded_run import RecordedRun, interrupt, path_of
 
 from nsbluesky.devices.detector import Acquisition
-from nsbluesky.devices.fccd import FCCD
+from nsbluesky.devices.fccd import FCCD, CameraSite
 from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage, Trajectory
 from nsbluesky.devices.status import DeviceError
@@ -217,6 +217,25 @@ def test_readbacks_follow_their_set_points(connected: Connected, name: str, valu
     assert readback.get(use_monitor=False) == value
     for signal_ in (set_point, readback):
         signal_.destroy()
+
+
+def test_statistics_are_those_of_the_frame(connected: Connected) -> None:
+    site = CameraSite(connected.fccd.prefix, connected.beamline.frame_shape, plugins=("stats1",))
+    fccd = FCCD.at(site, name="fccd", write_path=str(connected.beamline.frames_directory))
+    fccd.wait_for_connection(timeout=TIMEOUT_S)
+    connected.shutter.set("open").wait(TIMEOUT_S)
+    fccd.stats1.enable.set("Enable").wait(TIMEOUT_S)
+    fccd.prepare(Acquisition(0.01)).wait(TIMEOUT_S)
+    fccd.trigger().wait(TIMEOUT_S)
+    assert fccd.read().keys() >= {"fccd_stats1_total", "fccd_stats1_maximum"}
+    total, maximum = (signal_.get(use_monitor=False) for signal_ in (fccd.stats1.total, fccd.stats1.maximum))
+    ((_, resource), _) = fccd.collect_asset_docs()
+    fccd.unstage()
+    with h5py.File(path_of(resource)) as file:
+        frame = file["/entry/data/data"][-1]
+    assert (total, maximum) == (frame.sum(), frame.max())
+    fccd.stats1.enable.set("Disable").wait(TIMEOUT_S)
+    fccd.destroy()
 
 
 def test_long_paths_survive(connected: Connected) -> None:
