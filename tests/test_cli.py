@@ -176,7 +176,7 @@ def test_commands_are_quiet(tmp_path: Path) -> None:
         ["simulate", scan, "--raw", "--shape", "1x3", "--darks", "2", "--step-um", "0.05"],
         ["raw2cxi", scan, clean],
         ["reconstruct", clean, result, *quick, "--png", tmp_path / "object.png"],
-        ["quality", result, result],
+        ["quality", result],
         ["view", result, "--screenshot", tmp_path / "window.png"],
     ):
         done = shell(*arguments, "--json", DISPLAY="", WAYLAND_DISPLAY="")
