@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status
+from ophyd.utils import WaitTimeoutError
 
-from nsbluesky.devices.status import CountReached, DeviceError, all_done, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, all_done, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
 __all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
@@ -148,6 +149,8 @@ class StreamingDetector(Device):  # type: ignore[misc]
         """Forget earlier acquisitions."""
         self._prepared = None
         self._flying = self._held = False
+        if self.is_idle:
+            self._idle = None  # whether the last acquisition failed is history
         staged: list[Any] = super().stage()
         return staged
 
@@ -187,6 +190,11 @@ class StreamingDetector(Device):  # type: ignore[misc]
     def held(self) -> bool:
         """Whether a fly scan waits for another `kickoff` after a pause."""
         return self._held
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that this device asked of the camera goes on."""
+        return self._idle is None or bool(self._idle.done)
 
     def describe(self) -> dict[str, Any]:
         """Describe the frames and the signals of kind normal."""
@@ -260,7 +268,10 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
         def stalled(count: int) -> str:
             why = self.file.complaint() or "check that the camera runs and that its file plugin writes"
-            return f"{self.name}: no frame reached the file for {stall_s:.3g} s, {count} of {goal} are there: {why}"
+            return (
+                f"{self.name}: no frame reached the file for {stall_s:.3g} s, {label(self.file.num_written)} says "
+                f"{count} of {goal}: {why}"
+            )
 
         self._arriving = CountReached(
             self, self.file.num_written, goal, stall_s=stall_s, paused=lambda: self._held, stalled=stalled
@@ -268,10 +279,19 @@ class StreamingDetector(Device):  # type: ignore[misc]
         return self._arriving
 
     def _halt(self) -> None:
-        if self._idle is not None and not self._idle.done:
+        if not self.is_idle:
             self.camera.halt()
             self._await_idle()
 
     def _await_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.wait(STOP_TIMEOUT_S)
+        idle = self._idle
+        if idle is None:
+            return
+        try:
+            idle.wait(STOP_TIMEOUT_S)
+        except WaitTimeoutError:
+            raise DeviceError(
+                f"{self.name}: the camera is still busy after {STOP_TIMEOUT_S:g} s: stop it, or restart its IOC"
+            ) from None
+        finally:
+            self._idle = None  # a camera that never answers must not block what comes after its restart

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, EpicsSignalWithRBV
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
+from ophyd.utils import DisconnectedError
 
 from nsbluesky.devices.detector import Acquisition, StreamingDetector
 from nsbluesky.devices.plugins import PLUGINS
@@ -50,7 +52,8 @@ class Camera(Device):  # type: ignore[misc]
 
     def halt(self) -> None:
         """Ask it to stop; does not wait."""
-        self.acquire.put(0, use_complete=False)
+        with _answering(self.acquire):
+            self.acquire.put(0, use_complete=False)
 
 
 class HDF5Plugin(Device):  # type: ignore[misc]
@@ -102,12 +105,15 @@ class HDF5Plugin(Device):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the file, if one is open; blocks."""
-        if self.capture.get(use_monitor=False):
+        with _answering(self.capture):
+            is_open = self.capture.get(use_monitor=False)
+        if is_open:
             _put(self.capture, 0)
 
     def count(self) -> int:
         """Return the frames in the file as of now."""
-        return int(self.num_written.get(use_monitor=False))
+        with _answering(self.num_written):
+            return int(self.num_written.get(use_monitor=False))
 
     def uri(self) -> str:
         """Return where this machine finds the file."""
@@ -120,7 +126,16 @@ class HDF5Plugin(Device):  # type: ignore[misc]
 
 
 def _put(signal: EpicsSignal, value: float | str) -> None:
-    signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
+    with _answering(signal):
+        signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _answering(signal: EpicsSignal) -> Iterator[None]:
+    try:
+        yield
+    except (TimeoutError, DisconnectedError) as error:
+        raise DeviceError(f"{signal.pvname} does not answer: is the camera's IOC running? ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -205,7 +220,6 @@ class FCCD(StreamingDetector):
         return f"PV:{self.prefix}"
 
 
-@functools.cache
 def with_plugins(cls: type[FCCD], names: tuple[str, ...]) -> type[FCCD]:
     """Return a class of cameras that have these plugins as components.
 

@@ -15,7 +15,7 @@ from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus
 from ophyd.utils import LimitError
 
-from nsbluesky.devices.status import CountReached, DeviceError, await_reset, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, await_reset, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
@@ -163,8 +163,8 @@ class StreamingStage(Device):  # type: ignore[misc]
 
         def stalled(count: int) -> str:
             return (
-                f"{self.name}: no trigger for {self._stall_s:g} s, {count} of {self._num_points} points are done: "
-                "check that the camera's trigger reaches the stage"
+                f"{self.name}: no trigger for {self._stall_s:g} s, {label(self.fly.num_triggers)} says "
+                f"{count} of {self._num_points}: check that the camera's trigger reaches the stage"
             )
 
         self._completing = CountReached(

@@ -9,11 +9,16 @@ from typing import Any
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 
-__all__ = ["CountReached", "DeviceError", "all_done", "await_reset", "on_thread"]
+__all__ = ["CountReached", "DeviceError", "all_done", "await_reset", "label", "on_thread"]
 
 
 class DeviceError(RuntimeError):
     """A device did not do what it was asked for; the message says what, and where to look."""
+
+
+def label(signal: Any) -> str:
+    """Return what people know a signal by: its PV, or its name where it has none."""
+    return str(getattr(signal, "pvname", signal.name))
 
 
 def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> DeviceStatus:

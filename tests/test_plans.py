@@ -67,8 +67,7 @@ class Beamline:
 
     def is_safe(self) -> bool:
         """Shutter closed, camera idle, file closed."""
-        idle = self.fccd._idle
-        return not self.shutter.is_open and (idle is None or idle.done) and self.fccd.file._file is None
+        return not self.shutter.is_open and self.fccd.is_idle and self.fccd.file._file is None
 
 
 @pytest.fixture
@@ -167,8 +166,7 @@ def test_pause_and_resume(
     interrupt(RE, plan(*beamline.devices, **COMMON, **more), some, lambda: RE.request_pause(deferred))
     assert RE.state == "paused"
     assert not beamline.shutter.is_open, "the sample gets no dose during a pause"
-    assert beamline.fccd._idle is not None
-    assert beamline.fccd._idle.done
+    assert beamline.fccd.is_idle
     RE.resume()
     assert_complete(run)
     assert run.stop["exit_status"] == "success"
