@@ -1,0 +1,272 @@
+"""The whole way of the data over real EPICS: plans, devices, files, processing, catalog, CXI and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from PIL import Image
+from recorded_run import RecordedRun, interrupt
+from twin_beamline import QUICK_SOLVER, RIM_PX
+
+from nsbluesky import session
+from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.cxi import CxiData, read_cxi, validate
+from nsbluesky.document_log import DocumentLog, find_runs, read_documents
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.solver.quality import contrast_correlation
+
+pytestmark = pytest.mark.epics
+
+TIMEOUT_S = 120.0
+MIN_CORRELATION = 0.8
+
+
+@dataclass(frozen=True)
+class Site:
+    """The simulated beamline with small frames, and a catalog."""
+
+    beamline: SimulatedBeamline
+    site: session.Site
+    devices: tuple[Any, Any, Any]
+    catalog: Catalog
+    folder: Path
+
+    def arguments(self, shape: tuple[int, int], points_across: int = 20) -> dict[str, Any]:
+        step_um = min(self.beamline.ready.scan_range_um) / points_across
+        return {"geometry": self.site.geometry, "shape": shape, "step_um": step_um, "num_dark": 4}
+
+    @property
+    def truth(self) -> np.ndarray:
+        with h5py.File(self.beamline.truth_path) as file:
+            truth: np.ndarray = file["object"][()]
+        return truth
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with ExitStack() as stack:
+        beamline = stack.enter_context(SimulatedBeamline(folder / "beamline", layout="none"))
+        catalog = stack.enter_context(open_catalog(folder / "catalog"))
+        where = session.simulated_site(beamline)
+        devices = session.fccd(where), session.scan_stage(where), session.shutter(where)
+        for device in devices:
+            stack.callback(device.destroy)
+        yield Site(beamline, where, devices, catalog, folder)
+
+
+class Experiment:
+    """A RunEngine with everything subscribed that a session subscribes, and what came out of it."""
+
+    def __init__(self, RE: RunEngine, site: Site, folder: Path, **solver: Any) -> None:
+        self.RE = RE
+        self.folder = folder
+        self.recorded = RecordedRun()
+        self.derived = RecordedRun()
+        self.pipeline = PtychoPipeline(
+            site.site.pipeline.replace(backend="numpy").replace(**{f"solver__{k}": v for k, v in solver.items()}),
+            directory=folder,
+        )
+        self.writer = site.catalog.writer()
+        self.pipeline.subscribe(DerivedRunWriter(folder / "derived", self.writer, cxi=self.pipeline.cxi))
+        self.pipeline.subscribe(self._keep_small_documents)
+        for callback in (DocumentLog(folder / "documents"), self.writer, self.recorded, self.pipeline):
+            RE.subscribe(callback)
+
+    def _keep_small_documents(self, name: str, document: dict[str, Any]) -> None:
+        if name != "event_page":
+            self.derived.documents.append((name, document))
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for the last picture, and return it."""
+        assert self.pipeline.wait(TIMEOUT_S)
+        assert self.writer.flush(TIMEOUT_S) and self.writer.errors == {}
+        assert self.pipeline.close(TIMEOUT_S)
+        return self.pipeline.results[self.uid]
+
+    @property
+    def uid(self) -> str:
+        return str(self.recorded.start["uid"])
+
+    def cxi(self) -> CxiData:
+        assert self.pipeline.cxi is not None and self.pipeline.cxi.path is not None
+        assert validate(self.pipeline.cxi.path) == []
+        return read_cxi(self.pipeline.cxi.path)
+
+    def assert_frames_are_those_of_the_run(self) -> None:
+        """Every frame of the documents is in the CXI file, at its position."""
+        frames, x, y = (self.recorded.values("primary", key) for key in ("fccd_image", "stage_x", "stage_y"))
+        with self.cxi() as cxi:
+            assert sorted(cxi.seq_nums.tolist()) == sorted(frames)
+            assert cxi.frames is not None
+            for number, frame, translation_m in zip(cxi.seq_nums, cxi.frames[:], cxi.translation_m, strict=True):
+                np.testing.assert_allclose(frame, frames[number], atol=1e-3)
+                np.testing.assert_allclose(translation_m[:2] * 1e6, [x[number], y[number]], atol=1e-9)
+
+
+@pytest.fixture
+def experiment(RE: RunEngine, site: Site, tmp_path: Path) -> Iterator[Experiment]:
+    running = Experiment(RE, site, tmp_path, **QUICK_SOLVER)
+    yield running
+    running.pipeline.close(timeout=0)
+
+
+def test_fly_scan_to_a_true_image(RE: RunEngine, site: Site, tmp_path: Path) -> None:
+    experiment = Experiment(RE, site, tmp_path, sweep_candidates=7, sweep_frames=40, sweep_passes=4)
+    RE(ptycho_fly_scan(*site.devices, **site.arguments((12, 12)), rate_hz=60.0))
+    result = experiment.finish()
+    assert result["final"] and result["num_frames"] == 144
+    assert contrast_correlation(result["object"], site.truth, RIM_PX) > MIN_CORRELATION
+    experiment.assert_frames_are_those_of_the_run()
+    pictures = [event["data"] for event in experiment.derived.events("reconstruction")]
+    assert len(pictures) > 1 and not pictures[0]["final"], "there is a picture before the last one"
+    assert_catalog_has_both_runs(site.catalog, experiment, 144)
+
+
+def assert_catalog_has_both_runs(catalog: Catalog, experiment: Experiment, count: int) -> None:
+    raw = catalog.client[experiment.uid]
+    assert raw["primary"]["fccd_image"].shape[0] == raw["primary"]["stage_x"].shape[0] == count
+    derived = catalog.client[experiment.derived.start["uid"]]
+    assert derived.start["raw_uid"] == experiment.uid
+    assert derived["clean"]["frame"].shape[0] == count
+    shown = derived["reconstruction"]["object"][-1]
+    expected = experiment.pipeline.results[experiment.uid]["object"]
+    np.testing.assert_array_equal(shown[: expected.shape[0], : expected.shape[1]], expected)
+
+
+def test_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
+    RE(ptycho_scan(*site.devices, **site.arguments((5, 5))))
+    assert experiment.finish()["num_frames"] == 25
+    experiment.assert_frames_are_those_of_the_run()
+    assert experiment.derived.stop["exit_status"] == "success"
+    assert experiment.derived.stop.get("reason", "") == ""
+
+
+def test_pause_in_the_middle_of_a_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
+    """The point at which the RunEngine paused is measured again; nothing is missing and nothing out of place."""
+    some = experiment.recorded.when(lambda run: len(run.data("primary")) >= 10)
+    interrupt(RE, ptycho_scan(*site.devices, **site.arguments((5, 5))), some, RE.request_pause)
+    RE.resume()
+    assert experiment.finish()["num_frames"] == 25
+    experiment.assert_frames_are_those_of_the_run()
+
+
+@pytest.mark.parametrize("plan", [ptycho_scan, ptycho_fly_scan])
+def test_abort_in_the_middle(RE: RunEngine, site: Site, experiment: Experiment, plan: Any) -> None:
+    some = experiment.recorded.when(lambda run: len(run.data("primary")) >= 12)
+    interrupt(RE, plan(*site.devices, **site.arguments((12, 12))), some, lambda: RE.abort("enough"))
+    result = experiment.finish()
+    measured = experiment.recorded.values("primary", "fccd_image")
+    assert 4 <= len(measured) < 144
+    assert experiment.derived.stop["exit_status"] == experiment.recorded.stop["exit_status"] == "abort"
+    with experiment.cxi() as cxi:
+        complete = set(experiment.recorded.values("primary", "stage_x")) & set(measured)
+        assert set(cxi.seq_nums.tolist()) == complete
+        assert result["num_frames"] == len(complete)
+        assert len(cxi.images) == 1
+
+
+def test_a_raising_callback_disturbs_nobody(
+    RE: RunEngine, site: Site, experiment: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(name: str, document: dict[str, Any]) -> None:
+        raise RuntimeError("a broken window")
+
+    token = experiment.pipeline.subscribe(broken)
+    RE(ptycho_fly_scan(*site.devices, **site.arguments((4, 4)), rate_hz=50.0))
+    assert experiment.finish()["num_frames"] == 16
+    experiment.assert_frames_are_those_of_the_run()
+    assert "a broken window" in caplog.text
+    experiment.pipeline.unsubscribe(token)
+
+
+def run_demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nsbluesky.cli", "demo", "--out", str(out), *options]
+    environment = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("demo") / "output"
+    quick = [f"--set=solver.{name}={value}" for name, value in QUICK_SOLVER.items()]
+    return out, run_demo(out, "--offscreen", "--json", "--shape", "5x6", "--rate", "15", *quick)
+
+
+def test_demo_of_a_scan_too_small_says_so(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = demo
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("nsbluesky demo: correlation with the truth 0.")
+    assert done.stderr.endswith(" < 0.95\n")
+
+
+def test_demo_says_what_it_did(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = demo
+    summary = json.loads(done.stdout)
+    assert summary["frames_planned"] == summary["frames_recorded"] == summary["frames_used"] == 30
+    assert summary["finished"] is True
+    assert 0 < summary["contrast_correlation_with_truth"] < 0.95
+    assert 0 < summary["r_factor"] < 0.5
+    assert 0 < summary["final_image_after_last_frame_s"] < summary["seconds_in_all"]
+    assert summary["cropped_frames_MB"] == pytest.approx(30 * 104**2 * 4 / 2**20)
+    for name in ("cxi", "object_picture", "window_picture", "catalog"):
+        assert Path(summary[name]).is_relative_to(out) and Path(summary[name]).exists()
+
+
+def test_demo_writes_everything(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = demo
+    summary = json.loads(done.stdout)
+    uid = summary["run_uid"]
+    assert validate(summary["cxi"]) == []
+    with read_cxi(summary["cxi"]) as cxi:
+        assert cxi.seq_nums.tolist() == list(range(1, 31))
+        assert cxi.images[-1].complete
+    for name in ("object_picture", "window_picture"):
+        with Image.open(summary[name]) as picture:
+            colours = picture.convert("RGB").getcolors(1 << 24)
+        assert colours is not None and len(colours) > 100
+    (logged,) = find_runs(out / "documents")
+    documents = list(read_documents(logged.uid, out / "documents"))
+    assert logged.uid == uid
+    assert (documents[0][0], documents[-1][0]) == ("start", "stop")
+    assert documents[-1][1]["num_events"]["primary"] == 30
+    with open_catalog(summary["catalog"]) as catalog:
+        run = catalog.client[uid]
+        assert run["primary"]["fccd_image"].shape == (30, 1040, 1152)
+        assert run["primary"]["fccd_image"][29].any()
+        assert run["dark"]["fccd_image"].shape == (25, 1040, 1152)
+        assert run["primary"]["stage_x"].shape == (30,)
+        (derived,) = (r for r in catalog.client.values() if r.start.get("raw_uid") == uid)
+        assert derived["clean"]["frame"].shape == (30, 104, 104)
+        assert derived.stop["exit_status"] == "success"
+    assert not list(out.rglob("*.part"))
+
+
+def test_demo_refuses_wrong_arguments_before_it_works(tmp_path: Path) -> None:
+    done = run_demo(tmp_path / "out", "--set", "solver.colour=3")
+    assert done.returncode == 1 and "colour" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
