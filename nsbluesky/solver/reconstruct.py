@@ -19,6 +19,8 @@ from nsbluesky.solver.sweep import Sweep
 __all__ = ["Reconstruction", "reconstruct"]
 
 BLOCK_FRAMES = 64
+ONE_BATCH_S = 0.0
+"""A budget that ends after one batch, so that no pass goes by unseen."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,14 @@ def reconstruct(
         solver.start_with(probe)
     solver.finish()
     r_factors: list[float] = []
+    begun = None  # passes of the sweep, which the state that won it brings along
     while not solver.finished:
-        solver.step(0)  # one batch, so that no pass is missed
+        solver.step(ONE_BATCH_S)
         state = solver.state
-        if state is not None and state.passes > len(r_factors):
+        if state is None:
+            continue
+        begun = state.passes if begun is None else begun
+        if state.passes > begun + len(r_factors):
             r_factors.append(state.r_factor)
             if progress is not None:
                 progress(len(r_factors), settings.passes_final, state.r_factor)
