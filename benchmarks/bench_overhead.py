@@ -17,7 +17,7 @@ from benchmarks.figures import Figure
 from nsbluesky import session
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.plans import ptycho_scan
-from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.simulation.beamline import SimulatedBeamline
 
 PAIRS = 5
 SHAPE = (10, 10)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import Catalog
-    from nsbluesky.simulation.ioc import SimulatedBeamline
+    from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.live import LiveWindow
 
 __all__ = [
@@ -95,7 +95,7 @@ def simulated_beamline() -> SimulatedBeamline | None:
     if os.environ.get(SIMULATE, "0") in ("", "0"):
         return None
     from nsbluesky.catalog import data_directory
-    from nsbluesky.simulation.ioc import SimulatedBeamline
+    from nsbluesky.simulation.beamline import SimulatedBeamline
 
     # ``NSBLUESKY_SIM_LAYOUT=none`` makes small plain frames: a session on a slow machine, or in a test
     layout = os.environ.get("NSBLUESKY_SIM_LAYOUT", "cosmic")

@@ -25,7 +25,7 @@ from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.settings import PipelineSettings
-from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.simulation.beamline import SimulatedBeamline
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.pictures import save_object_png

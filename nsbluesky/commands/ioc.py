@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.commands import output_folder, parse_count
-from nsbluesky.simulation.ioc import BeamlineSettings, Ready, channel_access, serve
+from nsbluesky.simulation.ioc import BeamlineSettings, Ready, serve
+from nsbluesky.simulation.loopback import channel_access
 
 __all__ = ["add_arguments", "run"]
 

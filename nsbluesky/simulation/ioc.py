@@ -1,25 +1,22 @@
 """The simulated beamline over real Channel Access: a fast CCD, a scan stage and a shutter.
 
-`serve` runs it in the foreground; `SimulatedBeamline` runs it as a child process for a session, a script or a test.
-Everything stays on the loopback interface.
+`serve` runs it in the foreground, `nsbluesky.simulation.beamline` as a child process.  Everything stays on the
+loopback interface.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import select
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from caproto.asyncio.server import Context
+from caproto.server import common
 
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, Settings
@@ -34,20 +31,16 @@ from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.ioc_shutter import ShutterGroup
 from nsbluesky.simulation.ioc_stage import METRES_PER_UM, StageGroup
 from nsbluesky.simulation.ioc_stats import StatisticsGroup
+from nsbluesky.simulation.loopback import LOOPBACK, channel_access, free_port
 
-__all__ = ["BeamlineError", "BeamlineSettings", "Ready", "SimulatedBeamline", "channel_access", "serve"]
+__all__ = ["BeamlineSettings", "Ready", "serve"]
 
-LOOPBACK = "127.0.0.1"
 GOLD_BALLS = "gold_balls"
-LOG_NAME = "ioc.log"
 TRUTH_NAME = "truth.h5"
 NANOMETRES_PER_UM = 1e3
-LOW_LATENCY = {"CAPROTO_SERVER_HIGH_LOAD_TIMEOUT_SEC": "0.001", "CAPROTO_SERVER_MAX_LATENCY_SEC": "0.01"}
+BATCH_TIMEOUT_S = 0.001
+MAX_LATENCY_S = 0.01
 """caproto waits 10 ms (1 s under load) for more updates to send at once: a step scan waits for each of them."""
-
-
-class BeamlineError(RuntimeError):
-    """The simulated beamline does not start or has died."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +69,6 @@ class Ready(Settings):
     geometry: Geometry
     cleaning: CleaningSettings
     scan_range_um: tuple[float, float]
-
-
-def channel_access(port: int, beacon_port: int) -> dict[str, str]:
-    """Return the environment with which Channel Access clients and the IOC find each other, on loopback only."""
-    return {
-        # with its port: libca reads EPICS_CA_SERVER_PORT when ophyd is imported, this one at the first channel
-        "EPICS_CA_ADDR_LIST": f"{LOOPBACK}:{port}",
-        "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_SERVER_PORT": str(port),
-        "EPICS_CA_REPEATER_PORT": str(beacon_port),
-        "EPICS_CA_MAX_ARRAY_BYTES": str(64 * 1024 * 1024),
-        "EPICS_CAS_INTF_ADDR_LIST": LOOPBACK,
-        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
-        "EPICS_CAS_BEACON_ADDR_LIST": LOOPBACK,
-        "EPICS_CAS_BEACON_PORT": str(beacon_port),
-    }
 
 
 class _Beamline:
@@ -223,8 +200,9 @@ def serve(
     lifeline : binary file, optional
         A pipe; the beamline stops when its other end closes, so that it cannot outlive its parent.
     """
-    search_port, beacon_port = ports or (_free_port(), _free_port())
+    search_port, beacon_port = ports or (free_port(), free_port())
     os.environ.update(channel_access(search_port, beacon_port))
+    common.HIGH_LOAD_TIMEOUT, common.MAX_LATENCY = BATCH_TIMEOUT_S, MAX_LATENCY_S
     asyncio.run(_serve(settings, beacon_port, on_ready, lifeline))
 
 
@@ -263,183 +241,3 @@ async def _serve(
     await asyncio.wait({server})
     if not server.cancelled():
         server.result()
-
-
-class SimulatedBeamline:
-    """The simulated beamline in a child process, as a context manager.
-
-    Entering starts the child, waits till it is ready and points this process's Channel Access clients at it through
-    ``os.environ``.  libca reads these variables when the first channel is made, so enter before any device connects.
-    libca keeps its ports for the life of a process: one beamline at a time, and a later one takes the same ports.
-    The child ends with the ``with`` block, and by itself if this process dies.
-
-    Parameters
-    ----------
-    directory : path
-        Truth, log and (below ``frames``) the frames.
-    start_timeout_s : float
-        How long the child may take to be ready.
-    **settings
-        Other fields of `BeamlineSettings`.
-    """
-
-    _ports: tuple[int, int] | None = None
-    _running = False
-
-    def __init__(self, directory: str | os.PathLike[str], *, start_timeout_s: float = 120.0, **settings: Any) -> None:
-        self.settings = BeamlineSettings(directory=str(Path(directory).resolve()), **settings)
-        self._start_timeout_s = start_timeout_s
-        self._child: subprocess.Popen[bytes] | None = None
-        self._ready: Ready | None = None
-
-    @property
-    def prefix(self) -> str:
-        """Prefix of every PV."""
-        return self.settings.prefix
-
-    @property
-    def directory(self) -> Path:
-        """Where truth and log lie."""
-        return Path(self.settings.directory)
-
-    @property
-    def frames_directory(self) -> Path:
-        """Where the frames go."""
-        return self.directory / "frames"
-
-    @property
-    def truth_path(self) -> Path:
-        """The ground truth of the sample and the probe."""
-        return self.directory / TRUTH_NAME
-
-    @property
-    def ready(self) -> Ready:
-        """What the beamline said of itself: frame shape, geometry, how to clean its frames."""
-        if self._ready is None:
-            raise BeamlineError("the simulated beamline is not running: enter it with 'with'")
-        return self._ready
-
-    @property
-    def geometry(self) -> Geometry:
-        """The experiment, for the start document."""
-        return self.ready.geometry
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """Rows and columns of a raw frame."""
-        return self.ready.frame_shape
-
-    @property
-    def pid(self) -> int:
-        """Process id of the IOC."""
-        if self._child is None:
-            raise BeamlineError("the simulated beamline is not running: enter it with 'with'")
-        return self._child.pid
-
-    def __enter__(self) -> Self:
-        """Start the child and wait till clients may connect."""
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop the child."""
-        self.stop()
-
-    def start(self) -> None:
-        """Start the child and wait till clients may connect.
-
-        Raises
-        ------
-        BeamlineError
-            If it does not start, or another one runs in this process.
-        """
-        cls = type(self)
-        if cls._running:
-            raise BeamlineError("a simulated beamline runs in this process already: stop it first")
-        if cls._ports is None:
-            cls._ports = _free_port(), _free_port()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        os.environ.update(channel_access(*cls._ports))
-        with (self.directory / LOG_NAME).open("wb") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**LOW_LATENCY, **os.environ},
-                start_new_session=True,  # Ctrl-C in the session pauses a scan; it must not end the beamline
-            )
-        cls._running = True
-        try:
-            self._ready = self._handshake(self._child, cls._ports)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop the child: ask, wait, then kill."""
-        child, self._child, self._ready = self._child, None, None
-        if child is None:
-            return
-        type(self)._running = False
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.terminate()
-        try:
-            child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        child.stdin.close()
-        child.stdout.close()
-
-    def _handshake(self, child: subprocess.Popen[bytes], ports: tuple[int, int]) -> Ready:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(json.dumps({"ports": ports, "settings": self.settings.to_dict()}).encode() + b"\n")
-        child.stdin.flush()
-        line = _read_line(child.stdout, self._start_timeout_s)
-        if not line:
-            log = (self.directory / LOG_NAME).read_text(errors="replace").strip().splitlines()
-            why = log[-1] if log else f"no answer in {self._start_timeout_s:g} s"
-            raise BeamlineError(f"the simulated beamline does not start: {why} (log: {self.directory / LOG_NAME})")
-        return Ready.from_dict(json.loads(line))
-
-
-def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
-    """Return one line, or nothing where the stream ends or the time is over."""
-    if not select.select([stream], [], [], timeout_s)[0]:
-        return b""
-    return stream.readline()
-
-
-def _free_port() -> int:
-    """Return a port that is free on loopback for UDP and TCP."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as streams,
-        ):
-            datagrams.bind((LOOPBACK, 0))
-            port: int = datagrams.getsockname()[1]
-            try:
-                streams.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
-
-
-def _child() -> None:
-    """Run as a child: the order comes as a line on stdin, the answer goes as a line to stdout."""
-    order = json.loads(sys.stdin.buffer.readline())
-
-    def answer(ready: Ready) -> None:
-        sys.stdout.write(ready.to_json() + "\n")
-        sys.stdout.flush()
-
-    settings = BeamlineSettings.from_dict(order["settings"])
-    serve(settings, ports=tuple(order["ports"]), on_ready=answer, lifeline=sys.stdin.buffer)
-
-
-if __name__ == "__main__":
-    _child()

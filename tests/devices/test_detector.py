@@ -155,21 +155,28 @@ def test_unstage_closes_the_file(fccd: SimFCCD, gate: Gate) -> None:
     assert list(fccd.collect_asset_docs()) == []
 
 
-def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(fccd: SimFCCD, gate: Gate) -> None:
+def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
+    fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt = fccd.camera.halt
+
+    def halt_during_an_exposure() -> None:
+        halt()
+        gate.let_through(1)
+
+    monkeypatch.setattr(fccd.camera, "halt", halt_during_an_exposure)
     prepare(fccd, 100)
     fccd.kickoff().wait(TIMEOUT_S)
     status = fccd.complete()
     gate.let_through(2)
     await_frames(fccd, 2)
-    threading.Timer(0.0, gate.let_through, [1]).start()  # the exposure that goes on when the camera is stopped
     fccd.stop()
     status.wait(TIMEOUT_S)
     assert fccd.is_idle
     ((_, resource), datum) = fccd.collect_asset_docs()
-    count = fccd.get_index()
-    assert 2 <= count < 100
-    assert indices([datum]) == [(0, count)]
-    assert frames_in(resource) == list(range(count))
+    assert fccd.get_index() == 3, "the exposure that was going on is kept"
+    assert indices([datum]) == [(0, 3)]
+    assert frames_in(resource) == [0, 1, 2]
     fccd.unstage()
     with pytest.raises(DeviceError, match="kickoff comes before complete"):
         fccd.complete()

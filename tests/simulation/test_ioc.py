@@ -26,8 +26,8 @@ from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage, Trajectory
 from nsbluesky.devices.status import DeviceError
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.simulation.beamline import BeamlineError, SimulatedBeamline
 from nsbluesky.simulation.fccd_frames import FrameSimulator
-from nsbluesky.simulation.ioc import BeamlineError, SimulatedBeamline
 from nsbluesky.simulation.samples import gold_balls
 from nsbluesky.trajectories import make_trajectory
 
@@ -288,7 +288,7 @@ def wait_for_exit(pid: int) -> bool:
 def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from nsbluesky.simulation.ioc import SimulatedBeamline\n"
+        "from nsbluesky.simulation.beamline import SimulatedBeamline\n"
         "beamline = SimulatedBeamline(sys.argv[1], layout='none')\n"
         "beamline.start()\n"
         "print(beamline.pid, flush=True)\n"
@@ -302,10 +302,31 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     assert wait_for_exit(pid), "the IOC outlived its parent"
 
 
+def test_in_the_foreground(tmp_path: Path) -> None:
+    """As ``nsbluesky ioc`` runs it: updates go out at once, and SIGTERM ends it."""
+    program = (
+        "import os, signal, sys\n"
+        "from caproto.server import common\n"
+        "from nsbluesky.simulation.ioc import BeamlineSettings, serve\n"
+        "def say(ready):\n"
+        "    print(ready.prefix, common.HIGH_LOAD_TIMEOUT, common.MAX_LATENCY)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "serve(BeamlineSettings(sys.argv[1], layout='none'), on_ready=say)\n"
+        "print('over')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    prefix, batch_s, latency_s, over = done.stdout.split()
+    assert (prefix, over) == ("SIM:", "over")
+    assert float(batch_s) <= 0.001
+    assert float(latency_s) <= 0.01
+
+
 def test_wrong_sample_is_told(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from nsbluesky.simulation.ioc import BeamlineError, SimulatedBeamline\n"
+        "from nsbluesky.simulation.beamline import BeamlineError, SimulatedBeamline\n"
         "try:\n"
         "    SimulatedBeamline(sys.argv[1], sample='/no/picture.png').start()\n"
         "except BeamlineError as error:\n"

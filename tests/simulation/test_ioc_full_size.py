@@ -13,7 +13,7 @@ from nsbluesky.devices.fccd import FCCD
 from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage
 from nsbluesky.plans import ptycho_fly_scan
-from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.simulation.beamline import SimulatedBeamline
 
 
 @pytest.mark.epics

@@ -18,7 +18,7 @@ from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage
 from nsbluesky.devices.status import DeviceError
 from nsbluesky.plans import ptycho_fly_scan
-from nsbluesky.simulation.ioc import SimulatedBeamline
+from nsbluesky.simulation.beamline import SimulatedBeamline
 
 pytestmark = pytest.mark.epics
 
@@ -58,7 +58,6 @@ def test_lost_frame_fails_the_scan_and_says_how_many_came(
     assert not devices[2].status.get(use_monitor=False), "the shutter is closed"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_killed_ioc_ends_the_run(
     RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter]
 ) -> None:
@@ -75,8 +74,12 @@ def test_killed_ioc_ends_the_run(
     scan = ptycho_fly_scan(
         *devices, geometry=beamline.geometry, shape=(6, 10), rate_hz=20.0, num_dark=2, step_um=0.05
     )
-    with pytest.raises(Exception):  # noqa: B017 - whichever signal notices first; that the run ends is the point
+    closings = []
+    RE.msg_hook = lambda message: closings.append(message) if message.args == ("close",) else None
+    with pytest.raises(DeviceError, match=r"SIM:FCCD:\S+ does not answer: is the camera's IOC running\?"):
         RE(scan)
     killer.join()
+    assert [message.obj for message in closings[-1:]] == [devices[2]], "whoever is left tried to close the shutter"
     assert run.stop["exit_status"] == "fail"
+    assert "does not answer" in run.stop["reason"]
     assert len(run.column("primary", "fccd_image")) >= 1, "frames that were told are kept"
