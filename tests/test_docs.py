@@ -45,7 +45,7 @@ def _record_a_run(folder: Path) -> None:
 
 # What a page finds in the working directory.
 FILES: dict[str, Callable[[Path], None]] = {
-    "how-to/convert-siemens-star.md": _write_small_star,
+    "how-to/reconstruct-a-cxi-file.md": _write_small_star,
     "how-to/replay-a-run.md": _record_a_run,
 }
 
