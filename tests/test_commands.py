@@ -418,3 +418,25 @@ def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
     assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")
     assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
+
+
+# ---- demo and ioc
+
+
+@pytest.mark.parametrize("command", ["demo", "replay 0123"])
+def test_wrong_settings_are_told_before_anything_starts(commands: Commands, tmp_path: Path, command: str) -> None:
+    out = tmp_path / "out"
+    message = commands.fail(*command.split(), "--out", out, "--set", "solver.colour=3")
+    assert "'colour'" in message and "algorithm" in message
+    assert not out.exists()
+
+
+def test_no_beamline_where_nothing_can_be_written(commands: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert str(file) in commands.fail("demo", "--out", file)
+    assert str(file) in commands.fail("ioc", "--directory", file / "beamline")
+
+
+def test_ioc_of_an_unknown_detector(commands: Commands, tmp_path: Path) -> None:
+    assert "cosmic" in commands.fail("ioc", "--directory", tmp_path, "--layout", "polaroid")
