@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -121,6 +122,13 @@ class Catalog:
         writer = CatalogWriter(self.client, self.directory / "failed")
         self._writers.append(writer)
         return writer
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        return all(
+            writer.flush(None if end is None else max(end - time.monotonic(), 0.0)) for writer in self._writers
+        )
 
     def close(self) -> None:
         """Write what waits, and close the catalog."""

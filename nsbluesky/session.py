@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsbluesky.geometry import Geometry
@@ -135,7 +136,7 @@ def run_engine() -> RunEngine:
     from nsbluesky.viewer.qt import QtDuringTask, application
 
     application()
-    return RunEngine({}, during_task=QtDuringTask())  # type: ignore[no-untyped-call]
+    return RunEngine({}, during_task=QtDuringTask())
 
 
 def open_catalog() -> Catalog:
@@ -176,20 +177,33 @@ def shutter(site: Site) -> Any:
     return _connect(Shutter(site.shutter, name="shutter"), site)
 
 
-def subscribe(RE: RunEngine, catalog: Catalog, site: Site) -> PtychoPipeline:
-    """Subscribe the document log, the catalog and the processing to a RunEngine, in this order; return the last."""
+def subscribe(RE: RunEngine, catalog: Catalog, site: Site, directory: Path | None = None) -> PtychoPipeline:
+    """Subscribe the document log, the catalog and the processing to a RunEngine, in this order; return the last.
+
+    Parameters
+    ----------
+    RE : RunEngine
+    catalog : Catalog
+        For the raw and the derived runs.
+    site : Site
+        Says how runs are processed.
+    directory : path, optional
+        Documents go to ``documents`` below it, images to ``results``; the user's data folder by default.
+    """
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import data_directory
     from nsbluesky.document_log import DocumentLog
 
-    results = data_directory() / "results"
+    directory = data_directory() if directory is None else directory
+    results = directory / "results"
     results.mkdir(parents=True, exist_ok=True)
+    writer = catalog.writer()
     pipeline = PtychoPipeline(site.pipeline, directory=results)
-    pipeline.subscribe(DerivedRunWriter(results, catalog.writer(), cxi=pipeline.cxi))
+    pipeline.subscribe(DerivedRunWriter(results, writer, cxi=pipeline.cxi))
     _before_threads_end(functools.partial(pipeline.close, timeout=0))
-    RE.subscribe(DocumentLog(data_directory() / "documents"))
-    RE.subscribe(catalog.writer())
+    RE.subscribe(DocumentLog(directory / "documents"))
+    RE.subscribe(writer)
     RE.subscribe(pipeline)
     return pipeline
 

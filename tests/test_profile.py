@@ -19,7 +19,13 @@ STARTUP = sorted((ROOT / "profile_collection" / "startup").glob("*.py"))
 NAMES = ("RE", "db", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan", "pipeline", "window")
 
 
-def run_session(commands: str, tmp_path: Path, **environment: str) -> str:
+@pytest.fixture(scope="module")
+def session_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data folder for all sessions: to make a catalog takes seconds, to open it again does not."""
+    return tmp_path_factory.mktemp("session")
+
+
+def run_session(commands: str, data: Path, **environment: str) -> str:
     """Run the startup files, as bluesky-queueserver does, and then some commands."""
     loader = (
         "import sys\n"
@@ -31,7 +37,7 @@ def run_session(commands: str, tmp_path: Path, **environment: str) -> str:
     kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
     done = subprocess.run(
         [sys.executable, "-c", loader, commands, *map(str, STARTUP)],
-        env={**kept, "NSBLUESKY_DATA": str(tmp_path), **environment},
+        env={**kept, "NSBLUESKY_DATA": str(data), **environment},
         capture_output=True,
         text=True,
         timeout=170,
@@ -46,22 +52,25 @@ def test_files_are_short_and_numbered() -> None:
         assert len(path.read_text().splitlines()) < 30, f"{path.name}: code belongs into the package"
 
 
-def test_loads_without_screen_and_hardware(tmp_path: Path) -> None:
-    out = run_session(f"print([name in globals() for name in {NAMES}], window)", tmp_path)
+def test_loads_without_screen_and_hardware(session_data: Path) -> None:
+    out = run_session(f"print([name in globals() for name in {NAMES}], window)", session_data)
     assert f"{[True] * len(NAMES)} None" in out
 
 
 @pytest.mark.epics
-def test_simulated_session_scans(tmp_path: Path) -> None:
+def test_simulated_session_scans(session_data: Path) -> None:
     commands = (
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
         "pipeline.wait(timeout=60)\n"
-        "assert all(writer.flush(60) for writer in catalog._writers)\n"
+        "assert catalog.flush(timeout=60)\n"
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
+        "(derived,) = [run for run in db.values() if run.start.get('raw_uid') == uid]\n"
+        "print('derived', derived.stop['exit_status'])\n"
     )
-    out = run_session(commands, tmp_path, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
+    out = run_session(commands, session_data, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
     assert "frames 16" in out
-    assert list((tmp_path / "documents").iterdir()), "the document log has the run"
+    assert "derived success" in out, "raw and derived runs are in one catalog"
+    assert list((session_data / "documents").iterdir()), "the document log has the run"
 
 
 def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:

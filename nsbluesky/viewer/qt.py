@@ -74,6 +74,9 @@ class QtDuringTask(DuringTask):
     event loop, which closing the last window would end before the plan does.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def block(self, blocking_event: threading.Event) -> None:
         """Handle Qt's events until `blocking_event` is set."""
         while not blocking_event.wait(POLL_S):
