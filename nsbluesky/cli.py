@@ -43,36 +43,49 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    try:
+        options = _parse(arguments, name)
+        _set_log_levels(options.debug)
+        return _run(options)
+    except KeyboardInterrupt:
+        print(f"nsbluesky {name}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        print(f"nsbluesky {name}: {_reason(error)}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
     parser = _Parser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    wanted = next((a for a in arguments if not a.startswith("-")), None)
-    for name, help_text in COMMANDS.items():
-        command = subparsers.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    for known, help_text in COMMANDS.items():
+        command = subparsers.add_parser(known, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
         command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
         command.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
-        if name == wanted:  # the others are not imported: a command must not wait for what it does not need
+        if known == name:  # the others are not imported: a command must not wait for what it does not need
             _module(name).add_arguments(command)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def _set_log_levels(debug: bool) -> None:
     logging.basicConfig(
-        level=logging.INFO if options.debug else logging.ERROR,
+        level=logging.INFO if debug else logging.ERROR,
         format="%(asctime)s %(name)s %(levelname)s %(message)s",
     )
-    if not options.debug:
+    if not debug:
         logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         summary = _module(options.command).run(options)
     except CommandFailed as failure:
         _print_summary(failure.summary, options.json)
         print(f"nsbluesky {options.command}: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"nsbluesky {options.command}: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if options.debug:
-            raise
-        print(f"nsbluesky {options.command}: {_reason(error)}", file=sys.stderr)
         return 1
     _print_summary(summary, options.json)
     return 0

@@ -160,6 +160,23 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "nsbluesky quality: interrupted\n")
 
 
+def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, quality.__name__, None)
+    assert main(["quality", "a.cxi"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"nsbluesky quality: import of {quality.__name__}") and err.count("\n") == 1
+
+
+def test_interrupted_while_it_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(parser: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quality, "add_arguments", interrupt)
+    assert main(["quality", "a.cxi"]) == 130
+    assert capsys.readouterr() == ("", "nsbluesky quality: interrupted\n")
+
+
 def test_traceback_only_under_debug(tmp_path: Path) -> None:
     plain, debug = (shell("quality", tmp_path / "none.cxi", *option) for option in ([], ["--debug"]))
     assert plain.returncode == debug.returncode == 1
