@@ -1,21 +1,18 @@
 """Speed of the solver: one pass over frames in memory, as a ratio to the bare FFT pairs of the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_solver.py [--frames 1600] [--side 128] [--backend numpy]
-
 The minimum of several repetitions is taken, because a shared machine only ever adds time; the ratio is that of the
 processor time of all threads, which other processes disturb least (on a GPU, of the wall-clock time).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import Figure
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, make_engine
@@ -23,6 +20,9 @@ from nsbluesky.solver.engines.base import CACHED_WAVES, shares
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.state import SolverState
+
+FRAMES, SIDE = 1600, 128
+REPETITIONS = 4
 
 
 def synchronize(backend: Backend) -> None:
@@ -83,50 +83,23 @@ def one_pass(backend: Backend, settings: SolverSettings, frames: int, side: int)
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--frames", type=int, default=1600)
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    backend = get_backend(arguments.backend, threads=arguments.threads)
-    size = (arguments.frames, arguments.side)
-    rows = []
+def measure() -> list[Figure]:
+    """Time one pass of the live engine, and of the others once."""
+    backend = get_backend("auto")
+    figures = []
     for algorithm in ENGINES:
-        for modes, batch in ((1, 8), (1, 16), (2, 8), (2, 16)):
-            settings = SolverSettings(algorithm=algorithm, modes=modes, batch=batch, batch_final=batch)
-            bare = bare_transforms(backend, size[0] * modes, size[1])
-            bare_s, bare_cpu_s = least_times_s(bare, backend, arguments.repetitions)
-            work = one_pass(backend, settings, *size)
-            pass_s, pass_cpu_s = least_times_s(work, backend, arguments.repetitions)
+        for modes in (1, 2) if algorithm == "wasp" else (2,):
+            settings = SolverSettings(algorithm=algorithm, modes=modes, batch=16, batch_final=16)
+            bare = bare_transforms(backend, FRAMES * modes, SIDE)
+            bare_s, bare_cpu_s = least_times_s(bare, backend, REPETITIONS)
+            pass_s, pass_cpu_s = least_times_s(one_pass(backend, settings, FRAMES, SIDE), backend, REPETITIONS)
             ratio = pass_s / bare_s if backend.on_device else pass_cpu_s / bare_cpu_s
-            rows.append(
-                {
-                    "algorithm": algorithm,
-                    "modes": modes,
-                    "batch": batch,
-                    "pass_s": round(pass_s, 3),
-                    "pass_cpu_s": round(pass_cpu_s, 3),
-                    "fft_pairs_s": round(bare_s, 3),
-                    "fft_pairs_cpu_s": round(bare_cpu_s, 3),
-                    "ratio": round(ratio, 2),
-                    "frame_pixels_per_s": round(size[0] * size[1] ** 2 / pass_s),
-                }
-            )
-            if not arguments.json:
-                row = rows[-1]
-                print(
-                    f"{algorithm:5s} {modes} mode(s), batch {batch:2d}: {pass_s:6.3f} s a pass "
-                    f"({pass_cpu_s:.3f} s CPU), "
-                    f"{ratio:5.2f} × bare FFT pairs ({bare_s:.3f} s), {row['frame_pixels_per_s']:.2e} frame·px/s",
-                    flush=True,
+            figures.append(
+                Figure(
+                    f"{algorithm}, {modes} mode(s): one pass over {FRAMES} × {SIDE}²",
+                    f"{pass_s:.2f} s",
+                    f"{ratio:.1f} × the bare FFT pairs ({bare_s:.2f} s), {FRAMES * SIDE**2 / pass_s:.1e} frame·px/s, "
+                    f"{backend.name}, {backend.threads} threads",
                 )
-    if arguments.json:
-        print(json.dumps({"backend": backend.name, "threads": backend.threads, "frames": size[0], "rows": rows}))
-
-
-if __name__ == "__main__":
-    main()
+            )
+    return figures
