@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,9 @@ import numpy.typing as npt
 from bluesky import RunEngine
 
 from nsbluesky import session
-from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
-from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.beamline import SimulatedBeamline
@@ -64,18 +62,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed))
         catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
-        site = session.simulated_site(beamline)
+        site = replace(session.simulated_site(beamline), pipeline=settings)
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         for device in devices:
             stack.callback(device.destroy)  # before the beamline ends: Channel Access complains of lost servers
-        pipeline = PtychoPipeline(settings, directory=out)
+        RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
+        pipeline = session.subscribe(RE, catalog, site, out)
         stack.callback(pipeline.close, timeout=0)
         application()
         window = LiveWindow(pipeline.live)
         window.show()
         plan = _plan(options, site, devices, min(beamline.ready.scan_range_um))
         rows, columns = options.shape
-        scan = _scan(plan, rows * columns, pipeline, catalog, out)
+        scan = _scan(RE, plan, rows * columns, pipeline, catalog)
         window.save_screenshot(out / "window.png")
         window.close()
         summary = _summary(scan, pipeline, catalog, beamline.truth_path, out)
@@ -108,18 +107,12 @@ def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any
     return ptycho_scan(*devices, **arguments)
 
 
-def _scan(plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog, out: Path) -> Scan:
-    """Scan with everything subscribed, and wait for the final image."""
-    RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
-    RE.subscribe(DocumentLog(out / "documents"))
-    writer = catalog.writer()
-    RE.subscribe(writer)
-    RE.subscribe(pipeline)
-    pipeline.subscribe(DerivedRunWriter(out / "derived", writer, cxi=pipeline.cxi))
+def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog) -> Scan:
+    """Scan, and wait for the final image and for the catalog."""
     started = time.monotonic()
     (uid,) = cast(tuple[str, ...], RE(plan))
     seconds = time.monotonic() - started
-    finished = _wait_with_windows(pipeline, timeout_s=600) and writer.flush(60)
+    finished = _wait_with_windows(pipeline, timeout_s=600) and catalog.flush(60)
     return Scan(uid, num_points, seconds, finished)
 
 
