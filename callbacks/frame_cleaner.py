@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nsbluesky.callbacks.dark_averager import AverageDarks
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
-from nsbluesky.cleaning.clean import CleaningPlan, clean, find_center, make_plan, mean_image
+from nsbluesky.cleaning.clean import CleaningPlan, clean, plan_for
 from nsbluesky.cleaning.darks import DarkStatistics
-from nsbluesky.cleaning.layout import FCCDLayout, get_layout
+from nsbluesky.cleaning.layout import get_layout
 
 __all__ = ["CleanFrames", "FrameCleaner"]
 
@@ -29,7 +28,6 @@ class CleanFrames(Stage):
         super().__init__(run)
         self._settings = run.settings.cleaning
         self._dark: DarkStatistics | None = None
-        self._layout: FCCDLayout | None = None
         self._plan: CleaningPlan | None = None
         self._held: list[dict[str, Any]] = []
 
@@ -67,8 +65,15 @@ class CleanFrames(Stage):
         """Fix the centre and the plan, and clean what was held."""
         held, self._held = self._held, []
         frames = np.concatenate([page["data"]["frame"] for page in held])
-        self._layout = get_layout(self._settings.layout, frames.shape[1:])
-        self._plan = self._make_plan(self._layout, frames)
+        layout = get_layout(self._settings.layout, frames.shape[1:])
+        self._plan = plan_for(
+            frames,
+            self._settings,
+            layout,
+            self._dark,
+            energy_eV=self.run.geometry.energy_eV,
+            xp=self.run.backend.xp,
+        )
         row, column = self._plan.center
         yield from self.run.derived.event(
             "detector",
@@ -79,14 +84,6 @@ class CleanFrames(Stage):
         )
         for page in held:
             yield from self._clean(page)
-
-    def _make_plan(self, layout: FCCDLayout, frames: npt.NDArray[Any]) -> CleaningPlan:
-        settings, geometry = self._settings, self.run.geometry
-        center = settings.center_px
-        if center is None:
-            image, good = mean_image(frames, self._dark, settings, layout, energy_eV=geometry.energy_eV)
-            center = find_center(image, good)
-        return make_plan(settings, layout, self._dark, center, energy_eV=geometry.energy_eV, xp=self.run.backend.xp)
 
     def _clean(self, page: dict[str, Any]) -> Iterator[Document]:
         assert self._plan is not None

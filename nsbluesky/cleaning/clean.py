@@ -19,7 +19,7 @@ from nsbluesky.cleaning.layout import FCCDLayout, assemble
 from nsbluesky.cleaning.photons import adu_per_photon, keep_photons
 from nsbluesky.settings import CleaningSettings
 
-__all__ = ["CleaningPlan", "clean", "find_center", "make_plan", "mean_image", "window_start"]
+__all__ = ["CleaningPlan", "clean", "find_center", "make_plan", "mean_image", "plan_for", "window_start"]
 
 # CXI mask codes
 MASK_BAD = 0x80
@@ -148,6 +148,28 @@ def make_plan(
         threshold_adu=settings.photon_threshold * adu,
         xp=xp,
     )
+
+
+def plan_for(
+    frames: npt.NDArray[np.uint16],
+    settings: CleaningSettings,
+    layout: FCCDLayout,
+    dark: DarkStatistics | None,
+    *,
+    energy_eV: float,
+    xp: ModuleType = np,
+) -> CleaningPlan:
+    """Prepare the cleaning of a scan with its centre as set, or found on some of its raw frames (n, rows, columns).
+
+    Raises
+    ------
+    ValueError
+        As `find_center` and `make_plan`.
+    """
+    center = settings.center_px
+    if center is None:
+        center = find_center(*mean_image(frames, dark, settings, layout, energy_eV=energy_eV))
+    return make_plan(settings, layout, dark, center, energy_eV=energy_eV, xp=xp)
 
 
 def _bins(

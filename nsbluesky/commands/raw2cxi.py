@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nsbluesky.cleaning.clean import CleaningPlan, clean, find_center, make_plan, mean_image
+from nsbluesky.cleaning.clean import clean, plan_for
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.commands import output_file
-from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
-from nsbluesky.settings import CleaningSettings, PipelineSettings
+from nsbluesky.cxi import CxiError, CxiFile, FrameStack, read_cxi
+from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.raw} has {raw.number_exposures} exposures a point: expected 1")
         layout = get_layout(settings.cleaning.layout, raw.raw_data.shape[1:])
         dark = _average(raw.dark_data, layout, settings)
-        plan = _plan(raw, raw.raw_data, layout, dark, settings.cleaning)
+        first = raw.raw_data[: settings.cleaning.center_frames]
+        plan = plan_for(first, settings.cleaning, layout, dark, energy_eV=raw.energy_eV)
         pixel_size_m = raw.pixel_size_m[0] * plan.bin_px
         with CxiFile.create(
             out,
@@ -74,13 +75,3 @@ def _average(darks: FrameStack | None, layout: FCCDLayout, settings: PipelineSet
     for start in range(0, len(darks), settings.block_frames):
         accumulator.add(darks[start : start + settings.block_frames])
     return accumulator.result(settings.cleaning)
-
-
-def _plan(
-    raw: CxiData, frames: FrameStack, layout: FCCDLayout, dark: DarkStatistics | None, settings: CleaningSettings
-) -> CleaningPlan:
-    center = settings.center_px
-    if center is None:
-        first = frames[: settings.center_frames]
-        center = find_center(*mean_image(first, dark, settings, layout, energy_eV=raw.energy_eV))
-    return make_plan(settings, layout, dark, center, energy_eV=raw.energy_eV)
