@@ -11,7 +11,7 @@ from nsbluesky.callbacks.dark_averager import AverageDarks
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.run_processor import RunProcessor
-from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 from nsbluesky.cleaning.clean import CleaningPlan, clean, plan_for
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import get_layout
@@ -66,14 +66,11 @@ class CleanFrames(Stage):
         held, self._held = self._held, []
         frames = np.concatenate([page["data"]["frame"] for page in held])
         layout = get_layout(self._settings.layout, frames.shape[1:])
-        self._plan = plan_for(
-            frames,
-            self._settings,
-            layout,
-            self._dark,
-            energy_eV=self.run.geometry.energy_eV,
-            xp=self.run.backend.xp,
-        )
+        energy_eV, xp = self.run.geometry.energy_eV, self.run.backend.xp
+        try:
+            self._plan = plan_for(frames, self._settings, layout, self._dark, energy_eV=energy_eV, xp=xp)
+        except ValueError as error:
+            raise FramesFailed(str(error), [k for page in held for k in page["seq_num"]]) from error
         row, column = self._plan.center
         yield from self.run.derived.event(
             "detector",

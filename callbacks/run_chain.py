@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, split_page
-from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 
 __all__ = ["RunChain"]
 
@@ -119,7 +119,9 @@ class RunChain:
         except Exception as error:
             log.exception("%s failed", stage.name)
             self._errors[stage.name] = f"{stage.name}: {error}"
-            if cause is None:
+            if isinstance(error, FramesFailed):
+                self._bad.update(error.seq_nums)
+            elif cause is None:
                 self._failures[stage.name] += 1
             elif cause[0] == "event_page":
                 page = cause[1]

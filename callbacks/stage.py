@@ -11,11 +11,25 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["DocumentError", "RunContext", "Stage"]
+__all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage"]
 
 
 class DocumentError(ValueError):
     """A document, or what it refers to, cannot be used; the message says what and what to do."""
+
+
+class FramesFailed(RuntimeError):
+    """Frames that a stage held together cannot be processed; they are listed, and it goes on with the next ones.
+
+    Parameters
+    ----------
+    message : str
+    seq_nums : list of int
+    """
+
+    def __init__(self, message: str, seq_nums: list[int]) -> None:
+        super().__init__(message)
+        self.seq_nums = seq_nums
 
 
 @dataclass

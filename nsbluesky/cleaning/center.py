@@ -12,6 +12,7 @@ __all__ = ["find_center"]
 
 SMOOTHING_PX = 9
 LEVEL = 0.05  # of the brightest smoothed pixel: below it is background and scattering
+LEAST_CONTRAST = 10.0  # of the brightest smoothed pixel, in units of the noise that the values below zero show
 TOLERANCE_PX = 1e-3
 MAX_ITERATIONS = 100
 
@@ -37,11 +38,13 @@ def find_center(image: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> tuple[f
     values = np.where(good, image, 0).astype(np.float32)
     cover = scipy.ndimage.uniform_filter(good.astype(np.float32), SMOOTHING_PX)
     smooth = scipy.ndimage.uniform_filter(values, SMOOTHING_PX) / np.maximum(cover, 0.25)
+    below = smooth[good & (smooth < 0)]
+    noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
+    if not smooth.max() > LEAST_CONTRAST * noise:
+        raise ValueError("the mean frame shows no light: open the shutter, or set cleaning.center_px")
     bright = good & (smooth > LEVEL * smooth.max())
     rows, columns = np.nonzero(bright)
     weights = np.maximum(values[bright], 0).astype(np.float64)
-    if not weights.sum() > 0:
-        raise ValueError("the mean frame shows no light: open the shutter, or set cleaning.center_px")
     points = np.stack([rows, columns])
     center = points @ weights / weights.sum()
     for _ in range(MAX_ITERATIONS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import event_model
 import numpy as np
 import pytest
@@ -93,6 +95,17 @@ def test_missing_darks_are_told_and_the_overscan_serves_instead(scan, tmp_path):
 def test_fewer_frames_than_the_centre_wants_are_cleaned_at_the_end(scan, tmp_path):
     streams = process(FrameCleaner(scan.settings()), scan.documents(tmp_path, order=lambda points: points[:6]))
     assert sorted(streams.clean) == [1, 2, 3]
+
+
+def test_frames_without_light_are_listed_and_the_scan_goes_on(scan, tmp_path, caplog):
+    """The shutter opens late: no centre on the first four frames, so they are bad; the next four give one."""
+    caplog.set_level("CRITICAL", logger="nsbluesky")
+    unlit = dataclasses.replace(scan, frames=np.concatenate([scan.darks[:4], scan.frames[4:]]))
+    settings = scan.settings().replace(cleaning__center_frames=4)
+    streams = process(FrameCleaner(settings), unlit.documents(tmp_path))
+    assert sorted(streams.clean) == list(range(5, 17))
+    assert streams.last("health")["bad"] == [1, 2, 3, 4]
+    assert "shows no light" in streams.stop["reason"]
 
 
 def test_documents_validate(low_resolution):

@@ -38,6 +38,22 @@ def test_dark_frames_have_no_center():
         find_center(np.zeros((64, 64), np.float32), np.ones((64, 64), bool))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_has_no_center(seed):
+    noise = np.random.default_rng(seed).normal(0, 0.1, (960, 960)).astype(np.float32)
+    with pytest.raises(ValueError, match="no light"):
+        find_center(noise, np.ones(noise.shape, bool))
+
+
+def test_faint_light_in_noise_has_a_center():
+    """One photon in ten pixels of a disk, under noise of as many: enough for a centre."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.indices((960, 960))
+    disk = np.hypot(rows - 470, columns - 490) < 80
+    image = rng.poisson(0.1 * disk) + rng.normal(0, 0.1, disk.shape)
+    np.testing.assert_allclose(find_center(image.astype(np.float32), np.ones(disk.shape, bool)), (470, 490), atol=2)
+
+
 def test_all_bad_is_no_light():
     with pytest.raises(ValueError, match="no light"):
         find_center(np.ones((64, 64), np.float32), np.zeros((64, 64), bool))
