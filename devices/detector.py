@@ -155,18 +155,24 @@ class StreamingDetector(Device):  # type: ignore[misc]
         return staged
 
     def unstage(self) -> list[Any]:
-        """Stop the camera and close the file."""
-        self.stop()
-        self._close_file()
-        unstaged: list[Any] = super().unstage()
+        """Stop the camera and close the file; a camera that does not answer is unstaged, too."""
+        try:
+            self.stop()
+        finally:
+            try:
+                self._close_file()
+            finally:
+                unstaged: list[Any] = super().unstage()
         return unstaged
 
     def stop(self, *, success: bool = False) -> None:
         """Stop the camera and wait till it is idle; frames that were made are in the file."""
         self._flying = self._held = False
-        self._halt()
-        if self._arriving is not None:
-            self._arriving.give_up()
+        try:
+            self._halt()
+        finally:
+            if self._arriving is not None:
+                self._arriving.give_up()
 
     def close_on_pause(self, shutter: Any) -> None:
         """Name the shutter that closes when the RunEngine pauses: the sample gets no dose that is not measured.
@@ -280,8 +286,11 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
     def _halt(self) -> None:
         if not self.is_idle:
-            self.camera.halt()
-            self._await_idle()
+            try:
+                self.camera.halt()
+                self._await_idle()
+            finally:
+                self._idle = None  # a camera that never answers must not block what comes after its restart
 
     def _await_idle(self) -> None:
         idle = self._idle
@@ -293,5 +302,3 @@ class StreamingDetector(Device):  # type: ignore[misc]
             raise DeviceError(
                 f"{self.name}: the camera is still busy after {STOP_TIMEOUT_S:g} s: stop it, or restart its IOC"
             ) from None
-        finally:
-            self._idle = None  # a camera that never answers must not block what comes after its restart

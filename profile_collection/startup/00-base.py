@@ -11,6 +11,7 @@ else:
         fccd="XF:23ID1-ES{FCCD}",
         stage="XF:23ID1-ES{PTYCHO}",
         shutter="XF:23ID1-ES{SHUTTER}",
+        plugins=("stats1",),
         write_path="/nsls2/data/csx/frames/",
         read_path="/nsls2/data/csx/frames/",
         geometry=Geometry(

@@ -182,6 +182,21 @@ def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
         fccd.complete()
 
 
+def test_camera_that_does_not_stop_says_so_and_blocks_nothing(
+    fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsbluesky.devices.detector.STOP_TIMEOUT_S", 0.05)
+    prepare(fccd, 1)
+    fccd.kickoff().wait(TIMEOUT_S)
+    status = fccd.complete()
+    with pytest.raises(DeviceError, match=r"still busy after 0.05 s: stop it, or restart its IOC"):
+        fccd.unstage()
+    status.wait(TIMEOUT_S)
+    fccd.stage()
+    prepare(fccd, 1)
+    fccd.unstage()
+
+
 def test_kickoff_before_prepare(fccd: SimFCCD) -> None:
     with pytest.raises(DeviceError, match="prepare"):
         fccd.kickoff()

@@ -58,7 +58,7 @@ def test_lost_frame_fails_the_scan_and_says_how_many_came(
     assert not devices[2].status.get(use_monitor=False), "the shutter is closed"
 
 
-def test_killed_ioc_ends_the_run(
+def test_killed_ioc_ends_the_run_and_the_session_goes_on(
     RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter]
 ) -> None:
     run = RecordedRun()
@@ -83,3 +83,10 @@ def test_killed_ioc_ends_the_run(
     assert run.stop["exit_status"] == "fail"
     assert "does not answer" in run.stop["reason"]
     assert len(run.column("primary", "fccd_image")) >= 1, "frames that were told are kept"
+
+    beamline.stop()
+    beamline.start()
+    for device in devices:
+        device.wait_for_connection(timeout=20)
+    RE(ptycho_fly_scan(*devices, geometry=beamline.geometry, shape=(2, 2), rate_hz=20.0, num_dark=2, step_um=0.05))
+    assert run.all("stop")[-1]["exit_status"] == "success", "once it is back, the same session goes on"
