@@ -5,6 +5,9 @@ from __future__ import annotations
 import bz2
 import io
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from PIL import Image
+from recorded_run import TIMEOUT_S, RecordedRun
 from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
+from nsbluesky.commands import demo
 from nsbluesky.cxi import CxiFile, FrameStack, read_cxi, validate
 from nsbluesky.document_log import DocumentLog
-from nsbluesky.plans import ptycho_fly_scan
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
 from nsbluesky.solver.quality import contrast_correlation
@@ -232,7 +237,7 @@ def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(after.translation_m, before.translation_m)
         (image,) = after.images
     assert image.errors[-1] == pytest.approx(summary["r_factor"])
-    assert len(image.errors) == summary["passes"]
+    assert len(image.errors) == summary["passes"] == 3
     assert image.parameters["seed"] == 1 and image.parameters["sweep_candidates"] == 3
     assert image.probe is not None and image.probe.shape[0] == 2
     with h5py.File(clean.with_suffix(".truth.h5")) as file:
@@ -436,6 +441,27 @@ def test_no_beamline_where_nothing_can_be_written(commands: Commands, tmp_path: 
     file.touch()
     assert str(file) in commands.fail("demo", "--out", file)
     assert str(file) in commands.fail("ioc", "--directory", file / "beamline")
+
+
+def test_ctrl_c_ends_the_scan_of_a_demo_in_order(RE: RunEngine, tmp_path: Path) -> None:
+    """The run has its stop document and the shutter is closed before the command ends."""
+    beamline = make_twin_beamline(tmp_path)
+    recorded = RecordedRun()
+    RE.subscribe(recorded)
+    some = recorded.when(lambda run: len(run.data("primary")) >= 5)
+
+    def press() -> None:
+        if some.wait(TIMEOUT_S):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    finger = threading.Thread(target=press)
+    finger.start()
+    plan = ptycho_scan(*beamline.devices, **beamline.arguments((20, 20)))
+    with pytest.raises(KeyboardInterrupt):
+        demo._scan(RE, plan, 400, pipeline=None, catalog=None)
+    finger.join(TIMEOUT_S)
+    assert recorded.stop["exit_status"] == "abort" and recorded.stop["reason"] == "interrupted"
+    assert not beamline.shutter.is_open
 
 
 def test_ioc_of_an_unknown_detector(commands: Commands, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ __all__ = ["find_center"]
 
 SMOOTHING_PX = 9
 LEVEL = 0.05  # of the brightest smoothed pixel: below it is background and scattering
-LEAST_CONTRAST = 10.0  # of the brightest smoothed pixel, in units of the noise that the values below zero show
+# In units of the smoothed noise, which the values below zero show: what counts as bright, and what must be there.
+CLEAR_OF_NOISE = 5.0
+LEAST_CONTRAST = 10.0
 TOLERANCE_PX = 1e-3
 MAX_ITERATIONS = 100
 
@@ -42,7 +44,7 @@ def find_center(image: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> tuple[f
     noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
     if not smooth.max() > LEAST_CONTRAST * noise:
         raise ValueError("the mean frame shows no light: open the shutter, or set cleaning.center_px")
-    bright = good & (smooth > LEVEL * smooth.max())
+    bright = good & (smooth > max(LEVEL * smooth.max(), CLEAR_OF_NOISE * noise))
     rows, columns = np.nonzero(bright)
     weights = np.maximum(values[bright], 0).astype(np.float64)
     points = np.stack([rows, columns])

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
 
 from nsbluesky import session
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         for device in devices:
             stack.callback(device.destroy)  # before the beamline ends: Channel Access complains of lost servers
-        RE = RunEngine({}, context_managers=[], during_task=QtDuringTask())
+        RE = RunEngine({}, during_task=QtDuringTask())
         pipeline = session.subscribe(RE, catalog, site, out)
         stack.callback(pipeline.close, timeout=0)
         application()
@@ -108,9 +109,13 @@ def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any
 
 
 def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog) -> Scan:
-    """Scan, and wait for the final image and for the catalog."""
+    """Scan, and wait for the final image and for the catalog; Ctrl-C aborts the scan in order."""
     started = time.monotonic()
-    (uid,) = cast(tuple[str, ...], RE(plan))
+    try:
+        (uid,) = cast(tuple[str, ...], RE(plan))
+    except RunEngineInterrupted:
+        RE.abort("interrupted")
+        raise KeyboardInterrupt from None
     seconds = time.monotonic() - started
     finished = _wait_with_windows(pipeline, timeout_s=600) and catalog.flush(60)
     return Scan(uid, num_points, seconds, finished)
