@@ -114,7 +114,7 @@ def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: PtychoPipeline, c
     try:
         (uid,) = cast(tuple[str, ...], RE(plan))
     except RunEngineInterrupted:
-        RE.abort("interrupted")
+        RE.abort()
         raise KeyboardInterrupt from None
     seconds = time.monotonic() - started
     finished = _wait_with_windows(pipeline, timeout_s=600) and catalog.flush(60)
