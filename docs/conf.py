@@ -1,6 +1,7 @@
 """Sphinx: `make docs` builds these pages, with warnings as errors."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from importlib import metadata
@@ -36,16 +37,20 @@ warnings.filterwarnings("ignore", message="Unknown section", category=UserWarnin
 autodoc_default_options = {"exclude-members": "Asset, Document"}
 
 
-def _escape_bars(
+STARRED = re.compile(r"(?<![\\*\w])\*(?=[A-Za-z_][\w.]*(?:[\s,)\]]|$))")
+"""A star as in (n, *frame.shape), which begins no emphasis."""
+
+
+def _escape_signs(
     app: Sphinx, what: str, name: str, target: object, options: Mapping[str, object], lines: list[str]
 ) -> None:
-    """Let docstrings write |ψ|² as the field does, where reStructuredText would read a substitution."""
+    """Let docstrings write |ψ|² and (n, *shape), where reStructuredText would read substitutions and emphasis."""
     for n, line in enumerate(lines):
         parts = line.split("`")  # every other one is literal
-        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        parts[::2] = [STARRED.sub(r"\*", part.replace("|", r"\|")) for part in parts[::2]]
         lines[n] = "`".join(parts)
 
 
 def setup(app: Sphinx) -> None:
     """Register what these pages add to Sphinx; after numpydoc, whose priority is 500."""
-    app.connect("autodoc-process-docstring", _escape_bars, priority=900)
+    app.connect("autodoc-process-docstring", _escape_signs, priority=900)
