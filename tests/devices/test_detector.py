@@ -25,13 +25,20 @@ class Gate:
     """Makes frames, each filled with its index, only as many as a test lets through."""
 
     def __init__(self) -> None:
+        self._asked = threading.Semaphore(0)
         self._permits = threading.Semaphore(0)
         self.error_at: int | None = None
 
     def let_through(self, num: int) -> None:
         self._permits.release(num)
 
+    def await_exposures(self, num: int) -> None:
+        """Wait till so many exposures more have begun."""
+        for _ in range(num):
+            assert self._asked.acquire(timeout=TIMEOUT_S), "the camera makes too few frames"
+
     def __call__(self, x_m: float, y_m: float, *, shutter_open: bool, exposure_s: float, index: int) -> Any:
+        self._asked.release()
         assert self._permits.acquire(timeout=TIMEOUT_S), "the test let too few frames through"
         if index == self.error_at:
             raise OSError("the cable is out")
@@ -169,7 +176,7 @@ def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
     fccd.kickoff().wait(TIMEOUT_S)
     status = fccd.complete()
     gate.let_through(2)
-    await_frames(fccd, 2)
+    gate.await_exposures(3)
     fccd.stop()
     status.wait(TIMEOUT_S)
     assert fccd.is_idle
@@ -189,6 +196,7 @@ def test_camera_that_does_not_stop_says_so_and_blocks_nothing(
     prepare(fccd, 1)
     fccd.kickoff().wait(TIMEOUT_S)
     status = fccd.complete()
+    gate.await_exposures(1)
     with pytest.raises(DeviceError, match=r"still busy after 0.05 s: stop it, or restart its IOC"):
         fccd.unstage()
     status.wait(TIMEOUT_S)
