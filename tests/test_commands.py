@@ -23,8 +23,9 @@ from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
 from nsbluesky.cxi import CxiFile, FrameStack, read_cxi, validate
-from nsbluesky.document_log import DocumentLog
+from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.replay import replay
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
 from nsbluesky.solver.quality import contrast_correlation
@@ -380,32 +381,19 @@ def test_import_star_says_what_is_wrong(commands: Commands, clean: Path, tmp_pat
 # ---- replay
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[str]]:
-    """A scan of 16 points in a log and in a catalog: its uid, their folder, and the settings for it."""
-    folder = tmp_path_factory.mktemp("recorded")
-    beamline = make_twin_beamline(folder)
-    RE = RunEngine({}, call_returns_result=True)
-    with open_catalog(folder / "catalog") as catalog:
-        writer = catalog.writer()
-        RE.subscribe(DocumentLog(folder / "documents"))
-        RE.subscribe(writer)
-        uid = RE(ptycho_fly_scan(*beamline.devices, **beamline.arguments((4, 4)), rate_hz=50.0)).run_start_uids[0]
-    assert writer.errors == {}
+@pytest.fixture
+def recorded(RE: RunEngine, tmp_path: Path) -> tuple[str, Path, list[str]]:
+    """A scan of 16 points: its uid, the log that has it, and the settings for it."""
+    beamline = make_twin_beamline(tmp_path)
+    RE.subscribe(DocumentLog(tmp_path / "log"))
+    uid = RE(ptycho_fly_scan(*beamline.devices, **beamline.arguments((4, 4)), rate_hz=50.0)).run_start_uids[0]
     cleaning = beamline.simulator.cleaning_settings.to_dict()
     settings = [f"--set=cleaning.{name}={json.dumps(value)}" for name, value in cleaning.items()]
     settings += [f"--set=solver.{name}={value}" for name, value in QUICK_SOLVER.items()]
-    RE.loop.call_soon_threadsafe(RE.loop.stop)
-    return uid, folder, settings
+    return uid, tmp_path / "log", settings
 
 
-@pytest.mark.parametrize("way", ["log", "catalog"])
-def test_replay(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, way: str) -> None:
-    uid, folder, settings = recorded
-    where: list[str | Path] = ["--log", folder / "documents"]
-    if way == "catalog":
-        where = ["--catalog", folder / "catalog", "--from-catalog"]
-    summary = commands.run("replay", uid, *where, "--out", tmp_path / "out", *settings)
+def assert_replayed(summary: dict[str, Any]) -> None:
     assert summary["frames_used"] == 16
     assert 0 < summary["r_factor"] < 0.5
     assert validate(Path(summary["cxi"])) == []
@@ -415,9 +403,24 @@ def test_replay(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_p
     assert_picture(Path(summary["object_picture"]))
 
 
+def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    uid, log, settings = recorded
+    assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
+
+
+def test_replay_from_the_catalog(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+    uid, log, settings = recorded
+    with open_catalog(tmp_path / "catalog") as catalog:
+        writer = catalog.writer()
+        replay(read_documents(uid, log), writer)
+    assert writer.errors == {}
+    where = ["--catalog", tmp_path / "catalog", "--from-catalog", "--out", tmp_path / "out"]
+    assert_replayed(commands.run("replay", uid, *where, *settings))
+
+
 def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
-    uid, folder, settings = recorded
-    log = ["--log", folder / "documents"]
+    uid, path, settings = recorded
+    log = ["--log", path]
     assert "nowhere" in commands.fail("replay", "nowhere", *log)
     assert "no such document log" in commands.fail("replay", uid, "--out", tmp_path)
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
