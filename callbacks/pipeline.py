@@ -25,7 +25,7 @@ class PtychoPipeline(IncrementalReconstructor):
     directory : path, optional
         Where CXI files go; None writes none.
     geometry : Geometry, optional
-        For runs whose start document does not tell it.
+        Instead of what the start document tells, and for runs whose start document tells nothing.
 
     Attributes
     ----------

@@ -48,7 +48,7 @@ class RunProcessor:
     ----------
     settings : PipelineSettings, optional
     geometry : Geometry, optional
-        For runs whose start document does not tell it.
+        Instead of what the start document tells, and for runs whose start document tells nothing.
 
     Notes
     -----

@@ -108,7 +108,7 @@ class StreamingStage(Device):  # type: ignore[misc]
     fly: TrajectoryLogic
 
     def __init__(self, *args: Any, write_path: str | Path, stall_s: float = 30.0, **kwargs: Any) -> None:
-        self.write_path = Path(write_path)
+        self.write_path = Path(write_path).resolve()
         self._stall_s = stall_s
         self._file: PositionFile | None = None
         self._assets: StreamAssets | None = None

@@ -19,7 +19,15 @@ Asset = tuple[str, Any]
 
 
 def file_uri(path: str | PurePath) -> str:
-    """Return the ``file://localhost`` URI of an absolute path."""
+    """Return the ``file://localhost`` URI of an absolute path.
+
+    Raises
+    ------
+    ValueError
+        For a relative path: whoever reads the documents works in another folder.
+    """
+    if not PurePath(path).is_absolute():
+        raise ValueError(f"{path}: expected an absolute path, documents are read elsewhere")
     return "file://localhost" + quote(str(path))
 
 

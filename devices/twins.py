@@ -244,7 +244,7 @@ class SimFCCD(StreamingDetector):
         frame_shape: tuple[int, int],
         **kwargs: Any,
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).resolve()
         self.positions = stage
         self._shutter = shutter
         self._make_frame = make_frame

@@ -226,12 +226,13 @@ class LowResolutionPanel(LiveImagePanel):
             return
         field = self.FIELDS[self.choice.currentIndex()]
         image = to_host(getattr(low, field))
-        unit = f" ({low.units[field]})" if field in low.units else ""
+        # the selector names the image already; the colour bar has room for its unit
+        label = low.units.get(field, self.choice.currentText())
         if field == "transmission":
             span, colors = robust_range(image), "cividis"
         else:
             span, colors = symmetric_range(image), "diverging"
-        self.set_image(image, _in_um(low.extent_m), span, colors=colors, label=self.choice.currentText() + unit)
+        self.set_image(image, _in_um(low.extent_m), span, colors=colors, label=label)
 
 
 class ObjectPanel(LiveImagePanel):

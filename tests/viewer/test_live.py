@@ -107,7 +107,7 @@ def test_low_resolution_images_in_stage_units(window: LiveWindow, scan: DerivedS
     panel.choice.setCurrentText("DPC y")
     window.refresh()
     np.testing.assert_array_equal(panel.item.image, images["dpc_y"])
-    assert panel.bar.axis.labelText == "DPC y"
+    assert panel.bar.axis.labelText == "px"
     low, high = panel.bar.levels()
     assert (low + high) / 2 == pytest.approx(np.nanmedian(images["dpc_y"]))
 
@@ -440,5 +440,5 @@ def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedS
     scan.event("low_resolution", **photons, extent_m=extent, illumination=np.ones((2, 2)), num_frames=9)
     window.refresh()
     axis = window.panels[LowResolutionPanel].bar.axis
-    assert axis.labelText == "transmission · 10⁷"
+    assert axis.labelText == "photons · 10⁷"
     assert 1e7 * axis.scale == pytest.approx(1)
