@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import ophyd  # noqa: F401 - its dispatcher's threads start at the first import and are nobody's to end
 import pytest
 from bluesky import RunEngine
 
 THREAD_JOIN_S = 5.0
+
+# No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
+hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("nsbluesky")
 
 
 @pytest.fixture(autouse=True)
