@@ -89,9 +89,13 @@ def image_of(pipeline: PtychoPipeline, uid: str) -> np.ndarray:
 
 
 def difference(image: np.ndarray, reference: np.ndarray) -> float:
-    """Return ‖image − reference‖ / ‖reference‖ where both were measured."""
+    """Return ‖image − reference‖ / ‖reference‖ where both were measured.
+
+    A constant phase, which nothing measures, is left out: a picture takes it from the one published before.
+    """
     both = np.isfinite(image) & np.isfinite(reference)
-    return float(np.linalg.norm((image - reference)[both]) / np.linalg.norm(reference[both]))
+    phase = np.exp(1j * np.angle(np.vdot(image[both], reference[both])))
+    return float(np.linalg.norm(image[both] * phase - reference[both]) / np.linalg.norm(reference[both]))
 
 
 def similarity(image: np.ndarray, reference: np.ndarray) -> float:
