@@ -28,7 +28,7 @@ def measure() -> list[Figure]:
             Figure(
                 f"{shape}: recorded rate",
                 f"{summary['recorded_rate_hz']:.2f} Hz",
-                "of 10 Hz asked for, darks included",
+                "asked for: 10 Hz; darks, opening and closing included",
             ),
             Figure(
                 f"{shape}: final image after the last frame",

@@ -136,17 +136,19 @@ def _summary(scan: Scan, pipeline: PtychoPipeline, catalog: Catalog, truth_path:
     result = pipeline.results.get(scan.uid)
     if result is None or pipeline.cxi is None:
         raise CommandFailed("no image came out of the processing", {"run_uid": scan.uid})
-    frames = catalog.client[scan.uid]["primary"]["fccd_image"]
+    run = catalog.client[scan.uid]
+    recorded, darks = (int(run[stream]["fccd_image"].shape[0]) for stream in ("primary", "dark"))
     picture = out / "object.png"
     save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase", title="gold balls")
     cropped = result["num_frames"] * result["probe"][0].size * 4
     return {
         "run_uid": scan.uid,
         "frames_planned": scan.num_points,
-        "frames_recorded": int(frames.shape[0]),
+        "frames_recorded": recorded,
+        "darks_recorded": darks,
         "frames_used": result["num_frames"],
         "scan_seconds": scan.seconds,
-        "recorded_rate_hz": scan.num_points / scan.seconds,
+        "recorded_rate_hz": (recorded + darks) / scan.seconds,
         "final_image_after_last_frame_s": result["newest_age_s"],
         "contrast_correlation_with_truth": _correlation(result["object"], truth_path),
         "r_factor": result["r_factor"],
