@@ -158,23 +158,48 @@ def test_a_replay_is_not_recorded_again(RE: RunEngine, site: Site, fly: Any) -> 
     assert (site.log / f"{uid}.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("way", ["log", "catalog"])
 def test_a_paused_run_is_whole_and_each_frame_at_its_place(
-    RE: RunEngine, site: Site, step: Any, tmp_path: Path, way: str
+    RE: RunEngine, site: Site, step: Any, tmp_path: Path
 ) -> None:
     """A rewind measures the point again: what the pipeline takes is what was measured last."""
     recorded = RecordedRun()
-    log, writer = DocumentLog(site.log), site.catalog.writer()
-    for callback in (recorded, log, writer):
+    for callback in (recorded, DocumentLog(site.log)):
         RE.subscribe(callback)
     interrupt(RE, step, recorded.when(lambda run: len(run.events("primary")) >= 20), RE.request_pause)
     RE.resume()
-    assert writer.flush(TIMEOUT_S) and writer.errors == {}
     uid = recorded.start["uid"]
     settings = site.beamline.settings(**QUICK_SOLVER)
-    pipeline = process(settings, site.documents(uid, way), tmp_path)
+    pipeline = process(settings, site.documents(uid, "log"), tmp_path)
     assert pipeline.results[uid]["num_frames"] == NUM_POINTS
     assert_frames_are_those_of_the_run(pipeline, recorded)
+
+
+@pytest.mark.xfail(reason="bluesky-tiled-plugins takes the rows of a file as if none were left out", strict=True)
+def test_the_catalog_knows_which_rows_of_a_file_belong_to_no_point(RE: RunEngine, site: Site, step: Any) -> None:
+    """A pause between trigger and save leaves a frame in the file that belongs to no event."""
+    recorded = RecordedRun()
+    RE.subscribe(recorded)
+    RE(step)
+    (primary,) = (uid for uid, name in recorded.streams().items() if name == "primary")
+    writer = site.catalog.writer()
+    for name, document in recorded.documents:
+        if document.get("descriptor") == primary and (document.get("seq_num") or 0) == NUM_POINTS:
+            continue
+        if name == "stream_datum" and document["descriptor"] == primary and document["seq_nums"]["start"] >= 20:
+            if document["seq_nums"]["stop"] > NUM_POINTS:
+                continue
+            rows = {edge: row + 1 for edge, row in document["indices"].items()}
+            document = {**document, "indices": rows}
+        writer(name, document)
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    rows_of: dict[int, int] = {}
+    documents = site.documents(recorded.start["uid"], "catalog")
+    streams = {d["uid"]: d["name"] for name, d in documents if name == "descriptor"}
+    for name, document in documents:
+        if name == "stream_datum" and streams[document["descriptor"]] == "primary":
+            numbers, rows = (range(document[key]["start"], document[key]["stop"]) for key in ("seq_nums", "indices"))
+            rows_of.update(zip(numbers, rows, strict=True))
+    assert (rows_of[19], rows_of[20]) == (18, 20)
 
 
 def assert_frames_are_those_of_the_run(pipeline: PtychoPipeline, recorded: RecordedRun) -> None:
