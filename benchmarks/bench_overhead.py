@@ -44,6 +44,8 @@ def measure() -> list[Figure]:
         scan(True)
         pairs = [(scan(False), scan(True)) for _ in range(PAIRS)]
         pipeline.close()
+        for device in devices:
+            device.destroy()
     without = statistics.median(a for a, _ in pairs)
     ratio = statistics.median(b / a for a, b in pairs)
     points = SHAPE[0] * SHAPE[1]

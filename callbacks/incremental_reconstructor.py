@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,7 @@ class Reconstruct(Stage):
         self._sweep_told: Any = None
         self._next = 0.0
         self._stopped = False
+        self._deadline = math.inf
         self._final_told = False
 
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
@@ -48,6 +50,8 @@ class Reconstruct(Stage):
                 num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
             )
             self._solver.set_mask(mask)
+            if self._stopped:  # so few frames that the detector is known only now
+                self._solver.finish()
         yield from ()
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
@@ -57,13 +61,16 @@ class Reconstruct(Stage):
             translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
             self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m)
             self._arrived.update(zip(page["seq_num"], page["time"], strict=True))
+            self._final_told = False  # a frame that comes late, after the last picture, makes one more
         yield from ()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Tell the solver that no more frames will come."""
-        if self.is_raw(document) and self._solver is not None:
+        if self.is_raw(document):
             self._stopped = True
-            self._solver.finish()
+            if self._solver is not None:
+                self._solver.finish()
+                self._deadline = self._time_for_final_passes(self._solver)
         yield from ()
 
     @property
@@ -72,10 +79,17 @@ class Reconstruct(Stage):
         solver = self._solver
         if solver is None or not (self.run.settings.solver.live or self._stopped):
             return False
-        return solver.has_work or self._final_due(solver)
+        return not self._final_told and (solver.has_work or self._final_due(solver))
+
+    def _time_for_final_passes(self, solver: IncrementalSolver) -> float:
+        """Return until when they may take; for ever where the image had few passes while the scan ran."""
+        settings = self.run.settings.solver
+        settled = solver.state is not None and solver.state.passes >= settings.passes_final
+        return time.monotonic() + settings.final_s if settings.live and settled else math.inf
 
     def _final_due(self, solver: IncrementalSolver) -> bool:
-        return solver.finished and solver.state is not None and not self._final_told
+        late = time.monotonic() > self._deadline and solver.num_unused == 0
+        return (solver.finished or late) and solver.state is not None and not self._final_told
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -96,7 +110,7 @@ class Reconstruct(Stage):
         if self._final_due(solver):
             self._final_told = True
             yield from self._picture(solver.picture(), final=True)
-        elif solver.state is not None and time.monotonic() >= self._next:
+        elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver.picture(), final=False)
 
     def _picture(self, picture: Picture, final: bool) -> Iterator[Document]:

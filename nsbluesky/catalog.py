@@ -27,6 +27,7 @@ from tiled.media_type_registration import default_serialization_registry
 from tiled.server.app import build_app
 
 from nsbluesky.document_log import DocumentLog
+from nsbluesky.replay import FRAMES_MISPLACED, ROWS_LEFT_OUT
 from nsbluesky.run_index import RunIndex
 
 __all__ = ["Catalog", "CatalogWriter", "data_directory", "open_catalog"]
@@ -216,9 +217,15 @@ class _RunWriter:
 
     def __init__(self, client: Any, backup_directory: Path) -> None:
         self._tables = _FloatColumns()
+        self._rows = _RowsLeftOut()
         self._writer = bluesky_tiled_plugins.TiledWriter(
             client,
-            patches={"descriptor": self._tables.descriptor, "event": self._tables.event},
+            patches={
+                "descriptor": self._tables.descriptor,
+                "event": self._tables.event,
+                "stream_datum": self._rows.stream_datum,
+                "stop": self._rows.stop,
+            },
             max_array_size=0,  # SQLite has no columns of lists: every array becomes a zarr
         )
         self._backup_directory = backup_directory
@@ -240,6 +247,32 @@ class _RunWriter:
             self._seen.clear()
             return error
         return None
+
+
+class _RowsLeftOut:
+    """Notes in the stop document that a file of a run holds rows that belong to no point.
+
+    A pause between trigger and save leaves such a row.  The documents say so, but bluesky-tiled-plugins 2.0.12 takes
+    the rows of a file as if none were left out: the catalog then shows each later frame beside its neighbour's point.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+        self._found = False
+
+    def stream_datum(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Compare the rows with those that came before."""
+        resource, rows = document["stream_resource"], document["indices"]
+        self._found = self._found or rows["start"] != self._next.get(resource, 0)
+        self._next[resource] = rows["stop"]
+        return document
+
+    def stop(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Add the note."""
+        if self._found:
+            logger.warning("run %s in the catalog: %s", document["run_start"], FRAMES_MISPLACED)
+            document[ROWS_LEFT_OUT] = True
+        return document
 
 
 class _FloatColumns:

@@ -10,7 +10,14 @@ from typing import Any, Protocol
 
 from nsbluesky.document_log import DocumentLogError, read_documents
 
-__all__ = ["documents_of", "replay"]
+__all__ = ["FRAMES_MISPLACED", "ROWS_LEFT_OUT", "documents_of", "replay"]
+
+ROWS_LEFT_OUT = "rows_left_out"
+"""Key that `nsbluesky.catalog` adds to the stop document of a run whose frames it cannot place."""
+FRAMES_MISPLACED = (
+    "its frame file holds rows that belong to no point (a pause in mid-exposure), so frames lie beside the wrong "
+    "points there; the document log has them right"
+)
 
 Document = tuple[str, dict[str, Any]]
 
@@ -40,7 +47,7 @@ def documents_of(
     Raises
     ------
     DocumentLogError
-        If the run is in neither.
+        If the run is in neither, or only in a catalog that cannot say which frame belongs to which point.
     """
     if log_directory is not None:
         try:
@@ -49,6 +56,8 @@ def documents_of(
             if catalog is None:
                 raise
     if catalog is not None and uid in catalog.client:
+        if (catalog.client[uid].metadata.get("stop") or {}).get(ROWS_LEFT_OUT):
+            raise DocumentLogError(f"run {uid} cannot be replayed from the catalog: {FRAMES_MISPLACED}")
         return ((name, dict(document)) for name, document in catalog.client[uid].documents())
     raise DocumentLogError(f"run {uid!r} is neither in the document log nor in the catalog: check the uid")
 

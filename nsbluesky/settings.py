@@ -219,6 +219,8 @@ class SolverSettings(Settings):
         Full passes before the probe is updated.
     passes_final : int
         Full passes after the last frame.
+    final_s : float
+        Seconds for them where the image had as many passes already while the scan ran; at least all frames are used.
     sweep_frames : int
         Frames that the defocus sweep waits for; 0 switches the sweep off.
     sweep_range : float
@@ -242,6 +244,7 @@ class SolverSettings(Settings):
     beta: float = 0.2
     probe_start: int = 1
     passes_final: int = 10
+    final_s: float = 3.0
     sweep_frames: int = 80
     sweep_range: float = 5.0
     sweep_candidates: int = 21
@@ -256,7 +259,7 @@ class SolverSettings(Settings):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_start", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
-        for name in ("alpha", "beta", "publish_hz", "sweep_range"):
+        for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
 
 

@@ -221,6 +221,11 @@ class IncrementalSolver:
         return self._deck.fresh > 0 or self._settled_passes < self.settings.passes_final
 
     @property
+    def num_unused(self) -> int:
+        """Frames that no update has used yet."""
+        return int(np.sum(self.frames.uses[self.frames.active] == 0))
+
+    @property
     def finished(self) -> bool:
         """True when no more frames will come and the last passes are done."""
         return self._finishing and not self.has_work

@@ -83,7 +83,7 @@ class CxiWindow(QtWidgets.QMainWindow):
             self.data.close()
             raise
         self.frame_panel: LivePanel = CleanPanel() if self.data.frames is not None else RawPanel()
-        self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=self.data.frames is None)
+        self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=True)
         self.positions = PositionsPanel(self.data.translation_m)
         self.errors = ErrorPanel()
         self.image_panels: list[LivePanel] = [ObjectPhasePanel(), ObjectAmplitudePanel(), ProbePanel()]

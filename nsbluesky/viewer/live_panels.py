@@ -164,7 +164,7 @@ class CleanPanel(LiveImagePanel):
     """The newest clean frame in photons."""
 
     def __init__(self) -> None:
-        super().__init__("Clean frame", "column (px)", "row (px)")
+        super().__init__("Clean frame", "column (px)", "row (px)", row_0_on_top=True)
         self.graphics.setToolTip("photons per pixel, logarithmic; masked pixels grey; turned as the stage")
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
