@@ -57,9 +57,9 @@ class RunProcessor:
 
     Notes
     -----
-    Calling it only puts the document into a queue: microseconds, never an exception.  Making one lets Python's threads
-    change more often (`sys.setswitchinterval`), so that the RunEngine's need not wait for the processing's.  Errors of stages and of
-    subscribed callbacks are logged and told in the derived run's ``health`` stream.
+    Calling it only puts the document into a queue: microseconds, never an exception.  Errors of stages and of
+    subscribed callbacks are logged and told in the derived run's ``health`` stream.  Making one lets Python's threads
+    change more often (`sys.setswitchinterval`), so that the RunEngine's need not wait for the processing's.
     """
 
     stages: ClassVar[tuple[type[Stage], ...]] = ()
