@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -33,6 +34,9 @@ SWITCH_INTERVAL_S = 5e-4
 """How long one Python thread may keep the others waiting.  With Python's own 5 ms a step scan beside the processing
 was 7 to 10 % slower, with this 4 % (benchmarks/bench_overhead.py)."""
 
+MAX_THREADS = 8
+"""More do not pay for batches of the size that a live image wants."""
+
 MIN_WORK_S = 1e-3
 """Less than this is no work but waiting, for a file that is not written yet."""
 
@@ -41,6 +45,11 @@ IDLE_WAIT_S = 0.02
 
 DOCUMENTS_SLICE_S = 0.5
 """How long documents may be worked off before stages with work of their own get a turn."""
+
+
+def _threads() -> int:
+    """Return how many threads may compute: one processor is left to the scan."""
+    return max(1, min(len(os.sched_getaffinity(0)) - 1, MAX_THREADS))
 
 
 class RunProcessor:
@@ -67,7 +76,7 @@ class RunProcessor:
     def __init__(self, settings: PipelineSettings | None = None, *, geometry: Geometry | None = None) -> None:
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
-        self.backend = get_backend(self.settings.backend)
+        self.backend = get_backend(self.settings.backend, threads=_threads())
         self._callbacks: dict[int, DocumentCallback] = {}
         self._next_token = 0
         self._queue = DocumentQueue(self.settings.queue_bytes)

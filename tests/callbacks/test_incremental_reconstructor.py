@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated_runs import process, simulate
+from simulated_runs import METRES_PER_UM, process, simulate
 
+from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
 from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.callbacks.stage import RunContext
 from nsbluesky.solver.quality import contrast_correlation
 
 RIM_PX = 10
@@ -145,3 +148,57 @@ def test_same_documents_give_the_same_object(scan, tmp_path, orderly):
     reference = orderly.last("reconstruction")["object"]
     reference = np.where(np.isfinite(reference), reference, 1)
     assert contrast_correlation(again["object"], reference, RIM_PX) > 0.99
+
+
+def drive(scan, **solver):
+    """Return a stage with all frames of the scan, settled while the scan ran, and the raw stop document."""
+    settings_ = settings(scan, sweep_frames=0, passes_final=3, **solver)
+    start = {"uid": "raw", "ptycho": {"scan": {"num_points": len(scan.frames)}}}
+    derived = DerivedRun(start, settings_)
+    run = RunContext(start, settings_, scan.simulator.geometry, get_backend("numpy"), derived)
+    stage = Reconstruct(run)
+    mask = np.zeros(scan.frames.shape[1:], np.uint32)
+    places = dict(zip(("x_m", "y_m"), scan.points_um.T * METRES_PER_UM, strict=True))
+    numbers = list(range(1, len(scan.frames) + 1))
+    documents = derived.event("detector", mask=mask)
+    documents += derived.page("clean", numbers, [0.0] * len(numbers), frame=scan.frames.astype(np.float32), **places)
+    for name, document in documents:
+        assert list(stage.process(name, document)) == []
+    while stage._solver.state is None or stage._solver.state.passes < 3:
+        list(stage.work(0))
+    return stage, {"uid": "stop", "run_start": "raw"}
+
+
+def pictures_to_the_end(stage):
+    pictures = []
+    while stage.has_work:
+        pictures += [d["data"] for n, d in stage.work(0) if n == "event" and "r_factor" in d["data"]]
+    return pictures
+
+
+def test_settled_image_is_final_when_its_time_is_over(scan):
+    stage, stop = drive(scan, final_s=1e-6)
+    list(stage.process("stop", stop))
+    (final,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
+    assert final["num_frames"] == len(scan.frames)
+    assert not stage._solver.finished
+
+
+def test_settled_image_gets_all_its_passes_where_there_is_time(scan):
+    stage, stop = drive(scan, final_s=1e6)
+    list(stage.process("stop", stop))
+    assert pictures_to_the_end(stage)[-1]["final"]
+    assert stage._solver.finished
+
+
+def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
+    stage, stop = drive(scan, final_s=1e-6)
+    list(stage.process("stop", stop))
+    pictures_to_the_end(stage)
+    late = stage.run.derived.page(
+        "clean", [999], [0.0], frame=scan.frames[:1].astype(np.float32), x_m=np.zeros(1), y_m=np.zeros(1)
+    )
+    for name, document in late:
+        list(stage.process(name, document))
+    (final,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
+    assert final["num_frames"] == len(scan.frames) + 1
