@@ -108,7 +108,7 @@ def test_from_start_takes_none_for_unknown() -> None:
         ({"ptycho": {**ENTRY, "energy_eV": 0}}, r"energy_eV = 0\.0: expected a positive number"),
         (
             {"ptycho": {**ENTRY, "detector_distance_m": float("nan")}},
-            "detector_distance_m = nan: expected a positive",
+            "detector_distance_m = nan: expected a finite number",
         ),
         ({"ptycho": {**ENTRY, "pixel_size_m": "30 um"}}, "pixel_size_m = '30 um': expected float"),
         ({"ptycho": {**ENTRY, "orientation": 8}}, "orientation = 8: expected 0 to 7"),

@@ -23,6 +23,8 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
 
 
 class FakeRun:
+    metadata: dict[str, Any] = {"stop": None}  # noqa: RUF012
+
     def documents(self) -> list[tuple[str, dict[str, Any]]]:
         return [("start", {"uid": "xyz", "from": "catalog"})]
 
