@@ -31,8 +31,8 @@ WORK_SLICE_S = 0.1
 """How long stages may work before documents are looked at again."""
 
 SWITCH_INTERVAL_S = 5e-4
-"""How long one Python thread may keep the others waiting.  With Python's own 5 ms a step scan beside the processing
-was 7 to 10 % slower, with this 4 % (benchmarks/bench_overhead.py)."""
+"""How long one Python thread may keep the others waiting: less than Python's own 5 ms, so that the RunEngine, the
+windows and the processing wait less for each other.  What a scan pays: benchmarks/bench_overhead.py."""
 
 MAX_THREADS = 8
 """More do not pay for batches of the size that a live image wants."""
