@@ -237,8 +237,10 @@ class ReadFrames(Stage):
                 self._set("primary", seq_num, **missing)
 
     def _lose(self, stream: str, seq_nums: Iterable[int], reason: str) -> None:
-        lost = self.run.lost_darks if stream == "dark" else self.run.lost
-        lost.update(dict.fromkeys(seq_nums, reason))
+        if stream == "dark":
+            self.run.warnings.extend(f"dark frame {k} is lost: {reason}" for k in seq_nums)
+        else:
+            self.run.lost.update(dict.fromkeys(seq_nums, reason))
 
     # ---- reading
 
@@ -319,10 +321,10 @@ class ReadFrames(Stage):
         if stream == "primary":
             data["x_m"] = np.array([point.x_m for point in points])
             data["y_m"] = np.array([point.y_m for point in points])
-        lost = self.run.lost_darks if stream == "dark" else self.run.lost
         for seq_num, point in zip(frames, points, strict=True):
             point.emitted = True
-            lost.pop(seq_num, None)
+            if stream == "primary":
+                self.run.lost.pop(seq_num, None)
             if point.frame is not None and point.frame.array is not None:
                 point.frame = None  # an inline frame must not stay in memory
         self._darks_read = self._darks_read or stream == "dark"

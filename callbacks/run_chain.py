@@ -81,6 +81,12 @@ class RunChain:
         if self.raw_stop is not None and not self._busy_stages():
             yield from self._finish()
 
+    def subscriber_failed(self, who: str, error: Exception) -> Iterator[Document]:
+        """Yield, the first time, that a subscriber to this run's documents failed."""
+        if who not in self._errors and not self.finished:
+            self._errors[who] = f"{who}: {error}"
+            yield from self.run.derived.event("health", **self._state(who, "error", str(error)))
+
     def stop_now(self) -> Iterator[Document]:
         """End the run without waiting for what could still be done."""
         if not self.finished:

@@ -8,13 +8,13 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import event_model
 
 from nsbluesky.backend import get_backend
-from nsbluesky.callbacks.derived_run import DerivedRun
+from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.stage import RunContext, Stage
@@ -163,7 +163,8 @@ class RunProcessor:
     def _work(self, chains: Sequence[RunChain]) -> None:
         for chain in chains:
             chain.queued = self.queued
-            self._emit(chain.stop_now() if self._abort and chain.raw_stop is not None else chain.work(WORK_SLICE_S))
+            documents = chain.stop_now() if self._abort and chain.raw_stop is not None else chain.work(WORK_SLICE_S)
+            self._emit(chain, documents)
         self._abort = False
         with self._changed:
             self._chains = [chain for chain in self._chains if not chain.finished]
@@ -187,17 +188,21 @@ class RunProcessor:
 
         def process(name: str, document: dict[str, Any]) -> None:
             chain.queued = self.queued
-            self._emit(chain.start() if name == "start" else chain.process(name, document))
+            self._emit(chain, chain.start() if name == "start" else chain.process(name, document))
 
         return [process], []
 
-    def _emit(self, documents: Any) -> None:
+    def _emit(self, chain: RunChain, documents: Iterable[Document]) -> None:
         for name, document in documents:
+            failures: list[tuple[str, Exception]] = []
             for callback in self._callbacks.values():
                 try:
                     callback(name, document)
-                except Exception:  # a viewer or a writer must not stop the processing
+                except Exception as error:  # a viewer or a writer must not stop the processing
                     log.exception("%r failed on a %s document", callback, name)
+                    failures.append((getattr(callback, "__name__", type(callback).__name__), error))
+            for who, error in failures:  # told only when all have the document that it happened on
+                self._emit(chain, chain.subscriber_failed(who, error))
 
     def __repr__(self) -> str:
         """Return the class and what waits."""

@@ -47,8 +47,6 @@ class RunContext:
         Composes what the stages yield.
     lost : dict
         Why frames were lost: seq_num (of the primary stream) → reason.  A frame that comes after all is taken out.
-    lost_darks : dict
-        The same for the dark stream.
     warnings : list of str
         What a scientist should know and no error tells.
     """
@@ -59,7 +57,6 @@ class RunContext:
     backend: Backend
     derived: DerivedRun
     lost: dict[int, str] = field(default_factory=dict)
-    lost_darks: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 

@@ -182,6 +182,19 @@ def test_corrupt_chunk_costs_one_frame(tmp_path):
     assert "cannot be read" in collector.health()["message"]
 
 
+def test_dark_that_was_never_written_is_told(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    write_frames(tmp_path / "fccd_image_1.h5", DARKS[:2])
+    collector = feed(documents)
+    assert_all_frames(collector)
+    assert sorted(collector.frames["dark"]) == [1, 2]
+    warnings = [
+        d["data"]["message"] for n, d in collector.documents if n == "event" and d["data"]["state"] == "warning"
+    ]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("dark frame 3 is lost: fccd_image_1.h5 holds 2 frames")
+
+
 def test_wrong_shaped_frame_costs_one_frame(tmp_path):
     run = RawRun(tmp_path)
     keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}

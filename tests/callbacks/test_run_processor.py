@@ -98,6 +98,29 @@ def test_raising_subscriber_disturbs_nobody(tmp_path, caplog):
     with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
         collector = process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
     assert len(collector.frames["clean"]) == 10
+    errors = [d["data"] for n, d in collector.documents if n == "event" and d["data"].get("state") == "error"]
+    assert [(error["stage"], error["message"]) for error in errors] == [("broken", "a broken window")]
+    assert collector.documents[0][0] == "start"
+    assert "broken: a broken window" in collector.stop()["reason"]
+
+
+def test_abort_ends_a_run_whose_stages_would_go_on(tmp_path):
+    class Endless(Stage):
+        name = "endless"
+        has_work = True
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, Endless)
+
+    processor, collector = Processor(), Collector()
+    processor.subscribe(collector)
+    for name, document in fly_run(tmp_path, FRAMES, None, X_UM, Y_UM):
+        processor(name, document)
+    assert not processor.wait(timeout=0.5)
+    processor.abort()
+    assert processor.close(timeout=30)
+    assert len(collector.frames["primary"]) == 10
+    assert collector.stop()["exit_status"] == "success"
 
 
 def test_call_never_waits_for_a_stuck_stage(tmp_path):
