@@ -201,8 +201,8 @@ class RunProcessor:
                 except Exception as error:  # a viewer or a writer must not stop the processing
                     log.exception("%r failed on a %s document", callback, name)
                     failures.append((getattr(callback, "__name__", type(callback).__name__), error))
-            for who, error in failures:  # told only when all have the document that it happened on
-                self._emit(chain, chain.subscriber_failed(who, error))
+            for who, failure in failures:  # told only when all have the document that it happened on
+                self._emit(chain, chain.subscriber_failed(who, failure))
 
     def __repr__(self) -> str:
         """Return the class and what waits."""
