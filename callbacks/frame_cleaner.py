@@ -77,7 +77,7 @@ class CleanFrames(Stage):
             center_row_px=float(row),
             center_column_px=float(column),
             mask=np.ascontiguousarray(self.run.geometry.orient(self.run.backend.to_numpy(self._plan.mask))),
-            pixel_size_m=self.run.geometry.pixel_size_m * self._settings.bin_px,
+            pixel_size_m=self.run.geometry.pixel_size_m * self._settings.pixel_ratio,
         )
         for page in held:
             yield from self._clean(page)

@@ -44,7 +44,7 @@ class Reconstruct(Stage):
             self._solver = IncrementalSolver(
                 self.run.settings.solver,
                 frame_px=len(mask),
-                pixel_m=geometry.object_pixel_m(len(mask), self.run.settings.cleaning.bin_px),
+                pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px),
                 geometry=geometry,
                 backend=self.run.backend,
                 num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),

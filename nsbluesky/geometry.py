@@ -122,17 +122,17 @@ class Geometry(Settings):
         """Wavelength in metres."""
         return wavelength_m(self.energy_eV)
 
-    def object_pixel_m(self, frame_px: int, bin_px: int = 1) -> float:
-        """Return dx = λ·z/(N·p), the pixel of object and probe, for frames of `frame_px` binned pixels."""
-        return self.wavelength_m * self.detector_distance_m / (frame_px * bin_px * self.pixel_size_m)
+    def object_pixel_m(self, crop_px: int) -> float:
+        """Return dx = λ·z/(N·p), the pixel of object and probe, for frames that span `crop_px` detector pixels."""
+        return self.wavelength_m * self.detector_distance_m / (crop_px * self.pixel_size_m)
 
-    def positions_px(self, translation_m: npt.ArrayLike, frame_px: int, bin_px: int = 1) -> npt.NDArray[np.float64]:
+    def positions_px(self, translation_m: npt.ArrayLike, crop_px: int) -> npt.NDArray[np.float64]:
         """Convert sample translations (n, ≥ 2: x, y, …) in metres to window positions (n, 2: row, column) in pixels.
 
         The origin is the stage's; the solver places its canvas itself.
         """
         xy = np.atleast_2d(np.asarray(translation_m, dtype=np.float64))
-        return xy[:, 1::-1] / self.object_pixel_m(frame_px, bin_px)
+        return xy[:, 1::-1] / self.object_pixel_m(crop_px)
 
     def orient(self, frames: Any) -> Any:
         """Flip and swap the last two axes of frames as `orientation` says; zero frequency stays at N//2.

@@ -209,7 +209,7 @@ def test_raw2cxi_holds_one_block_of_frames(
 
 
 def test_raw2cxi_with_another_binning(commands: Commands, raw: Path, tmp_path: Path) -> None:
-    summary = commands.run("raw2cxi", raw, tmp_path / "c.cxi", "--set", "cleaning.bin_px=4")
+    summary = commands.run("raw2cxi", raw, tmp_path / "c.cxi", "--set", "cleaning.frame_px=208")
     assert summary["pixel_size_um"] == pytest.approx(120)
     with read_cxi(tmp_path / "c.cxi") as cxi:
         assert cxi.frames is not None and cxi.frames.shape[1:] == (208, 208)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsbluesky.settings import CleaningSettings, PipelineSettings, SettingsError, SolverSettings
+from nsbluesky.settings import CleaningSettings, DetectorMode, PipelineSettings, SettingsError, SolverSettings
 
 positive = st.floats(min_value=1e-6, max_value=1e6)
 count = st.integers(min_value=1, max_value=10_000)
@@ -19,17 +19,19 @@ index = st.integers(min_value=0, max_value=2**31)
 
 @st.composite
 def cleaning_settings(draw: st.DrawFn) -> CleaningSettings:
-    bin_px = draw(st.integers(1, 16))
+    bin_px, frame_px = draw(st.integers(1, 16)), draw(st.integers(8, 200))
     return CleaningSettings(
         layout=draw(st.text(max_size=12)),
-        gain_bits=draw(st.booleans()),
+        gain_words=draw(st.sampled_from(["plain", "csxtools", "middle_0x4000", "13_bits"])),
         adu_per_photon=draw(st.floats(0, 1e4)),
         overscan=draw(st.sampled_from(["quadratic", "median", "none"])),
         photon_threshold=draw(st.floats(0, 1e4)),
         center_px=draw(st.none() | st.tuples(positive, positive)),
         center_frames=draw(count),
-        crop_px=bin_px * draw(st.integers(8, 200)),
-        bin_px=bin_px,
+        crop_px=bin_px * frame_px,
+        frame_px=frame_px,
+        downsample=draw(st.sampled_from(["rebin", "fourier"])),
+        detector_mode=draw(st.none() | st.just(DetectorMode(100, 120, 12, (0, 11), (5, 45)))),
     )
 
 
@@ -73,12 +75,16 @@ WRONG_CLEANING = [
     ("bad_std_adu", 0.0, "> 0 ADU"),
     ("center_frames", 0, "at least 1"),
     ("crop_px", 4, "at least 8 pixels"),
-    ("bin_px", 0, "at least 1 pixel"),
-    ("bin_px", 7, "a divisor of crop_px = 832"),
+    ("frame_px", 0, "1 to crop_px = 832"),
+    ("frame_px", 100, "a divisor of crop_px = 832"),
+    ("dark_flux", 1.0, "below 1"),
+    ("bright_flux", 1.0, "above 1"),
+    ("saturation_word", 70000, "0 to 65535"),
+    ("beamstop_transmission", 0.0, "above 0"),
     ("overscan_start_row", -1, "≥ 0"),
-    ("overscan", "cubic", "one of quadratic, median, none"),
+    ("overscan", "cubic", "one of quadratic, median, minimum, none"),
     ("layout", 3, "str"),
-    ("gain_bits", 1, "bool"),
+    ("subtract_dark", 1, "bool"),
     ("crop_px", 832.5, "int"),
     ("crop_px", True, "int"),
     ("photon_threshold", "0.5", "float"),
@@ -164,9 +170,9 @@ def test_null_takes_an_optional_value_back() -> None:
 
 
 def test_several_texts_of_one_group_are_checked_together() -> None:
-    """Neither crop_px = 700 nor bin_px = 7 goes with the other's default, both together do."""
-    settings = PipelineSettings().set_from_text(["cleaning.crop_px=700", "cleaning.bin_px=7"])
-    assert settings.cleaning.frame_px == 100
+    """Neither crop_px = 700 nor frame_px = 100 goes with the other's default, both together do."""
+    settings = PipelineSettings().set_from_text(["cleaning.crop_px=700", "cleaning.frame_px=100"])
+    assert settings.cleaning.pixel_ratio == 7
 
 
 @pytest.mark.parametrize("text", ["solver.modes", "=3", ""])

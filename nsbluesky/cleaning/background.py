@@ -102,7 +102,7 @@ def image_background(
                     image_rows=slice(start - rows.start, stop - rows.start),
                     dark=xp.asarray(by_adc(mean[raw_rows], layout)[:, adcs, layout.data_columns]),
                     overscan=_overscan_fit(settings, layout, dark, half, raw_rows, adcs, xp),
-                    gain_bits=settings.gain_bits,
+                    gain_bits=settings.gain_words != "plain",
                     xp=xp,
                 )
             )

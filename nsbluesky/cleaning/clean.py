@@ -75,8 +75,8 @@ def window_start(center: float, settings: CleaningSettings) -> int:
     middle lies at start + (N//2)·b + (b − 1)/2: between two pixels where b is even.  The crop is by whole pixels, so
     up to half a pixel, 1/(2b) bins, remains.
     """
-    bin_px = settings.bin_px
-    return int(np.floor(center - (settings.frame_px // 2) * bin_px - (bin_px - 1) / 2 + 0.5))
+    ratio = settings.pixel_ratio
+    return int(np.floor(center - (settings.frame_px // 2) * ratio - (ratio - 1) / 2 + 0.5))
 
 
 def make_plan(
@@ -110,7 +110,7 @@ def make_plan(
         Where the window does not touch the sensor.
     """
     image_rows, image_columns = layout.image_shape
-    crop, px, bin_px = settings.crop_px, settings.frame_px, settings.bin_px
+    crop, px, bin_px = settings.crop_px, settings.frame_px, settings.crop_px // settings.frame_px
     row0, column0 = (window_start(c, settings) for c in center)
     rows = slice(max(row0, 0), min(row0 + crop, image_rows))
     columns = slice(max(column0, 0), min(column0 + crop, image_columns))

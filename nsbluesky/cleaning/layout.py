@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.settings import SettingsError
 
@@ -80,6 +81,16 @@ class FCCDLayout:
     def adcs_per_half(self) -> int:
         """Number of ADCs side by side."""
         return self.columns // self.columns_per_adc
+
+    def clocks(self, half: int) -> npt.NDArray[np.intp]:
+        """Return when each raw pixel of an ADC is read, (rows of the half, columns per ADC), counted in clocks.
+
+        The bottom half is stored turned by 180° against the readout: its rows *and* the columns of each ADC run
+        backwards in time.
+        """
+        start, stop = self.halves[half]
+        clocks = np.arange((stop - start) * self.columns_per_adc).reshape(stop - start, self.columns_per_adc)
+        return clocks if half == 0 else clocks[::-1, ::-1]
 
     @property
     def image_shape(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("raw", type=Path, help="a CXI file with raw_data and dark_data")
     parser.add_argument("clean", type=Path, help="the CXI file to write")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in cleaning.bin_px=4")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in cleaning.frame_px=208")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         dark = _average(raw.dark_data, layout, settings)
         first = raw.raw_data[: settings.cleaning.center_frames]
         plan = plan_for(first, settings.cleaning, layout, dark, energy_eV=raw.energy_eV)
-        pixel_size_m = raw.pixel_size_m[0] * plan.bin_px
+        pixel_size_m = raw.pixel_size_m[0] * settings.cleaning.pixel_ratio
         with CxiFile.create(
             out,
             energy_eV=raw.energy_eV,

@@ -114,10 +114,10 @@ class FrameSimulator:
                 photon_threshold=0.0,
                 center_px=self.center_px,
                 crop_px=n,
-                bin_px=1,
+                frame_px=n,
             )
         side = self.sample.detector_px
-        return CleaningSettings(layout=self.layout_name, crop_px=side, bin_px=side // n)
+        return CleaningSettings(layout=self.layout_name, crop_px=side, frame_px=n)
 
     def expected_photons(self, x_m: float, y_m: float) -> npt.NDArray[np.float32]:
         """Return the mean photons of every image pixel in a nominal exposure, `image_shape` float32.
@@ -135,7 +135,7 @@ class FrameSimulator:
         """Return what a perfect cleaning would make of a perfect frame, (frame_px, frame_px) float32 photons."""
         settings = settings or self.cleaning_settings
         photons = self.expected_photons(x_m, y_m)
-        crop, px, bin_px = settings.crop_px, settings.frame_px, settings.bin_px
+        crop, px, bin_px = settings.crop_px, settings.frame_px, settings.crop_px // settings.frame_px
         window = np.zeros((crop, crop), np.float32)
         source, target = zip(
             *(

@@ -53,7 +53,6 @@ def reconstruct(
     backend: Backend,
     *,
     passes: int | None = None,
-    bin_px: int = 1,
     probe: npt.ArrayLike | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Reconstruction:
@@ -68,13 +67,11 @@ def reconstruct(
     mask : (N, N) uint32 or None
         CXI codes; None where all pixels are good.
     geometry : Geometry
-        `pixel_size_m` × `bin_px` is the pixel of `frames`.
+        `pixel_size_m` is the pixel of `frames`.
     settings : SolverSettings
     backend : Backend
     passes : int, optional
         Full passes; `settings.passes_final` by default.
-    bin_px : int
-        Detector pixels per side of one pixel of `frames`.
     probe : (N, N) or (modes, N, N) complex, optional
         Starting probe, centred; without it the defocus sweep finds one.
     progress : callable, optional
@@ -93,7 +90,7 @@ def reconstruct(
     solver = IncrementalSolver(
         settings,
         frame_px=side,
-        pixel_m=geometry.object_pixel_m(side, bin_px),
+        pixel_m=geometry.object_pixel_m(side),
         geometry=geometry,
         backend=backend,
         num_points=count,

@@ -125,7 +125,9 @@ def test_a_quadratic_drift_goes_whatever_the_start_of_the_readout(center, gain):
     bad = np.zeros(COSMIC.shape, bool)
     blocks[700, 40, 0] = 0x1FFF
     by_adc(bad, COSMIC)[700, 40, 0] = True
-    settings = RAW.replace(overscan="quadratic", overscan_start_row=90, bin_px=1, gain_bits=bool(gain))
+    settings = RAW.replace(
+        overscan="quadratic", overscan_start_row=90, frame_px=832, gain_words="csxtools" if gain else "plain"
+    )
     plan = make_plan(settings, COSMIC, no_dark(bad=bad), center, energy_eV=ENERGY_EV)
     assert np.abs(clean(frame[np.newaxis], plan)).max() < (4 if gain else 1)  # rounding to whole words
 
@@ -143,7 +145,7 @@ def test_without_darks_the_overscan_is_the_pedestal(simulator):
 @pytest.mark.parametrize("bin_px", [1, 2, 4, 8, 5])
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5])
 def test_the_zero_order_lies_in_the_middle_of_bin_half_n(bin_px, fraction):
-    settings = RAW.replace(crop_px=400, bin_px=bin_px)
+    settings = RAW.replace(crop_px=400, frame_px=400 // bin_px)
     center = (470 + fraction, 490 - fraction)
     offsets = [np.indices((960, 960))[axis] - c for axis, c in enumerate(center)]
     image = np.rint(30000 * np.exp(-(offsets[0] ** 2 + offsets[1] ** 2) / (2 * 12.0**2)))
@@ -158,7 +160,7 @@ def test_the_zero_order_lies_in_the_middle_of_bin_half_n(bin_px, fraction):
 
 
 def test_even_bins_are_centred_between_two_pixels():
-    settings = RAW.replace(crop_px=832, bin_px=8)
+    settings = RAW.replace(crop_px=832, frame_px=104)
     start = window_start(479.5, settings)
     assert start + 52 * 8 + 3.5 == 479.5
 
@@ -166,7 +168,7 @@ def test_even_bins_are_centred_between_two_pixels():
 def test_binning_sums_what_fell():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 1000, (960, 960))
-    settings = RAW.replace(crop_px=480, bin_px=4)
+    settings = RAW.replace(crop_px=480, frame_px=120)
     center = (470.5, 500.5)
     plan = make_plan(settings, COSMIC, no_dark(), center, energy_eV=ENERGY_EV)
     row, column = (window_start(c, settings) for c in center)
@@ -175,7 +177,7 @@ def test_binning_sums_what_fell():
 
 
 def test_bad_pixels_in_a_bin_are_made_up_for_by_the_good():
-    settings = RAW.replace(crop_px=480, bin_px=4)
+    settings = RAW.replace(crop_px=480, frame_px=120)
     center = (477.5, 477.5)
     bad_image = np.zeros((960, 960), np.uint16)
     row, column = (window_start(c, settings) for c in center)
@@ -194,7 +196,7 @@ def test_bad_pixels_in_a_bin_are_made_up_for_by_the_good():
 @pytest.mark.parametrize("center", [(100.0, 900.0), (900.0, 477.5), (477.5, -10.0)])
 def test_a_window_beyond_the_sensor_is_missing_there(center):
     image = np.full((960, 960), 3)
-    settings = RAW.replace(crop_px=832, bin_px=8)
+    settings = RAW.replace(crop_px=832, frame_px=104)
     plan = make_plan(settings, COSMIC, no_dark(), center, energy_eV=ENERGY_EV)
     frame = clean(to_raw(image)[np.newaxis], plan)[0]
     starts = [window_start(c, settings) for c in center]
@@ -216,7 +218,7 @@ def test_a_window_off_the_sensor_is_refused():
 def test_threshold_drops_noise_and_keeps_photons_with_their_neighbours():
     image = np.full((960, 960), 9)
     image[480, 480] = 34
-    settings = RAW.replace(adu_per_photon=34.0, photon_threshold=0.5, crop_px=480, bin_px=4)
+    settings = RAW.replace(adu_per_photon=34.0, photon_threshold=0.5, crop_px=480, frame_px=120)
     plan = make_plan(settings, COSMIC, no_dark(), (477.5, 477.5), energy_eV=ENERGY_EV)
     frame = clean(to_raw(image)[np.newaxis], plan)[0]
     assert frame.sum() == pytest.approx((34 + 8 * 9) / 34)
@@ -227,7 +229,7 @@ def test_a_hot_pixel_brings_no_neighbours_over_the_threshold():
     image[480, 480] = 60000
     bad = np.zeros((960, 960), np.uint16)
     bad[480, 480] = 1
-    settings = RAW.replace(adu_per_photon=34.0, photon_threshold=0.5, crop_px=480, bin_px=4)
+    settings = RAW.replace(adu_per_photon=34.0, photon_threshold=0.5, crop_px=480, frame_px=120)
     dark = no_dark(bad=to_raw(bad).astype(bool))
     plan = make_plan(settings, COSMIC, dark, (477.5, 477.5), energy_eV=ENERGY_EV)
     assert not clean(to_raw(image)[np.newaxis], plan).any()
@@ -238,7 +240,7 @@ def test_gain_bits_scale_each_pixel():
     image[470] = 0x8000 | 0x0100
     image[480] = 0xC000 | 0x0100
     image[490] = 0x2000 | 0x0100
-    settings = RAW.replace(gain_bits=True, crop_px=480, bin_px=1)
+    settings = RAW.replace(gain_words="csxtools", crop_px=480, frame_px=480)
     dark = no_dark(mean=np.full(COSMIC.shape, 0x00F0, np.float32))
     plan = make_plan(settings, COSMIC, dark, (480.0, 480.0), energy_eV=ENERGY_EV)
     frame = clean(to_raw(image)[np.newaxis], plan)[0]
@@ -258,7 +260,7 @@ def test_blocks_and_out_give_what_single_frames_give(simulator, dark):
 
 def test_plain_images_pass_through():
     image = np.random.default_rng(0).integers(0, 500, (64, 64)).astype(np.uint16)
-    settings = RAW.replace(layout="none", crop_px=64, bin_px=1)
+    settings = RAW.replace(layout="none", crop_px=64, frame_px=64)
     layout = get_layout("none", image.shape)
     plan = make_plan(settings, layout, None, (32.0, 32.0), energy_eV=ENERGY_EV)
     np.testing.assert_array_equal(clean(image[np.newaxis], plan)[0], image)

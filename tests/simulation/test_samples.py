@@ -17,7 +17,7 @@ def test_gold_balls_fit_the_detector_exactly(gold):
     assert gold.pixel_m == pytest.approx(11.128e-9, rel=1e-4)
     assert gold.energy_eV == pytest.approx(1000, rel=1e-3)
     assert gold.detector_px == 832
-    assert gold.geometry.object_pixel_m(104, 8) == pytest.approx(gold.pixel_m, rel=1e-9)
+    assert gold.geometry.object_pixel_m(832) == pytest.approx(gold.pixel_m, rel=1e-9)
     assert gold.probe.shape == (2, 104, 104)
     assert gold.photons == pytest.approx(1.13e7, rel=0.01)
 
