@@ -175,7 +175,7 @@ class CleaningSettings(Settings):
     detector_mode : DetectorMode or None
         Another mode, in the place of a named one.
     gain_words : {"plain", "csxtools", "middle_0x4000", "13_bits"}
-        What a raw word is: a plain 16-bit number at fixed gain; two gain bits, an error bit and 13 bits of value, with
+        What a raw word is: a plain 16-bit number at fixed gain; gain bits, an error bit and 13 bits of value, with
         0x8000 or 0x4000 for the middle gain, by source; or 13 bits below constant top bits (ACME).
     adu_per_photon : float
         ADU of one photon at gain ×8; 0.034 ADU/eV gives 30 at 930 eV.  0 takes it from the energy.
