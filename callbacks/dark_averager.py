@@ -13,6 +13,7 @@ from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.cleaning.darks import DarkAccumulator
 from nsbluesky.cleaning.layout import get_layout
+from nsbluesky.streams import PRIMARY, exposure_of_dark
 
 __all__ = ["AverageDarks", "DarkAverager"]
 
@@ -24,43 +25,45 @@ class AverageDarks(Stage):
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
-        self._accumulator: DarkAccumulator | None = None
+        self._accumulators: dict[int, DarkAccumulator] = {}
         self._told = False
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
         """Add dark frames, or close the statistics."""
         stream = self.stream_of(page)
-        if stream == "dark":
+        exposure = exposure_of_dark(stream)
+        if exposure is not None:
             frames = page["data"]["frame"]
-            if self._accumulator is None:
+            if exposure not in self._accumulators:
                 layout = get_layout(self.run.settings.cleaning.layout, frames.shape[1:])
-                self._accumulator = DarkAccumulator(layout)
-            self._accumulator.add(frames)
-        elif stream == "primary" and not self._told:
+                self._accumulators[exposure] = DarkAccumulator(layout)
+            self._accumulators[exposure].add(frames)
+        elif stream == PRIMARY and not self._told:
             self._told = True
             yield from self._statistics()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Tell the statistics of a run that has nothing but darks."""
-        if self.is_raw(document) and not self._told and self._accumulator is not None:
+        if self.is_raw(document) and not self._told and self._accumulators:
             self._told = True
             yield from self._statistics()
 
     def _statistics(self) -> Iterator[Document]:
-        if self._accumulator is None:
+        if not self._accumulators:
             self.run.warnings.append(
                 "no dark frames: pedestals are taken from the frames themselves, bad pixels stay in (take darks)"
             )
-            return
-        dark = self._accumulator.result(self.run.settings.cleaning)
-        yield from self.run.derived.event(
-            "dark_statistics",
-            mean=dark.mean,
-            std=dark.std,
-            bad=dark.bad.astype(np.uint8),
-            bad_adcs=[int(adc) for adc in dark.bad_adcs],
-            num_frames=int(dark.num_frames),
-        )
+        for exposure, accumulator in sorted(self._accumulators.items()):
+            dark = accumulator.result(self.run.settings.cleaning)
+            yield from self.run.derived.event(
+                "dark_statistics",
+                exposure=exposure,
+                mean=dark.mean,
+                std=dark.std,
+                bad=dark.bad.astype(np.uint8),
+                bad_adcs=[int(adc) for adc in dark.bad_adcs],
+                num_frames=int(dark.num_frames),
+            )
 
 
 class DarkAverager(RunProcessor):

@@ -23,12 +23,12 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
 from nsbluesky.run_index import RunIndex
+from nsbluesky.streams import holds_frames
 
 __all__ = ["DerivedRunWriter"]
 
 Target = Callable[[str, dict[str, Any]], Any]
 
-FRAME_STREAMS = ("dark", "primary")
 """Streams of raw frames, which the raw run refers to already."""
 THINNED_STREAM = "reconstruction"
 PICTURES = {"reconstruction": "object", "low_resolution": "transmission"}
@@ -108,13 +108,13 @@ class _Run:
             data = doc["data"]
             columns = (np.asarray(data[key], dtype=float).tolist() for key in ("x_m", "y_m", "photons"))
             self._clean.update(zip(doc["seq_num"], zip(*columns, strict=True), strict=True))
-        elif stream not in FRAME_STREAMS:
+        elif not holds_frames(stream):
             for event in event_model.unpack_event_page(doc):
                 self.on_event(event)
 
     def on_event(self, doc: Mapping[str, Any]) -> None:
         stream = self._names[doc["descriptor"]]
-        if stream in FRAME_STREAMS:
+        if holds_frames(stream):
             return
         if stream != THINNED_STREAM:
             self._pass(stream, doc)

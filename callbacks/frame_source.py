@@ -8,6 +8,7 @@ Nothing is read before frame and position are both known, so what waits here cos
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,10 +27,10 @@ from nsbluesky.callbacks.frame_readers import (
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import DocumentError, RunContext, Stage
 from nsbluesky.geometry import length_in_m
+from nsbluesky.streams import PRIMARY, holds_frames
 
 __all__ = ["FrameSource", "ReadFrames"]
 
-STREAMS = ("dark", "primary")
 WAIT_FOR_FILE_S = 5.0
 """How long after the end of a run a frame may still be missing in its file."""
 
@@ -67,7 +68,7 @@ class Point:
 
     def complete(self, stream: str) -> bool:
         """Whether it can be read and emitted; darks need no position."""
-        return self.frame is not None and (stream == "dark" or (self.x_m is not None and self.y_m is not None))
+        return self.frame is not None and (stream != PRIMARY or (self.x_m is not None and self.y_m is not None))
 
 
 class ReadFrames(Stage):
@@ -80,20 +81,20 @@ class ReadFrames(Stage):
         self._descriptors: dict[str, Mapping[str, Any]] = {}
         self._resources: dict[str, tuple[str, HDF5Frames]] = {}
         self._data: dict[str, tuple[str, int]] = {}
-        self._points: dict[str, dict[int, Point]] = {stream: {} for stream in STREAMS}
-        self._ready: dict[str, list[int]] = {stream: [] for stream in STREAMS}
+        self._points: defaultdict[str, dict[int, Point]] = defaultdict(dict)
+        self._ready: defaultdict[str, list[int]] = defaultdict(list)
         self._former: dict[int, Point] = {}
         self._positions: list[PositionReference] = []
         self._frame_shape: tuple[int, ...] | None = None
         self._stopped_at: float | None = None
         self._losses_listed = False
-        self._darks_read = False
+        self._darks_read: set[str] = set()
 
     # ---- documents
 
     def on_descriptor(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Remember which data keys of `dark` and `primary` hold frames and positions."""
-        if self.is_raw(document) and document["name"] in STREAMS:
+        """Remember which data keys of the darks and of `primary` hold frames and positions."""
+        if self.is_raw(document) and holds_frames(document["name"]):
             self._descriptors[document["uid"]] = document
         yield from ()
 
@@ -181,9 +182,9 @@ class ReadFrames(Stage):
         yield from self._emit_ready()
         if self._stopped_at is not None and not self._waiting:
             self._losses_listed = True
-            for seq_num, point in self._points["primary"].items():
+            for seq_num, point in self._points[PRIMARY].items():
                 if not point.emitted:
-                    self._lose("primary", [seq_num], "no frame" if point.frame is None else "no position")
+                    self._lose(PRIMARY, [seq_num], "no frame" if point.frame is None else "no position")
 
     @property
     def _patient(self) -> bool:
@@ -231,13 +232,13 @@ class ReadFrames(Stage):
     def _fall_back_to_former_points(self) -> None:
         """Complete a point that was taken again only in part with what it had before."""
         for seq_num, former in self._former.items():
-            point = self._points["primary"][seq_num]
+            point = self._points[PRIMARY][seq_num]
             missing = {k: getattr(former, k) for k in ("frame", "x_m", "y_m") if getattr(point, k) is None}
             if missing:
-                self._set("primary", seq_num, **missing)
+                self._set(PRIMARY, seq_num, **missing)
 
     def _lose(self, stream: str, seq_nums: Iterable[int], reason: str) -> None:
-        if stream == "dark":
+        if stream != PRIMARY:
             self.run.warnings.extend(f"dark frame {k} is lost: {reason}" for k in seq_nums)
         else:
             self.run.lost.update(dict.fromkeys(seq_nums, reason))
@@ -247,10 +248,11 @@ class ReadFrames(Stage):
     def _emit_ready(self) -> Iterator[Document]:
         """Read and emit, in order, what is complete; frames of the scan wait for the darks where there are any."""
         self._read_positions()
-        yield from self._emit_stream("dark")
-        darks_awaited = any(d["name"] == "dark" for d in self._descriptors.values()) and not self._darks_read
-        if not darks_awaited or self._stopped_at is not None:
-            yield from self._emit_stream("primary")
+        darks = {d["name"] for d in self._descriptors.values()} - {PRIMARY}
+        for stream in sorted(darks):
+            yield from self._emit_stream(stream)
+        if darks <= self._darks_read or self._stopped_at is not None:
+            yield from self._emit_stream(PRIMARY)
 
     def _read_positions(self) -> None:
         waiting, self._positions = self._positions, []
@@ -262,10 +264,10 @@ class ReadFrames(Stage):
                 if self._patient:
                     self._positions.append(p)
                 else:
-                    self._lose("primary", seq_nums, f"no position: {error}")
+                    self._lose(PRIMARY, seq_nums, f"no position: {error}")
                 continue
             for seq_num, value in zip(seq_nums, values.reshape(len(values), -1)[:, 0], strict=True):
-                self._set("primary", seq_num, **{p.axis: float(value)})
+                self._set(PRIMARY, seq_num, **{p.axis: float(value)})
 
     def _emit_stream(self, stream: str) -> Iterator[Document]:
         ready = self._ready[stream]
@@ -318,16 +320,17 @@ class ReadFrames(Stage):
     def _page(self, stream: str, frames: dict[int, npt.NDArray[Any]]) -> Iterator[Document]:
         points = [self._points[stream][seq_num] for seq_num in frames]
         data: dict[str, npt.NDArray[Any]] = {"frame": _as_block(list(frames.values()))}
-        if stream == "primary":
+        if stream == PRIMARY:
             data["x_m"] = np.array([point.x_m for point in points])
             data["y_m"] = np.array([point.y_m for point in points])
         for seq_num, point in zip(frames, points, strict=True):
             point.emitted = True
-            if stream == "primary":
+            if stream == PRIMARY:
                 self.run.lost.pop(seq_num, None)
             if point.frame is not None and point.frame.array is not None:
                 point.frame = None  # an inline frame must not stay in memory
-        self._darks_read = self._darks_read or stream == "dark"
+        if stream != PRIMARY:
+            self._darks_read.add(stream)
         yield from self.run.derived.page(stream, list(frames), [point.time for point in points], **data)
 
 

@@ -20,6 +20,7 @@ from bluesky.utils import Msg, short_uid
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
 from nsbluesky.geometry import Geometry, length_in_m
+from nsbluesky.streams import PRIMARY, dark_stream
 from nsbluesky.trajectories import make_trajectory
 
 __all__ = ["ptycho_fly_scan", "ptycho_scan", "take_darks"]
@@ -41,7 +42,7 @@ def ptycho_scan(
     shape: tuple[int, int] = (20, 20),
     step_um: float = 0.1,
     pattern: str = "jittered_raster",
-    exposure_s: float = 0.01,
+    exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
     seed: int = 0,
     baseline: Sequence[Any] | None = None,
@@ -60,9 +61,12 @@ def ptycho_scan(
     step_um : float
         From point to point; the scan is centred on where the stage stands.
     pattern : {"jittered_raster", "raster", "spiral", "fermat"}
-    exposure_s : float
+    exposure_s : float or sequence of float
+        Several exposures, as in ``(0.1, 0.01)``, are taken one after the other at each point, an event each; the
+        processing combines them: the long one where it is not saturated, the short one elsewhere.
     num_dark : int
-        Frames with the shutter closed before the scan, in a stream and a file of their own; 0 for none.
+        Frames with the shutter closed before the scan, for each exposure in a stream and a file of their own; 0 for
+        none.
     seed : int
         Of the jittered raster.
     baseline : sequence of devices, optional
@@ -80,17 +84,22 @@ def ptycho_scan(
     ValueError, LimitError
         Before anything moves.
     """
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposure_s, num_dark, seed)
+    exposures_s = _exposures(exposure_s)
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposures_s, num_dark, seed)
     x0, y0, x, y = yield from _place(scan)
 
     def measure() -> Plan:
-        yield from take_darks(fccd, shutter, num_dark, exposure_s=exposure_s)
-        yield from bps.prepare(fccd, Acquisition(exposure_s), wait=True)
+        for k, one_s in enumerate(exposures_s):
+            yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
+        yield from bps.prepare(fccd, Acquisition(max(exposures_s)), wait=True)
         for x_i, y_i in zip(x.tolist(), y.tolist(), strict=True):
             yield from bps.checkpoint()
             yield from bps.mv(stage.x, x_i, stage.y, y_i)
             yield from _open(shutter)
-            yield from bps.trigger_and_read([fccd, stage], name="primary")
+            for one_s in exposures_s:
+                if len(exposures_s) > 1:
+                    yield from bps.abs_set(fccd.camera.exposure, one_s, wait=True)
+                yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
     def leave(_: Exception) -> Plan:
         yield from bps.stop(fccd)
@@ -118,9 +127,11 @@ def ptycho_fly_scan(
 ) -> Plan:
     """Measure while the camera triggers the stage: `rate_hz` points a second.
 
-    Parameters, result and exceptions as in `ptycho_scan`; `rate_hz` must leave room for the exposure.
+    Parameters, result and exceptions as in `ptycho_scan`, with one exposure a point, for which `rate_hz` must leave room.
     """
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposure_s, num_dark, seed)
+    if isinstance(exposure_s, Sequence):
+        raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, (exposure_s,), num_dark, seed)
     period_s = _period(rate_hz, exposure_s)
     x0, y0, x, y = yield from _place(scan)
 
@@ -130,19 +141,21 @@ def ptycho_fly_scan(
         yield from _open(shutter)
         yield from bps.prepare(stage, Trajectory(x, y), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x), period_s), wait=True)
-        yield from _fly(fccd, [stage], "primary", before_frames=lambda: _open(shutter))
+        yield from _fly(fccd, [stage], PRIMARY, before_frames=lambda: _open(shutter))
 
     md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **(md or {})}
     return (yield from _run(scan, measure, (x0, y0), baseline, md))
 
 
-def take_darks(fccd: Any, shutter: Any, num_dark: int, *, exposure_s: float, period_s: float = 0.0) -> Plan:
-    """Take frames with the shutter closed into the stream ``dark`` and a file of their own (a stub: needs a run)."""
+def take_darks(
+    fccd: Any, shutter: Any, num_dark: int, *, exposure_s: float, period_s: float = 0.0, stream: str = "dark"
+) -> Plan:
+    """Take frames with the shutter closed into a stream and a file of their own (a stub: needs a run)."""
     if num_dark == 0:
         return
     yield from _close(shutter)
     yield from bps.prepare(fccd, Acquisition(exposure_s, num_dark, period_s), wait=True)
-    yield from _fly(fccd, [], "dark", before_frames=lambda: _close(shutter))
+    yield from _fly(fccd, [], stream, before_frames=lambda: _close(shutter))
 
 
 @dataclass(frozen=True)
@@ -156,15 +169,16 @@ class _Scan:
     shape: tuple[int, int]
     step_um: float
     pattern: str
-    exposure_s: float
+    exposures_s: tuple[float, ...]
     num_dark: int
     seed: int
 
     def __post_init__(self) -> None:
         if not isinstance(self.geometry, Geometry):
             raise ValueError(f"geometry = {self.geometry!r}: expected an nsbluesky.geometry.Geometry")
-        if not (math.isfinite(self.exposure_s) and self.exposure_s > 0):
-            raise ValueError(f"exposure_s = {self.exposure_s!r}: expected a positive number of seconds")
+        for exposure_s in self.exposures_s:
+            if not (math.isfinite(exposure_s) and exposure_s > 0):
+                raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
         if int(self.num_dark) != self.num_dark or self.num_dark < 0:
             raise ValueError(f"num_dark = {self.num_dark!r}: expected a number of frames, 0 for none")
         self.points_um()
@@ -185,7 +199,7 @@ class _Scan:
             "ptycho": {
                 **self.geometry.to_dict(),
                 "keys": keys,
-                "exposures_s": [float(self.exposure_s)],
+                "exposures_s": [float(exposure_s) for exposure_s in self.exposures_s],
                 "scan": {
                     "pattern": self.pattern,
                     "step_um": float(self.step_um),
@@ -196,6 +210,13 @@ class _Scan:
                 },
             },
         }
+
+
+def _exposures(exposure_s: float | Sequence[float]) -> tuple[float, ...]:
+    exposures_s = tuple(exposure_s) if isinstance(exposure_s, Sequence) else (exposure_s,)
+    if not exposures_s:
+        raise ValueError("exposure_s is empty: expected seconds, or several as in (0.1, 0.01)")
+    return exposures_s
 
 
 def _period(rate_hz: float, exposure_s: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def encode_position(x_m: float, y_m: float, *, shutter_open: bool, exposure_s: f
     """A frame that says where it was taken."""
     frame = np.zeros((8, 8), np.uint16)
     frame[0, :3] = round(x_m * 1e9) + OFFSET_NM, round(y_m * 1e9) + OFFSET_NM, shutter_open
+    frame[0, 3] = round(exposure_s * 1e6)
     return frame
 
 
@@ -270,6 +272,7 @@ def test_error_in_the_camera_fails_the_run(
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
         ({"shape": (0, 3)}, ValueError, "shape"),
         ({"exposure_s": -1.0}, ValueError, "exposure_s"),
+        ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
         ({"geometry": None}, ValueError, "Geometry"),
     ],
@@ -291,6 +294,22 @@ def test_wrong_arguments_are_refused_before_anything_moves(
         RE(plan(*beamline.devices, **{**COMMON, **more, **wrong}))
     assert run.documents == []
     assert moved == []
+
+
+def test_several_exposures_a_point_follow_one_another(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    RE(ptycho_scan(*beamline.devices, **{**COMMON, "exposure_s": (1e-3, 1e-4)}))
+    frames = run.column("primary", "fccd_image")
+    assert frames[:, 0, 3].tolist() == [1000, 100] * len(POINTS_UM)
+    np.testing.assert_allclose(positions_nm(frames[::2]) / 1000, POINTS_UM + CENTER_UM, atol=1e-3)
+    np.testing.assert_array_equal(positions_nm(frames[::2]), positions_nm(frames[1::2]))
+    for stream, exposure_us in (("dark", 1000), ("dark_1", 100)):
+        darks = run.column(stream, "fccd_image")
+        assert len(darks) == NUM_DARK
+        assert set(darks[:, 0, 3]) == {exposure_us}
+        assert not darks[:, 0, 2].any()
+    start = run.all("start")[0]
+    assert start["ptycho"]["exposures_s"] == [1e-3, 1e-4]
+    assert start["num_points"] == len(POINTS_UM)
 
 
 def test_rate_that_leaves_no_room_for_the_exposure(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.documents: list[tuple[str, dict]] = []
-        self.frames: dict[str, dict[int, np.ndarray]] = {"dark": {}, "primary": {}, "clean": {}}
+        self.frames: defaultdict[str, dict[int, np.ndarray]] = defaultdict(dict)
         self.positions: dict[int, tuple[float, float]] = {}
         self.order: list[tuple[str, int]] = []
         self._streams: dict[str, str] = {}

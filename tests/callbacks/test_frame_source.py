@@ -195,6 +195,20 @@ def test_dark_that_was_never_written_is_told(tmp_path):
     assert warnings[0].startswith("dark frame 3 is lost: fccd_image_1.h5 holds 2 frames")
 
 
+def test_the_scan_waits_for_the_darks_of_every_exposure(tmp_path):
+    run = RawRun(tmp_path)
+    documents = [run.start, *run.declare("dark", fccd_image=image_key((6, 5)))]
+    documents += run.declare("dark_1", fccd_image=image_key((6, 5)))
+    keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents += run.declare("primary", **keys)
+    documents += [run.event("primary", k + 1, fccd_image=FRAMES[k], stage_x=1.0, stage_y=1.0) for k in range(2)]
+    for stream in ("dark_1", "dark"):
+        bundle, resource = run.file("fccd_image", DARKS)
+        documents += [*resource, run.datum(stream, bundle, 0, len(DARKS))]
+    collector = feed([*documents, run.stop()])
+    assert [stream for stream, _ in collector.order] == ["dark_1"] * 3 + ["dark"] * 3 + ["primary"] * 2
+
+
 def test_wrong_shaped_frame_costs_one_frame(tmp_path):
     run = RawRun(tmp_path)
     keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
