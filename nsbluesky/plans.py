@@ -127,7 +127,7 @@ def ptycho_fly_scan(
 ) -> Plan:
     """Measure while the camera triggers the stage: `rate_hz` points a second.
 
-    Parameters, result and exceptions as in `ptycho_scan`, with one exposure a point, for which `rate_hz` must leave room.
+    Parameters, result and exceptions as in `ptycho_scan`, with one exposure a point, which `rate_hz` must allow.
     """
     if isinstance(exposure_s, Sequence):
         raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
