@@ -8,6 +8,7 @@ squares; pixels with light are left out of the sums, so nothing has to be filled
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -60,6 +61,7 @@ class InterferenceLines:
     amplitudes_adu: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
+        """Return how many there are."""
         return len(self.frequencies)
 
 
@@ -93,9 +95,8 @@ def background_sequences(
     per_adc = layout.columns_per_adc
     found = []
     for half, (start, stop) in enumerate(layout.good_rows):
-        order = np.argsort(
-            layout.clocks(half)[start - layout.halves[half][0] : stop - layout.halves[half][0]], axis=None
-        )
+        first = layout.halves[half][0]
+        order = np.argsort(layout.clocks(half)[start - first : stop - first], axis=None)
         values = by_adc(frames[:, start:stop] - dark_mean[start:stop], layout)
         usable = by_adc(~bad[start:stop], layout)
         sequences = values.transpose(0, 2, 1, 3).reshape(len(frames), layout.adcs_per_half, -1)[..., order]
@@ -114,16 +115,16 @@ def background_sequences(
     columns = sequences.reshape(len(light), -1, per_adc)
     columns -= (columns.sum(axis=1) / np.maximum(counts, 1))[:, np.newaxis]
     sequences[light] = 0
-    return sequences
+    return np.asarray(sequences)
 
 
 def _drift(sequences: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
     """Return the medians of blocks of about `length` clocks, linear in between."""
-    count, clocks = sequences.shape
+    clocks = sequences.shape[1]
     edges = np.linspace(0, clocks, max(clocks // length, 1) + 1).astype(int)
     middles = (edges[1:] + edges[:-1] - 1) / 2
     with np.errstate(all="ignore"):
-        blocks = [np.nanmedian(sequences[:, a:b], axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        blocks = [np.nanmedian(sequences[:, a:b], axis=1) for a, b in itertools.pairwise(edges)]
     medians = np.nan_to_num(np.stack(blocks, axis=1))
     place = np.clip(np.interp(np.arange(clocks), middles, np.arange(len(middles))), 0, len(middles) - 1)
     left = np.minimum(place.astype(int), max(len(middles) - 2, 0))
@@ -210,15 +211,29 @@ class SpikeFit:
         The same at the clocks of an ADC's data columns, which add to the rows'.
     basis : (2·lines, rows, columns) float32
         cos and sin at every pixel.
-    limit_adu : float
-        Pixels up to here are background before the lines are gone.
+    limits_adu : (float, float)
+        Pixels up to here are background to the first and to the second fit.
     """
 
     image_rows: slice
     row_basis: Any
     column_basis: Any
     basis: Any
-    limit_adu: float
+    limits_adu: tuple[float, float]
+
+    def pairs(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.complex64], npt.NDArray[np.complex64]]:
+        """Return `full`, `pair_rows` and `pair_sums` of `nsbluesky.cleaning.spike_loops`."""
+        flat = self.basis.reshape(len(self.basis), -1).astype(np.float64)
+        rows, columns = (self._pair_waves(a) for a in (self.row_basis, self.column_basis))
+        count = len(columns)
+        bits = (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1
+        return flat @ flat.T, rows.astype(np.complex64), np.tensordot(bits, columns, 1).astype(np.complex64)
+
+    @staticmethod
+    def _pair_waves(basis: npt.NDArray[np.float32]) -> npt.NDArray[np.complex128]:
+        waves = basis[0::2].T.astype(np.float64) + 1j * basis[1::2].T
+        one, other = waves[:, :, np.newaxis], waves[:, np.newaxis]
+        return np.stack([one * other, one * other.conj()], axis=-1)
 
 
 def spike_fits(
@@ -242,9 +257,14 @@ def spike_fits(
         Background is what lies below one photon; or below the noise and the lines' peaks, where they are higher.
     noise_adu : float
         Read noise.
+
+    Returns
+    -------
+    tuple of SpikeFit
+        One for each half; none where there are no lines.
     """
-    fits = []
-    for raw_rows, image_rows in parts:
+    fits: list[SpikeFit] = []
+    for raw_rows, image_rows in parts if len(lines) else []:
         half = next(k for k, (start, stop) in enumerate(layout.halves) if start <= raw_rows.start < stop)
         start = layout.halves[half][0]
         clocks = layout.clocks(half)[raw_rows.start - start : raw_rows.stop - start, layout.data_columns]
@@ -253,8 +273,10 @@ def spike_fits(
         row_basis, column_basis, basis = (
             _cos_sin(lines, times) for times in (rows, columns, rows[:, np.newaxis] + columns)
         )
-        limit = max(adu_per_photon, NOISE_SIGMAS * noise_adu + np.sqrt(2) * float(lines.amplitudes_adu.sum()))
-        fits.append(SpikeFit(image_rows, xp.asarray(row_basis), xp.asarray(column_basis), xp.asarray(basis), limit))
+        closer = NOISE_SIGMAS * noise_adu
+        limit = max(adu_per_photon, closer + np.sqrt(2) * float(lines.amplitudes_adu.sum()))
+        row_basis, column_basis, basis = (xp.asarray(a) for a in (row_basis, column_basis, basis))
+        fits.append(SpikeFit(image_rows, row_basis, column_basis, basis, (limit, closer)))
     return tuple(fits)
 
 
@@ -264,9 +286,7 @@ def _cos_sin(lines: InterferenceLines, times: npt.NDArray[Any]) -> npt.NDArray[n
     return pairs.reshape(-1, *times.shape)
 
 
-def remove_spikes(
-    values: Any, fits: tuple[SpikeFit, ...], noise_adu: float, good: Any = None, xp: ModuleType = np
-) -> None:
+def remove_spikes(values: Any, fits: tuple[SpikeFit, ...], good: Any = None, xp: ModuleType = np) -> None:
     """Subtract the interference from `values` (n, rows, width) in ADU, in place.
 
     Parameters
@@ -275,8 +295,6 @@ def remove_spikes(
         Whole ADCs side by side, without dark and offset.
     fits : tuple of SpikeFit
         Of `spike_fits` for the same window.
-    noise_adu : float
-        Read noise.
     good : (rows, width), optional
         0 for pixels that tell nothing.  The interference is subtracted from them as from all others.
     xp : module
@@ -297,7 +315,7 @@ def remove_spikes(
         part = values[:, fit.image_rows]
         part = part.reshape(*part.shape[:2], -1, columns)
         usable = None if good is None else (good[fit.image_rows] != 0).reshape(*part.shape[1:])
-        for limit in (fit.limit_adu, min(fit.limit_adu, NOISE_SIGMAS * noise_adu)):
+        for limit in fit.limits_adu:
             background = xp.abs(part) < limit
             if usable is not None:
                 background &= usable
