@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,17 @@ import scipy.fft
 
 from nsbluesky.cleaning.clean import window_start
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout, assemble
-from nsbluesky.cleaning.photons import ADU_PER_EV
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, SettingsError
 from nsbluesky.simulation.faults import DetectorFaults
-from nsbluesky.simulation.fccd_electronics import Electronics, Readout
+from nsbluesky.simulation.fccd_detector import SimulatedDetector, SimulatedExposure, generator
+from nsbluesky.simulation.fccd_electronics import Electronics
+from nsbluesky.simulation.presets import DetectorModel, get_preset
 from nsbluesky.simulation.samples import Sample
 
 __all__ = ["NOMINAL_EXPOSURE_S", "FrameSimulator"]
 
 NOMINAL_EXPOSURE_S = 0.01
-OFF_CENTER_PX = (-3.2, 6.4)  # no detector is ever quite centred
 
 
 class FrameSimulator:
@@ -39,8 +38,12 @@ class FrameSimulator:
         `frame_px`, words that count photons, without any electronics: small and fast, for tests of a pipeline.
     seed : int
         Of the sensor, and with a frame's index of its noise.
+    detector : DetectorModel or str
+        What the detector does to the light, or the name of a preset in `nsbluesky.simulation.presets`.
     faults : DetectorFaults, optional
+        Instead of the detector's.
     electronics : Electronics, optional
+        Instead of the detector's.
     center_px : (float, float)
         Row and column of the zero order on the assembled image; a few pixels off its middle by default, always the
         middle pixel for the layout "none".
@@ -52,6 +55,7 @@ class FrameSimulator:
         *,
         layout: str = "cosmic",
         seed: int = 0,
+        detector: DetectorModel | str = "sensor",
         faults: DetectorFaults | None = None,
         electronics: Electronics | None = None,
         center_px: tuple[float, float] | None = None,
@@ -61,33 +65,37 @@ class FrameSimulator:
         self.sample = sample
         self.layout_name = layout
         self.seed = seed
-        self._local = threading.local()
-        self._readout: Readout | None = None
+        self.detector: SimulatedDetector | None = None
         n = sample.frame_px
         if layout == "none":
             self.image_shape = (n, n)
             self.center_px = (float(n // 2), float(n // 2))
             self.adu_per_photon = 1.0
             return
-        self.image_shape = LAYOUTS[layout].image_shape
-        row, column = ((size - 1) / 2 + off for size, off in zip(self.image_shape, OFF_CENTER_PX, strict=True))
-        self.center_px = center_px or (row, column)
-        self.adu_per_photon = ADU_PER_EV * sample.energy_eV
         if sample.detector_px < 2 * n:
             raise ValueError(f"detector_px = {sample.detector_px}: expected at least 2 pixels per clean pixel ({n})")
-        self._readout = Readout(
-            LAYOUTS[layout],
-            electronics or Electronics(),
-            faults or DetectorFaults(),
-            self.center_px,
-            _generator(seed, 0),
+        model = get_preset(detector) if isinstance(detector, str) else detector
+        self.detector = SimulatedDetector(
+            dataclasses.replace(
+                model,
+                electronics=electronics or model.electronics,
+                detector_faults=faults or model.detector_faults,
+            ),
+            energy_eV=sample.energy_eV,
+            pixel_m=sample.detector_pixel_m,
+            layout=layout,
+            seed=seed,
+            center_px=center_px,
         )
+        self.image_shape = LAYOUTS[layout].image_shape
+        self.center_px = self.detector.center_px
+        self.adu_per_photon = self.detector.adu_per_photon
         self._place = _Placement(sample.detector_px, n, self.center_px, self.image_shape)
 
     @property
     def layout(self) -> FCCDLayout | None:
         """The detector mode; None for plain images."""
-        return None if self._readout is None else self._readout.layout
+        return None if self.detector is None else self.detector.layout
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,7 +133,7 @@ class FrameSimulator:
         The intensity at the pixels' centres; what lies beyond the frequencies of the object's pixel is dark.
         """
         waves = self.sample.exit_waves(x_m, y_m)
-        if self._readout is None:
+        if self.detector is None:
             return _far_intensity(waves, self.sample.frame_px)
         return self._place.photons(waves)
 
@@ -157,7 +165,19 @@ class FrameSimulator:
         exposure_s: float = NOMINAL_EXPOSURE_S,
         index: int,
     ) -> npt.NDArray[np.uint16]:
-        """Return the frame with that index as the camera writes it, `shape` uint16.
+        """Return the words of `exposure`: the frame as the camera writes it, `shape` uint16."""
+        return self.exposure(x_m, y_m, shutter_open=shutter_open, exposure_s=exposure_s, index=index).words
+
+    def exposure(
+        self,
+        x_m: float,
+        y_m: float,
+        *,
+        shutter_open: bool,
+        exposure_s: float = NOMINAL_EXPOSURE_S,
+        index: int,
+    ) -> SimulatedExposure:
+        """Return the frame with that index, and the photons that fell.
 
         Parameters
         ----------
@@ -169,25 +189,17 @@ class FrameSimulator:
         index : int
             With the seed decides all noise.
         """
-        rng = _generator(self.seed, 1 + index)
-        counts = None
+        mean = None
         if shutter_open and exposure_s > 0:
             mean = self.expected_photons(x_m, y_m)
             mean *= np.float32(exposure_s / NOMINAL_EXPOSURE_S)
-            counts = rng.poisson(mean)
-        if self._readout is None:
-            if counts is None:
-                return np.zeros(self.image_shape, np.uint16)
-            return np.minimum(counts, 65535).astype(np.uint16)
-        charge = None if counts is None else counts.astype(np.float32) * np.float32(self.adu_per_photon)
-        return self._readout.read(charge, rng, self._work())
-
-    def _work(self) -> npt.NDArray[np.float32]:
-        """Return this thread's scratch space: fresh memory for every frame costs more than filling it."""
-        if not hasattr(self._local, "work"):
-            self._local.work = np.empty(self.shape, np.float32)
-        work: npt.NDArray[np.float32] = self._local.work
-        return work
+        if self.detector is not None:
+            return self.detector.expose(mean, exposure_s=exposure_s, index=index)
+        photons = np.zeros(self.image_shape, np.uint32)
+        if mean is not None:
+            photons = generator(self.seed, 1 + index).poisson(mean).astype(np.uint32)
+        words = np.minimum(photons, 65535).astype(np.uint16)
+        return SimulatedExposure(words, photons, 1.0, np.zeros(0, np.int64))
 
     def truth(self) -> dict[str, Any]:
         """Return all that a real experiment would not know, arrays and plain values by name."""
@@ -208,15 +220,18 @@ class FrameSimulator:
             "layout": self.layout_name,
             "seed": self.seed,
         }
-        if self._readout is not None:
-            faults = self._readout.fault_map
+        if self.detector is not None:
+            readout = self.detector.readout
             truth |= {
-                "bad": faults.bad,
-                "bad_image": assemble(faults.bad, self._readout.layout),
-                "bad_adcs": faults.bad_adcs,
-                "electronics": json.dumps(dataclasses.asdict(self._readout.electronics)),
-                "faults": json.dumps(dataclasses.asdict(self._readout.faults)),
+                "bad": readout.fault_map.bad,
+                "bad_image": assemble(readout.fault_map.bad, readout.layout),
+                "bad_adcs": readout.fault_map.bad_adcs,
+                "interference_cycles_per_clock": np.array(readout.electronics.interference.cycles_per_clock),
+                "interference_amplitude_adu": readout.amplitudes,
+                "detector": json.dumps(dataclasses.asdict(self.detector.model)),
             }
+            if self.detector.beamstop is not None:
+                truth["beamstop"] = self.detector.beamstop
         return truth
 
     def save_truth(self, path: str | Path) -> None:
@@ -224,10 +239,6 @@ class FrameSimulator:
         with h5py.File(path, "w") as file:
             for name, value in self.truth().items():
                 file[name] = value
-
-
-def _generator(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, stream))))
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:

@@ -1,0 +1,128 @@
+"""A simulated Fast CCD: from the photons that are expected to the words that it writes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.cleaning.layout import LAYOUTS
+from nsbluesky.cleaning.photons import ADU_PER_EV
+from nsbluesky.settings import SettingsError
+from nsbluesky.simulation.charge import bloom, share_charge
+from nsbluesky.simulation.fccd_electronics import Readout
+from nsbluesky.simulation.frame_faults import lose_packets
+from nsbluesky.simulation.light import beamstop_transmission
+from nsbluesky.simulation.presets import DetectorModel
+
+__all__ = ["OFF_CENTER_PX", "SimulatedDetector", "SimulatedExposure"]
+
+OFF_CENTER_PX = (-3.2, 6.4)  # no detector is ever quite centred
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedExposure:
+    """A frame, and what nobody knows of it.
+
+    Attributes
+    ----------
+    words : (rows, columns) uint16
+        The raw frame.
+    photons : (image rows, image columns) uint32
+        That really fell on each pixel, behind the beamstop; dark current is not among them.
+    flux : float
+        Of the beam, relative to its mean.
+    lost_packets : (k,) int64
+        Numbers of the packets that were lost.
+    corrupted : bool
+        Whether the words are random.
+    """
+
+    words: npt.NDArray[np.uint16]
+    photons: npt.NDArray[np.uint32]
+    flux: float
+    lost_packets: npt.NDArray[np.int64]
+    corrupted: bool = False
+
+
+class SimulatedDetector:
+    """One detector, its fixed levels and faults drawn once; safe to call on many threads.
+
+    Parameters
+    ----------
+    model : DetectorModel
+    energy_eV : float
+        Of the photons: decides their charge.
+    pixel_m : float
+        Side of a pixel.
+    layout : str
+        A name in `nsbluesky.cleaning.layout.LAYOUTS`.
+    seed : int
+    center_px : (float, float), optional
+        Row and column of the zero order on the image; a few pixels off its middle by default.
+    """
+
+    def __init__(
+        self,
+        model: DetectorModel,
+        *,
+        energy_eV: float,
+        pixel_m: float = 30e-6,
+        layout: str = "cosmic",
+        seed: int = 0,
+        center_px: tuple[float, float] | None = None,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise SettingsError(f"layout = {layout!r}: expected one of {', '.join(LAYOUTS)}")
+        self.model, self.layout, self.seed = model, LAYOUTS[layout], seed
+        row, column = ((n - 1) / 2 + off for n, off in zip(self.layout.image_shape, OFF_CENTER_PX, strict=True))
+        self.center_px = center_px or (row, column)
+        self.adu_per_photon = ADU_PER_EV * energy_eV
+        self.readout = Readout(
+            self.layout, model.electronics, model.detector_faults, self.center_px, generator(seed, 0)
+        )
+        self.beamstop = beamstop_transmission(model.light, self.layout.image_shape, self.center_px, pixel_m)
+        self._local = threading.local()
+
+    def expose(
+        self, expected_photons: npt.NDArray[np.floating] | None, *, exposure_s: float = 0.01, index: int
+    ) -> SimulatedExposure:
+        """Return the exposure with that index.
+
+        Parameters
+        ----------
+        expected_photons : (image rows, image columns) float or None
+            Mean photons of this exposure before any beamstop; None with the shutter closed.
+        exposure_s : float
+            Decides the dark current.
+        index : int
+            With the seed decides everything random.
+        """
+        model, rng = self.model, generator(self.seed, 1 + index)
+        flux, charge, full_well = 1.0, None, model.charge.full_well_photons
+        if expected_photons is None:
+            photons = np.zeros(self.layout.image_shape, np.uint32)
+        else:
+            flux = model.light.flux(rng)
+            mean = expected_photons if flux == 1.0 else expected_photons * np.float32(flux)
+            mean = mean if self.beamstop is None else mean * self.beamstop
+            photons = rng.poisson(mean).astype(np.uint32)
+            charge = bloom(share_charge(photons, model.charge.cloud_px, rng), full_well)
+            charge *= np.float32(self.adu_per_photon)
+        words = self.readout.read(charge, rng, self._work(), full_well * self.adu_per_photon)
+        words, lost, corrupted = lose_packets(words, self.layout, model.frame_faults, rng)
+        return SimulatedExposure(words, photons, flux, lost, corrupted)
+
+    def _work(self) -> npt.NDArray[np.float32]:
+        """Return this thread's scratch space: fresh memory for every frame costs more than filling it."""
+        if not hasattr(self._local, "work"):
+            self._local.work = np.empty(self.layout.shape, np.float32)
+        work: npt.NDArray[np.float32] = self._local.work
+        return work
+
+
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """Return the random numbers of a stream: 0 the sensor's, 1 + index a frame's."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, stream))))
