@@ -52,8 +52,6 @@ def share_charge(photons: npt.NDArray[np.uint32], cloud_px: float, rng: np.rando
     to a corner.  Few photons are drawn so, one by one.  For many, the sums' means and variances follow from these
     moments, and the sums are normal.
     """
-    if not cloud_px:
-        return photons.astype(np.float32)
     rows, columns = photons.shape
     charge = np.zeros((rows + 2, columns + 2), np.float32)
     _share(photons, float(cloud_px), rng, charge)

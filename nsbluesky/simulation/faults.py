@@ -68,9 +68,15 @@ class FaultMap:
 
 
 def place_faults(
-    faults: DetectorFaults, layout: FCCDLayout, center_px: tuple[float, float], rng: np.random.Generator
+    faults: DetectorFaults,
+    layout: FCCDLayout,
+    center_px: tuple[float, float],
+    largest_word: int,
+    rng: np.random.Generator,
 ) -> FaultMap:
     """Draw where the faults are: the bad ADCs side by side in one half, clear of the zero order.
+
+    Stuck pixels give any word below `largest_word`.
 
     Raises
     ------
@@ -98,5 +104,5 @@ def place_faults(
     for adc in bad_adcs:
         half, column = divmod(int(adc), across)
         by_adc(bad, layout)[slice(*layout.halves[half]), column] = True
-    words = rng.integers(0, 2**16, len(stuck)).astype(np.uint16)
+    words = rng.integers(0, largest_word, len(stuck)).astype(np.uint16)
     return FaultMap(np.asarray(bad_adcs), rng.uniform(*faults.bad_adc_noise, k), hot, stuck, words, bad)

@@ -16,6 +16,7 @@ from nsbluesky.simulation.fccd_electronics import Readout
 from nsbluesky.simulation.frame_faults import lose_packets
 from nsbluesky.simulation.light import beamstop_transmission
 from nsbluesky.simulation.presets import DetectorModel
+from nsbluesky.simulation.random_loops import poisson_image
 
 __all__ = ["OFF_CENTER_PX", "SimulatedDetector", "SimulatedExposure"]
 
@@ -79,21 +80,33 @@ class SimulatedDetector:
         self.model, self.layout, self.seed = model, LAYOUTS[layout], seed
         row, column = ((n - 1) / 2 + off for n, off in zip(self.layout.image_shape, OFF_CENTER_PX, strict=True))
         self.center_px = center_px or (row, column)
+        self._local = threading.local()
         self.adu_per_photon = ADU_PER_EV * energy_eV
         self.readout = Readout(
-            self.layout, model.electronics, model.detector_faults, self.center_px, generator(seed, 0)
+            self.layout,
+            model.electronics,
+            model.detector_faults,
+            self.center_px,
+            energy_eV,
+            generator(seed, 0),
         )
         self.beamstop = beamstop_transmission(model.light, self.layout.image_shape, self.center_px, pixel_m)
-        self._local = threading.local()
+
+    def _scratch(self) -> npt.NDArray[np.float32]:
+        """Return this thread's own image: fresh memory for every frame costs more than filling it."""
+        if not hasattr(self._local, "image"):
+            self._local.image = np.empty(self.layout.image_shape, np.float32)
+        image: npt.NDArray[np.float32] = self._local.image
+        return image
 
     def expose(
-        self, expected_photons: npt.NDArray[np.floating] | None, *, exposure_s: float = 0.01, index: int
+        self, expected_photons: npt.NDArray[np.float32] | None, *, exposure_s: float = 0.01, index: int
     ) -> SimulatedExposure:
         """Return the exposure with that index.
 
         Parameters
         ----------
-        expected_photons : (image rows, image columns) float or None
+        expected_photons : (image rows, image columns) float32 or None
             Mean photons of this exposure before any beamstop; None with the shutter closed.
         exposure_s : float
             Decides the dark current.
@@ -102,25 +115,18 @@ class SimulatedDetector:
         """
         model, rng = self.model, generator(self.seed, 1 + index)
         flux, charge, full_well = 1.0, None, model.charge.full_well_photons
-        if expected_photons is None:
-            photons = np.zeros(self.layout.image_shape, np.uint32)
-        else:
+        photons = np.zeros(self.layout.image_shape, np.uint32)
+        if expected_photons is not None:
             flux = model.light.flux(rng)
-            mean = expected_photons if flux == 1.0 else expected_photons * np.float32(flux)
-            mean = mean if self.beamstop is None else mean * self.beamstop
-            photons = rng.poisson(mean).astype(np.uint32)
-            charge = bloom(share_charge(photons, model.charge.cloud_px, rng), full_well)
-            charge *= np.float32(self.adu_per_photon)
-        words = self.readout.read(charge, rng, self._work(), full_well * self.adu_per_photon)
+            state = rng.integers(2**64, dtype=np.uint64)
+            charge = self._scratch()
+            poisson_image(expected_photons, flux, self.beamstop, state, photons, charge)
+            if model.charge.cloud_px:
+                charge = share_charge(photons, model.charge.cloud_px, rng)
+            charge = bloom(charge, full_well)
+        words = self.readout.read(charge, rng, exposure_s=exposure_s, full_well=full_well)
         words, lost, corrupted = lose_packets(words, self.layout, model.frame_faults, rng)
         return SimulatedExposure(words, photons, flux, lost, corrupted)
-
-    def _work(self) -> npt.NDArray[np.float32]:
-        """Return this thread's scratch space: fresh memory for every frame costs more than filling it."""
-        if not hasattr(self._local, "work"):
-            self._local.work = np.empty(self.layout.shape, np.float32)
-        work: npt.NDArray[np.float32] = self._local.work
-        return work
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:

@@ -5,26 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.cleaning.photons import ADU_PER_EV
 from nsbluesky.simulation.faults import DetectorFaults, FaultMap, place_faults
 from nsbluesky.simulation.interference import Interference, interference_waves
+from nsbluesky.simulation.readout_loop import read_half
 
 __all__ = ["Electronics", "Gain", "Readout"]
 
-MAX_WORD = 65535.0
+MAX_WORD = 0xFFFF
 MAX_VALUE = 0x1FFF
 ERROR_BIT = 0x2000
-GAIN_DIVISORS = (1.0, 4.0, 8.0)  # ×8, ×2, ×1
+GAINS = ("x8", "x2", "x1")
+DIVISORS = np.array([1.0, 4.0, 8.0])
 GAIN_BITS = {
     "csxtools": (0x0000, 0x8000, 0xC000),
     "middle_0x4000": (0x0000, 0x4000, 0xC000),
     "13_bits": (0xC000, 0xC000, 0xC000),
+    "plain": (0x0000, 0x0000, 0x0000),
 }
-POOL_SPARE = 1 << 20
+ELECTRON_EV = 3.65  # in silicon, of a photon's energy
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Gain:
     words : {"plain", "csxtools", "middle_0x4000", "13_bits"}
         "plain": 16 bits at gain ×8.  "csxtools", "middle_0x4000": 13 bits and the gain of each pixel, ×8, ×2 or ×1,
         in bits 15 and 14.  "13_bits": 13 bits at gain ×8, under the constant bits 110.
+    setting : {"auto", "x8", "x2", "x1"}
+        The gain of all pixels, or for words with gain bits "auto": ×8, and of brighter pixels less.
     switch_adu : float
         A pixel that would read more goes on to the next lower gain.
     pedestal_factors : (float, float, float)
@@ -45,16 +50,26 @@ class Gain:
     """
 
     words: Literal["plain", "csxtools", "middle_0x4000", "13_bits"] = "plain"
+    setting: Literal["auto", "x8", "x2", "x1"] = "auto"
     switch_adu: float = 7700.0
     pedestal_factors: tuple[float, float, float] = (1.0, 0.97, 0.94)
     error_chance: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.words not in ("plain", *GAIN_BITS):
-            raise ValueError(f"words = {self.words!r}: expected one of {', '.join(['plain', *GAIN_BITS])}")
+        if self.words not in GAIN_BITS:
+            raise ValueError(f"words = {self.words!r}: expected one of {', '.join(GAIN_BITS)}")
+        if self.setting not in ("auto", *GAINS):
+            raise ValueError(f"setting = {self.setting!r}: expected auto, {', '.join(GAINS)}")
         if not 0 < self.switch_adu <= MAX_VALUE:
             raise ValueError(f"switch_adu = {self.switch_adu!r}: expected above 0 and at most {MAX_VALUE}")
+        if not 0 <= self.error_chance <= 1:
+            raise ValueError(f"error_chance = {self.error_chance!r}: expected 0 to 1")
+
+    @property
+    def switches(self) -> bool:
+        """Whether pixels choose their own gain."""
+        return self.setting == "auto" and self.words in ("csxtools", "middle_0x4000")
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,12 @@ class Electronics:
         Standard deviation of each coefficient of a quadratic along the readout, per ADC and frame.
     read_noise : float
         Per pixel and frame.
+    sensitivity_spread : float
+        Relative spread of the signal over ADCs.
+    dark_current_hz : float
+        Electrons per pixel and second.
+    largest_word : int
+        Above this all words are the same: with gain bits, of their 13 bits of value.
     junk_rows : int
         Rows of noise at the start and at the end of each half.
     blank_rows : int
@@ -97,6 +118,9 @@ class Electronics:
     decay_jitter: float = 1e-3
     drift: float = 3.0
     read_noise: float = 3.0
+    sensitivity_spread: float = 0.0
+    dark_current_hz: float = 0.0
+    largest_word: int = MAX_WORD
     junk_rows: int = 0
     blank_rows: int = 0
     shadow_adu: float = 0.0
@@ -105,11 +129,7 @@ class Electronics:
 
 
 class Readout:
-    """One sensor: its fixed levels and faults, drawn once; frames are read from it with noise of their own.
-
-    Read noise is cut at a random place out of a pool that was drawn once (drawing it anew would take longer than all
-    the rest): independent from frame to frame at every pixel, but its values come again in other places.
-    """
+    """One sensor: its fixed levels and faults, drawn once; frames are read from it with noise of their own."""
 
     def __init__(
         self,
@@ -117,19 +137,25 @@ class Readout:
         electronics: Electronics,
         faults: DetectorFaults,
         center_px: tuple[float, float],
+        energy_eV: float,
         rng: np.random.Generator,
     ) -> None:
         self.layout = layout
         self.electronics = electronics
         self.faults = faults
-        self.fault_map: FaultMap = place_faults(faults, layout, center_px, rng)
+        self.adu_per_electron = ADU_PER_EV * ELECTRON_EV
+        self.largest = electronics.largest_word
+        if electronics.gain.words != "plain":
+            self.largest = min(self.largest, MAX_VALUE)
+        self.fault_map: FaultMap = place_faults(faults, layout, center_px, self.largest, rng)
         self._fixed = self._fixed_levels(rng)
-        pool = layout.rows * layout.columns + POOL_SPARE
-        self._noise = rng.standard_normal(pool, np.float32) * np.float32(electronics.read_noise)
-        lines = len(electronics.interference.cycles_per_clock)
-        self.amplitudes = rng.uniform(
-            *electronics.interference.amplitude_adu, (2, layout.adcs_per_half, lines)
-        ).astype(np.float32)
+        self._sigma = self._noise_levels()
+        halves, lines = (len(layout.halves), layout.adcs_per_half), electronics.interference.cycles_per_clock
+        self.amplitudes = rng.uniform(*electronics.interference.amplitude_adu, (*halves, len(lines))).astype(
+            np.float32
+        )
+        sensitivity = 1 + electronics.sensitivity_spread * rng.standard_normal(halves)
+        self.adu_per_photon = (ADU_PER_EV * energy_eV * sensitivity).astype(np.float32)
 
     def _fixed_levels(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Return what is the same in every frame, (rows, columns), half an ADU for rounding included."""
@@ -141,14 +167,27 @@ class Readout:
             pedestal = levels.pedestal * (1 + levels.pedestal_spread * rng.standard_normal((layout.adcs_per_half, 1)))
             pattern = pedestal + levels.fixed_pattern * rng.standard_normal(pattern_shape)
             pattern[:, list(layout.overscan_columns)] -= levels.overscan_step
-            rows = np.arange(stop - start)
-            baseline = levels.decay * np.exp(-np.maximum(rows - levels.rail_rows, 0) / levels.decay_rows)
-            if half == 1:
-                baseline = baseline[::-1]
-            blocks[start:stop] = pattern + baseline[:, None, None] + 0.5
+            blocks[start:stop] = pattern + self._baseline(half)[:, None, None] + 0.5
         for adc in self.fault_map.bad_adcs[:1]:
             self._block(fixed, int(adc))[...] += self.faults.bad_adc_shift_adu
         return fixed
+
+    def _noise_levels(self) -> npt.NDArray[np.float32]:
+        """Return the noise of every raw pixel, (rows, columns); that of stuck pixels does not show."""
+        sigma = np.full(self.layout.shape, self.electronics.read_noise, np.float32)
+        for adc, factor in zip(self.fault_map.bad_adcs, self.fault_map.adc_noise, strict=True):
+            self._block(sigma, int(adc))[...] *= np.float32(factor)
+        sigma.flat[self.fault_map.hot] = self.faults.hot_noise_adu
+        return sigma
+
+    def _baseline(self, half: int) -> npt.NDArray[np.float64]:
+        """Return the exponential start of the readout, (rows of the half,), as it lies in the frame."""
+        levels, (start, stop) = self.electronics, self.layout.halves[half]
+        rows = np.arange(stop - start)
+        baseline: npt.NDArray[np.float64] = levels.decay * np.exp(
+            -np.maximum(rows - levels.rail_rows, 0) / levels.decay_rows
+        )
+        return baseline if half == 0 else baseline[::-1]
 
     def _block(self, frame: npt.NDArray[np.float32], adc: int) -> npt.NDArray[np.float32]:
         half, column = divmod(adc, self.layout.adcs_per_half)
@@ -157,143 +196,97 @@ class Readout:
 
     def read(
         self,
-        charge_adu: npt.NDArray[np.float32] | None,
+        charge: npt.NDArray[np.float32] | None,
         rng: np.random.Generator,
-        work: npt.NDArray[np.float32],
-        full_well_adu: float = 0.0,
+        *,
+        exposure_s: float = 0.0,
+        full_well: float = 0.0,
     ) -> npt.NDArray[np.uint16]:
         """Return a raw frame (rows, columns) uint16.
 
         Parameters
         ----------
-        charge_adu : (image rows, image columns) float32 or None
-            Signal of the light; None with the shutter closed.
+        charge : (image rows, image columns) float32 or None
+            Of the light, in photons; None with the shutter closed.
         rng : numpy.random.Generator
             Of this frame.
-        work : (rows, columns) float32
-            Scratch space.
-        full_well_adu : float
-            Signal of a full pixel; 0: none is.
+        exposure_s : float
+            Decides the dark current.
+        full_well : float
+            Charge of a full pixel, in photons; 0: none is.
         """
-        layout = self.layout
-        start = int(rng.integers(POOL_SPARE))
-        np.add(self._fixed, self._noise[start : start + work.size].reshape(layout.shape), out=work)
-        blocks = by_adc(work, layout)
-        for half, rows in enumerate(layout.halves):
-            blocks[slice(*rows)] += self._drift(rows[1] - rows[0], half, rng)[..., None]
-        self._add_interference(blocks, rng)
-        switching = self.electronics.gain.words in ("csxtools", "middle_0x4000")
-        signal = np.zeros(layout.shape, np.float32) if switching and charge_adu is not None else None
-        if charge_adu is not None:
-            self._add_signal(blocks, charge_adu)
-            if signal is not None:
-                self._add_signal(by_adc(signal, layout), charge_adu)
-            if full_well_adu and self.electronics.shadow_adu:
-                self._add_shadows(blocks, charge_adu >= 0.999 * full_well_adu)
-        self._add_faults(work, rng)
-        frame = self._words(work, signal, rng)
+        layout, gain, lines = self.layout, self.electronics.gain, self.electronics.interference
+        frame = np.empty(layout.shape, np.uint16)
+        phases = rng.uniform(0, 2 * np.pi, len(lines.cycles_per_clock))
+        electrons = self.electronics.dark_current_hz * exposure_s
+        dark = (electrons * self.adu_per_electron, electrons * self.adu_per_electron**2)
+        first = 0
+        for half, ((start, stop), good) in enumerate(zip(layout.halves, layout.good_rows, strict=True)):
+            good_rows = (good[0] - start, good[1] - start)
+            last = first + good[1] - good[0]
+            light = np.zeros((0, 0), np.float32) if charge is None else charge[first:last]
+            drift = self._drift(half, rng)
+            if charge is not None and full_well and self.electronics.shadow_adu:
+                drift[slice(*good_rows)] -= self._shadow(light >= 0.999 * full_well)
+            read_half(
+                self._fixed[start:stop],
+                self._sigma[start:stop],
+                drift,
+                interference_waves(lines, layout, half, phases),
+                self.amplitudes[half],
+                light,
+                self.adu_per_photon[half],
+                good_rows,
+                (layout.data_columns.start, layout.data_columns.stop),
+                dark,
+                (
+                    0 if gain.setting == "auto" else GAINS.index(gain.setting),
+                    gain.switch_adu if gain.switches else np.inf,
+                    float(self.largest),
+                ),
+                DIVISORS,
+                np.array(gain.pedestal_factors) - 1,
+                np.array(GAIN_BITS[gain.words], np.uint16),
+                rng.integers(2**64, dtype=np.uint64),
+                frame[start:stop],
+            )
+            first = last
+        self._add_errors(frame, rng)
         frame.flat[self.fault_map.stuck] = self.fault_map.stuck_words
         self._add_junk(frame, rng)
         return frame
 
-    def _add_signal(self, blocks: npt.NDArray[np.float32], charge_adu: npt.NDArray[np.float32]) -> None:
-        layout, first = self.layout, 0
-        for good in layout.good_rows:
-            last = first + good[1] - good[0]
-            charge = charge_adu[first:last].reshape(last - first, layout.adcs_per_half, -1)
-            blocks[slice(*good), :, layout.data_columns] += charge
-            first = last
+    def _drift(self, half: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return what changes from frame to frame along the readout, (rows, ADCs)."""
+        levels, baseline = self.electronics, self._baseline(half)
+        u = 1 - np.arange(len(baseline)) / len(baseline)
+        if half == 1:
+            u = u[::-1]
+        shapes = np.stack([np.ones_like(u), u, u * u, baseline], axis=1).astype(np.float32)
+        sigma = np.array([levels.drift] * 3 + [levels.decay_jitter], np.float32)
+        coefficients = rng.standard_normal((4, self.layout.adcs_per_half), np.float32) * sigma[:, None]
+        coefficients[3] = coefficients[3, 0]  # one supply feeds all
+        drift: npt.NDArray[np.float32] = shapes @ coefficients
+        return drift
 
-    def _add_interference(self, blocks: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
-        interference = self.electronics.interference
-        if not interference.cycles_per_clock:
-            return
-        phases = rng.uniform(0, 2 * np.pi, len(interference.cycles_per_clock))
-        for half, rows in enumerate(self.layout.halves):
-            waves = interference_waves(interference, self.layout, half, phases)
-            _add_waves(blocks[slice(*rows)], waves, self.amplitudes[half])
+    def _shadow(self, full: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Return how far full pixels (good rows, image columns) pull the others down, (good rows, ADCs)."""
+        count = full.reshape(len(full), self.layout.adcs_per_half, -1).sum(axis=2)
+        shadow = np.zeros(count.shape, np.float32)
+        shadow[:, 2:] += count[:, :-2]
+        shadow[:, :-2] += count[:, 2:]
+        return np.float32(self.electronics.shadow_adu) * shadow
 
-    def _add_shadows(self, blocks: npt.NDArray[np.float32], saturated: npt.NDArray[np.bool_]) -> None:
-        layout, first = self.layout, 0
-        for good in layout.good_rows:
-            last = first + good[1] - good[0]
-            full = saturated[first:last].reshape(last - first, layout.adcs_per_half, -1).sum(axis=2)
-            shadow = np.zeros(full.shape, np.float32)
-            shadow[:, 2:] += full[:, :-2]
-            shadow[:, :-2] += full[:, 2:]
-            blocks[slice(*good)] -= np.float32(self.electronics.shadow_adu) * shadow[..., None]
-            first = last
-
-    def _words(
-        self, work: npt.NDArray[np.float32], signal: npt.NDArray[np.float32] | None, rng: np.random.Generator
-    ) -> npt.NDArray[np.uint16]:
-        """Return the words of the levels at gain ×8 in `work`; `signal` is the light's part of them."""
-        gain = self.electronics.gain
-        if gain.words == "plain":
-            np.clip(work, 0, MAX_WORD, out=work)
-            return work.astype(np.uint16)
-        bits = GAIN_BITS[gain.words]
-        gain_words = np.full(work.shape, bits[0], np.uint16)
-        if signal is not None:
-            high = np.flatnonzero(work > gain.switch_adu)
-            base = work.flat[high] - signal.flat[high]
-            for step in (1, 2):
-                shift = self._fixed.flat[high] * np.float32(gain.pedestal_factors[step] - 1)
-                values = base + shift + signal.flat[high] / np.float32(GAIN_DIVISORS[step])
-                work.flat[high] = values
-                gain_words.flat[high] = bits[step]
-                still = values > gain.switch_adu
-                high, base = high[still], base[still]
-        np.clip(work, 0, MAX_VALUE, out=work)
-        frame = work.astype(np.uint16) | gain_words
-        if gain.error_chance:
-            count = rng.poisson(gain.error_chance * frame.size)
-            frame.flat[rng.integers(0, frame.size, count)] |= np.uint16(ERROR_BIT)
-        return frame
+    def _add_errors(self, frame: npt.NDArray[np.uint16], rng: np.random.Generator) -> None:
+        chance = self.electronics.gain.error_chance
+        if chance:
+            frame.flat[rng.integers(0, frame.size, rng.poisson(chance * frame.size))] |= np.uint16(ERROR_BIT)
 
     def _add_junk(self, frame: npt.NDArray[np.uint16], rng: np.random.Generator) -> None:
         levels = self.electronics
         for half, (start, stop) in enumerate(self.layout.halves):
             if levels.blank_rows:
-                middle = (
-                    slice(stop - levels.blank_rows, stop) if half == 0 else slice(start, start + levels.blank_rows)
-                )
-                frame[middle] = 0
+                middle = stop - levels.blank_rows if half == 0 else start
+                frame[middle : middle + levels.blank_rows] = 0
             for rows in (slice(start, start + levels.junk_rows), slice(stop - levels.junk_rows, stop)):
-                frame[rows] = rng.integers(0, MAX_VALUE + 1, frame[rows].shape)
-
-    def _drift(self, num_rows: int, half: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Return what changes from frame to frame along the readout, (rows, ADCs)."""
-        levels = self.electronics
-        rows = np.arange(num_rows, dtype=np.float32)
-        u = 1 - rows / num_rows
-        decay = levels.decay * np.exp(-np.maximum(rows - levels.rail_rows, 0) / levels.decay_rows)
-        shapes = np.stack([np.ones_like(u), u, u * u, decay], axis=1).astype(np.float32)
-        if half == 1:
-            shapes = shapes[::-1]
-        sigma = np.array([levels.drift] * 3 + [levels.decay_jitter], np.float32)
-        coefficients = rng.standard_normal((4, self.layout.adcs_per_half), np.float32) * sigma[:, None]
-        coefficients[3] = coefficients[3, 0]  # one supply feeds all
-        return shapes @ coefficients
-
-    def _add_faults(self, work: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
-        faults = self.fault_map
-        for adc, noise in zip(faults.bad_adcs, faults.adc_noise, strict=True):
-            block = self._block(work, int(adc))
-            block += rng.standard_normal(block.shape, np.float32) * np.float32(noise * self.electronics.read_noise)
-        hot = rng.standard_normal(len(faults.hot), np.float32) * np.float32(self.faults.hot_noise_adu)
-        work.flat[faults.hot] += hot
-
-
-@numba.njit(nogil=True, cache=True)
-def _add_waves(
-    blocks: npt.NDArray[np.float32], waves: npt.NDArray[np.float32], amplitudes: npt.NDArray[np.float32]
-) -> None:
-    """Add waves (lines, rows, columns) times amplitudes (ADCs, lines) to blocks (rows, ADCs, columns)."""
-    rows, adcs, columns = blocks.shape
-    for row in range(rows):
-        for adc in range(adcs):
-            for line in range(waves.shape[0]):
-                amplitude = amplitudes[adc, line]
-                for column in range(columns):
-                    blocks[row, adc, column] += amplitude * waves[line, row, column]
+                frame[rows] = rng.integers(0, self.largest + 1, frame[rows].shape)

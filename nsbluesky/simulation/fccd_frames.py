@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from nsbluesky.cleaning.clean import window_start
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout, assemble
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, SettingsError
@@ -147,7 +146,7 @@ class FrameSimulator:
         window = np.zeros((crop, crop), np.float32)
         source, target = zip(
             *(
-                _overlap(window_start(center, settings), crop, size)
+                _overlap(_window_start(center, px, bin_px), crop, size)
                 for center, size in zip(self.center_px, photons.shape, strict=True)
             ),
             strict=True,
@@ -230,7 +229,7 @@ class FrameSimulator:
                 "interference_amplitude_adu": readout.amplitudes,
                 "detector": json.dumps(dataclasses.asdict(self.detector.model)),
             }
-            if self.detector.beamstop is not None:
+            if self.detector.beamstop.size:
                 truth["beamstop"] = self.detector.beamstop
         return truth
 
@@ -239,6 +238,11 @@ class FrameSimulator:
         with h5py.File(path, "w") as file:
             for name, value in self.truth().items():
                 file[name] = value
+
+
+def _window_start(center: float, frame_px: int, bin_px: int) -> int:
+    """Return the first pixel of the window with the zero order nearest to the middle of bin N//2."""
+    return int(np.floor(center - (frame_px // 2) * bin_px - (bin_px - 1) / 2 + 0.5))
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:

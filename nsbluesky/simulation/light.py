@@ -45,10 +45,10 @@ class Light:
 
 def beamstop_transmission(
     light: Light, shape: tuple[int, int], center_px: tuple[float, float], pixel_m: float
-) -> npt.NDArray[np.float32] | None:
-    """Return the transmission of every image pixel, `shape` float32, or None without a beamstop."""
+) -> npt.NDArray[np.float32]:
+    """Return the transmission of every image pixel, `shape` float32; (0, 0) without a beamstop."""
     if not light.beamstop_radius_m:
-        return None
+        return np.zeros((0, 0), np.float32)
     row, column = (np.arange(size) - center for size, center in zip(shape, center_px, strict=True))
     radius_m = np.hypot(row[:, None], column) * pixel_m
     edge = max(light.beamstop_edge_m, 1e-3 * pixel_m)
