@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["add_noise", "poisson", "poisson_image", "uniform"]
+__all__ = ["add_noise", "poisson_image", "uniform"]
 
 STEP = np.uint64(0x9E3779B97F4A7C15)
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -107,21 +107,20 @@ def add_noise(values: npt.NDArray[np.float32], sigma: npt.NDArray[np.float32], s
 
 
 @numba.njit(nogil=True, cache=True)
-def poisson(state: np.uint64, mean: float) -> tuple[np.uint64, int]:
-    """Return the state and a number of that mean, ≥ 0."""
-    if mean <= 0.0:
-        return state, 0
-    if mean < SMALL_MEAN:
-        state, u = uniform(state)
-        if u >= mean:  # at least 1 − mean of all are 0, and most pixels need no exponential
-            return state, 0
-        chance = math.exp(-mean)
-        left, count = 1.0 - u, 0
-        while left > chance and count < MOST_OF_SMALL_MEAN:
-            left -= chance
-            count += 1
-            chance *= mean / count
-        return state, count
+def _by_inversion(mean: float, u: float) -> int:
+    """Return the Poisson number of a mean below 10 at the uniform number u, which is below the mean."""
+    chance = math.exp(-mean)
+    left, count = 1.0 - u, 0
+    while left > chance and count < MOST_OF_SMALL_MEAN:
+        left -= chance
+        count += 1
+        chance *= mean / count
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _by_rejection(state: np.uint64, mean: float) -> tuple[np.uint64, int]:
+    """Return the state and a Poisson number of a mean from 10 on."""
     b = 0.931 + 2.53 * math.sqrt(mean)
     a = -0.059 + 0.02483 * b
     accept = 0.9277 - 3.6224 / (b - 2.0)
@@ -161,6 +160,12 @@ def poisson_image(
             expected = factor * mean[i, j]
             if transmission.size:
                 expected *= transmission[i, j]
-            state, count = poisson(state, expected)
+            count = 0
+            if expected >= SMALL_MEAN:
+                state, count = _by_rejection(state, expected)
+            elif expected > 0.0:
+                state, u = uniform(state)
+                if u < expected:  # at least 1 − mean of all are 0: most pixels need no exponential
+                    count = _by_inversion(expected, u)
             photons[i, j] = count
             charge[i, j] = count
