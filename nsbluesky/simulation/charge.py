@@ -11,7 +11,6 @@ import numpy.typing as npt
 __all__ = ["Charge", "bloom", "share_charge"]
 
 SINGLE_PHOTONS = 12  # so many photons of a pixel are drawn one by one; of more, the sums are
-MAX_BLOOM_ROWS = 200
 
 Image = npt.NDArray[np.float32]
 
@@ -103,16 +102,23 @@ def _share(photons: npt.NDArray[np.uint32], width: float, rng: np.random.Generat
             charge[1 + i, 1 + j] += left
 
 
-def bloom(charge: Image, full_well: float) -> Image:
-    """Return the charge where what exceeds a full well has flowed along the column, half each way."""
-    if not full_well or charge.max(initial=0) <= full_well:
-        return charge
-    charge = charge.copy()
-    for _ in range(MAX_BLOOM_ROWS):
-        excess = np.maximum(charge - np.float32(full_well), 0)
-        if excess.max() < 1:
-            break
-        charge -= excess
-        charge[1:] += excess[:-1] / 2
-        charge[:-1] += excess[1:] / 2
-    return charge
+@numba.njit(nogil=True, cache=True)
+def bloom(charge: Image, full_well: float) -> None:
+    """Let what exceeds a full well flow along the column in place, half each way, until there is room for it.
+
+    What reaches the image's first or last row is lost there.
+    """
+    rows, columns = charge.shape
+    for i in range(rows):
+        for j in range(columns):
+            excess = charge[i, j] - full_well
+            if excess <= 0:
+                continue
+            charge[i, j] = full_well
+            for step in (-1, 1):
+                flowing, row = excess / 2, i + step
+                while flowing > 0 and 0 <= row < rows:
+                    taken = min(max(full_well - charge[row, j], 0.0), flowing)
+                    charge[row, j] += taken
+                    flowing -= taken
+                    row += step

@@ -123,12 +123,13 @@ class SimulatedDetector:
             poisson_image(expected_photons, flux, self.beamstop, state, photons, charge)
             if model.charge.cloud_px:
                 charge = share_charge(photons, model.charge.cloud_px, rng)
-            charge = bloom(charge, full_well)
+            if full_well:
+                bloom(charge, full_well)
         words = self.readout.read(charge, rng, exposure_s=exposure_s, full_well=full_well)
         words, lost, corrupted = lose_packets(words, self.layout, model.frame_faults, rng)
         return SimulatedExposure(words, photons, flux, lost, corrupted)
 
 
-def generator(seed: int, stream: int) -> np.random.Generator:
-    """Return the random numbers of a stream: 0 the sensor's, 1 + index a frame's."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, stream))))
+def generator(seed: int, *stream: int) -> np.random.Generator:
+    """Return the random numbers of a stream: 0 is the sensor's, 1 + index a frame's, (0, 1) the delivery's."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence((seed, *stream))))

@@ -17,7 +17,8 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, SettingsError
 from nsbluesky.simulation.faults import DetectorFaults
 from nsbluesky.simulation.fccd_detector import SimulatedDetector, SimulatedExposure, generator
-from nsbluesky.simulation.fccd_electronics import Electronics
+from nsbluesky.simulation.fccd_electronics import MAX_VALUE, MAX_WORD, Electronics
+from nsbluesky.simulation.frame_faults import Delivery, FrameFaults, deliver
 from nsbluesky.simulation.presets import DetectorModel, get_preset
 from nsbluesky.simulation.samples import Sample
 
@@ -114,7 +115,7 @@ class FrameSimulator:
     def cleaning_settings(self) -> CleaningSettings:
         """Settings that bring the frames to the sample's own pixel; the centre is left to be found."""
         n = self.sample.frame_px
-        if self.layout is None:
+        if self.detector is None:
             return CleaningSettings(
                 layout="none",
                 adu_per_photon=self.adu_per_photon,
@@ -123,8 +124,20 @@ class FrameSimulator:
                 crop_px=n,
                 frame_px=n,
             )
-        side = self.sample.detector_px
-        return CleaningSettings(layout=self.layout_name, crop_px=side, frame_px=n)
+        model, side = self.detector.model, self.sample.detector_px
+        electronics, light = model.electronics, model.light
+        largest = self.detector.readout.largest
+        return CleaningSettings(
+            layout=self.layout_name,
+            gain_words=electronics.gain.words,
+            saturation_word=0 if largest in (MAX_WORD, MAX_VALUE) else largest,
+            shadow_adcs=2 if electronics.shadow_adu and model.charge.full_well_photons else 0,
+            spikes="lines" if electronics.interference.cycles_per_clock else "none",
+            beamstop_radius_m=light.beamstop_radius_m,
+            beamstop_transmission=light.beamstop_transmission if light.beamstop_radius_m else 1.0,
+            crop_px=side,
+            frame_px=n,
+        )
 
     def expected_photons(self, x_m: float, y_m: float) -> npt.NDArray[np.float32]:
         """Return the mean photons of every image pixel in a nominal exposure, `image_shape` float32.
@@ -199,6 +212,11 @@ class FrameSimulator:
             photons = generator(self.seed, 1 + index).poisson(mean).astype(np.uint32)
         words = np.minimum(photons, 65535).astype(np.uint16)
         return SimulatedExposure(words, photons, 1.0, np.zeros(0, np.int64))
+
+    def delivery(self, num_frames: int) -> Delivery:
+        """Return which of the frames 0 … `num_frames` − 1 arrive, in what order and under which numbers."""
+        faults = FrameFaults() if self.detector is None else self.detector.model.frame_faults
+        return deliver(faults, num_frames, generator(self.seed, 0, 1))
 
     def truth(self) -> dict[str, Any]:
         """Return all that a real experiment would not know, arrays and plain values by name."""

@@ -18,6 +18,10 @@ class Light:
     ----------
     flux_sigma : float
         Relative standard deviation of the flux from frame to frame.
+    jumps : float
+        Chance that a frame has another flux altogether.
+    jump_flux : (float, float)
+        Range of that flux.
     beamstop_radius_m, beamstop_edge_m : float
         A round beamstop before the sensor, on the zero order; 0: none.  The edge is the width over which its
         transmission goes to 1.
@@ -26,6 +30,8 @@ class Light:
     """
 
     flux_sigma: float = 0.0
+    jumps: float = 0.0
+    jump_flux: tuple[float, float] = (0.0, 0.1)
     beamstop_radius_m: float = 0.0
     beamstop_transmission: float = 0.01
     beamstop_edge_m: float = 60e-6
@@ -35,11 +41,17 @@ class Light:
         for name in ("flux_sigma", "beamstop_radius_m", "beamstop_edge_m"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: expected ≥ 0")
+        if not 0 <= self.jumps <= 1:
+            raise ValueError(f"jumps = {self.jumps!r}: expected a chance from 0 to 1")
+        if not 0 <= self.jump_flux[0] <= self.jump_flux[1]:
+            raise ValueError(f"jump_flux = {self.jump_flux!r}: expected a range from 0 on")
         if not 0 <= self.beamstop_transmission <= 1:
             raise ValueError(f"beamstop_transmission = {self.beamstop_transmission!r}: expected 0 to 1")
 
     def flux(self, rng: np.random.Generator) -> float:
         """Return a frame's flux relative to the mean."""
+        if self.jumps and rng.random() < self.jumps:
+            return float(rng.uniform(*self.jump_flux))
         return max(0.0, 1.0 + self.flux_sigma * float(rng.standard_normal())) if self.flux_sigma else 1.0
 
 

@@ -49,13 +49,15 @@ PRESETS: dict[str, DetectorModel] = {
         electronics=Electronics(interference=Interference((0.0527, 0.1713), (1.0, 6.0))),
         detector_faults=DetectorFaults(bad_adcs=3),
     ),
-    # and on a bad one
+    # and on a bad one: everything at once
     "heavy": DetectorModel(
-        light=Light(flux_sigma=0.05),
-        charge=Charge(cloud_px=0.3, full_well_photons=1700.0),
+        light=Light(flux_sigma=0.05, jumps=0.01),
+        charge=Charge(cloud_px=0.3, full_well_photons=800.0),
         electronics=Electronics(
             drift=8.0,
             read_noise=5.0,
+            dark_current_hz=50.0,
+            largest_word=0x6FFF,
             junk_rows=1,
             blank_rows=8,
             shadow_adu=3.0,
@@ -84,5 +86,5 @@ def get_preset(name: str) -> DetectorModel:
         For an unknown name.
     """
     if name not in PRESETS:
-        raise SettingsError(f"faults = {name!r}: expected one of {', '.join(PRESETS)}")
+        raise SettingsError(f"detector = {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
