@@ -148,7 +148,7 @@ class Readout:
         if electronics.gain.words != "plain":
             self.largest = min(self.largest, MAX_VALUE)
         self.fault_map: FaultMap = place_faults(faults, layout, center_px, self.largest, rng)
-        self._fixed = self._fixed_levels(rng)
+        self.fixed_levels = self._draw_fixed_levels(rng)
         self._sigma = self._noise_levels()
         halves, lines = (len(layout.halves), layout.adcs_per_half), electronics.interference.cycles_per_clock
         self.amplitudes = rng.uniform(*electronics.interference.amplitude_adu, (*halves, len(lines))).astype(
@@ -157,7 +157,7 @@ class Readout:
         sensitivity = 1 + electronics.sensitivity_spread * rng.standard_normal(halves)
         self.adu_per_photon = (ADU_PER_EV * energy_eV * sensitivity).astype(np.float32)
 
-    def _fixed_levels(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    def _draw_fixed_levels(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Return what is the same in every frame, (rows, columns), half an ADU for rounding included."""
         layout, levels = self.layout, self.electronics
         fixed = np.empty(layout.shape, np.float32)
@@ -229,7 +229,7 @@ class Readout:
             if charge is not None and full_well and self.electronics.shadow_adu:
                 drift[slice(*good_rows)] -= self._shadow(light >= 0.999 * full_well)
             read_half(
-                self._fixed[start:stop],
+                self.fixed_levels[start:stop],
                 self._sigma[start:stop],
                 drift,
                 interference_waves(lines, layout, half, phases),

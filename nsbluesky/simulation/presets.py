@@ -47,7 +47,7 @@ PRESETS: dict[str, DetectorModel] = {
     # and interference: a detector on a good day
     "light": DetectorModel(
         electronics=Electronics(interference=Interference((0.0527, 0.1713), (1.0, 6.0))),
-        detector_faults=DetectorFaults(bad_adcs=3),
+        detector_faults=DetectorFaults(bad_adcs=3, bad_adc_noise=(20.0, 60.0)),
     ),
     # and on a bad one: everything at once
     "heavy": DetectorModel(
@@ -63,7 +63,7 @@ PRESETS: dict[str, DetectorModel] = {
             shadow_adu=3.0,
             interference=Interference((0.0527, 0.1713, 0.3391), (1.0, 10.0)),
         ),
-        detector_faults=DetectorFaults(bad_adcs=7, hot_pixels=600, stuck_pixels=200),
+        detector_faults=DetectorFaults(bad_adcs=7, bad_adc_noise=(13.0, 60.0), hot_pixels=600, stuck_pixels=200),
         frame_faults=FrameFaults(
             lost_packets=0.2,
             packet_run=40,
