@@ -150,6 +150,8 @@ class IncrementalSolver:
         if weight > 0:
             self._deck.add(slot)
             self._settled_passes = 0
+        else:
+            self._deck.remove([slot])
 
     def _is_reachable(self, position_px: npt.NDArray[np.float64]) -> bool:
         """Return False for a position that is no number, or so far off that no canvas could hold it."""
@@ -181,6 +183,8 @@ class IncrementalSolver:
             self.frames.weights[slot] = 0 if int(number) in self.rejected else _valid_weight(weight)
             self._settled_passes = 0
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
+        if self.state is not None:
+            self._make_room(self.state)  # a frame that had weight 0 until now may lie outside the canvas
 
     @property
     def num_frames(self) -> int:
@@ -289,6 +293,8 @@ class IncrementalSolver:
 
     def _make_room(self, state: SolverState) -> None:
         """Grow the canvas where a window lies outside it."""
+        if self.num_frames == 0:
+            return
         row0, column0 = state.origin_px
         box = (row0, column0, row0 + state.object.shape[0], column0 + state.object.shape[1])
         grown = grown_box(box, bounding_box(self.frames.corners_px[self.frames.active], self.frame_px))
@@ -368,8 +374,7 @@ class IncrementalSolver:
         self._work = None
         self.state = state
         self._engine.initialize(state, self.frames)
-        if self.num_frames:
-            self._make_room(state)
+        self._make_room(state)
 
 
 def _valid_weight(weight: float) -> float:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["ObjectSums", "add_power", "bands", "gather", "pad_canvas", "regions"]
+__all__ = ["ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions"]
 
 Corners = npt.NDArray[np.int64]
 
@@ -50,6 +50,33 @@ def bands(backend: Backend, height: int) -> list[slice]:
 def pad_canvas(backend: Backend, canvas: Any, before: tuple[int, int], after: tuple[int, int], fill: complex) -> Any:
     """Return `canvas` with rows and columns of `fill` put before and after."""
     return backend.xp.pad(canvas, ((before[0], after[0]), (before[1], after[1])), constant_values=fill)
+
+
+@dataclass(frozen=True)
+class StepTerms:
+    """What Σ conj(P)·χ is divided by where the batch's illumination is D = Σ w·|P|²: f + s·D + g·max(D, h).
+
+    Attributes
+    ----------
+    floor, slope, share, bound : float
+        f, s, g and h.
+    """
+
+    floor: float = 0.0
+    slope: float = 0.0
+    share: float = 0.0
+    bound: float = 0.0
+
+    def denominator(self, xp: Any, illumination: Any) -> Any:
+        """Return the denominator for `illumination`, never 0."""
+        divisor = np.float32(self.slope) * illumination + np.float32(self.floor)
+        if self.share:
+            divisor += np.float32(self.share) * xp.maximum(illumination, np.float32(self.bound))
+        return xp.maximum(divisor, np.float32(1e-30))
+
+    def numbers(self) -> npt.NDArray[np.float32]:
+        """Return the four, as `nsbluesky.solver.kernels.add_and_step` takes them."""
+        return np.array([self.floor, self.slope, self.share, self.bound], np.float32)
 
 
 @dataclass

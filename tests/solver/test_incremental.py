@@ -310,3 +310,39 @@ def test_everything_stays_in_single_precision(live, scan):
     picture = finished(live)
     assert live.state.object.dtype == live.state.probe.dtype == np.complex64
     assert picture.object.dtype == picture.probe.dtype == np.complex64
+
+
+def test_frames_of_weight_0_wait_and_gaps_are_left_out(live, scan):
+    """What cleaning says of a frame: weight 0 for an unusable one, NaN where a frame did not measure."""
+    rng = np.random.default_rng(6)
+    frames, weights = scan.frames.copy(), np.ones(len(scan.frames))
+    weights[[5, 60, len(weights) - 1]] = 0
+    frames[5] = rng.poisson(1e3, frames[5].shape)
+    frames[7][rng.random(frames[7].shape) < 0.1] = np.nan
+    frames[8] = np.nan
+    live.add_frames(scan.seq_nums, frames, scan.translations_m, weights=weights)
+    assert live.num_frames == len(frames) - 4 and live.rejected == {9: "no photons"}
+    run(live, 6)
+    live.set_weight(scan.seq_nums[[60, len(weights) - 1]], [1.0, 0.5])
+    assert live.num_frames == len(frames) - 2 and live.num_unused == 2
+    picture = finished(live)
+    assert picture.num_frames == len(frames) - 2
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.97
+
+
+def test_a_frame_may_lose_its_weight_and_lie_anywhere(live, scan):
+    """A frame of weight 0 does not make the canvas grow; once it has a weight, it does."""
+    live.add_frames(scan.seq_nums[:30], scan.frames[:30], scan.translations_m[:30])
+    run(live, 2)
+    shape = live.state.object.shape
+    far = scan.translations_m[:1] + 100 * live.pixel_m
+    live.add_frames([999], scan.frames[:1], far, weights=[0])
+    assert live.state.object.shape == shape and live.num_unused == 0
+    live.set_weight([999], [1])
+    assert live.state.object.shape > shape
+    run(live, 2)
+    live.add_frames([999], scan.frames[:1], far, weights=[0])  # measured again, and found unusable
+    assert live.num_frames == 30
+    live.withdraw(scan.seq_nums[:30])
+    live.add_frames([998], scan.frames[:1], far, weights=[0])
+    assert live.num_frames == 0 and not live.has_work

@@ -13,7 +13,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["CACHED_WAVES", "Engine", "ThreadSpace", "shares"]
+__all__ = ["CACHED_WAVES", "Engine", "ThreadSpace", "corners_on_canvas", "shares"]
 
 CACHED_WAVES = 8
 """Waves that one thread handles at a time on a host: eight of 128² fit into the cache of one core."""
@@ -85,6 +85,24 @@ class ThreadSpace:
         waves *= windows[:, None]
         self.probe_numerator += waves.sum(axis=0)
         self.probe_denominator += magnitude.sum(axis=0)
+
+
+def corners_on_canvas(state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.int64]:
+    """Return first row and column (n, 2) of the windows of `slots` on the canvas.
+
+    Raises
+    ------
+    IndexError
+        If one lies outside; compiled loops do not look themselves.
+    """
+    corners = frames.corners_px[slots] - np.array(state.origin_px)
+    inside = (corners >= 0) & (corners + frames.frame_px <= np.array(state.object.shape))
+    if not inside.all():
+        outside = frames.seq_nums[slots[~inside.all(axis=1)]].tolist()
+        raise IndexError(
+            f"the windows of frames {outside} lie off the canvas {tuple(state.object.shape)}: grow it first"
+        )
+    return np.asarray(corners)
 
 
 def shares(backend: Backend, count: int) -> list[slice]:

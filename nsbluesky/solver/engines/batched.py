@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, shares
-from nsbluesky.solver.forward import amplitude_correction, exit_waves
+from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.forward import EPSILON, amplitude_correction, exit_waves
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import ObjectSums, bands, gather, regions
+from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, gather, regions
 
 __all__ = ["BatchedEngine", "StepRule"]
 
@@ -36,8 +37,8 @@ class StepRule(Protocol):
     def averages_passes(self) -> bool:
         """Whether a pass ends with the average over its frames."""
 
-    def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
-        """Return what Σ conj(P)·χ is divided by, given Σ |P|² on part of the canvas and the probe's |P|² (N, N)."""
+    def object_step(self, xp: Any, power: Any) -> StepTerms:
+        """Return what Σ conj(P)·χ is divided by, given the probe's |P|² (N, N)."""
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
         """Return what Σ conj(O)·χ is divided by, given Σ |O|² (N, N) over the batch."""
@@ -54,14 +55,19 @@ class BatchedEngine:
         Passes before the probe is updated.
     batch : int
         The largest batch that will be used.
+    compiled : bool, optional
+        Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
 
-    def __init__(self, rule: StepRule, backend: Backend, *, probe_start: int, batch: int) -> None:
+    def __init__(
+        self, rule: StepRule, backend: Backend, *, probe_start: int, batch: int, compiled: bool | None = None
+    ) -> None:
         self.name = rule.name
         self._rule = rule
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
+        self._compiled = not backend.on_device if compiled is None else compiled
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
@@ -85,10 +91,11 @@ class BatchedEngine:
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
         backend, xp = self._backend, self._backend.xp
-        corners = frames.corners_px[slots] - np.array(state.origin_px)
+        corners = corners_on_canvas(state, frames, slots)
         weights = frames.weights[slots]
         updates_probe = state.passes >= self._probe_start
-        power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
+        power = self._power(state.probe)
+        object_step = self._rule.object_step(xp, power)
 
         def difference(space: ThreadSpace, share: slice) -> list[Any]:
             space.probe_numerator[...] = 0
@@ -117,9 +124,25 @@ class BatchedEngine:
         def step(band: slice) -> None:
             self._batch_sums.add(backend, band, corners, terms, power, weights)
             for region in regions(backend, band, corners, power.shape[-1]):
-                self._step_object(state, region, power)
+                self._step_object(state, region, object_step)
 
-        backend.map(step, bands(backend, state.object.shape[0]))
+        def compiled_step(band: slice) -> None:
+            sums, averages = self._pass_sums, self._rule.averages_passes
+            kernels.add_and_step(
+                state.object,
+                band.start,
+                band.stop,
+                corners,
+                terms,
+                power,
+                weights,
+                object_step.numbers(),
+                averages,
+                sums.numerator,
+                sums.denominator,
+            )
+
+        backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(parts)], len(slots))
         return np.concatenate([backend.to_numpy(r) for r in residuals])
@@ -137,6 +160,24 @@ class BatchedEngine:
     ) -> Any:
         """Write w_j Σ_k conj(P_k)·χ_jk of a few frames into `terms`, add to the thread's sums for the probe."""
         backend, xp, count = self._backend, self._backend.xp, len(slots)
+        if self._compiled:
+            waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
+            kernels.multiply_windows(state.object, state.probe, corners, waves)
+            field = backend.fft2(waves)
+            misfit = np.empty(count, np.float32)
+            kernels.amplitude_change(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
+            kernels.back_project(
+                backend.ifft2(field),
+                state.probe,
+                state.object,
+                corners,
+                weights,
+                terms,
+                updates_probe,
+                space.probe_numerator,
+                space.probe_denominator,
+            )
+            return misfit
         windows = gather(backend, state.object, corners, space.windows)
         waves = exit_waves(backend, state.probe, windows, space.waves[:count])
         amplitude = frames.amplitudes(slots, space.amplitude)
@@ -153,7 +194,13 @@ class BatchedEngine:
             space.add_probe_terms(xp, windows, change, weights)
         return residual
 
-    def _step_object(self, state: SolverState, region: tuple[slice, slice], power: Any) -> None:
+    def _power(self, probe: Any) -> Any:
+        """Return Σ_k |P_k|² (N, N)."""
+        if self._compiled:
+            return kernels.sum_power(probe, np.empty(probe.shape[1:], np.float32))
+        return self._backend.xp.sum(self._backend.xp.abs(probe) ** 2, axis=0)
+
+    def _step_object(self, state: SolverState, region: tuple[slice, slice], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
         numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
         target = state.object[region]
@@ -162,7 +209,7 @@ class BatchedEngine:
             self._pass_sums.numerator[region] += denominator * target
             self._pass_sums.denominator[region] += denominator
         # one real division and a product: much faster than dividing complex numbers
-        numerator *= np.float32(1) / self._rule.object_denominator(self._backend.xp, denominator, power)
+        numerator *= np.float32(1) / step.denominator(self._backend.xp, denominator)
         target += numerator
         numerator[...] = 0
         denominator[...] = 0

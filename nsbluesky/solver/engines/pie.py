@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.solver.windows import StepTerms
+
 __all__ = ["PieRule"]
 
 
@@ -28,12 +30,9 @@ class PieRule:
     beta: float
     averages_passes: bool = False
 
-    def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
+    def object_step(self, xp: Any, power: Any) -> StepTerms:
         """(1 − α)·Σ|P|² + α·max(|P|²)."""
-        bound = xp.maximum(denominator, power.max())
-        bound *= np.float32(self.alpha)
-        bound += np.float32(1 - self.alpha) * denominator
-        return bound
+        return StepTerms(slope=1 - self.alpha, share=self.alpha, bound=float(power.max()))
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
         """(1 − β)·Σ|O|² + β·max(Σ|O|²)."""

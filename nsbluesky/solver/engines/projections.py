@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, shares
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
 from nsbluesky.solver.frames import CHUNK_FRAMES, FrameStore
 from nsbluesky.solver.state import SolverState
@@ -116,7 +116,7 @@ class ProjectionEngine:
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Iterate the exit waves of one batch and add to the sums that make the new object and probe."""
         backend = self._backend
-        corners = frames.corners_px[slots] - np.array(state.origin_px)
+        corners = corners_on_canvas(state, frames, slots)
         weights = frames.weights[slots]
         power = backend.xp.sum(backend.xp.abs(state.probe) ** 2, axis=0)
         self._reserve(int(slots.max(initial=-1)), state.probe.shape)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.solver.windows import StepTerms
+
 __all__ = ["WaspRule"]
 
 
@@ -27,9 +29,9 @@ class WaspRule:
     name: str = "wasp"
     averages_passes: bool = True
 
-    def object_denominator(self, xp: Any, denominator: Any, power: Any) -> Any:
+    def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Σ |P|² + α·⟨|P|²⟩."""
-        return denominator + np.float32(self.alpha) * power.mean()
+        return StepTerms(floor=self.alpha * float(power.mean()), slope=1.0)
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
         """Σ |O|² + β·(number of frames)."""

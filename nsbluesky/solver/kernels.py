@@ -1,0 +1,182 @@
+"""Loops compiled for a CPU: what an update does beside its Fourier transforms, each pixel touched once.
+
+Every loop works on rows, so that what it needs several times stays in the innermost cache, and releases the
+interpreter's lock, so that Python threads run side by side (NumPy's error model: else every division is a branch).  The same steps over arrays, for a GPU and as a
+reference, are in `nsbluesky.solver.forward` and `nsbluesky.solver.windows`.
+
+Products of complex numbers are written out in real numbers: only then do compilers use vector instructions.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["add_and_step", "amplitude_change", "back_project", "multiply_windows", "sum_power"]
+
+FAST = {"nsz", "contract", "reassoc", "arcp"}
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def multiply_windows(canvas, probe, corners, out):  # type: ignore[no-untyped-def]
+    """Write P_k·O_j for the windows at `corners` (n, 2) of `canvas` into `out` (n, modes, N, N)."""
+    modes, side, _ = probe.shape
+    for frame in range(len(corners)):
+        top, left = corners[frame, 0], corners[frame, 1]
+        for mode in range(modes):
+            for row in range(side):
+                window = canvas[top + row, left : left + side]
+                light, wave = probe[mode, row], out[frame, mode, row]
+                for column in range(side):
+                    a, b = window[column], light[column]
+                    wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def amplitude_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
+    """Multiply far fields (n, modes, N, N) by m·(A − G)/(G + ε); write Σ m·|G − A| of each frame into `residual`.
+
+    G = √(Σ_k |Ψ_k|² + b); m is `good` where the amplitude is not negative, else 0.
+    """
+    count, modes, side, _ = field.shape
+    model = np.empty(side, good.dtype)
+    zero = model.dtype.type(0)
+    for frame in range(count):
+        total = 0.0
+        for row in range(side):
+            measured, usable = amplitude[frame, row], good[row]
+            first = field[frame, 0, row]
+            for column in range(side):
+                value = first[column]
+                model[column] = value.real * value.real + value.imag * value.imag + background
+            for mode in range(1, modes):
+                further = field[frame, mode, row]
+                for column in range(side):
+                    value = further[column]
+                    model[column] += value.real * value.real + value.imag * value.imag
+            for column in range(side):  # a loop of its own: with what follows it is not vectorised
+                model[column] = np.sqrt(model[column])
+            misfit = zero
+            for column in range(side):
+                calculated = model[column]
+                mask = usable[column] if measured[column] >= zero else zero
+                difference = (measured[column] - calculated) * mask
+                misfit += abs(difference)
+                model[column] = difference / (calculated + epsilon)
+            for mode in range(modes):
+                line = field[frame, mode, row]
+                for column in range(side):
+                    value, factor = line[column], model[column]
+                    line[column] = complex(value.real * factor, value.imag * factor)
+            total += misfit
+        residual[frame] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def back_project(  # type: ignore[no-untyped-def]
+    change, probe, canvas, corners, weights, terms, with_probe, probe_numerator, probe_denominator
+):
+    """Write w_j Σ_k conj(P_k)·χ_jk into `terms` (n, N, N); with `with_probe`, also add the sums for the probe.
+
+    These are Σ_j w_j·conj(O_j)·χ_jk (modes, N, N) and Σ_j w_j·|O_j|² (N, N).
+    """
+    count, modes, side, _ = change.shape
+    for row in range(side):
+        for frame in range(count):
+            weight, term = weights[frame], terms[frame, row]
+            for mode in range(modes):
+                light, wave = probe[mode, row], change[frame, mode, row]
+                if mode == 0:
+                    for column in range(side):
+                        p, x = light[column], wave[column]
+                        term[column] = complex(
+                            weight * (p.real * x.real + p.imag * x.imag), weight * (p.real * x.imag - p.imag * x.real)
+                        )
+                else:
+                    for column in range(side):
+                        p, x, t = light[column], wave[column], term[column]
+                        term[column] = complex(
+                            t.real + weight * (p.real * x.real + p.imag * x.imag),
+                            t.imag + weight * (p.real * x.imag - p.imag * x.real),
+                        )
+            if not with_probe:
+                continue
+            left = corners[frame, 1]
+            window = canvas[corners[frame, 0] + row, left : left + side]
+            for mode in range(modes):
+                wave, total = change[frame, mode, row], probe_numerator[mode, row]
+                for column in range(side):
+                    o, x, t = window[column], wave[column], total[column]
+                    total[column] = complex(
+                        t.real + weight * (o.real * x.real + o.imag * x.imag),
+                        t.imag + weight * (o.real * x.imag - o.imag * x.real),
+                    )
+            power = probe_denominator[row]
+            for column in range(side):
+                o = window[column]
+                power[column] += weight * (o.real * o.real + o.imag * o.imag)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def add_and_step(  # type: ignore[no-untyped-def]
+    canvas, low, high, corners, terms, power, weights, step, averages, pass_numerator, pass_denominator
+):
+    """Add up the windows of a batch row by row, and step the rows `low` … `high` of the canvas at once.
+
+    With N = Σ `terms` and D = Σ w·`power` of the windows on a pixel, O += N / (f + s·D + g·max(D, h)) for `step` =
+    (f, s, g, h); with `averages`, first N + D·O and D are added to the sums of the pass.
+    """
+    count, side, _ = terms.shape
+    floor, slope, share, bound = step[0], step[1], step[2], step[3]
+    tiny, zero = np.float32(1e-30), np.float32(0)
+    first = max(low, corners[:, 0].min())
+    last = min(high, corners[:, 0].max() + side)
+    left = corners[:, 1].min()
+    width = corners[:, 1].max() + side - left
+    numerator = np.zeros(width, canvas.dtype)
+    denominator = np.zeros(width, power.dtype)
+    for row in range(first, last):
+        begin, end = width, 0
+        for frame in range(count):
+            line = row - corners[frame, 0]
+            if line < 0 or line >= side:
+                continue
+            start = corners[frame, 1] - left
+            begin, end = min(begin, start), max(end, start + side)
+            n, d = numerator[start : start + side], denominator[start : start + side]
+            term, light, weight = terms[frame, line], power[line], weights[frame]
+            for column in range(side):
+                n[column] += term[column]
+                d[column] += weight * light[column]
+        if end <= begin:
+            continue
+        target = canvas[row, left + begin : left + end]
+        n, d = numerator[begin:end], denominator[begin:end]
+        if averages:
+            pass_n = pass_numerator[row, left + begin : left + end]
+            pass_d = pass_denominator[row, left + begin : left + end]
+            for column in range(end - begin):
+                o, a, b, c = target[column], n[column], d[column], pass_n[column]
+                pass_n[column] = complex(c.real + a.real + b * o.real, c.imag + a.imag + b * o.imag)
+                pass_d[column] += b
+        for column in range(end - begin):
+            o, a, b = target[column], n[column], d[column]
+            scale = max(floor + slope * b + share * max(b, bound), tiny)
+            target[column] = complex(o.real + a.real / scale, o.imag + a.imag / scale)
+            n[column] = zero
+            d[column] = zero
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+def sum_power(probe, out):  # type: ignore[no-untyped-def]
+    """Write Σ_k |P_k|² of a probe (modes, N, N) into `out` (N, N)."""
+    modes, side, _ = probe.shape
+    for row in range(side):
+        total = out[row]
+        total[:] = 0
+        for mode in range(modes):
+            light = probe[mode, row]
+            for column in range(side):
+                p = light[column]
+                total[column] += p.real * p.real + p.imag * p.imag
+    return out

@@ -1,0 +1,83 @@
+"""Compiled loops against the same steps over arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.backend import get_backend
+from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.pie import PieRule
+from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.state import SolverState
+
+SIDE, COUNT = 24, 14
+
+
+def complex_noise(rng, shape):
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def scan_with_everything(backend, modes):
+    """Frames with gaps, a mask, weights and a background, in windows that overlap in every way."""
+    rng = np.random.default_rng(3)
+    store = FrameStore(SIDE, backend)
+    for number in range(COUNT):
+        frame = rng.poisson(40.0, (SIDE, SIDE)).astype(np.float32)
+        frame[rng.random(frame.shape) < 0.02] = np.nan
+        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0)
+    good = np.ones((SIDE, SIDE), bool)
+    good[5] = False
+    store.set_good(good)
+    probe = 3 * complex_noise(rng, (modes, SIDE, SIDE))
+    probe[:, :, :3] = 0  # dark rim
+    return store, SolverState(1 + 0.1 * complex_noise(rng, (50, 47)), probe, background=0.7)
+
+
+@pytest.mark.parametrize("modes", [1, 3])
+@pytest.mark.parametrize("rule", [WaspRule(), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads):
+    found = []
+    backend = get_backend("numpy", threads=threads)
+    for compiled in (False, True):
+        store, state = scan_with_everything(backend, modes)
+        engine = BatchedEngine(rule, backend, probe_start=1, batch=10, compiled=compiled)
+        engine.initialize(state, store)
+        residuals = []
+        for _ in range(3):
+            residuals += [engine.update(state, store, slots) for slots in (np.arange(10), np.arange(10, COUNT))]
+            engine.end_pass(state, store)
+            state.passes += 1
+        found.append((state.object, state.probe, np.concatenate(residuals)))
+    for arrays, loops in zip(*found, strict=True):
+        assert loops.dtype == arrays.dtype
+        assert np.allclose(loops, arrays, rtol=1e-3, atol=1e-4 * np.abs(arrays).max())
+
+
+def test_compiled_loops_keep_double_precision():
+    rng = np.random.default_rng(4)
+    probe, canvas = complex_noise(rng, (2, 8, 8)).astype(complex), complex_noise(rng, (12, 12)).astype(complex)
+    corners = np.array([[0, 0], [3, 4]])
+    waves = np.empty((2, 2, 8, 8), complex)
+    kernels.multiply_windows(canvas, probe, corners, waves)
+    assert np.abs(waves[1] - probe * canvas[3:11, 4:12]).max() < 1e-14
+    amplitude, good = rng.random((2, 8, 8)), np.ones((8, 8))
+    model = np.sqrt((np.abs(waves) ** 2).sum(axis=1) + 0.5)
+    expected = waves * ((amplitude - model) / (model + 1e-6))[:, None]
+    misfit = np.empty(2)
+    kernels.amplitude_change(waves, amplitude, good, 0.5, 1e-6, misfit)
+    assert np.abs(waves - expected).max() < 1e-13
+    assert misfit == pytest.approx(np.abs(amplitude - model).sum(axis=(1, 2)), rel=1e-12)
+
+
+def test_a_window_off_the_canvas_is_refused():
+    backend = get_backend("numpy", threads=1)
+    store, state = scan_with_everything(backend, 1)
+    state.object = state.object[:40]
+    engine = BatchedEngine(WaspRule(), backend, probe_start=1, batch=COUNT)
+    engine.initialize(state, store)
+    with pytest.raises(IndexError, match="lie off the canvas"):
+        engine.update(state, store, np.arange(COUNT))
