@@ -1,8 +1,9 @@
 """Loops compiled for a CPU: what an update does beside its Fourier transforms, each pixel touched once.
 
 Every loop works on rows, so that what it needs several times stays in the innermost cache, and releases the
-interpreter's lock, so that Python threads run side by side (NumPy's error model: else every division is a branch).  The same steps over arrays, for a GPU and as a
-reference, are in `nsbluesky.solver.forward` and `nsbluesky.solver.windows`.
+interpreter's lock, so that Python threads run side by side.  NumPy's error model is used, for else every division
+is a branch.  The same steps over arrays, for a GPU and as a reference, are in `nsbluesky.solver.forward` and
+`nsbluesky.solver.windows`.
 
 Products of complex numbers are written out in real numbers: only then do compilers use vector instructions.
 """
