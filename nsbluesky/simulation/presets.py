@@ -52,12 +52,12 @@ PRESETS: dict[str, DetectorModel] = {
     # and on a bad one: everything at once
     "heavy": DetectorModel(
         light=Light(flux_sigma=0.05, jumps=0.01),
-        charge=Charge(cloud_px=0.3, full_well_photons=800.0),
+        charge=Charge(cloud_px=0.3, full_well_photons=950.0),
         electronics=Electronics(
             drift=8.0,
             read_noise=5.0,
             dark_current_hz=50.0,
-            largest_word=0x6FFF,
+            largest_word=0x87FF,
             junk_rows=1,
             blank_rows=8,
             shadow_adu=3.0,

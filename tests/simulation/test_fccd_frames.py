@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,9 +8,13 @@ import pytest
 
 from nsbluesky.cleaning.layout import LAYOUTS, assemble, by_adc
 from nsbluesky.settings import SettingsError
+from nsbluesky.simulation.charge import Charge
 from nsbluesky.simulation.faults import DetectorFaults
+from nsbluesky.simulation.fccd_electronics import Electronics, Gain
 from nsbluesky.simulation.fccd_frames import FrameSimulator
+from nsbluesky.simulation.light import Light
 from nsbluesky.simulation.optics import far_field
+from nsbluesky.simulation.presets import get_preset
 from nsbluesky.simulation.samples import from_picture, gold_balls
 
 
@@ -193,3 +198,83 @@ def test_truth_lies_beside_the_data(simulator, tmp_path):
         np.testing.assert_array_equal(file["center_px"][()], simulator.center_px)
         assert file["pixel_m"][()] == simulator.sample.pixel_m
         assert json.loads(file["optic"].asstr()[()])["outer_zone_m"] == 60e-9
+
+
+def test_an_exposure_tells_the_photons_that_fell(simulator, darks):
+    exposure = simulator.exposure(1e-7, 0, shutter_open=True, index=50)
+    np.testing.assert_array_equal(exposure.words, simulator.raw_frame(1e-7, 0, shutter_open=True, index=50))
+    assert exposure.photons.dtype == np.uint32 and exposure.photons.shape == simulator.image_shape
+    light = assemble(exposure.words - darks.mean(axis=0), simulator.layout) / simulator.adu_per_photon
+    good = ~simulator.truth()["bad_image"] & (exposure.photons > 5)
+    difference = (light - exposure.photons)[good]
+    assert np.abs(np.median(difference)) < 0.1
+    assert difference.std() < 0.4  # 3 ADU of noise, drift and darks at 34 ADU a photon
+    assert exposure.flux == 1 and not exposure.corrupted and exposure.lost_packets.size == 0
+    assert not simulator.exposure(0, 0, shutter_open=False, index=50).photons.any()
+
+
+def test_the_frames_of_plain_images_have_a_truth_too():
+    simulator = FrameSimulator(gold_balls(), layout="none")
+    exposure = simulator.exposure(0, 0, shutter_open=True, index=3)
+    np.testing.assert_array_equal(exposure.words, exposure.photons)
+    assert exposure.photons.sum() > 1e6
+    np.testing.assert_array_equal(simulator.delivery(4).order, np.arange(4))
+
+
+def test_a_detector_is_a_preset_or_a_model():
+    light = FrameSimulator(gold_balls(), detector="light")
+    assert light.detector.model == get_preset("light")
+    shared = dataclasses.replace(get_preset("light"), charge=Charge(cloud_px=0.3))
+    assert FrameSimulator(gold_balls(), detector=shared).detector.model.charge.cloud_px == 0.3
+    few = DetectorFaults(bad_adcs=1)
+    assert FrameSimulator(gold_balls(), detector="light", faults=few).detector.model.detector_faults == few
+    with pytest.raises(SettingsError, match="detector = 'foul'"):
+        FrameSimulator(gold_balls(), detector="foul")
+
+
+def test_charge_sharing_alone_changes_no_photon():
+    shared = dataclasses.replace(get_preset("light"), charge=Charge(cloud_px=0.3))
+    first, second = (
+        FrameSimulator(gold_balls(), detector=model, seed=4).exposure(0, 0, shutter_open=True, index=2)
+        for model in ("light", shared)
+    )
+    np.testing.assert_array_equal(first.photons, second.photons)
+    assert (first.words != second.words).mean() > 0.1
+
+
+def test_cleaning_settings_fit_the_detector():
+    none = FrameSimulator(gold_balls(), detector="none").cleaning_settings
+    assert (none.spikes, none.saturation_word, none.shadow_adcs, none.beamstop_radius_m) == ("none", 0, 0, 0)
+    assert FrameSimulator(gold_balls(), detector="light").cleaning_settings.spikes == "lines"
+    heavy = FrameSimulator(gold_balls(), detector="heavy").cleaning_settings
+    assert (heavy.saturation_word, heavy.shadow_adcs) == (0x87FF, 2)
+    model = dataclasses.replace(
+        get_preset("none"),
+        light=Light(beamstop_radius_m=1.83e-3, beamstop_transmission=0.015),
+        electronics=Electronics(gain=Gain(words="csxtools")),
+    )
+    simulator = FrameSimulator(gold_balls(), detector=model)
+    settings = simulator.cleaning_settings
+    assert (settings.gain_words, settings.saturation_word) == ("csxtools", 0)
+    assert (settings.beamstop_radius_m, settings.beamstop_transmission) == (1.83e-3, 0.015)
+    np.testing.assert_array_equal(simulator.truth()["beamstop"], simulator.detector.beamstop)
+
+
+def test_saturated_words_are_the_largest():
+    simulator = FrameSimulator(gold_balls(), detector="heavy")
+    exposure = simulator.exposure(1e-6, 0, shutter_open=True, exposure_s=0.02, index=1)
+    assert exposure.words.max() == simulator.cleaning_settings.saturation_word
+    full = (assemble(exposure.words, simulator.layout) == 0x87FF) & ~simulator.truth()["bad_image"]
+    assert full.sum() > 100
+    bright = exposure.photons.max(axis=0) > 850
+    near = bright | np.roll(bright, 1) | np.roll(bright, -1)  # of shared charge
+    assert near[full.any(axis=0)].all()  # what a full pixel cannot hold stays in its column
+    assert not bright.all()
+
+
+def test_the_heavy_faults_of_a_scan_are_seeded():
+    deliveries = [FrameSimulator(gold_balls(), detector="heavy", seed=seed).delivery(1000) for seed in (1, 1, 2)]
+    first, again, other = deliveries
+    np.testing.assert_array_equal(first.order, again.order)
+    assert first.lost.size and first.doubled.size and first.late.size and first.renumbered.size
+    assert not np.array_equal(first.lost, other.lost)
