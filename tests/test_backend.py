@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 
 import numpy as np
@@ -20,6 +21,19 @@ def test_transforms_are_unitary_and_inverse():
     assert np.allclose(field, np.fft.fft2(waves, norm="ortho"), atol=1e-5)
     assert np.linalg.norm(field) == pytest.approx(np.linalg.norm(waves), rel=1e-5)
     assert np.allclose(backend.ifft2(field), waves, atol=1e-5)
+
+
+def test_both_libraries_of_transforms_on_a_host_agree(monkeypatch):
+    pytest.importorskip("pyfftw")
+    fast = get_backend("numpy", threads=2)
+    monkeypatch.setitem(sys.modules, "pyfftw", None)  # as if it were not installed
+    plain = get_backend("numpy", threads=2)
+    rng = np.random.default_rng(1)
+    waves = (rng.normal(size=(4, 5, 26, 26)) + 1j * rng.normal(size=(4, 5, 26, 26))).astype(np.complex64)
+    for name in ("fft2", "ifft2"):
+        found = [np.array(backend.map(getattr(backend, name), waves.copy())) for backend in (fast, plain)]
+        assert found[0].dtype == np.complex64
+        assert np.allclose(*found, atol=1e-5)
 
 
 def test_map_keeps_the_order_and_uses_threads():

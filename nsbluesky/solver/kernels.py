@@ -18,7 +18,7 @@ __all__ = ["add_and_step", "amplitude_change", "back_project", "multiply_windows
 FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def multiply_windows(canvas, probe, corners, out):  # type: ignore[no-untyped-def]
     """Write P_k·O_j for the windows at `corners` (n, 2) of `canvas` into `out` (n, modes, N, N)."""
     modes, side, _ = probe.shape
@@ -33,7 +33,7 @@ def multiply_windows(canvas, probe, corners, out):  # type: ignore[no-untyped-de
                     wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def amplitude_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
     """Multiply far fields (n, modes, N, N) by m·(A − G)/(G + ε); write Σ m·|G − A| of each frame into `residual`.
 
@@ -73,7 +73,7 @@ def amplitude_change(field, amplitude, good, background, epsilon, residual):  # 
         residual[frame] = total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def back_project(  # type: ignore[no-untyped-def]
     change, probe, canvas, corners, weights, terms, with_probe, probe_numerator, probe_denominator
 ):
@@ -118,7 +118,7 @@ def back_project(  # type: ignore[no-untyped-def]
                 power[column] += weight * (o.real * o.real + o.imag * o.imag)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def add_and_step(  # type: ignore[no-untyped-def]
     canvas, low, high, corners, terms, power, weights, step, averages, pass_numerator, pass_denominator
 ):
@@ -168,7 +168,7 @@ def add_and_step(  # type: ignore[no-untyped-def]
             d[column] = zero
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def sum_power(probe, out):  # type: ignore[no-untyped-def]
     """Write Σ_k |P_k|² of a probe (modes, N, N) into `out` (N, N)."""
     modes, side, _ = probe.shape
