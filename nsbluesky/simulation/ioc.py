@@ -21,7 +21,6 @@ from caproto.server import common
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, Settings
 from nsbluesky.simulation import samples
-from nsbluesky.simulation.faults import DetectorFaults
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.ioc_camera import CameraGroup, ImageGroup
 from nsbluesky.simulation.ioc_frames import Frame, FramesAhead, Shot
@@ -81,6 +80,7 @@ class _Beamline:
         self._simulator = _frame_simulator(settings)
         self.truth_path = Path(settings.directory) / TRUTH_NAME
         self._simulator.save_truth(self.truth_path)
+        self._simulator.raw_frame(0, 0, shutter_open=True, index=0)  # compiled before clients come
         self.shape = self._simulator.shape
         self.frames = FramesAhead(self._make, settings.pool, settings.workers)
         prefix = settings.prefix
@@ -176,8 +176,8 @@ class _Beamline:
 
 def _frame_simulator(settings: BeamlineSettings) -> FrameSimulator:
     sample = samples.gold_balls() if settings.sample == GOLD_BALLS else samples.from_picture(settings.sample)
-    faults = None if settings.faults else DetectorFaults(bad_adcs=0, hot_pixels=0, stuck_pixels=0)
-    return FrameSimulator(sample, layout=settings.layout, seed=settings.seed, faults=faults)
+    detector = "sensor" if settings.faults else "none"
+    return FrameSimulator(sample, layout=settings.layout, seed=settings.seed, detector=detector)
 
 
 def serve(
