@@ -100,12 +100,12 @@ class ReadFrames(Stage):
 
     def on_stream_resource(self, document: dict[str, Any]) -> Iterator[Document]:
         """Make a reader for a file."""
-        self._resources[document["uid"]] = document["data_key"], frames_of_stream_resource(document)
+        self._resources[document["uid"]] = document["data_key"], frames_of_stream_resource(document, self.run.roots)
         yield from ()
 
     def on_resource(self, document: dict[str, Any]) -> Iterator[Document]:
         """Make a reader for a file announced in the older way."""
-        self._resources[document["uid"]] = "", frames_of_resource(document)
+        self._resources[document["uid"]] = "", frames_of_resource(document, self.run.roots)
         yield from ()
 
     def on_datum(self, document: dict[str, Any]) -> Iterator[Document]:

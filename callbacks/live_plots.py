@@ -97,7 +97,8 @@ class LivePlots(DocumentRouter):
         """Take one event."""
         stream = self._streams.get(doc["descriptor"], "")
         if stream in _FRAME_STREAMS:
-            self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()})
+            filled = doc["filled"].get("frame", True) is not False
+            self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()}, filled)
         elif (method := getattr(self, f"_{stream}", None)) is not None:
             method(doc["data"], float(doc["time"]))
         return doc
@@ -106,7 +107,7 @@ class LivePlots(DocumentRouter):
         """Take a block of events."""
         stream = self._streams.get(doc["descriptor"], "")
         if stream in _FRAME_STREAMS:
-            self._frames(stream, doc["seq_num"], doc["data"])
+            self._frames(stream, doc["seq_num"], doc["data"], all(doc["filled"].get("frame", [True])[-1:]))
         else:
             for event in unpack_event_page(doc):
                 self.event(event)
@@ -121,14 +122,16 @@ class LivePlots(DocumentRouter):
 
     # ---- one method per stream
 
-    def _frames(self, stream: str, seq_nums: Sequence[int], data: Mapping[str, Any]) -> None:
+    def _frames(self, stream: str, seq_nums: Sequence[int], data: Mapping[str, Any], filled: bool) -> None:
+        """Show the last frame of a block; a service's small copies are not always filled."""
         if not len(seq_nums):
             return
-        frame = Frame(data["frame"][-1], int(seq_nums[-1]))
         if "x_m" in data and "y_m" in data:
             with self._lock:
                 self._positions.add(seq_nums, data["x_m"], data["y_m"])
-        self._change(**{"clean" if stream == "clean" else "raw": frame})
+        if filled:
+            frame = Frame(data["frame"][-1], int(seq_nums[-1]))
+            self._change(**{"clean" if stream == "clean" else "raw": frame})
 
     def _dark_statistics(self, data: Mapping[str, Any], time_s: float) -> None:
         bad_adcs = tuple(int(adc) for adc in data["bad_adcs"])

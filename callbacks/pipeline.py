@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.callbacks.results import NewestResults
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
 
@@ -26,6 +28,8 @@ class PtychoPipeline(IncrementalReconstructor):
         Where CXI files go; None writes none.
     geometry : Geometry, optional
         Instead of what the start document tells, and for runs whose start document tells nothing.
+    roots : sequence of path
+        Folders that frames may be read from; empty allows any.
 
     Attributes
     ----------
@@ -43,23 +47,13 @@ class PtychoPipeline(IncrementalReconstructor):
         *,
         directory: str | Path | None = None,
         geometry: Geometry | None = None,
+        roots: Sequence[str | Path] = (),
     ) -> None:
         self.live = LivePlots()
-        self.results: dict[str, dict[str, Any]] = {}
-        self._raw_uids: dict[str, str] = {}
+        self._results = NewestResults(self.max_results)
+        self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
-        super().__init__(settings, geometry=geometry)
-        for callback in (self.live, self._keep_results, self.cxi):
+        super().__init__(settings, geometry=geometry, roots=roots)
+        for callback in (self.live, self._results, self.cxi):
             if callback is not None:
                 self.subscribe(callback)
-
-    def _keep_results(self, name: str, document: dict[str, Any]) -> None:
-        """Keep the newest picture of each run; runs may overlap, so each descriptor knows its own."""
-        if name == "start":
-            self._raw_uids[document["uid"]] = document["raw_uid"]
-        elif name == "descriptor" and document["name"] == "reconstruction":
-            self._raw_uids[document["uid"]] = self._raw_uids[document["run_start"]]
-        elif name == "event" and document["descriptor"] in self._raw_uids:
-            self.results[self._raw_uids[document["descriptor"]]] = document["data"]
-            while len(self.results) > self.max_results:
-                self.results.pop(next(iter(self.results)))

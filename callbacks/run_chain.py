@@ -7,18 +7,63 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, split_page
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 
-__all__ = ["RunChain"]
+__all__ = ["RunActivity", "RunChain", "StageActivity"]
 
 log = logging.getLogger(__name__)
 
 HEALTH_INTERVAL_S = 1.0
 MAX_FAILURES_AT_WORK = 3
 """A stage that fails so often at work of its own is left out until the run ends."""
+
+
+@dataclass(frozen=True)
+class StageActivity:
+    """What a stage did so far.
+
+    Attributes
+    ----------
+    stage : str
+    num_blocks : int
+        Documents that it made.
+    busy_s : float
+        Time that it took.
+    age_s : float
+        Since it made the last of them.
+    block_s : float
+        Since it began what it does just now; 0 where it rests.
+    """
+
+    stage: str
+    num_blocks: int
+    busy_s: float
+    age_s: float
+    block_s: float
+
+
+@dataclass(frozen=True)
+class RunActivity:
+    """What the stages of a run did so far."""
+
+    raw_uid: str
+    derived_uid: str
+    num_frames: int
+    stages: tuple[StageActivity, ...]
+
+
+@dataclass
+class _Clock:
+    """Times of one stage: `since` is when it began what it does just now."""
+
+    last: float
+    num_blocks: int = 0
+    busy_s: float = 0.0
+    since: float | None = None
 
 
 class RunChain:
@@ -46,6 +91,7 @@ class RunChain:
         self._failures: Counter[str] = Counter()
         self._told = 0
         self._next_health = 0.0
+        self._clocks = {stage.name: _Clock(time.monotonic()) for stage in self.stages}
 
     # ---- documents
 
@@ -121,7 +167,7 @@ class RunChain:
     def _guarded(self, stage: Stage, documents: Iterator[Document], cause: Document | None) -> Iterator[Document]:
         """Yield from a stage; after an error in a block of frames, try them one by one and list those that fail."""
         try:
-            yield from documents
+            yield from self._timed(stage, documents)
         except Exception as error:
             log.exception("%s failed", stage.name)
             self._errors[stage.name] = f"{stage.name}: {error}"
@@ -137,6 +183,32 @@ class RunChain:
                 else:
                     self._bad.update(page["seq_num"])
             yield from self.run.derived.event("health", **self._state(stage.name, "error", str(error)))
+
+    def _timed(self, stage: Stage, documents: Iterator[Document]) -> Iterator[Document]:
+        """Yield from a stage; its clock runs only while it works itself."""
+        clock = self._clocks[stage.name]
+        while True:
+            clock.since = began = time.monotonic()
+            try:
+                document = next(documents)
+                clock.num_blocks += 1
+                clock.last = time.monotonic()
+            except StopIteration:
+                return
+            finally:
+                clock.busy_s += time.monotonic() - began
+                clock.since = None
+            yield document
+
+    def activity(self) -> RunActivity:
+        """Return what the stages did so far; from any thread."""
+        now = time.monotonic()
+        stages = []
+        for name, clock in self._clocks.items():
+            since = clock.since
+            block_s = 0.0 if since is None else now - since
+            stages.append(StageActivity(name, clock.num_blocks, clock.busy_s, now - clock.last, block_s))
+        return RunActivity(self.run.start["uid"], self.run.derived.uid, self._num_frames, tuple(stages))
 
     def _is_derived(self, name: str, document: dict[str, Any]) -> bool:
         if name in ("start", "stop", "descriptor"):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import event_model
@@ -16,7 +17,7 @@ import event_model
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
-from nsbluesky.callbacks.run_chain import RunChain
+from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings, SettingsError
@@ -63,6 +64,8 @@ class RunProcessor:
     settings : PipelineSettings, optional
     geometry : Geometry, optional
         Instead of what the start document tells, and for runs whose start document tells nothing.
+    roots : sequence of path
+        Folders that frames may be read from; empty allows any.
 
     Notes
     -----
@@ -73,9 +76,16 @@ class RunProcessor:
 
     stages: ClassVar[tuple[type[Stage], ...]] = ()
 
-    def __init__(self, settings: PipelineSettings | None = None, *, geometry: Geometry | None = None) -> None:
+    def __init__(
+        self,
+        settings: PipelineSettings | None = None,
+        *,
+        geometry: Geometry | None = None,
+        roots: Sequence[str | Path] = (),
+    ) -> None:
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
+        self.roots = tuple(Path(root) for root in roots)
         self.backend = get_backend(self.settings.backend, threads=_threads())
         self._callbacks: dict[int, DocumentCallback] = {}
         self._next_token = 0
@@ -87,6 +97,8 @@ class RunProcessor:
         self._done = 0
         self._abort = False
         self._closed = False
+        self._going_on = threading.Event()
+        self._going_on.set()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._thread = threading.Thread(target=self._run, name=f"nsbluesky-{type(self).__name__}", daemon=True)
         self._thread.start()
@@ -125,10 +137,28 @@ class RunProcessor:
         """End the processing of all ended runs with what there is; runs that go on are not touched."""
         self._abort = True
 
+    @property
+    def paused(self) -> bool:
+        """Whether the processing rests; documents wait meanwhile."""
+        return not self._going_on.is_set()
+
+    def pause(self) -> None:
+        """Let the processing rest after what it does just now."""
+        self._going_on.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._going_on.set()
+
+    def activity(self) -> list[RunActivity]:
+        """Return what each run is doing; from any thread."""
+        return [chain.activity() for chain in list(self._chains)]
+
     def close(self, timeout: float | None = 60.0) -> bool:
         """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone."""
         complete = self.wait(timeout)
         self._closed = True
+        self._going_on.set()
         self._thread.join(5.0)
         self._queue.close()
         return complete
@@ -141,6 +171,7 @@ class RunProcessor:
     def _run(self) -> None:
         next_turn = time.monotonic()
         while not self._closed:
+            self._going_on.wait()
             working = [chain for chain in self._chains if chain.has_work]
             started = time.monotonic()
             if working and started >= next_turn:
@@ -182,7 +213,7 @@ class RunProcessor:
                 log.error("Run %s cannot be processed: %s", start["uid"], error)
                 return [], []
         derived = DerivedRun(start, self.settings)
-        run = RunContext(start, self.settings, geometry, self.backend, derived)
+        run = RunContext(start, self.settings, geometry, self.backend, derived, roots=self.roots)
         chain = RunChain(run, self.stages)
         self._chains.append(chain)
 

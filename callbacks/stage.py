@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from nsbluesky.backend import Backend
@@ -49,6 +50,8 @@ class RunContext:
         Why frames were lost: seq_num (of the primary stream) → reason.  A frame that comes after all is taken out.
     warnings : list of str
         What a scientist should know and no error tells.
+    roots : tuple of Path
+        Folders that frames may be read from; empty allows any.
     """
 
     start: Mapping[str, Any]
@@ -58,6 +61,7 @@ class RunContext:
     derived: DerivedRun
     lost: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    roots: tuple[Path, ...] = ()
 
 
 class Stage:

@@ -1,0 +1,132 @@
+"""Ask the service: one request, one answer, and an error in time where nobody answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+
+import zmq
+
+from nsbluesky.service.access import AccessError, Credentials, read_service
+from nsbluesky.service.messages import ControlError, Request
+from nsbluesky.service.settings import DEFAULT_ADDRESS
+from nsbluesky.service.wire import WireError, unpack
+
+__all__ = ["Endpoints", "ServiceAway", "ask", "ask_snapshot", "find_endpoints", "local_credentials"]
+
+TIMEOUT_S = 3.0
+
+
+class ServiceAway(ConnectionError):
+    """Nobody answers at the address of the service."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the sockets of a service are, and which of its lives it is in.
+
+    Attributes
+    ----------
+    documents, publications : str
+        0MQ addresses.
+    instance : str
+        Changes when the service starts again.
+    """
+
+    documents: str
+    publications: str
+    instance: str
+
+
+def local_credentials(address: str = DEFAULT_ADDRESS) -> Credentials:
+    """Return the token of a service on this machine, where this user owns it; else a viewer's."""
+    told = read_service(address)
+    return Credentials(token=str(told["token"])) if told else Credentials()
+
+
+def ask(
+    address: str,
+    action: str,
+    credentials: Credentials | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Ask a service and return its answer.
+
+    Parameters
+    ----------
+    address : str
+        Of the control socket.
+    action : str
+        As ``"status"``; see `nsbluesky.service.messages.ACTIONS`.
+    credentials : Credentials, optional
+        By default those of this user on this machine.
+    timeout_s : float
+    **fields
+        Of the action.
+
+    Raises
+    ------
+    ServiceAway
+        If no answer comes in time.
+    AccessError
+        If it is not allowed.
+    ControlError
+        If it cannot be done.
+    """
+    return _ask(address, action, credentials, timeout_s, fields)[0]
+
+
+def ask_snapshot(
+    address: str, credentials: Credentials | None = None, *, timeout_s: float = TIMEOUT_S
+) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
+    """Return the number of the last publication and the documents that make up the state so far.
+
+    Raises
+    ------
+    ServiceAway, ControlError
+    """
+    _, content = _ask(address, "snapshot", credentials, timeout_s, {})
+    try:
+        number, documents = unpack(content)
+        return int(number), [(str(name), dict(document)) for name, document in documents]
+    except (WireError, TypeError, ValueError) as error:
+        raise ControlError(f"the snapshot cannot be read: {error}") from error
+
+
+def find_endpoints(
+    address: str, credentials: Credentials | None = None, *, timeout_s: float = TIMEOUT_S
+) -> Endpoints:
+    """Ask a service where its other sockets are.
+
+    Raises
+    ------
+    ServiceAway
+        If no answer comes in time.
+    """
+    status = ask(address, "status", credentials, timeout_s=timeout_s)
+    host = urlparse(address).hostname
+    documents, publications = (f"tcp://{host}:{int(port)}" for port in status["ports"])
+    return Endpoints(documents, publications, str(status["instance"]))
+
+
+def _ask(
+    address: str, action: str, credentials: Credentials | None, timeout_s: float, fields: dict[str, Any]
+) -> tuple[dict[str, Any], bytes]:
+    credentials = credentials if credentials is not None else local_credentials(address)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        credentials.apply(socket)
+        socket.connect(address)
+        socket.send(Request(action, credentials.token, fields).to_bytes())
+        if not socket.poll(int(timeout_s * 1000)):
+            raise ServiceAway(f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there?")
+        header, *content = socket.recv_multipart()
+    answer: dict[str, Any] = json.loads(header)
+    if not answer.get("ok"):
+        reason = str(answer.get("error"))
+        raise AccessError(reason) if answer.get("refused") else ControlError(reason)
+    return answer, content[0] if content else b""

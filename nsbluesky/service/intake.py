@@ -1,0 +1,117 @@
+"""The intake: numbered documents of any number of runs come in any state of disorder, and go on in order and once.
+
+A document is known by its run and its index among that run's documents, which is also its line in the document log:
+whoever sends can therefore start again anywhere, and what comes twice is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nsbluesky.document_log import UID
+
+__all__ = ["DocumentRefused", "Intake", "RunProgress"]
+
+MAX_UID = 64
+MAX_OPEN_RUNS = 256
+MAX_KNOWN_RUNS = 1000
+
+
+class DocumentRefused(ValueError):
+    """A document that must not be processed; the message says why."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    next : int
+        Index of the document that is expected.
+    ended : bool
+        Whether it was ended here: what still comes is counted, and not processed.
+    finished : bool
+        Whether its processing is over, so that nothing of it is needed any more.
+    """
+
+    next: int = 0
+    ended: bool = False
+    finished: bool = False
+
+
+class Intake:
+    """Hands documents on in the order of their runs, each once.
+
+    Parameters
+    ----------
+    deliver : callable
+        Takes the name and the document.
+    """
+
+    def __init__(self, deliver: Callable[[str, dict[str, Any]], Any]) -> None:
+        self._deliver = deliver
+        self._runs: dict[str, RunProgress] = {}
+        self.num_taken = 0
+        self.num_duplicates = 0
+        self.num_gaps = 0
+
+    def progress(self, run: str) -> RunProgress:
+        """Return how far a run is; one that was never heard of is at its beginning."""
+        return self._runs.get(run, RunProgress())
+
+    @property
+    def open_runs(self) -> list[str]:
+        """The runs that are not finished."""
+        return [uid for uid, progress in self._runs.items() if not progress.finished]
+
+    def take(self, run: str, index: int, name: str, document: dict[str, Any]) -> bool:
+        """Take one document; return False where an earlier one is missing, so that it must come again.
+
+        Raises
+        ------
+        DocumentRefused
+            For a start document whose uid is not that of the run or could name a file elsewhere, and for too many
+            runs at once.
+        """
+        progress = self.progress(run)
+        if progress.finished or index < progress.next:
+            self.num_duplicates += 1
+            return True
+        if index > progress.next:
+            self.num_gaps += 1
+            return False
+        if index == 0:
+            self._check_start(run, name, document)
+        if not progress.ended:
+            self._deliver(name, document)
+        self._runs[run] = RunProgress(index + 1, progress.ended)
+        self.num_taken += 1
+        return True
+
+    def end(self, run: str) -> None:
+        """Hand on nothing more of a run."""
+        self._runs[run] = RunProgress(self.progress(run).next, ended=True)
+
+    def finish(self, run: str) -> None:
+        """Note that the processing of a run is over."""
+        self._runs[run] = RunProgress(self.progress(run).next, ended=True, finished=True)
+        done = [uid for uid, progress in self._runs.items() if progress.finished]
+        for uid in done[:-MAX_KNOWN_RUNS]:
+            del self._runs[uid]
+
+    def forget(self, run: str) -> None:
+        """Expect a run from its beginning again."""
+        self._runs.pop(run, None)
+
+    def _check_start(self, run: str, name: str, document: Mapping[str, Any]) -> None:
+        if name != "start":
+            raise DocumentRefused(f"run {run!r:.80} begins with a {name} document: expected its start document")
+        if document.get("uid") != run:
+            raise DocumentRefused(f"the start document of run {run!r:.80} has the uid {document.get('uid')!r:.80}")
+        if len(run) > MAX_UID or not UID.fullmatch(run):
+            raise DocumentRefused(f"run {run!r:.80}: expected a uid of at most {MAX_UID} letters, digits and dashes")
+        if len(self.open_runs) >= MAX_OPEN_RUNS:
+            raise DocumentRefused(f"{MAX_OPEN_RUNS} runs are open: finish or abort some of them first")

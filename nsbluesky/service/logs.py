@@ -1,0 +1,82 @@
+"""Logs of the service: one rotating file for each module."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["ModuleLogs", "follow", "log_files"]
+
+MAX_BYTES = 2 * 2**20
+BACKUPS = 3
+POLL_S = 0.2
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class ModuleLogs(logging.Handler):
+    """Writes what each module says into a file of its own, ``<module>.log``.
+
+    Parameters
+    ----------
+    directory : path
+        Made where missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+        self._handlers: dict[str, logging.Handler] = {}
+        self._making = threading.Lock()
+        directory.mkdir(parents=True, exist_ok=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a disk that is full must not stop what is being told of."""
+        try:
+            self._of(record.name).handle(record)
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the files."""
+        for handler in self._handlers.values():
+            handler.close()
+        super().close()
+
+    def _of(self, name: str) -> logging.Handler:
+        module = name.rpartition(".")[2] if name.startswith("nsbluesky") else name.partition(".")[0]
+        module = module if _NAME.fullmatch(module) else "other"
+        with self._making:
+            if module not in self._handlers:
+                path = self._directory / f"{module}.log"
+                handler = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=BACKUPS)
+                handler.setFormatter(self.formatter)
+                self._handlers[module] = handler
+            return self._handlers[module]
+
+
+def log_files(directory: Path) -> dict[str, Path]:
+    """Return the log files by module."""
+    return {path.stem: path for path in sorted(directory.glob("*.log"))}
+
+
+def follow(path: Path, stop: threading.Event | None = None) -> Iterator[str]:
+    """Yield the lines of a log and those that are added, through rotation, until `stop` is set."""
+    stop = stop or threading.Event()
+    while not stop.is_set():
+        with path.open(errors="replace") as file:
+            opened = path.stat().st_ino
+            while not stop.is_set():
+                line = file.readline()
+                if line:
+                    yield line
+                elif path.exists() and path.stat().st_ino != opened:
+                    break
+                else:
+                    time.sleep(POLL_S)

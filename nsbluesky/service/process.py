@@ -1,0 +1,100 @@
+"""The process of the service: its priority, its logs, and a lifeline to whoever started it.
+
+``python -m nsbluesky.service.process`` reads its order as one line of JSON from standard input, and answers with one
+line when clients may connect.  It ends when standard input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from nsbluesky.service.access import Credentials, state_directory
+from nsbluesky.service.logs import ModuleLogs
+from nsbluesky.service.server import Server
+from nsbluesky.service.settings import ServiceSettings
+
+__all__ = ["Order", "Ready", "log_directory", "serve"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process is to do."""
+
+    settings: ServiceSettings
+    token: str
+
+    def to_line(self) -> bytes:
+        """Return the order as a line of JSON."""
+        return json.dumps({"settings": self.settings.to_dict(), "token": self.token}).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Order:
+        """Return the order that a line holds."""
+        told = json.loads(line)
+        return cls(ServiceSettings.from_dict(told["settings"]), told["token"])
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the process says when clients may connect: where, and its process id."""
+
+    address: str
+    ports: tuple[int, int]
+    pid: int
+    instance: str
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Ready:
+        """Return what a line says."""
+        told: dict[str, Any] = json.loads(line)
+        return cls(told["address"], (told["ports"][0], told["ports"][1]), told["pid"], told["instance"])
+
+
+def log_directory(settings: ServiceSettings) -> Path:
+    """Return where the logs of a service are."""
+    return (Path(settings.state) if settings.state else state_directory()) / "logs"
+
+
+def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
+    """Serve until SIGTERM, ``shutdown``, or the end of the lifeline."""
+    settings = order.settings
+    os.nice(settings.nice)
+    _start_logs(log_directory(settings))
+    Path(settings.directory).mkdir(parents=True, exist_ok=True)
+    server = Server(settings, Credentials(token=order.token))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
+    threading.Thread(target=_hang_on, args=(lifeline, server), name="lifeline", daemon=True).start()
+    ready = Ready(server.address, server.ports, os.getpid(), server.instance)
+    out.write(json.dumps(asdict(ready)) + "\n")
+    out.flush()
+    log.info("the service listens at %s, documents and publications at ports %s", ready.address, ready.ports)
+    server.run()
+    server.close()
+    log.info("the service ends")
+
+
+def _hang_on(lifeline: IO[bytes], server: Server) -> None:
+    lifeline.read(1)  # nothing is ever sent: it returns when whoever started this process is gone
+    server.stop()
+
+
+def _start_logs(directory: Path) -> None:
+    root = logging.getLogger()
+    root.addHandler(ModuleLogs(directory))
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+
+
+if __name__ == "__main__":
+    serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)

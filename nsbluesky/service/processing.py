@@ -1,0 +1,144 @@
+"""What the service does with documents: the pipeline, its files, and a record of the runs that are finished."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.document_log import DocumentLog
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.settings import PipelineSettings
+
+__all__ = ["FinishedRun", "Processing"]
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "finished-runs.jsonl"
+DERIVED = "derived"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose processing is over.
+
+    Attributes
+    ----------
+    raw_uid : str
+    derived_uid : str
+        "" where the run was left alone.
+    exit_status, reason : str
+        Of the derived run.
+    cxi : str
+        Path of the CXI file, "" for none.
+    documents : str
+        Path of the derived run's document log, with its arrays in files; "" for none.
+    """
+
+    raw_uid: str
+    derived_uid: str = ""
+    exit_status: str = ""
+    reason: str = ""
+    cxi: str = ""
+    documents: str = ""
+
+
+class Processing:
+    """A pipeline with its files.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    pipeline : PipelineSettings
+        How runs are processed.
+    publish : callable
+        Takes the derived documents, with their arrays in memory.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, pipeline: PipelineSettings, publish: Callable[[str, dict[str, Any]], Any]
+    ) -> None:
+        self.directory = Path(settings.directory)
+        self._journal = self.directory / JOURNAL
+        self._derived = DocumentLog(self.directory / DERIVED)
+        self._ended: queue.SimpleQueue[FinishedRun] = queue.SimpleQueue()
+        self._derived_of: dict[str, str] = {}
+        self._raw_of: dict[str, str] = {}
+        self._stopped: list[str] = []
+        self.pipeline = PtychoPipeline(pipeline, directory=self.directory, roots=settings.roots)
+        self.pipeline.subscribe(publish)
+        self.pipeline.subscribe(DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi))
+        self.pipeline.subscribe(self._note)
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        """Take a document of a raw run; returns at once."""
+        self.pipeline(name, document)
+        if name == "stop":
+            self._stopped.append(document["run_start"])
+
+    def end_run(self, uid: str) -> None:
+        """Let a run end as if its stop document had come."""
+        stop = {"uid": str(uuid.uuid4()), "time": time.time(), "run_start": uid, "exit_status": "abort"}
+        self("stop", stop | {"reason": "ended at the processing service"})
+
+    def finished_before(self) -> list[FinishedRun]:
+        """Return the runs that were finished in this folder, in this life of the service or an earlier one."""
+        if not self._journal.exists():
+            return []
+        runs = []
+        for line in self._journal.read_text().splitlines():
+            try:
+                runs.append(FinishedRun(**json.loads(line)))
+            except (ValueError, TypeError):
+                log.warning("%s: a line that cannot be read is passed over", self._journal)
+        return runs
+
+    def newly_finished(self) -> list[FinishedRun]:
+        """Return the runs that were finished since the last call, and record them."""
+        runs = []
+        while not self._ended.empty():
+            runs.append(self._ended.get())
+        if self._stopped and self.pipeline.wait(0):  # what has not begun by now is left alone
+            left_alone = [uid for uid in self._stopped if uid not in self._derived_of]
+            runs += [FinishedRun(uid) for uid in left_alone]
+            self._stopped = [uid for uid in self._stopped if uid not in left_alone]
+        ended = {run.raw_uid for run in runs}
+        self._stopped = [uid for uid in self._stopped if uid not in ended]
+        if runs:
+            with self._journal.open("a") as file:
+                file.writelines(json.dumps(asdict(run)) + "\n" for run in runs)
+        return runs
+
+    def close(self, timeout: float) -> bool:
+        """Finish what is queued, within `timeout` seconds; True if nothing was left undone."""
+        complete = self.pipeline.close(timeout)
+        if self.pipeline.cxi is not None:
+            self.pipeline.cxi.close()
+        self._derived.close()
+        return complete
+
+    def _note(self, name: str, document: dict[str, Any]) -> None:
+        """Note which derived runs end; the last callback, so that the files are complete."""
+        if name == "start":
+            self._derived_of[document["raw_uid"]] = document["uid"]
+            self._raw_of[document["uid"]] = document["raw_uid"]
+        elif name == "stop":
+            uid = document["run_start"]
+            cxi = self.pipeline.cxi.paths.get(uid) if self.pipeline.cxi is not None else None
+            run = FinishedRun(
+                raw_uid=self._raw_of.pop(uid),
+                derived_uid=uid,
+                exit_status=document["exit_status"],
+                reason=document.get("reason", ""),
+                cxi=str(cxi or ""),
+                documents=str(self._derived.directory / f"{uid}.jsonl"),
+            )
+            self._ended.put(run)

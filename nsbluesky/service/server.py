@@ -1,0 +1,312 @@
+"""The server: documents in, publications out, control; one thread and three sockets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import zmq
+
+from nsbluesky.service.access import Credentials
+from nsbluesky.service.intake import DocumentRefused, Intake
+from nsbluesky.service.messages import (
+    MAX_CONTROL_BYTES,
+    OPEN_ACTIONS,
+    ControlError,
+    Request,
+    answer,
+    failure,
+    parse_request,
+)
+from nsbluesky.service.processing import Processing
+from nsbluesky.service.publisher import Publisher
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.wire import MAX_BYTES, WireError, pack, unpack, unpack_document
+from nsbluesky.settings import SettingsError
+
+__all__ = ["ACK", "DOCUMENT", "HELLO", "REFUSED", "Server"]
+
+log = logging.getLogger(__name__)
+
+HELLO, DOCUMENT = b"hello", b"document"
+"""What a session sends."""
+ACK, REFUSED = b"ack", b"refused"
+"""What it gets: how far its runs are, or why not."""
+
+HEARTBEAT_S = 1.0
+POLL_MS = 50
+MAX_BATCH = 256
+"""Documents that are taken before control and heartbeat have their turn."""
+MAX_RUNS_IN_HELLO = 1000
+
+
+class Server:
+    """The sockets of the service.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    credentials : Credentials
+        What a client must show to change anything.
+    """
+
+    def __init__(self, settings: ServiceSettings, credentials: Credentials) -> None:
+        self.settings = settings
+        self.instance = uuid.uuid4().hex
+        self._credentials = credentials
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        host = urlparse(settings.address).hostname
+        self._documents = self._socket(zmq.ROUTER, f"tcp://{host}:{settings.ports[0]}", MAX_BYTES)
+        publications = self._socket(zmq.PUB, f"tcp://{host}:{settings.ports[1]}", MAX_CONTROL_BYTES)
+        self._control = self._socket(zmq.ROUTER, settings.address, MAX_CONTROL_BYTES)
+        self.address = f"tcp://{host}:{_port(self._control)}"
+        self.ports = _port(self._documents), _port(publications)
+        self._publisher = Publisher(publications, self.instance)
+        self._pipeline_settings = settings.pipeline
+        self._processing = self._begin()
+        self._finished = {run.raw_uid: run for run in self._processing.finished_before()}
+        self._intake = Intake(self._deliver)
+        for uid in self._finished:
+            self._intake.finish(uid)
+        self._owners: dict[str, bytes] = {}
+        self._stop = threading.Event()
+        self._num_refused = 0
+        self._actions: dict[str, Callable[[Request], bytes | list[bytes]]] = {
+            "status": lambda _: answer(**self.status()),
+            "snapshot": self._snapshot,
+            "configure": self._configure,
+            "pause": self._pause,
+            "resume": self._resume,
+            "abort": self._abort,
+            "clear": self._clear,
+            "reset": self._reset,
+            "checkpoint": self._checkpoint,
+            "shutdown": self._shutdown,
+        }
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        poller = zmq.Poller()
+        for socket in (self._documents, self._control):
+            poller.register(socket, zmq.POLLIN)
+        next_beat = 0.0
+        while not self._stop.is_set():
+            ready = dict(poller.poll(POLL_MS))
+            if self._documents in ready:
+                self._take_documents()
+            if self._control in ready:
+                self._take_request()
+            self._tell_finished()
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + HEARTBEAT_S
+                self._publisher.beat(self.status())
+
+    def stop(self) -> None:
+        """Let `run` return; any thread."""
+        self._stop.set()
+
+    def close(self, timeout: float = 0.0) -> None:
+        """End the processing and close the sockets."""
+        self._processing.close(timeout)
+        self._tell_finished()
+        self._publisher.close()
+        self._documents.close(linger=500)
+        self._control.close(linger=500)
+        self._context.term()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the service is doing: the heartbeat, and the answer to ``status``."""
+        pipeline = self._processing.pipeline
+        runs = [asdict(run) for run in pipeline.activity()]
+        return {
+            "instance": self.instance,
+            "pid": os.getpid(),
+            "time": time.time(),
+            "ports": list(self.ports),
+            "state": "paused" if pipeline.paused else "processing" if runs else "idle",
+            "queue": pipeline.queued,
+            "documents": self._intake.num_taken,
+            "duplicates": self._intake.num_duplicates,
+            "gaps": self._intake.num_gaps,
+            "refused": self._num_refused,
+            "open_runs": self._intake.open_runs,
+            "runs": runs,
+            "memory_MB": _memory_mb(),
+        }
+
+    # ---- documents
+
+    def _take_documents(self) -> None:
+        touched: dict[bytes, dict[str, None]] = {}
+        for _ in range(MAX_BATCH):
+            try:
+                identity, *parts = self._documents.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                runs = self._take_message(identity, parts)
+            except (WireError, DocumentRefused) as error:
+                self._refuse("a message on the document socket", str(error))
+                self._documents.send_multipart([identity, REFUSED, str(error).encode()])
+                continue
+            touched.setdefault(identity, {}).update(dict.fromkeys(runs))
+            self._owners.update(dict.fromkeys(runs, identity))
+        for identity, known in touched.items():
+            self._tell_progress(identity, list(known))
+
+    def _take_message(self, identity: bytes, parts: list[bytes]) -> list[str]:
+        """Take a message and return the runs of the documents in it."""
+        if len(parts) != 3:
+            raise WireError("expected a token, a kind and a content")
+        token, kind, content = parts
+        if not self._credentials.allows(token):
+            raise DocumentRefused("a token that does not belong to this service")
+        if kind == DOCUMENT:
+            run, index, name, document = unpack_document(content)
+            self._intake.take(run, index, name, document)
+            return [run]
+        if kind == HELLO:
+            return self._greet(identity, content)
+        raise WireError(f"a message of the kind {kind!r:.40}: expected {HELLO!r} or {DOCUMENT!r}")
+
+    def _greet(self, identity: bytes, content: bytes) -> list[str]:
+        greeting = unpack(content)
+        if not isinstance(greeting, list) or len(greeting) != 2:
+            raise WireError("a greeting must be a number and a list of runs")
+        number, runs = greeting
+        if type(number) is not int or not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
+            raise WireError("a greeting must be a number and a list of the uids of runs")
+        self._tell_progress(identity, runs[:MAX_RUNS_IN_HELLO], number)
+        return []
+
+    def _tell_progress(self, identity: bytes, runs: list[str], greeting: int | None = None) -> None:
+        told: dict[str, Any] = {}
+        for uid in runs:
+            progress = self._intake.progress(uid)
+            finished = asdict(self._finished[uid]) if progress.finished and uid in self._finished else None
+            told[uid] = (progress.next, finished)
+        self._documents.send_multipart([identity, ACK, pack((self.instance, greeting, told))])
+
+    def _deliver(self, name: str, document: dict[str, Any]) -> None:
+        self._processing(name, document)
+
+    def _tell_finished(self) -> None:
+        runs = self._processing.newly_finished()
+        for run in runs:
+            self._finished[run.raw_uid] = run
+            self._intake.finish(run.raw_uid)
+            log.info("run %s is finished: %s", run.raw_uid, run.exit_status or "left alone")
+        for run in runs:
+            owner = self._owners.pop(run.raw_uid, None)
+            if owner is not None:
+                self._tell_progress(owner, [run.raw_uid])
+
+    # ---- control
+
+    def _take_request(self) -> None:
+        identity, *parts = self._control.recv_multipart()
+        try:
+            if len(parts) != 1:
+                raise ControlError("expected one part")
+            request = parse_request(parts[0])
+        except ControlError as error:
+            self._refuse("a control message", str(error))
+            self._control.send_multipart([identity, failure(str(error))])
+            return
+        if request.action not in OPEN_ACTIONS and not self._credentials.allows(request.token.encode()):
+            self._refuse(request.action, "no right")
+            reason = f"{request.action} is not allowed: it needs the token or key of an operator of this service"
+            self._control.send_multipart([identity, failure(reason, refused=True)])
+            return
+        if request.action not in OPEN_ACTIONS:
+            log.info("control: %s %s", request.action, request.fields)
+        try:
+            reply = self._actions[request.action](request)
+        except (ControlError, SettingsError) as error:
+            reply = failure(str(error))
+        self._control.send_multipart([identity, *([reply] if isinstance(reply, bytes) else reply)])
+
+    def _refuse(self, what: str, why: str) -> None:
+        self._num_refused += 1
+        log.warning("refused %s: %s", what, why)
+
+    def _snapshot(self, _: Request) -> list[bytes]:
+        number, documents = self._publisher.snapshot()
+        return [answer(instance=self.instance), pack((number, documents))]
+
+    def _configure(self, request: Request) -> bytes:
+        """Change settings of the runs that start from now on."""
+        self._pipeline_settings = self._pipeline_settings.replace(**request.fields.get("settings", {}))
+        self._processing.pipeline.settings = self._pipeline_settings
+        return answer(settings=self._pipeline_settings.to_dict())
+
+    def _pause(self, _: Request) -> bytes:
+        self._processing.pipeline.pause()
+        return answer()
+
+    def _resume(self, _: Request) -> bytes:
+        self._processing.pipeline.resume()
+        return answer()
+
+    def _abort(self, request: Request) -> bytes:
+        """End a run that goes on, or the final passes of those that have ended."""
+        run = request.fields.get("run")
+        if run is None:
+            self._processing.pipeline.abort()
+            return answer()
+        if run not in self._intake.open_runs:
+            raise ControlError(f"run {run!r:.80} is not open: see 'open_runs' in the status")
+        self._intake.end(run)
+        self._processing.end_run(run)
+        self._processing.pipeline.abort()
+        return answer()
+
+    def _clear(self, _: Request) -> bytes:
+        self._publisher.clear()
+        return answer()
+
+    def _reset(self, _: Request) -> bytes:
+        """Begin all open runs anew; their documents come again from the sessions' logs."""
+        runs = self._intake.open_runs
+        self._processing.close(0)
+        self._processing = self._begin()
+        for uid in runs:
+            self._intake.forget(uid)
+        return answer(runs=runs)
+
+    def _checkpoint(self, _: Request) -> bytes:
+        raise ControlError("checkpoint is not available: a run that is interrupted is processed from its beginning")
+
+    def _shutdown(self, _: Request) -> bytes:
+        self.stop()
+        return answer()
+
+    # ---- making
+
+    def _begin(self) -> Processing:
+        return Processing(self.settings, self._pipeline_settings, self._publisher)
+
+    def _socket(self, kind: int, address: str, max_bytes: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.maxmsgsize = max_bytes
+        socket.bind(address.replace(":0", ":*") if address.endswith(":0") else address)
+        return socket
+
+
+def _port(socket: zmq.Socket[bytes]) -> int:
+    return int(str(socket.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2])
+
+
+def _memory_mb() -> float:
+    """Return the memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

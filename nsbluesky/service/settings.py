@@ -1,0 +1,68 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+from nsbluesky.service.access import is_loopback
+from nsbluesky.settings import PipelineSettings, Settings, SettingsError
+
+__all__ = ["DEFAULT_ADDRESS", "ServiceSettings"]
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
+"""Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class ServiceSettings(Settings):
+    """How a processing service runs.
+
+    Attributes
+    ----------
+    directory : str
+        Where results go: CXI files, derived runs, and what the service must remember.
+    roots : tuple of str
+        Folders that frames may be read from; ``("/",)`` allows any.
+    address : str
+        ``tcp://HOST:PORT`` of the control socket; port 0 takes a free one.  The other sockets take free ports and are
+        told by ``status``.
+    ports : (int, int)
+        Ports of documents and of publications; 0 takes a free one.
+    keys : str
+        Folder of CURVE keys, as `nsbluesky keys` makes it; needed beyond loopback, "" for none.
+    state : str
+        Folder of logs and of the token; "" for the user's state folder.
+    nice : int
+        Added to the priority of the process (`os.nice`), so that the scan and the windows come first.
+    pipeline : PipelineSettings
+        How runs are processed, unless ``configure`` changes it.
+    """
+
+    directory: str
+    roots: tuple[str, ...]
+    address: str = DEFAULT_ADDRESS
+    ports: tuple[int, int] = (0, 0)
+    keys: str = ""
+    state: str = ""
+    nice: int = 10
+    pipeline: PipelineSettings = field(default_factory=PipelineSettings)
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        parts = urlparse(self.address)
+        if parts.scheme != "tcp" or parts.hostname is None or parts.port is None:
+            raise SettingsError(f"address = {self.address!r}: expected tcp://HOST:PORT, as in {DEFAULT_ADDRESS}")
+        if not is_loopback(self.address) and not self.keys:
+            raise SettingsError(
+                f"address = {self.address!r} can be reached from other machines: make keys with 'nsbluesky keys' "
+                "and give their folder, or take tcp://127.0.0.1:PORT"
+            )
+        if not self.roots:
+            raise SettingsError("roots is empty: name the folders that frames may be read from")
+        for root in self.roots:
+            if not Path(root).is_absolute():
+                raise SettingsError(f"roots: {root!r} is relative: expected absolute folders")
+        if not 0 <= self.nice <= 19:
+            raise SettingsError(f"nice = {self.nice!r}: expected 0 to 19")

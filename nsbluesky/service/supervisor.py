@@ -1,0 +1,291 @@
+"""ProcessingService: the process of the service as a child that is started again whenever it dies or hangs."""
+
+from __future__ import annotations
+
+import logging
+import select
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Self
+
+import zmq
+
+from nsbluesky.service.access import Credentials, forget_service, tell_service
+from nsbluesky.service.process import Order, Ready, log_directory
+from nsbluesky.service.publisher import HEARTBEAT
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.wire import WireError, unpack
+
+__all__ = ["ProcessingService", "ServiceError"]
+
+log = logging.getLogger(__name__)
+
+LOG_NAME = "process.err"
+POLL_MS = 100
+MAX_FAILURES = 5
+"""Starts that may fail one after the other before it is given up."""
+
+
+class ServiceError(RuntimeError):
+    """The service does not start or is not running."""
+
+
+class ProcessingService:
+    """The processing in a child process, as a context manager.
+
+    Entering starts the child and waits till clients may connect.  A child that dies, whose heartbeat stops, or that
+    works on one block for longer than its limit, is replaced by another one at the same address; sessions that are
+    connected send their unfinished runs again.  The child ends with the ``with`` block, and by itself if this process
+    dies.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    start_timeout_s : float
+        How long the child may take to be ready.
+    heartbeat_timeout_s : float
+        How long it may be silent.
+    block_timeout_s : float
+        How long a stage may work on one block of frames.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        start_timeout_s: float = 60.0,
+        heartbeat_timeout_s: float = 10.0,
+        block_timeout_s: float = 120.0,
+    ) -> None:
+        self.settings = settings
+        self.credentials = Credentials.with_new_token()
+        self.restarts: list[str] = []
+        """Why the child was replaced, oldest first."""
+        self._start_timeout_s = start_timeout_s
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._block_timeout_s = block_timeout_s
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ready: Ready | None = None
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._watcher: threading.Thread | None = None
+        self._failed = ""
+
+    @property
+    def address(self) -> str:
+        """Address of the control socket."""
+        return self._state().address
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._state().pid
+
+    @property
+    def instance(self) -> str:
+        """Which life of the service this is."""
+        return self._state().instance
+
+    def wait_for_restart(self, count: int, timeout: float | None = None) -> bool:
+        """Wait until the child was replaced `count` times and is ready again; False when time ran out."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.restarts) >= count and self._ready is not None, timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the service has ended, by ``shutdown`` or because it was given up; False when time ran out.
+
+        Raises
+        ------
+        ServiceError
+            If it was given up.
+        """
+        assert self._watcher is not None
+        self._watcher.join(timeout)
+        if self._failed:
+            raise ServiceError(self._failed)
+        return not self._watcher.is_alive()
+
+    def __enter__(self) -> Self:
+        """Start the child and wait till clients may connect."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the child."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start the child and wait till clients may connect.
+
+        Raises
+        ------
+        ServiceError
+            If it does not start.
+        """
+        self._stopping.clear()
+        ready = self._start_child(self.settings)
+        # the next child takes the same ports, so that clients find it where they lost this one
+        self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
+        tell_service(ready.address, self.credentials, self._state_directory)
+        self._set_ready(ready)
+        self._watcher = threading.Thread(target=self._watch, name="nsbluesky-service-watcher", daemon=True)
+        self._watcher.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop the child: ask, wait, then kill."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+        if self._ready is not None:
+            forget_service(self._ready.address, self._state_directory)
+        self._end_child(timeout_s)
+        self._set_ready(None)
+
+    @property
+    def _state_directory(self) -> Path | None:
+        return Path(self.settings.state) if self.settings.state else None
+
+    def _state(self) -> Ready:
+        with self._changed:
+            if self._child is None:
+                raise ServiceError(self._failed or "the service is not running: enter it with 'with'")
+            self._changed.wait_for(lambda: self._ready is not None, self._start_timeout_s)
+            if self._ready is None:
+                raise ServiceError(self._failed or "the service is being started again")
+            return self._ready
+
+    def _set_ready(self, ready: Ready | None) -> None:
+        with self._changed:
+            self._ready = ready
+            self._changed.notify_all()
+
+    # ---- the child
+
+    def _start_child(self, settings: ServiceSettings) -> Ready:
+        logs = log_directory(settings)
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / LOG_NAME).open("ab") as errors:
+            self._child = child = subprocess.Popen(
+                [sys.executable, "-m", "nsbluesky.service.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C in the session pauses a scan; it must not end the service
+            )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(Order(settings, self.credentials.token).to_line())
+            child.stdin.flush()
+        except OSError:  # it is dead already: told below
+            pass
+        line = _read_line(child.stdout, self._start_timeout_s)
+        if not line:
+            self._end_child(0.0)
+            lines = (logs / LOG_NAME).read_text(errors="replace").strip().splitlines()
+            why = lines[-1] if lines else f"no answer in {self._start_timeout_s:g} s"
+            raise ServiceError(f"the service does not start: {why} (log: {logs / LOG_NAME})")
+        return Ready.from_line(line)
+
+    def _end_child(self, timeout_s: float) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None
+        assert child.stdout is not None
+        if timeout_s > 0:
+            child.terminate()
+            try:
+                child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                log.warning("the service does not end: it is killed")
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+
+    # ---- watching
+
+    def _watch(self) -> None:
+        """Replace the child whenever that is needed, until `stop`."""
+        while not self._stopping.is_set():
+            assert self._ready is not None
+            reason = self._watch_child(self._ready)
+            if not reason:
+                break
+            log.error("the service is started again: %s", reason)
+            self._set_ready(None)
+            self._end_child(0.0)
+            ready = self._start_again()
+            if ready is None:
+                break
+            with self._changed:
+                self.restarts.append(reason)
+            self._set_ready(ready)
+
+    def _start_again(self) -> Ready | None:
+        for failures in range(1, MAX_FAILURES + 1):
+            try:
+                return self._start_child(self.settings)
+            except ServiceError as error:
+                self._failed = str(error)
+                log.error("%s", error)
+                if self._stopping.wait(min(2.0**failures, 30.0)):
+                    break
+        return None
+
+    def _watch_child(self, ready: Ready) -> str:
+        """Watch one child; return why it must be replaced, "" where it ended as it was asked to."""
+        child = self._child
+        assert child is not None
+        assert child.stdout is not None
+        host = ready.address.rpartition(":")[0]
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.linger = 0
+            socket.subscribe(HEARTBEAT)
+            socket.connect(f"{host}:{ready.ports[1]}")
+            poller = zmq.Poller()
+            poller.register(socket, zmq.POLLIN)
+            poller.register(child.stdout, zmq.POLLIN)  # its end tells at once that the child has died
+            heard = time.monotonic()
+            while not self._stopping.is_set():
+                poller.poll(POLL_MS)
+                status = child.poll()
+                if status is not None:
+                    return "" if status == 0 else _describe_exit(status)
+                while socket.poll(0):
+                    heard = time.monotonic()
+                    stuck = self._stuck(socket.recv_multipart()[-1])
+                    if stuck:
+                        return stuck
+                if time.monotonic() - heard > self._heartbeat_timeout_s:
+                    return f"no heartbeat for {self._heartbeat_timeout_s:g} s"
+        return ""
+
+    def _stuck(self, beat: bytes) -> str:
+        """Return which stage works for too long on one block, "" where none does."""
+        try:
+            content = unpack(beat)[3]
+        except (WireError, IndexError, TypeError):
+            return ""
+        for run in content["runs"]:
+            for stage in run["stages"]:
+                if stage["block_s"] > self._block_timeout_s:
+                    return f"{stage['stage']} works on one block for more than {self._block_timeout_s:g} s"
+        return ""
+
+
+def _describe_exit(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
+    """Return one line, or nothing where the stream ends or the time is over."""
+    if not select.select([stream], [], [], timeout_s)[0]:
+        return b""
+    return stream.readline()
