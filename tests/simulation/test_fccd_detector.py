@@ -9,6 +9,7 @@ from nsbluesky.settings import SettingsError
 from nsbluesky.simulation.charge import Charge
 from nsbluesky.simulation.fccd_detector import SimulatedDetector
 from nsbluesky.simulation.fccd_electronics import Electronics
+from nsbluesky.simulation.frame_faults import FrameFaults
 from nsbluesky.simulation.light import Light
 from nsbluesky.simulation.presets import PRESETS, get_preset
 
@@ -88,6 +89,17 @@ def test_lost_packets_are_told():
     for exposure in hit:
         assert (assemble(exposure.words, source.layout) == 0).sum() > 0.6 * 2048 * exposure.lost_packets.size
     assert not any(e.corrupted for e in hit)
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_every_layout_has_every_fault(layout):
+    model = dataclasses.replace(get_preset("heavy"), frame_faults=FrameFaults(lost_packets=1.0, packet_run=3))
+    source = SimulatedDetector(model, energy_eV=1000.0, layout=layout)
+    shape = LAYOUTS[layout].image_shape
+    exposure = source.expose(np.full(shape, 0.1, np.float32), index=0)
+    assert exposure.words.shape == LAYOUTS[layout].shape and exposure.photons.shape == shape
+    assert 1 <= exposure.lost_packets.size <= 3
+    assert len(source.readout.fault_map.bad_adcs) == 7
 
 
 def test_an_unknown_layout_is_refused():
