@@ -33,11 +33,14 @@ class HDF5Frames:
         The HDF5 file.  It is opened at the first read.
     dataset : str
         Path of the dataset inside it.
+    roots : sequence of Path
+        Folders that may be read; empty allows any.
     """
 
-    def __init__(self, path: Path, dataset: str) -> None:
+    def __init__(self, path: Path, dataset: str, roots: Sequence[Path] = ()) -> None:
         self.path = path
         self.dataset = dataset
+        self._roots = roots
         self._file: h5py.File | None = None
         self._data: Any = None
         self._lock = threading.Lock()
@@ -83,7 +86,22 @@ class HDF5Frames:
             except (OSError, KeyError) as error:
                 self._file = None
                 raise NotYetWritten(f"{self.path}: no dataset {self.dataset!r} can be read ({error})") from None
+            self._check_place()
         return self._data
+
+    def _check_place(self) -> None:
+        """Refuse what HDF5 would fetch from elsewhere: only the path of the file itself was checked."""
+        if not self._roots or Path("/") in self._roots:
+            return
+        linked = Path(self._data.file.filename).resolve() != self.path.resolve()
+        if linked or self._data.is_virtual or self._data.external:
+            self._file, file, self._data = None, self._file, None
+            if file is not None:
+                file.close()
+            raise DocumentError(
+                f"{self.path}: dataset {self.dataset!r} lies outside the file, by an external link, as a virtual "
+                "dataset or in external storage: expected one in the file itself"
+            )
 
 
 def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:
@@ -117,7 +135,7 @@ def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path]
     """Return a reader for a stream resource of type ``application/x-hdf5``."""
     if document["mimetype"] != "application/x-hdf5":
         raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected application/x-hdf5")
-    return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]))
+    return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
 
 
 def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
@@ -128,4 +146,4 @@ def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) 
     if not document.get("root"):
         path = Path(document["resource_path"])
     dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
-    return HDF5Frames(local_path(str(path), roots), str(dataset))
+    return HDF5Frames(local_path(str(path), roots), str(dataset), roots)

@@ -197,6 +197,7 @@ class LivePlots(DocumentRouter):
             warnings=warnings,
             lost=tuple(int(k) for k in data["lost"]),
             bad=tuple(int(k) for k in data["bad"]),
+            flagged=tuple(int(k) for k in data["flagged"]),
         )
 
     def _change(self, **parts: Any) -> None:

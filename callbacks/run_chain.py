@@ -238,6 +238,7 @@ class RunChain:
             "num_frames": self._num_frames,
             "lost": sorted(self.run.lost),
             "bad": sorted(self._bad),
+            "flagged": sorted(self.run.flagged),
         }
 
     def _health(self, now: bool = False) -> Iterator[Document]:

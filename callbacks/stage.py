@@ -48,6 +48,8 @@ class RunContext:
         Composes what the stages yield.
     lost : dict
         Why frames were lost: seq_num (of the primary stream) → reason.  A frame that comes after all is taken out.
+    flagged : dict
+        What is wrong with frames that were cleaned nevertheless: seq_num → `nsbluesky.cleaning.flags.FrameFlag`.
     warnings : list of str
         What a scientist should know and no error tells.
     roots : tuple of Path
@@ -60,6 +62,7 @@ class RunContext:
     backend: Backend
     derived: DerivedRun
     lost: dict[int, str] = field(default_factory=dict)
+    flagged: dict[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     roots: tuple[Path, ...] = ()
 

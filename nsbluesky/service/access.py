@@ -1,18 +1,17 @@
-"""Who may do what: a token in the user's own folder on this machine, CURVE keys beyond it.
+"""What a client shows to the service: a token on this machine, keys beyond it.
 
 On loopback any user of the machine can connect, so what changes something needs a token that only the owner of the
-service can read.  Beyond loopback every socket is encrypted, and a key that is not known is refused.
+service can read.  Beyond loopback every socket is encrypted (CURVE), and a key that is not known is refused.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlparse
 
 import platformdirs
@@ -23,9 +22,10 @@ __all__ = [
     "Credentials",
     "forget_service",
     "is_loopback",
-    "read_service",
+    "local_credentials",
     "state_directory",
     "tell_service",
+    "write_secret",
 ]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -42,11 +42,11 @@ class Credentials:
     Attributes
     ----------
     token : str
-        On loopback: the service's token, as `read_service` finds it; "" for a viewer.
+        Without keys: the service's token; "" for a viewer.
     server_key : str
-        Beyond loopback: the service's public key (Z85).
+        With keys: the service's public key (Z85).
     public_key, secret_key : str
-        Beyond loopback: the client's own keys (Z85).
+        With keys: the client's own (Z85).
     """
 
     token: str = ""
@@ -61,14 +61,33 @@ class Credentials:
             socket.curve_publickey = self.public_key.encode()
             socket.curve_secretkey = self.secret_key.encode()
 
-    def allows(self, token: bytes) -> bool:
-        """Return whether a token that somebody shows is the one of these credentials."""
-        return bool(self.token) and hmac.compare_digest(self.token.encode(), token)
+    @classmethod
+    def make(cls, server_key: str = "") -> Self:
+        """Return new credentials that nobody can guess: a token, and keys where the service has some."""
+        token = secrets.token_hex(16)
+        if not server_key:
+            return cls(token=token)
+        public, secret = zmq.curve_keypair()
+        return cls(token, server_key, public.decode(), secret.decode())
 
     @classmethod
-    def with_new_token(cls) -> Credentials:
-        """Return credentials with a token that nobody can guess."""
-        return cls(token=secrets.token_hex(16))
+    def read(cls, path: str | Path) -> Self:
+        """Return the credentials in a client's key file, as ``nsbluesky keys`` makes it.
+
+        Raises
+        ------
+        AccessError
+            If there is no such file, or it is not one.
+        """
+        try:
+            told = json.loads(Path(path).read_text())
+            return cls(
+                server_key=str(told["server_key"]),
+                public_key=str(told["public_key"]),
+                secret_key=str(told["secret_key"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AccessError(f"{path} is no key file ({error}): make one with 'nsbluesky keys'") from error
 
 
 def state_directory() -> Path:
@@ -78,36 +97,37 @@ def state_directory() -> Path:
 
 def is_loopback(address: str) -> bool:
     """Return whether a 0MQ address can be reached from this machine only."""
-    parts = urlparse(address)
-    return parts.scheme in ("ipc", "inproc") or parts.hostname in LOOPBACK
+    return urlparse(address).hostname in LOOPBACK
 
 
-def tell_service(address: str, credentials: Credentials, directory: Path | None = None) -> Path:
-    """Write address and token of a service into a file that only this user can read; return its path."""
-    path = _path_of(address, directory)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"address": address, "token": credentials.token, "pid": os.getpid()}, file)
-    temporary.replace(path)
-    return path
+def tell_service(address: str, credentials: Credentials, directory: Path | None = None) -> None:
+    """Write address and credentials of a service into a file that only this user can read."""
+    write_secret(_path_of(address, directory), {"address": address, "pid": os.getpid(), **asdict(credentials)})
 
 
-def read_service(address: str, directory: Path | None = None) -> dict[str, Any] | None:
-    """Return what `tell_service` wrote about a service on this machine; None where there is nothing."""
-    if not is_loopback(address):
-        return None
+def local_credentials(address: str, directory: Path | None = None) -> Credentials:
+    """Return the credentials of a service that this user runs on this machine; else a viewer's."""
     try:
         told: dict[str, Any] = json.loads(_path_of(address, directory).read_text())
-    except (OSError, ValueError):
-        return None
-    return told
+        if told["address"] == address:
+            return Credentials(told["token"], told["server_key"], told["public_key"], told["secret_key"])
+    except (OSError, ValueError, KeyError):
+        pass
+    return Credentials()
 
 
 def forget_service(address: str, directory: Path | None = None) -> None:
     """Remove what `tell_service` wrote."""
     _path_of(address, directory).unlink(missing_ok=True)
+
+
+def write_secret(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON into a file that only this user can read, never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file)
+    temporary.replace(path)
 
 
 def _path_of(address: str, directory: Path | None) -> Path:

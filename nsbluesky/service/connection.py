@@ -18,9 +18,9 @@ import zmq
 
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.run_index import RunIndex
-from nsbluesky.service.access import AccessError, Credentials
+from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
-from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints, local_credentials
+from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints
 from nsbluesky.service.messages import ControlError
 from nsbluesky.service.processing import FinishedRun
 from nsbluesky.service.server import ACK, DOCUMENT, HELLO, REFUSED

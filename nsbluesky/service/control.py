@@ -9,12 +9,11 @@ from urllib.parse import urlparse
 
 import zmq
 
-from nsbluesky.service.access import AccessError, Credentials, read_service
+from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.messages import ControlError, Request
-from nsbluesky.service.settings import DEFAULT_ADDRESS
 from nsbluesky.service.wire import WireError, unpack
 
-__all__ = ["Endpoints", "ServiceAway", "ask", "ask_snapshot", "find_endpoints", "local_credentials"]
+__all__ = ["Endpoints", "ServiceAway", "ask", "ask_snapshot", "find_endpoints"]
 
 TIMEOUT_S = 3.0
 
@@ -38,12 +37,6 @@ class Endpoints:
     documents: str
     publications: str
     instance: str
-
-
-def local_credentials(address: str = DEFAULT_ADDRESS) -> Credentials:
-    """Return the token of a service on this machine, where this user owns it; else a viewer's."""
-    told = read_service(address)
-    return Credentials(token=str(told["token"])) if told else Credentials()
 
 
 def ask(

@@ -31,17 +31,17 @@ class Order:
     """What the process is to do."""
 
     settings: ServiceSettings
-    token: str
+    owner: Credentials
 
     def to_line(self) -> bytes:
         """Return the order as a line of JSON."""
-        return json.dumps({"settings": self.settings.to_dict(), "token": self.token}).encode() + b"\n"
+        return json.dumps({"settings": self.settings.to_dict(), "owner": asdict(self.owner)}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:
         """Return the order that a line holds."""
         told = json.loads(line)
-        return cls(ServiceSettings.from_dict(told["settings"]), told["token"])
+        return cls(ServiceSettings.from_dict(told["settings"]), Credentials(**told["owner"]))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
     os.nice(settings.nice)
     _start_logs(log_directory(settings))
     Path(settings.directory).mkdir(parents=True, exist_ok=True)
-    server = Server(settings, Credentials(token=order.token))
+    server = Server(settings, order.owner)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     threading.Thread(target=_hang_on, args=(lifeline, server), name="lifeline", daemon=True).start()

@@ -17,6 +17,7 @@ import zmq
 
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.intake import DocumentRefused, Intake
+from nsbluesky.service.keys import ROLES, KeyFolder
 from nsbluesky.service.messages import (
     MAX_CONTROL_BYTES,
     OPEN_ACTIONS,
@@ -28,6 +29,7 @@ from nsbluesky.service.messages import (
 )
 from nsbluesky.service.processing import Processing
 from nsbluesky.service.publisher import Publisher
+from nsbluesky.service.rights import Rights
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.wire import MAX_BYTES, WireError, pack, unpack, unpack_document
 from nsbluesky.settings import SettingsError
@@ -54,19 +56,19 @@ class Server:
     Parameters
     ----------
     settings : ServiceSettings
-    credentials : Credentials
-        What a client must show to change anything.
+    owner : Credentials
+        Of whoever starts the service.
     """
 
-    def __init__(self, settings: ServiceSettings, credentials: Credentials) -> None:
+    def __init__(self, settings: ServiceSettings, owner: Credentials) -> None:
         self.settings = settings
         self.instance = uuid.uuid4().hex
-        self._credentials = credentials
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._rights = Rights(self._context, KeyFolder(settings.keys) if settings.keys else None, owner)
         host = urlparse(settings.address).hostname
-        self._documents = self._socket(zmq.ROUTER, f"tcp://{host}:{settings.ports[0]}", MAX_BYTES)
-        publications = self._socket(zmq.PUB, f"tcp://{host}:{settings.ports[1]}", MAX_CONTROL_BYTES)
-        self._control = self._socket(zmq.ROUTER, settings.address, MAX_CONTROL_BYTES)
+        self._documents = self._socket("documents", zmq.ROUTER, f"tcp://{host}:{settings.ports[0]}", MAX_BYTES)
+        publications = self._socket("publications", zmq.PUB, f"tcp://{host}:{settings.ports[1]}", MAX_CONTROL_BYTES)
+        self._control = self._socket("control", zmq.ROUTER, settings.address, MAX_CONTROL_BYTES)
         self.address = f"tcp://{host}:{_port(self._control)}"
         self.ports = _port(self._documents), _port(publications)
         self._publisher = Publisher(publications, self.instance)
@@ -120,6 +122,7 @@ class Server:
         self._publisher.close()
         self._documents.close(linger=500)
         self._control.close(linger=500)
+        self._rights.close()
         self._context.term()
 
     def status(self) -> dict[str, Any]:
@@ -148,11 +151,12 @@ class Server:
         touched: dict[bytes, dict[str, None]] = {}
         for _ in range(MAX_BATCH):
             try:
-                identity, *parts = self._documents.recv_multipart(zmq.NOBLOCK)
+                frames = self._documents.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            identity = frames[0].bytes
             try:
-                runs = self._take_message(identity, parts)
+                runs = self._take_message(identity, frames[1:])
             except (WireError, DocumentRefused) as error:
                 self._refuse("a message on the document socket", str(error))
                 self._documents.send_multipart([identity, REFUSED, str(error).encode()])
@@ -162,12 +166,12 @@ class Server:
         for identity, known in touched.items():
             self._tell_progress(identity, list(known))
 
-    def _take_message(self, identity: bytes, parts: list[bytes]) -> list[str]:
+    def _take_message(self, identity: bytes, parts: list[zmq.Frame]) -> list[str]:
         """Take a message and return the runs of the documents in it."""
         if len(parts) != 3:
             raise WireError("expected a token, a kind and a content")
-        token, kind, content = parts
-        if not self._credentials.allows(token):
+        token, kind, content = (part.bytes for part in parts)
+        if not self._rights.may_operate(parts[0], token):
             raise DocumentRefused("a token that does not belong to this service")
         if kind == DOCUMENT:
             run, index, name, document = unpack_document(content)
@@ -212,16 +216,17 @@ class Server:
     # ---- control
 
     def _take_request(self) -> None:
-        identity, *parts = self._control.recv_multipart()
+        frames = self._control.recv_multipart(copy=False)
+        identity = frames[0].bytes
         try:
-            if len(parts) != 1:
+            if len(frames) != 2:
                 raise ControlError("expected one part")
-            request = parse_request(parts[0])
+            request = parse_request(frames[1].bytes)
         except ControlError as error:
             self._refuse("a control message", str(error))
             self._control.send_multipart([identity, failure(str(error))])
             return
-        if request.action not in OPEN_ACTIONS and not self._credentials.allows(request.token.encode()):
+        if request.action not in OPEN_ACTIONS and not self._rights.may_operate(frames[1], request.token.encode()):
             self._refuse(request.action, "no right")
             reason = f"{request.action} is not allowed: it needs the token or key of an operator of this service"
             self._control.send_multipart([identity, failure(reason, refused=True)])
@@ -294,8 +299,9 @@ class Server:
     def _begin(self) -> Processing:
         return Processing(self.settings, self._pipeline_settings, self._publisher)
 
-    def _socket(self, kind: int, address: str, max_bytes: int) -> zmq.Socket[bytes]:
+    def _socket(self, name: str, kind: int, address: str, max_bytes: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
+        self._rights.protect(socket, name, *(("operator",) if name == "documents" else ROLES))
         socket.linger = 0
         socket.maxmsgsize = max_bytes
         socket.bind(address.replace(":0", ":*") if address.endswith(":0") else address)

@@ -13,7 +13,7 @@ import zmq
 
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
-from nsbluesky.service.access import AccessError, Credentials
+from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.control import Endpoints, ServiceAway, ask_snapshot, find_endpoints
 from nsbluesky.service.messages import ControlError
 from nsbluesky.service.publisher import DOCUMENT, HEARTBEAT
@@ -116,8 +116,7 @@ class DerivedRuns:
             socket.maxmsgsize = 2 * MAX_BYTES
             for topic in (DOCUMENT, HEARTBEAT):
                 socket.subscribe(topic)
-            if self.credentials is not None:
-                self.credentials.apply(socket)
+            (self.credentials or local_credentials(self.address)).apply(socket)
             socket.connect(endpoints.publications)
             newest: int | None = None
             heard = time.monotonic()

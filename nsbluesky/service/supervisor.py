@@ -15,6 +15,7 @@ from typing import IO, Self
 import zmq
 
 from nsbluesky.service.access import Credentials, forget_service, tell_service
+from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.process import Order, Ready, log_directory
 from nsbluesky.service.publisher import HEARTBEAT
 from nsbluesky.service.settings import ServiceSettings
@@ -62,7 +63,7 @@ class ProcessingService:
         block_timeout_s: float = 120.0,
     ) -> None:
         self.settings = settings
-        self.credentials = Credentials.with_new_token()
+        self.credentials = Credentials.make(KeyFolder(settings.keys).make_server() if settings.keys else "")
         self.restarts: list[str] = []
         """Why the child was replaced, oldest first."""
         self._start_timeout_s = start_timeout_s
@@ -77,8 +78,8 @@ class ProcessingService:
 
     @property
     def address(self) -> str:
-        """Address of the control socket."""
-        return self._state().address
+        """Address of the control socket, as this machine reaches it."""
+        return _from_here(self._state().address)
 
     @property
     def pid(self) -> int:
@@ -130,7 +131,7 @@ class ProcessingService:
         ready = self._start_child(self.settings)
         # the next child takes the same ports, so that clients find it where they lost this one
         self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
-        tell_service(ready.address, self.credentials, self._state_directory)
+        tell_service(_from_here(ready.address), self.credentials, self._state_directory)
         self._set_ready(ready)
         self._watcher = threading.Thread(target=self._watch, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
@@ -142,7 +143,7 @@ class ProcessingService:
             self._watcher.join()
             self._watcher = None
         if self._ready is not None:
-            forget_service(self._ready.address, self._state_directory)
+            forget_service(_from_here(self._ready.address), self._state_directory)
         self._end_child(timeout_s)
         self._set_ready(None)
 
@@ -180,7 +181,7 @@ class ProcessingService:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(Order(settings, self.credentials.token).to_line())
+            child.stdin.write(Order(settings, self.credentials).to_line())
             child.stdin.flush()
         except OSError:  # it is dead already: told below
             pass
@@ -244,11 +245,11 @@ class ProcessingService:
         child = self._child
         assert child is not None
         assert child.stdout is not None
-        host = ready.address.rpartition(":")[0]
         with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
             socket.subscribe(HEARTBEAT)
-            socket.connect(f"{host}:{ready.ports[1]}")
+            self.credentials.apply(socket)
+            socket.connect(f"{_from_here(ready.address).rpartition(':')[0]}:{ready.ports[1]}")
             poller = zmq.Poller()
             poller.register(socket, zmq.POLLIN)
             poller.register(child.stdout, zmq.POLLIN)  # its end tells at once that the child has died
@@ -278,6 +279,13 @@ class ProcessingService:
                 if stage["block_s"] > self._block_timeout_s:
                     return f"{stage['stage']} works on one block for more than {self._block_timeout_s:g} s"
         return ""
+
+
+def _from_here(address: str) -> str:
+    """Return how this machine reaches an address that stands for all of its networks."""
+    for everywhere in ("//*:", "//0.0.0.0:"):
+        address = address.replace(everywhere, "//127.0.0.1:")
+    return address
 
 
 def _describe_exit(status: int) -> str:
