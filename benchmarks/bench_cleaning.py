@@ -21,7 +21,7 @@ def measure() -> list[Figure]:
     """Clean blocks of eight full frames again and again."""
     simulator = FrameSimulator(gold_balls())
     settings = simulator.cleaning_settings
-    layout = get_layout(settings.layout, simulator.shape)
+    layout = get_layout(settings, simulator.shape)
     darks = DarkAccumulator(layout)
     for k in range(NUM_DARKS):
         darks.add(simulator.raw_frame(0, 0, shutter_open=False, index=k)[None])

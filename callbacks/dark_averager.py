@@ -35,7 +35,7 @@ class AverageDarks(Stage):
         if exposure is not None:
             frames = page["data"]["frame"]
             if exposure not in self._accumulators:
-                layout = get_layout(self.run.settings.cleaning.layout, frames.shape[1:])
+                layout = get_layout(self.run.settings.cleaning, frames.shape[1:])
                 self._accumulators[exposure] = DarkAccumulator(layout)
             self._accumulators[exposure].add(frames)
         elif stream == PRIMARY and not self._told:

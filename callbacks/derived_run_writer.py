@@ -85,7 +85,7 @@ class _Run:
         self._interval_s = interval_s
         self._names: dict[str, str] = {}
         self._streams: dict[str, _Stream] = {}
-        self._clean: dict[int, tuple[float, float, float]] = {}
+        self._clean: dict[int, tuple[float, ...]] = {}
         self._waiting: Mapping[str, Any] | None = None
         self._next = -np.inf
 
@@ -106,7 +106,8 @@ class _Run:
         stream = self._names[doc["descriptor"]]
         if stream == "clean":
             data = doc["data"]
-            columns = (np.asarray(data[key], dtype=float).tolist() for key in ("x_m", "y_m", "photons"))
+            keys = ("x_m", "y_m", "photons", "weight", "flags")
+            columns = (np.asarray(data[key], dtype=float).tolist() for key in keys)
             self._clean.update(zip(doc["seq_num"], zip(*columns, strict=True), strict=True))
         elif not holds_frames(stream):
             for event in event_model.unpack_event_page(doc):
@@ -158,6 +159,8 @@ class _Run:
             "x_m": rows[:, 0],
             "y_m": rows[:, 1],
             "photons": rows[:, 2],
+            "weight": rows[:, 3],
+            "flags": rows[:, 4],
         }
         file = ArrayFile(self._folder / "clean.h5", {key: column[0] for key, column in columns.items()})
         for key, column in columns.items():

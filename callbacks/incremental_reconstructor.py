@@ -59,7 +59,7 @@ class Reconstruct(Stage):
         if self.stream_of(page) == "clean" and self._solver is not None:
             data = page["data"]
             translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
-            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m)
+            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m, data["weight"])
             self._arrived.update(zip(page["seq_num"], page["time"], strict=True))
             self._final_told = False  # a frame that comes late, after the last picture, makes one more
         yield from ()
@@ -72,6 +72,11 @@ class Reconstruct(Stage):
                 self._solver.finish()
                 self._deadline = self._time_for_final_passes(self._solver)
         yield from ()
+
+    @property
+    def queue(self) -> int:
+        """How many frames are in no pass yet."""
+        return 0 if self._solver is None else self._solver.num_unused
 
     @property
     def has_work(self) -> bool:

@@ -207,7 +207,7 @@ class LiveState:
         The newest health document, whatever its stage: rate, queue, latency and frames of the run.
     warnings : tuple of str
         Each different warning once, oldest first.
-    lost, bad : tuple of int
+    lost, bad, flagged : tuple of int
         seq_num of frames that are missing, and that could not be processed.
     """
 
@@ -227,6 +227,7 @@ class LiveState:
     warnings: tuple[str, ...] = ()
     lost: tuple[int, ...] = ()
     bad: tuple[int, ...] = ()
+    flagged: tuple[int, ...] = ()
 
     @property
     def errors(self) -> list[StageHealth]:

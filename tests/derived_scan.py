@@ -79,7 +79,14 @@ class DerivedScan:
 
     def clean(self, *seq_nums: int) -> np.ndarray:
         frames = self.rng.poisson(20, (len(seq_nums), FRAME_PX, FRAME_PX)).astype(np.float32)
-        self._page("clean", seq_nums, frame=frames, photons=frames.sum(axis=(1, 2)))
+        self._page(
+            "clean",
+            seq_nums,
+            frame=frames,
+            photons=frames.sum(axis=(1, 2)),
+            weight=np.ones(len(frames)),
+            flags=np.zeros(len(frames), int),
+        )
         return frames
 
     def low_resolution(self, measured: int) -> dict[str, np.ndarray]:
@@ -139,6 +146,7 @@ class DerivedScan:
         num_frames: int = 0,
         lost: tuple[int, ...] = (),
         bad: tuple[int, ...] = (),
+        flagged: tuple[int, ...] = (),
     ) -> None:
         self.event(
             "health",
@@ -151,6 +159,7 @@ class DerivedScan:
             num_frames=num_frames,
             lost=list(lost),
             bad=list(bad),
+            flagged=list(flagged),
         )
 
     def _page(self, stream: str, seq_nums: tuple[int, ...], **columns: np.ndarray) -> None:

@@ -1,242 +1,257 @@
-"""Raw frames to photons on a square that is centred on the zero order: a plan per scan, then block after block.
+"""Raw frames to photons on a square that is centred on the zero order, block after block.
 
-The order is that of the light's way back: dark, overscan offset, bad pixels, photon threshold, crop, downsampling.
+The order is that of the light's way back: words, dark, overscan offset, gain, bad pixels, interference, flat field,
+photons, beamstop, crop, downsampling, flags.  `nsbluesky.cleaning.loops` does the same compiled, on a CPU; what
+stands here is the reference, runs on a GPU as well, and takes over where a frame is not whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.cleaning.background import HalfBackground, image_background, subtract_background
-from nsbluesky.cleaning.center import find_center
-from nsbluesky.cleaning.darks import DarkStatistics
-from nsbluesky.cleaning.layout import FCCDLayout, assemble
-from nsbluesky.cleaning.photons import adu_per_photon, keep_photons
-from nsbluesky.settings import CleaningSettings
+from nsbluesky.cleaning.background import apply_gain, subtract_dark, subtract_offset
+from nsbluesky.cleaning.flags import FrameFlag
+from nsbluesky.cleaning.layout import assemble
+from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
+from nsbluesky.cleaning.photons import count_photons, keep_photons
+from nsbluesky.cleaning.plan import LEAST_GOOD_FRACTION, CleaningPlan
+from nsbluesky.cleaning.resample import rebin, resample, row_filling
+from nsbluesky.cleaning.spikes import remove_spikes, remove_spikes_fourier
+from nsbluesky.cleaning.words import (
+    find_errors,
+    find_lost_words,
+    has_lost_packets,
+    is_saturated,
+    spread_saturation,
+)
 
-__all__ = ["CleaningPlan", "clean", "find_center", "make_plan", "mean_image", "plan_for", "window_start"]
-
-# CXI mask codes
-MASK_BAD = 0x80
-MASK_MISSING = 0x200
-
-# A bin with fewer good pixels than this is no measurement.
-LEAST_GOOD_FRACTION = 0.5
+__all__ = ["CleanedFrames", "clean", "clean_reference", "trace"]
 
 
-@dataclass(frozen=True, eq=False)
-class CleaningPlan:
-    """All that is the same for every frame of a scan, made by `make_plan`.
+class CleanedFrames(NamedTuple):
+    """Clean frames, and what is wrong with them.
 
     Attributes
     ----------
-    center : (float, float)
-        Row and column of the zero order on the assembled image; pixel centres are whole numbers.
-    frame_px, bin_px : int
-        Side of a clean frame; detector pixels per side of each of its pixels.
-    mask : (frame_px, frame_px) uint32
-        CXI codes: 0 good, 0x80 too many bad pixels, 0x200 off the sensor.
-    background : tuple of HalfBackground
-        Dark and overscan offset of the halves that the window touches.
-    good : (crop_px, width) float32
-        1 for good pixels, 0 elsewhere, over the window's rows and the whole ADCs that it touches.
-    source, target : slice
-        Columns of that width that lie in the window, and where they go in it.
-    scale : (frame_px, frame_px) float32
-        From the sum of the good pixels' ADU to photons of the whole bin; 0 where `mask` is not.
-    threshold_adu : float
-        Of one pixel; 0 keeps everything.
-    xp : module
-        NumPy or CuPy: where the arrays of the plan live and frames are cleaned.
+    frames : (n, frame_px, frame_px) float32
+        Photons; zero frequency at N//2; 0 where the plan's mask is not, NaN where that frame alone did not measure.
+        Noise makes single values negative: the mean is free of bias.
+    flags : (n,) uint16
+        `FrameFlag` of each.
     """
 
-    center: tuple[float, float]
-    frame_px: int
-    bin_px: int
-    mask: Any
-    background: tuple[HalfBackground, ...]
-    good: Any
-    source: slice
-    target: slice
-    scale: Any
-    threshold_adu: float
-    xp: ModuleType
+    frames: Any
+    flags: npt.NDArray[np.uint16]
 
 
-def window_start(center: float, settings: CleaningSettings) -> int:
-    """Return the first detector pixel of the window along one axis.
-
-    The zero order belongs into the *middle* of bin N//2.  That bin covers pixels start + (N//2)·b … + b − 1, whose
-    middle lies at start + (N//2)·b + (b − 1)/2: between two pixels where b is even.  The crop is by whole pixels, so
-    up to half a pixel, 1/(2b) bins, remains.
-    """
-    ratio = settings.pixel_ratio
-    return int(np.floor(center - (settings.frame_px // 2) * ratio - (ratio - 1) / 2 + 0.5))
-
-
-def make_plan(
-    settings: CleaningSettings,
-    layout: FCCDLayout,
-    dark: DarkStatistics | None,
-    center: tuple[float, float],
-    *,
-    energy_eV: float,
-    xp: ModuleType = np,
-) -> CleaningPlan:
-    """Prepare the cleaning of a scan's frames.
-
-    Parameters
-    ----------
-    settings : CleaningSettings
-    layout : FCCDLayout
-        As `get_layout` returns it for the frames.
-    dark : DarkStatistics or None
-        Without dark frames the overscan alone gives the pedestal, and no pixel is known to be bad.
-    center : (float, float)
-        Row and column of the zero order on the assembled image.
-    energy_eV : float
-        Photon energy.
-    xp : module
-        NumPy or CuPy.
-
-    Raises
-    ------
-    ValueError
-        Where the window does not touch the sensor.
-    """
-    image_rows, image_columns = layout.image_shape
-    crop, px, bin_px = settings.crop_px, settings.frame_px, settings.crop_px // settings.frame_px
-    row0, column0 = (window_start(c, settings) for c in center)
-    rows = slice(max(row0, 0), min(row0 + crop, image_rows))
-    columns = slice(max(column0, 0), min(column0 + crop, image_columns))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        raise ValueError(
-            f"center_px = {center}: expected a place on the image of {image_rows} × {image_columns} pixels"
-        )
-    per_adc = layout.data_columns_per_adc
-    adcs = slice(columns.start // per_adc, -(-columns.stop // per_adc))
-    width = slice(adcs.start * per_adc, adcs.stop * per_adc)
-
-    image_good = np.ones(layout.image_shape, bool) if dark is None else ~assemble(dark.bad, layout)
-    good = np.zeros((crop, width.stop - width.start), np.float32)
-    good[rows.start - row0 : rows.stop - row0] = image_good[rows, width]
-    source = slice(columns.start - width.start, columns.stop - width.start)
-    target = slice(columns.start - column0, columns.stop - column0)
-
-    window_good = np.zeros((crop, crop), np.float32)
-    window_good[:, target] = good[:, source]
-    on_sensor = np.zeros((crop, crop), np.float32)
-    on_sensor[rows.start - row0 : rows.stop - row0, target] = 1
-    mask, share = _bins(window_good, on_sensor, px)
-    adu = adu_per_photon(settings, energy_eV)
-    scale = np.where(mask == 0, 1 / (np.maximum(share, LEAST_GOOD_FRACTION) * adu), 0).astype(np.float32)
-    return CleaningPlan(
-        center=(float(center[0]), float(center[1])),
-        frame_px=px,
-        bin_px=bin_px,
-        mask=xp.asarray(mask),
-        background=image_background(settings, layout, dark, slice(row0, row0 + crop), adcs, xp),
-        good=xp.asarray(good),
-        source=source,
-        target=target,
-        scale=xp.asarray(scale),
-        threshold_adu=settings.photon_threshold * adu,
-        xp=xp,
-    )
-
-
-def plan_for(
-    frames: npt.NDArray[np.uint16],
-    settings: CleaningSettings,
-    layout: FCCDLayout,
-    dark: DarkStatistics | None,
-    *,
-    energy_eV: float,
-    xp: ModuleType = np,
-) -> CleaningPlan:
-    """Prepare the cleaning of a scan with its centre as set, or found on some of its raw frames (n, rows, columns).
-
-    Raises
-    ------
-    ValueError
-        As `find_center` and `make_plan`.
-    """
-    center = settings.center_px
-    if center is None:
-        center = find_center(*mean_image(frames, dark, settings, layout, energy_eV=energy_eV))
-    return make_plan(settings, layout, dark, center, energy_eV=energy_eV, xp=xp)
-
-
-def _bins(
-    good: npt.NDArray[np.float32], on_sensor: npt.NDArray[np.float32], px: int
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
-    """Return mask and share of good pixels of each bin of a window, (px, px)."""
-    bin_px = len(good) // px
-    share, present = (a.reshape(px, bin_px, px, bin_px).mean(axis=(1, 3)) for a in (good, on_sensor))
-    mask = np.where(present < LEAST_GOOD_FRACTION, MASK_MISSING, 0)
-    mask = np.where((present >= LEAST_GOOD_FRACTION) & (share < LEAST_GOOD_FRACTION), MASK_BAD, mask)
-    return mask.astype(np.uint32), share
-
-
-def clean(frames: Any, plan: CleaningPlan, out: Any = None) -> Any:
-    """Return raw frames as photons per pixel of the clean grid.
+def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1) -> CleanedFrames:
+    """Clean raw frames.
 
     Parameters
     ----------
     frames : (n, rows, columns) uint16
-        Raw frames, on the plan's device.
+        On the plan's device.
     plan : CleaningPlan
     out : (n, frame_px, frame_px) float32, optional
-        Where the result goes.
-
-    Returns
-    -------
-    (n, frame_px, frame_px) float32
-        Photons; zero frequency at N//2; 0 where `plan.mask` is not.  Noise makes single values negative: the mean is
-        free of bias.
+        Where the clean frames go.
+    threads : int
+        On a CPU.
     """
-    xp, px, bin_px = plan.xp, plan.frame_px, plan.bin_px
+    xp = plan.xp
+    if tuple(frames.shape[1:]) != plan.layout.shape or frames.dtype.kind != "u":
+        raise ValueError(
+            f"raw frames {frames.shape} {frames.dtype}: expected (n, {plan.layout.rows}, {plan.layout.columns}) "
+            "unsigned words; check cleaning.layout"
+        )
     if out is None:
-        out = xp.empty((len(frames), px, px), xp.float32)
+        out = xp.empty((len(frames), plan.frame_px, plan.frame_px), xp.float32)
+    if can_compile(plan) and frames.dtype == np.uint16:
+        doubtful = CompiledCleaning.of(plan)(frames, out, threads)
+    else:
+        clean_reference(frames, plan, out)
+        doubtful = is_saturated(frames, plan.settings).any(axis=(1, 2))
+        errors = find_errors(frames, plan.settings, xp)
+        if errors is not None:
+            doubtful = doubtful | errors.any(axis=(1, 2))
+    if plan.has_pedestal:
+        doubtful = doubtful | has_lost_packets(frames, plan.layout, xp)
+    flags = np.zeros(len(frames), np.uint16)
+    for k in np.flatnonzero(doubtful if xp is np else xp.asnumpy(doubtful)):
+        flags[k] = _clean_doubtful(frames[k], plan, out[k])
+    return CleanedFrames(out, flags)
+
+
+def clean_reference(frames: Any, plan: CleaningPlan, out: Any) -> None:
+    """Clean whole frames step by step with array operations alone."""
     # A CPU is fastest on what stays in its cache, a GPU on all frames at once.
-    step = 1 if xp is np else max(len(frames), 1)
-    work = xp.zeros((min(step, len(frames)), *plan.good.shape), xp.float32)
-    window = xp.zeros((len(work), px, px * bin_px), xp.float32)
+    step = 1 if plan.xp is np else max(len(frames), 1)
     for start in range(0, len(frames), step):
         block = slice(start, start + step)
-        subtract_background(frames[block], plan.background, work)
-        xp.multiply(work, plan.good, out=work)
-        if plan.threshold_adu:
-            xp.multiply(work, keep_photons(work, plan.threshold_adu), out=work)
-        rows = work.reshape(len(work), px, bin_px, -1).sum(axis=2)
-        window[..., plan.target] = rows[..., plan.source]
-        xp.multiply(window.reshape(len(work), px, px, bin_px).sum(axis=3), plan.scale, out=out[block])
-    return out
+        out[block] = _downsample(_crop(_stepped(frames[block], plan, plan.good), plan), plan)
 
 
-def mean_image(
-    frames: npt.NDArray[np.uint16],
-    dark: DarkStatistics | None,
-    settings: CleaningSettings,
-    layout: FCCDLayout,
-    *,
-    energy_eV: float,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the mean of raw frames (n, rows, columns) as an image in photons, and its good pixels.
+def trace(frame: Any, plan: CleaningPlan) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the window of one frame (rows, columns) after each step, by the step's name, and the clean frame.
 
-    The whole sensor at full resolution, `layout.image_shape`, as `find_center` needs it.
+    All in ADU at gain ×8 but "photons" and what follows, which are in photons.
     """
-    rows, columns = layout.image_shape
-    background = image_background(settings, layout, dark, slice(0, rows), slice(0, layout.adcs_per_half))
-    image = np.zeros((1, rows, columns), np.float32)
-    for frame in frames:
-        one = np.empty_like(image)
-        subtract_background(frame[None], background, one)
-        image += one
-    good = np.ones((rows, columns), bool) if dark is None else ~assemble(dark.bad, layout)
-    return image[0] / np.float32(len(frames) * adu_per_photon(settings, energy_eV)), good
+    raw = assemble(frame, plan.layout, plan.xp).astype(np.float32)
+    windows = {"raw": _on_window(raw, plan)}
+    for name, values in _steps(frame[None], plan, plan.good):
+        scale = plan.adu_per_photon if name in ("photons", "beamstop") else 1.0
+        windows[name] = _crop(values, plan)[0] / np.float32(scale)
+    windows["clean"] = clean(frame[None], plan).frames[0]
+    return windows if plan.xp is np else {name: plan.xp.asnumpy(a) for name, a in windows.items()}
+
+
+def _on_window(image: Any, plan: CleaningPlan) -> Any:
+    window = plan.xp.zeros((plan.crop_px, plan.crop_px), np.float32)
+    (row, column), side = plan.start, plan.crop_px
+    top, left = max(-row, 0), max(-column, 0)
+    part = image[max(row, 0) : row + side, max(column, 0) : column + side]
+    window[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return window
+
+
+def _steps(frames: Any, plan: CleaningPlan, good: Any, lost: Any = None) -> Iterator[tuple[str, Any]]:
+    """Yield each step's name and the frames after it, (n, crop_px, width) float32 in ADU: one array, in place."""
+    xp, settings = plan.xp, plan.settings
+    values = xp.zeros((len(frames), *plan.good.shape), xp.float32)
+    subtract_dark(frames, plan.background, values)
+    yield "dark", values
+    subtract_offset(frames, plan.background, values, lost)
+    yield "overscan", values
+    apply_gain(frames, plan.background, values)
+    values *= good
+    yield "bad_pixels", values
+    if settings.spikes == "fourier":
+        parts = [(half.raw_rows, half.image_rows) for half in plan.background]
+        remove_spikes_fourier(values, plan.layout, parts, limit_adu=plan.adu_per_photon, sigmas=settings.spike_sigmas)
+    else:
+        remove_spikes(values, plan.spikes, good, xp)
+    values *= good
+    yield "spikes", values
+    if plan.sensitivity is not None:
+        values *= plan.sensitivity
+        yield "flat_field", values
+    if plan.counting is not None:
+        adu = np.float32(plan.adu_per_photon)
+        counting = plan.counting
+        values = count_photons(values / adu, counting.noise, counting.threshold, counting.keep, xp) * adu
+    elif plan.threshold_adu:
+        values *= keep_photons(values, plan.threshold_adu)
+    yield "photons", values
+    if plan.behind_beamstop is not None:
+        values *= plan.behind_beamstop
+        yield "beamstop", values
+
+
+def _stepped(frames: Any, plan: CleaningPlan, good: Any, lost: Any = None) -> Any:
+    """Return frames after the last step."""
+    *_, (_, values) = _steps(frames, plan, good, lost)
+    return values
+
+
+def _crop(values: Any, plan: CleaningPlan) -> Any:
+    """Return windows (n, crop_px, crop_px); 0 off the sensor."""
+    window = plan.xp.zeros((len(values), plan.crop_px, plan.crop_px), plan.xp.float32)
+    window[..., plan.target] = values[..., plan.source]
+    return window
+
+
+def _downsample(windows: Any, plan: CleaningPlan) -> Any:
+    """Return clean frames in photons from windows in ADU."""
+    bins = rebin(windows, plan.num_bins)
+    bins *= plan.scale
+    return _from_bins(bins, plan)
+
+
+def _from_bins(bins: Any, plan: CleaningPlan) -> Any:
+    if plan.resampling is None or plan.filling is None:
+        return bins
+    plan.filling.fill(bins)
+    frames = resample(bins, plan.resampling)
+    frames *= plan.mask == 0
+    return frames
+
+
+def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any) -> int:
+    """Clean a frame that may be saturated or not whole; return its flags.
+
+    A pixel of the clean frame is NaN where anything in it was saturated, which is never by chance, or where half of
+    it was lost.
+    """
+    xp, layout = plan.xp, plan.layout
+    lost_words = find_lost_words(frame, layout, xp) if plan.has_pedestal else xp.zeros(layout.shape, bool)
+    errors = find_errors(frame, plan.settings, xp)
+    unread = lost_words if errors is None else lost_words | errors
+    lost = _widen(assemble(unread, layout, xp), plan) & (plan.good != 0)
+    saturated = assemble(is_saturated(frame, plan.settings) & ~lost_words, layout, xp)
+    saturated = _widen(saturated, plan) & (plan.good != 0)
+    if bool(saturated.any()):
+        full = xp.zeros(layout.image_shape, bool)
+        _narrow(full, plan)[...] = _rows_on_sensor(saturated, plan)
+        saturated = _widen(spread_saturation(full, layout, plan.settings, xp), plan) & (plan.good != 0)
+    flags = FrameFlag.LOST_PACKETS * bool(lost.any()) | FrameFlag.SATURATED * bool(saturated.any())
+    if not flags:
+        return 0
+    good = plan.good * ~(lost | saturated)
+    values = _stepped(frame[None], plan, good, unread[None] if bool(lost_words.any()) else None)
+    sums, shares, hit = (
+        rebin(_crop(a[None], plan), plan.num_bins)[0] for a in (values[0], good, saturated.astype(np.float32))
+    )
+    shares /= plan.bin_px**2
+    measured = (plan.scale != 0) & (hit == 0) & (shares >= LEAST_GOOD_FRACTION - 1e-6)
+    bins = xp.where(measured, sums / (xp.maximum(shares, LEAST_GOOD_FRACTION) * plan.adu_per_photon), 0)
+    bins = bins.astype(np.float32)
+    if plan.resampling is None:
+        out[...] = xp.where(plan.scale != 0, xp.where(measured, bins, np.nan), 0)
+    else:
+        row_filling(_host(measured, xp), _host(plan.scale != 0, xp), xp).fill(bins[None])
+        clean_frame = resample(bins[None], plan.resampling)[0]
+        gone = (plan.scale != 0) & ~measured
+        out[...] = xp.where(plan.mask != 0, 0, xp.where(_covers(gone, plan.frame_px, xp), np.nan, clean_frame))
+    usable = plan.mask == 0
+    if float(xp.isfinite(out[usable]).mean()) < LEAST_GOOD_FRACTION:
+        flags |= FrameFlag.CORRUPT
+    return int(flags)
+
+
+def _host(array: Any, xp: Any) -> Any:
+    return array if xp is np else xp.asnumpy(array)
+
+
+def _covers(bins: Any, side: int, xp: Any) -> Any:
+    """Return which pixels of a coarser grid (side, side) touch any of `bins` that are True."""
+    count = len(bins)
+    first = xp.arange(side) * count // side
+    last = -(-(xp.arange(side) + 1) * count // side)
+    total = xp.zeros((count + 1, count + 1), xp.int64)
+    total[1:, 1:] = bins.astype(xp.int64).cumsum(axis=0).cumsum(axis=1)
+    rows = total[last] - total[first]
+    return (rows[:, last] - rows[:, first]) > 0
+
+
+def _rows_on_sensor(window: Any, plan: CleaningPlan) -> Any:
+    row, rows = plan.start[0], plan.layout.image_shape[0]
+    return window[max(-row, 0) : rows - row]
+
+
+def _narrow(image: Any, plan: CleaningPlan) -> Any:
+    """Return the part of an image (rows, columns) that lies under the plan's rows and whole ADCs."""
+    row = plan.start[0]
+    first = plan.background[0].adcs.start * plan.layout.data_columns_per_adc
+    return image[max(row, 0) : row + plan.crop_px, first : first + plan.good.shape[1]]
+
+
+def _widen(image: Any, plan: CleaningPlan) -> Any:
+    """Return an image's part under the plan's rows and whole ADCs, (crop_px, width); 0 off the sensor."""
+    window = plan.xp.zeros(plan.good.shape, image.dtype)
+    part = _narrow(image, plan)
+    top = max(-plan.start[0], 0)
+    window[top : top + len(part)] = part
+    return window

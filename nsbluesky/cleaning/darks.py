@@ -99,8 +99,10 @@ class DarkAccumulator:
 
 def _blocks(values: npt.NDArray[Any], layout: FCCDLayout) -> npt.NDArray[Any]:
     """Return the image pixels of every ADC, (ADCs, pixels)."""
-    data = by_adc(values, layout)[..., layout.data_columns]
-    blocks = [np.moveaxis(data[start:stop], 1, 0) for start, stop in layout.good_rows]
+    blocks = [
+        np.moveaxis(by_adc(values[start:stop], layout)[..., layout.for_half(half).data_columns], 1, 0)
+        for half, (start, stop) in enumerate(layout.good_rows)
+    ]
     return np.concatenate(blocks).reshape(len(layout.halves) * layout.adcs_per_half, -1)
 
 

@@ -8,35 +8,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MEDIAN_ROWS", "quadratic_basis", "quadratic_fit", "running_median"]
+__all__ = ["MEDIAN_ROWS", "drift_basis", "drift_fit", "minimum_bias", "running_median"]
 
 MEDIAN_ROWS = 21
+# Mean of the smallest of k normally distributed values, in standard deviations below their mean.
+MINIMUM_SIGMAS = (0.0, 0.0, 0.5642, 0.8463, 1.0294)
 
 
-def quadratic_basis(num_rows: int) -> npt.NDArray[np.float32]:
-    """Return [1, u, u²] at every row, (num_rows, 3), with u falling from 1 to 0 along the readout."""
+def drift_basis(num_rows: int, decay: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
+    """Return what an offset may consist of at every row, (num_rows, 3 or 4), rows in the order of readout.
+
+    Parameters
+    ----------
+    num_rows : int
+    decay : (num_rows,) float, optional
+        Shape of the readout's exponential start; its amplitude changes from frame to frame.
+
+    Returns
+    -------
+    (num_rows, 3 or 4) float32
+        [1, u, u²] with u falling from 1 to 0 along the readout, and the decay, normalised to 1.
+    """
     u = np.linspace(1.0, 0.0, num_rows)
-    return np.stack([np.ones_like(u), u, u * u], axis=1).astype(np.float32)
+    basis = [np.ones_like(u), u, u * u]
+    if decay is not None and np.abs(decay).max() > 0:
+        basis.append(decay / np.abs(decay).max())
+    return np.stack(basis, axis=1).astype(np.float32)
 
 
-def quadratic_fit(num_rows: int, start_row: int) -> npt.NDArray[np.float32]:
-    """Return the constant half of the hat matrix, (3, num_rows): least-squares coefficients from overscan values.
+def drift_fit(basis: npt.NDArray[np.float32], start_row: int) -> npt.NDArray[np.float32]:
+    """Return the constant half of the hat matrix, (terms, num_rows): least-squares coefficients from overscan values.
 
-    `quadratic_basis(num_rows) @ quadratic_fit(num_rows, start_row) @ overscan` is the fitted offset of every row of
-    `overscan` (num_rows, ADCs), rows in the order of readout.  Rows before `start_row`, where the readout's
-    exponential start may not be gone, get no weight.
+    `basis @ drift_fit(basis, …) @ overscan` is the fitted offset of every row of `overscan` (num_rows, ADCs), rows in
+    the order of readout.  Rows before `start_row`, where the readout's exponential start may not be gone, get no
+    weight.
 
     Raises
     ------
     ValueError
-        Where fewer than three rows are left.
+        Where too few rows are left.
     """
-    if num_rows - start_row < 3:
+    num_rows, terms = basis.shape
+    if num_rows - start_row < terms:
         raise ValueError(
-            f"overscan_start_row = {start_row}: expected at most {num_rows - 3}, so that a quadratic can be fitted"
+            f"overscan_start_row = {start_row}: expected at most {num_rows - terms}, so that there is enough to fit"
         )
-    fit = np.zeros((3, num_rows), np.float32)
-    fit[:, start_row:] = np.linalg.pinv(quadratic_basis(num_rows)[start_row:].astype(np.float64))
+    fit = np.zeros((terms, num_rows), np.float32)
+    fit[:, start_row:] = np.linalg.pinv(basis[start_row:].astype(np.float64))
     return fit
 
 
@@ -47,3 +65,8 @@ def running_median(overscan: Any, xp: ModuleType = np) -> Any:
     padded = xp.pad(overscan, padding, mode="edge")
     windows = xp.lib.stride_tricks.sliding_window_view(padded, MEDIAN_ROWS, axis=-2)
     return xp.median(windows, axis=-1)
+
+
+def minimum_bias(num_columns: int, noise_adu: float) -> float:
+    """Return how far the smallest of the overscan columns lies below their mean because of read noise, in ADU."""
+    return MINIMUM_SIGMAS[min(num_columns, len(MINIMUM_SIGMAS) - 1)] * noise_adu

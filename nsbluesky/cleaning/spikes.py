@@ -267,7 +267,8 @@ def spike_fits(
     for raw_rows, image_rows in parts if len(lines) else []:
         half = next(k for k, (start, stop) in enumerate(layout.halves) if start <= raw_rows.start < stop)
         start = layout.halves[half][0]
-        clocks = layout.clocks(half)[raw_rows.start - start : raw_rows.stop - start, layout.data_columns]
+        wanted = slice(raw_rows.start - start, raw_rows.stop - start)
+        clocks = layout.clocks(half)[wanted, layout.for_half(half).data_columns]
         rows = clocks[:, 0] - clocks[0, 0]
         columns = clocks[0] - clocks[0, 0]
         row_basis, column_basis, basis = (
@@ -369,13 +370,15 @@ def remove_spikes_fourier(
     iterations : int
     """
     per_adc = layout.columns_per_adc
-    for _, image_rows in parts:
+    for raw_rows, image_rows in parts:
+        half = next(k for k, (start, stop) in enumerate(layout.halves) if start <= raw_rows.start < stop)
+        data_columns = layout.for_half(half).data_columns
         part = values[:, image_rows]
         n, rows, width = part.shape
         adcs = width // layout.data_columns_per_adc
         # Time runs backwards in the bottom half, which does not matter to a Fourier transform.
         padded = np.full((n, adcs, rows, per_adc), np.nan, np.float32)
-        padded[..., layout.data_columns] = part.reshape(n, rows, adcs, -1).transpose(0, 2, 1, 3)
+        padded[..., data_columns] = part.reshape(n, rows, adcs, -1).transpose(0, 2, 1, 3)
         sequences = padded.reshape(n, adcs, -1)
         interference = np.zeros_like(sequences)
         for _ in range(iterations):
@@ -387,5 +390,5 @@ def remove_spikes_fourier(
             strong = power > level * (np.log(power.shape[-1]) + sigmas)
             strong[..., :LOWEST_CYCLES] = False
             interference = scipy.fft.irfft(np.where(strong, spectrum, 0), n=sequences.shape[-1], axis=-1)
-        found = interference.reshape(n, adcs, rows, per_adc)[..., layout.data_columns].transpose(0, 2, 1, 3)
+        found = interference.reshape(n, adcs, rows, per_adc)[..., data_columns].transpose(0, 2, 1, 3)
         part -= found.reshape(part.shape)

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.raw} has no raw_data: expected a raw CXI file; is it clean already?")
         if raw.number_exposures != 1:
             raise CxiError(f"{options.raw} has {raw.number_exposures} exposures a point: expected 1")
-        layout = get_layout(settings.cleaning.layout, raw.raw_data.shape[1:])
+        layout = get_layout(settings.cleaning, raw.raw_data.shape[1:])
         dark = _average(raw.dark_data, layout, settings)
         first = raw.raw_data[: settings.cleaning.center_frames]
         plan = plan_for(first, settings.cleaning, layout, dark, energy_eV=raw.energy_eV)

@@ -78,6 +78,7 @@ def _status_line(state: LiveState) -> str:
         f"latency {health.latency_s:.2f} s",
         f"lost {indices_text(state.lost)}",
         f"bad {indices_text(state.bad)}",
+        f"flagged {indices_text(state.flagged)}",
     ]
     if state.reconstruction is not None:
         parts.append(f"R {state.reconstruction.r_factor:.3f}")

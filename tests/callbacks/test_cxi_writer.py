@@ -41,7 +41,15 @@ class Source:
         x_m = np.array(values, dtype=np.float64)
         frames = np.broadcast_to(x_m[:, None, None], (len(values), SIDE, SIDE)).astype(np.float32)
         page = self.run.page(
-            "clean", seq_nums, [1.0] * len(values), frame=frames, x_m=x_m, y_m=-x_m, photons=frames.sum(axis=(1, 2))
+            "clean",
+            seq_nums,
+            [1.0] * len(values),
+            frame=frames,
+            x_m=x_m,
+            y_m=-x_m,
+            photons=frames.sum(axis=(1, 2)),
+            weight=np.ones(len(values)),
+            flags=np.zeros(len(values), np.uint16),
         )
         self.send(page)
 

@@ -60,11 +60,23 @@ def a_run(run: DerivedRun, pictures: int = 3) -> Iterator[Document]:
     for seq_nums, values in (([3, 2], [30.0, 20.0]), ([2, 4], [21.0, 40.0])):
         x_m = np.array(values)
         frames = np.broadcast_to(x_m[:, None, None], (2, SIDE, SIDE)).astype(np.float32)
-        yield from run.page("clean", seq_nums, [1.0, 2.0], frame=frames, x_m=x_m, y_m=-x_m, photons=2 * x_m)
+        yield from run.page(
+            "clean",
+            seq_nums,
+            [1.0, 2.0],
+            frame=frames,
+            x_m=x_m,
+            y_m=-x_m,
+            photons=2 * x_m,
+            weight=np.ones(2),
+            flags=np.array([0, 2]),
+        )
     yield from run.event("dark_statistics", mean=np.ones((3, 3), np.float32), bad_adcs=np.array([4, 7]), num_frames=5)
     for step in range(pictures):
         yield from reconstruction(run, step)
-        yield from run.event("health", stage="clean", state="ok", queue=step, lost=list(range(step)), bad=[])
+        yield from run.event(
+            "health", stage="clean", state="ok", queue=step, lost=list(range(step)), bad=[], flagged=[]
+        )
     yield run.stop("abort", "frame 5 is missing")
 
 

@@ -161,7 +161,14 @@ def drive(scan, **solver):
     places = dict(zip(("x_m", "y_m"), scan.points_um.T * METRES_PER_UM, strict=True))
     numbers = list(range(1, len(scan.frames) + 1))
     documents = derived.event("detector", mask=mask)
-    documents += derived.page("clean", numbers, [0.0] * len(numbers), frame=scan.frames.astype(np.float32), **places)
+    documents += derived.page(
+        "clean",
+        numbers,
+        [0.0] * len(numbers),
+        frame=scan.frames.astype(np.float32),
+        **places,
+        weight=np.ones(len(numbers)),
+    )
     for name, document in documents:
         assert list(stage.process(name, document)) == []
     while stage._solver.state is None or stage._solver.state.passes < 3:
@@ -196,7 +203,13 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
     list(stage.process("stop", stop))
     pictures_to_the_end(stage)
     late = stage.run.derived.page(
-        "clean", [999], [0.0], frame=scan.frames[:1].astype(np.float32), x_m=np.zeros(1), y_m=np.zeros(1)
+        "clean",
+        [999],
+        [0.0],
+        frame=scan.frames[:1].astype(np.float32),
+        x_m=np.zeros(1),
+        y_m=np.zeros(1),
+        weight=np.ones(1),
     )
     for name, document in late:
         list(stage.process(name, document))

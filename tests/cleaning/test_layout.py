@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout, assemble, by_adc, get_layout
-from nsbluesky.settings import SettingsError
+from nsbluesky.settings import CleaningSettings, DetectorMode, SettingsError
 
 
 @st.composite
@@ -29,10 +29,12 @@ def layouts(draw):
 def scatter(image, layout):
     """The inverse of `assemble`, pixel by pixel."""
     raw = np.full(layout.shape, -1, image.dtype)
-    rows = [r for start, stop in layout.good_rows for r in range(start, stop)]
-    columns = [c for c in range(layout.columns) if c % layout.columns_per_adc not in layout.overscan_columns]
-    for i, r in enumerate(rows):
-        raw[r, columns] = image[i]
+    per_adc = layout.columns_per_adc
+    rows = [(half, r) for half, (start, stop) in enumerate(layout.good_rows) for r in range(start, stop)]
+    for i, (half, r) in enumerate(rows):
+        # the columns of the bottom half run backwards
+        place = [c % per_adc if half == 0 else per_adc - 1 - c % per_adc for c in range(layout.columns)]
+        raw[r, [c for c in range(layout.columns) if place[c] not in layout.overscan_columns]] = image[i]
     return raw
 
 
@@ -74,21 +76,21 @@ def test_by_adc_is_a_view():
 
 
 def test_none_takes_any_image_as_it_is():
-    layout = get_layout("none", (7, 9))
+    layout = get_layout(CleaningSettings(layout="none"), (7, 9))
     image = np.arange(63).reshape(7, 9)
     np.testing.assert_array_equal(assemble(image, layout), image)
 
 
 def test_wrong_shape_names_the_layout_that_fits():
     with pytest.raises(SettingsError, match=r"cleaning\.layout=csx_overscan"):
-        get_layout("cosmic", (1000, 1152))
+        get_layout(CleaningSettings(), (1000, 1152))
     with pytest.raises(SettingsError, match=r"cleaning\.layout=none"):
-        get_layout("cosmic", (64, 64))
+        get_layout(CleaningSettings(), (64, 64))
 
 
 def test_unknown_layout_lists_the_known():
-    with pytest.raises(SettingsError, match="cosmic, full_frame"):
-        get_layout("eiger", (4, 4))
+    with pytest.raises(SettingsError, match="cosmic, cosmic_10_11"):
+        get_layout(CleaningSettings(layout="eiger"), (4, 4))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,9 @@ def test_unknown_layout_lists_the_known():
         ({"columns": 1153}, "multiple of 12"),
         ({"overscan_columns": (0, 5)}, "neighbours"),
         ({"overscan_columns": tuple(range(12))}, "neighbours"),
+        ({"overscan_columns": (0, 12)}, "expected 0 to 11"),
         ({"good_rows": ((5, 530), (555, 1035))}, "within the halves"),
+        ({"rows": 1041}, "even number"),
     ],
 )
 def test_layouts_that_cannot_be_are_refused(change, message):
@@ -111,3 +115,15 @@ def test_layouts_that_cannot_be_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         FCCDLayout(**(values | change))
+
+
+def test_a_detector_mode_is_a_few_lines_of_settings():
+    mode = {"rows": 20, "columns": 24, "columns_per_adc": 6, "overscan_columns": [4, 5], "good_rows": [2, 9]}
+    settings = CleaningSettings.from_dict({"detector_mode": mode})
+    layout = get_layout(settings, (20, 24))
+    assert layout.image_shape == (14, 16)
+    assert layout.good_rows == ((2, 9), (11, 18))
+    with pytest.raises(SettingsError, match="frames of 1040 × 1152 with detector_mode of 20 × 24"):
+        get_layout(settings, (1040, 1152))
+    with pytest.raises(SettingsError, match="detector_mode: columns = 25"):
+        get_layout(settings.replace(detector_mode=DetectorMode(20, 25, 6, (), (2, 9))), (20, 25))

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from nsbluesky.cleaning.overscan import quadratic_basis, quadratic_fit, running_median
+from nsbluesky.cleaning.overscan import drift_basis, drift_fit, running_median
 
 ROWS = 480
 
 
 def fitted(overscan, start_row=0):
-    return quadratic_basis(ROWS) @ (quadratic_fit(ROWS, start_row) @ overscan)
+    basis = drift_basis(ROWS)
+    return basis @ (drift_fit(basis, start_row) @ overscan)
 
 
 def test_a_quadratic_is_followed_exactly():
@@ -31,7 +32,7 @@ def test_rows_before_the_start_do_not_count():
 
 def test_too_late_a_start_is_refused():
     with pytest.raises(ValueError, match="overscan_start_row = 478: expected at most 477"):
-        quadratic_fit(ROWS, 478)
+        drift_fit(drift_basis(ROWS), 478)
 
 
 def test_running_median_follows_a_step_and_drops_outliers():

@@ -2,20 +2,13 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from nsbluesky.cleaning.photons import adu_per_photon, decode_gain, keep_photons
+from nsbluesky.cleaning.photons import adu_per_photon, keep_photons
 from nsbluesky.settings import CleaningSettings
 
 
 def test_adu_per_photon_comes_from_settings_or_energy():
     assert adu_per_photon(CleaningSettings(adu_per_photon=31.5), 930) == 31.5
     assert adu_per_photon(CleaningSettings(), 1000) == pytest.approx(34)
-
-
-def test_gain_words():
-    words = np.array([0x0123, 0x8123, 0xC123, 0x2000, 0xA123, 0xE123, 0x4123], np.uint16)
-    values, factors = decode_gain(words)
-    np.testing.assert_array_equal(values, [0x123, 0x123, 0x123, 0, 0x123, 0x123, 0x123])
-    np.testing.assert_array_equal(factors, [1, 4, 8, 0, 0, 0, 4])
 
 
 def test_neighbours_of_a_photon_are_kept():

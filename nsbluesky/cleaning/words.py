@@ -1,0 +1,176 @@
+"""What the words of a raw frame say beside their value: gain, saturation, errors and packets that never came."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.settings import CleaningSettings
+
+__all__ = [
+    "GAIN_FACTORS",
+    "LOST_WORDS",
+    "decode_words",
+    "find_errors",
+    "find_lost_words",
+    "has_lost_packets",
+    "is_saturated",
+    "saturation_limit",
+    "spread_saturation",
+]
+
+VALUE_BITS = 0x1FFF
+ERROR_BIT = 0x2000
+GAIN_BITS = 0xC000
+
+# By bits 15, 14 (gain) and 13 (error): what one ADU is worth at gain ×8; 0 for a word that cannot be used.
+GAIN_FACTORS = {
+    "csxtools": (1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 8.0, 0.0),
+    "middle_0x4000": (1.0, 0.0, 4.0, 0.0, 0.0, 0.0, 8.0, 0.0),
+}
+
+LOST_WORDS = (0x0000, 0x2000)
+"""What receivers write where a packet is missing: zeros (ALS), or the error bit alone (libcin)."""
+
+# A packet of 2048 words covers all ADCs for ten clocks in a row; so one of any two columns six apart is hit.
+PROBE_APART = 6
+# Of an ADC row's words, at least so many side by side must be lost: one word may be 0 or 0x2000 by itself.
+PROBE_EVERY = 8
+
+
+def decode_words(words: Any, gain_words: str, xp: ModuleType = np) -> tuple[Any, Any]:
+    """Split raw words into values and the factors that bring them to the scale of gain ×8.
+
+    Parameters
+    ----------
+    words : array of uint16
+    gain_words : str
+        As `CleaningSettings.gain_words`.
+    xp : module
+        NumPy or CuPy.
+
+    Returns
+    -------
+    values : array of uint16
+    factors : array of float32, or None
+        0 for words that cannot be used; None where all factors are 1.
+    """
+    if gain_words == "plain":
+        return words, None
+    values = words & np.uint16(VALUE_BITS)
+    if gain_words == "13_bits":
+        return values, None
+    factors = xp.asarray(GAIN_FACTORS[gain_words], dtype=xp.float32)
+    return values, factors[words >> np.uint16(13)]
+
+
+def saturation_limit(settings: CleaningSettings) -> tuple[int, int]:
+    """Return (bits, limit): a word is saturated where `word & bits` reaches `limit`.
+
+    Of gain words only those of the lowest gain can be.
+    """
+    if settings.gain_words == "plain":
+        return 0xFFFF, settings.saturation_word or 0xFFFF
+    full = (settings.saturation_word or VALUE_BITS) & VALUE_BITS
+    if settings.gain_words == "13_bits":
+        return VALUE_BITS, full
+    return GAIN_BITS | VALUE_BITS, GAIN_BITS | full
+
+
+def is_saturated(words: Any, settings: CleaningSettings) -> Any:
+    """Return where raw words are saturated."""
+    bits, limit = saturation_limit(settings)
+    return (words & np.uint16(bits)) >= np.uint16(limit)
+
+
+def has_lost_packets(frames: Any, layout: FCCDLayout, xp: ModuleType = np) -> Any:
+    """Return in which raw frames (n, rows, columns) words are missing, (n,) bool, from a small part of them.
+
+    Frames without ADCs side by side, which are images already, have no packets.
+    """
+    found = xp.zeros(len(frames), bool)
+    if layout.adcs_per_half < 2 * PROBE_EVERY:
+        return found
+    if xp is np and frames.dtype == np.uint16:
+        rows = np.concatenate([np.arange(start, stop) for start, stop in layout.good_rows])
+        _probe(frames, rows, layout.columns_per_adc, found)
+        return found
+    for start, stop in layout.good_rows:
+        probe = by_adc(frames[:, start:stop], layout)[:, :, ::PROBE_EVERY, ::PROBE_APART]
+        for word in LOST_WORDS:
+            found |= (probe == np.uint16(word)).all(axis=2).any(axis=(1, 2))
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _probe(
+    frames: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], per_adc: int, found: npt.NDArray[np.bool_]
+) -> None:
+    for f in range(len(frames)):
+        for row in rows:
+            words = frames[f, row]
+            for column in range(0, per_adc, PROBE_APART):
+                word = words[column]
+                if word != LOST_WORDS[0] and word != LOST_WORDS[1]:
+                    continue
+                lost = True
+                for x in range(column, len(words), PROBE_EVERY * per_adc):
+                    lost &= words[x] == word
+                found[f] |= lost
+
+
+def find_lost_words(frame: Any, layout: FCCDLayout, xp: ModuleType = np) -> Any:
+    """Return where words of a raw frame (rows, columns) are missing, bool of the same shape.
+
+    A packet begins and ends somewhere among the ADCs of a clock.  So a word counts as lost where it is one of
+    `LOST_WORDS` in a row, or beside a row, that has a clock without any other.
+    """
+    lost = xp.zeros(by_adc(frame, layout).shape, bool)
+    for start, stop in layout.good_rows:
+        blocks = by_adc(frame[start:stop], layout)
+        for word in LOST_WORDS:
+            same = blocks == np.uint16(word)
+            rows = same.all(axis=1).any(axis=-1)
+            near = rows.copy()
+            near[1:] |= rows[:-1]
+            near[:-1] |= rows[1:]
+            lost[start:stop] |= same & near[:, np.newaxis, np.newaxis]
+    return lost.reshape(frame.shape)
+
+
+def find_errors(frame: Any, settings: CleaningSettings, xp: ModuleType = np) -> Any | None:
+    """Return which words have the error bit or an unknown gain, or None where words have neither."""
+    if settings.gain_words not in GAIN_FACTORS:
+        return None
+    return decode_words(frame, settings.gain_words, xp)[1] == 0
+
+
+def spread_saturation(saturated: Any, layout: FCCDLayout, settings: CleaningSettings, xp: ModuleType = np) -> Any:
+    """Return what saturated image pixels (rows, columns) make unusable: themselves, neighbours and shadowed ADCs."""
+    for _ in range(settings.saturation_dilation_px):
+        saturated = _grown(saturated, xp)
+    if settings.shadow_adcs:
+        saturated = saturated | _shadows(saturated, layout, settings.shadow_adcs, xp)
+    return saturated
+
+
+def _grown(mask: Any, xp: ModuleType) -> Any:
+    padded = xp.pad(mask, 1)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
+
+
+def _shadows(mask: Any, layout: FCCDLayout, adcs: int, xp: ModuleType) -> Any:
+    """Return the ADC rows up to `adcs` beside one with a saturated pixel (ACME: charge shadows two outward)."""
+    per_adc = layout.data_columns_per_adc
+    hit = mask.reshape(mask.shape[0], -1, per_adc).any(axis=-1)
+    padded = xp.pad(hit, ((0, 0), (adcs, adcs)))
+    near = xp.zeros_like(hit)
+    for shift in range(2 * adcs + 1):
+        near |= padded[:, shift : shift + hit.shape[1]]
+    return xp.repeat(near, per_adc, axis=1)
