@@ -55,7 +55,7 @@ PRESETS: dict[str, DetectorModel] = {
         charge=Charge(cloud_px=0.3, full_well_photons=950.0),
         electronics=Electronics(
             drift=8.0,
-            read_noise=5.0,
+            read_noise=4.5,
             dark_current_hz=50.0,
             largest_word=0x87FF,
             junk_rows=1,
