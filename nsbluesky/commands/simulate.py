@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nsbluesky.commands import output_file, parse_count, parse_shape
+from nsbluesky.commands.raw_scan import write_raw_scan
 from nsbluesky.cxi import CxiFile
 from nsbluesky.simulation.fccd_frames import NOMINAL_EXPOSURE_S, FrameSimulator
 from nsbluesky.simulation.presets import PRESETS
-from nsbluesky.simulation.raw_scan import write_raw_scan
 from nsbluesky.simulation.samples import from_picture, gold_balls
 from nsbluesky.trajectories import PATTERNS, make_trajectory
 
