@@ -1,8 +1,8 @@
 """The order in which the Fast CCD sends the words of a raw frame, and back.
 
 The sensor's 192 ADCs are read at the same time, one word of each per clock.  The stream is therefore the array
-``S[t, s]`` of big-endian 16-bit words, with clock ``t = columns_per_adc · row + column`` of an ADC and channel ``s`` as
-sent.  ADC ``k`` comes on channel ``s(k) = 16·(11 − k mod 12) + g mod 4 + 4·(3 − g // 4)`` with ``g = k // 12``.
+``S[t, s]`` of big-endian 16-bit words, with clock ``t = columns_per_adc · row + column`` of an ADC and channel ``s``
+as sent.  ADC ``k`` comes on channel ``s(k) = 16·(11 − k mod 12) + g mod 4 + 4·(3 − g // 4)`` with ``g = k // 12``.
 ADCs 96…191 are the top half of the image, ADCs 0…95 the bottom half, turned by 180°.
 """
 
