@@ -294,6 +294,8 @@ class SolverSettings(Settings):
         Name of the engine in `nsbluesky.solver.engines.ENGINES`.
     modes : int
         Incoherent probe modes.
+    subpixel : int
+        Steps of a position within an object pixel; 1 rounds positions to whole pixels.
     batch : int
         Spatially separated frames per update while the scan runs; `batch_final` afterwards.
     alpha, beta : float
@@ -322,6 +324,7 @@ class SolverSettings(Settings):
 
     algorithm: str = "wasp"
     modes: int = 2
+    subpixel: int = 4
     batch: int = 8
     batch_final: int = 16
     alpha: float = 6.0
@@ -339,7 +342,7 @@ class SolverSettings(Settings):
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("modes", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
+        for name in ("modes", "subpixel", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_start", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")

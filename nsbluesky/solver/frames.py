@@ -65,6 +65,7 @@ class FrameStore:
         self.slots: dict[int, int] = {}
         self.seq_nums = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.corners_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.int64))
+        self.shifts_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
         self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
         self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
@@ -83,6 +84,7 @@ class FrameStore:
         return (
             self.seq_nums,
             self.corners_px,
+            self.shifts_px,
             self.weights,
             self.photons,
             self.amplitude_sums,
@@ -106,8 +108,18 @@ class FrameStore:
         for slot in range(len(self)):
             self._measure(slot)
 
-    def put(self, seq_num: int, frame: Any, corner_px: npt.ArrayLike, weight: float) -> int:
-        """Store one frame of photons (N, N; zero frequency at N//2) and return its slot."""
+    def put(
+        self,
+        seq_num: int,
+        frame: Any,
+        corner_px: npt.ArrayLike,
+        weight: float,
+        shift_px: npt.ArrayLike = (0.0, 0.0),
+    ) -> int:
+        """Store one frame of photons (N, N; zero frequency at N//2) and return its slot.
+
+        The centre of its window lies at `corner_px` + N/2 + `shift_px` (row, column), the shift at most half a pixel.
+        """
         slot = self.slots.setdefault(seq_num, len(self.slots))
         if slot // CHUNK_FRAMES == len(self._chunks):
             shape = (CHUNK_FRAMES, self.frame_px, self.frame_px)
@@ -122,6 +134,7 @@ class FrameStore:
         self.has_gaps = self.has_gaps or not bool(measured.all())
         self.seq_nums[slot] = seq_num
         self.corners_px[slot] = corner_px
+        self.shifts_px[slot] = shift_px
         self.weights[slot] = weight
         self.uses[slot] = 0
         self._measure(slot)

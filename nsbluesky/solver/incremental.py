@@ -140,7 +140,9 @@ class IncrementalSolver:
         if not self._is_reachable(position_px):
             self._reject(number, "no usable position")
             return
-        slot = self.frames.put(number, image, window_corners_px(position_px, self.frame_px), weight)
+        corner = window_corners_px(position_px, self.frame_px)
+        shift = position_px - self.frame_px / 2 - corner
+        slot = self.frames.put(number, image, corner, weight, shift)
         self._engine.forget(slot)
         if self.frames.photons[slot] == 0:
             self._reject(number, "no photons")

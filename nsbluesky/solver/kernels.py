@@ -19,15 +19,18 @@ FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def multiply_windows(canvas, probe, corners, out):  # type: ignore[no-untyped-def]
-    """Write P_k·O_j for the windows at `corners` (n, 2) of `canvas` into `out` (n, modes, N, N)."""
-    modes, side, _ = probe.shape
+def multiply_windows(canvas, probes, which, corners, out):  # type: ignore[no-untyped-def]
+    """Write P_jk·O_j for the windows at `corners` (n, 2) of `canvas` into `out` (n, modes, N, N).
+
+    Frame j has the probe number `which`[j] of `probes` (any, modes, N, N).
+    """
+    _, modes, side, _ = probes.shape
     for frame in range(len(corners)):
         top, left = corners[frame, 0], corners[frame, 1]
         for mode in range(modes):
             for row in range(side):
                 window = canvas[top + row, left : left + side]
-                light, wave = probe[mode, row], out[frame, mode, row]
+                light, wave = probes[which[frame], mode, row], out[frame, mode, row]
                 for column in range(side):
                     a, b = window[column], light[column]
                     wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
@@ -75,18 +78,18 @@ def amplitude_change(field, amplitude, good, background, epsilon, residual):  # 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def back_project(  # type: ignore[no-untyped-def]
-    change, probe, canvas, corners, weights, terms, with_probe, probe_numerator, probe_denominator
+    change, probes, which, canvas, corners, weights, terms, with_probe, probe_numerators, probe_denominator
 ):
-    """Write w_j Σ_k conj(P_k)·χ_jk into `terms` (n, N, N); with `with_probe`, also add the sums for the probe.
+    """Write w_j Σ_k conj(P_jk)·χ_jk into `terms` (n, N, N); with `with_probe`, also add the sums for the probe.
 
-    These are Σ_j w_j·conj(O_j)·χ_jk (modes, N, N) and Σ_j w_j·|O_j|² (N, N).
+    These are Σ_j w_j·conj(O_j)·χ_jk, for each of `probes` (any, modes, N, N), and Σ_j w_j·|O_j|² (N, N).
     """
     count, modes, side, _ = change.shape
     for row in range(side):
         for frame in range(count):
             weight, term = weights[frame], terms[frame, row]
             for mode in range(modes):
-                light, wave = probe[mode, row], change[frame, mode, row]
+                light, wave = probes[which[frame], mode, row], change[frame, mode, row]
                 if mode == 0:
                     for column in range(side):
                         p, x = light[column], wave[column]
@@ -105,7 +108,7 @@ def back_project(  # type: ignore[no-untyped-def]
             left = corners[frame, 1]
             window = canvas[corners[frame, 0] + row, left : left + side]
             for mode in range(modes):
-                wave, total = change[frame, mode, row], probe_numerator[mode, row]
+                wave, total = change[frame, mode, row], probe_numerators[which[frame], mode, row]
                 for column in range(side):
                     o, x, t = window[column], wave[column], total[column]
                     total[column] = complex(

@@ -97,7 +97,7 @@ class DefocusSweep:
         self._slots = slots
         self._candidates_m = candidates_m
         self._settings = settings
-        self._engine = make_engine(settings.replace(algorithm=ALGORITHM), backend)
+        self._engine = make_engine(settings.replace(algorithm=ALGORITHM, subpixel=1), backend)
         self._backend = backend
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m

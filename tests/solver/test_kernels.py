@@ -21,13 +21,13 @@ def complex_noise(rng, shape):
 
 
 def scan_with_everything(backend, modes):
-    """Frames with gaps, a mask, weights and a background, in windows that overlap in every way."""
+    """Frames with gaps, a mask, weights, a background and positions between pixels, in windows that overlap."""
     rng = np.random.default_rng(3)
     store = FrameStore(SIDE, backend)
     for number in range(COUNT):
         frame = rng.poisson(40.0, (SIDE, SIDE)).astype(np.float32)
         frame[rng.random(frame.shape) < 0.02] = np.nan
-        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0)
+        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0, rng.uniform(-0.5, 0.5, 2))
     good = np.ones((SIDE, SIDE), bool)
     good[5] = False
     store.set_good(good)
@@ -38,13 +38,13 @@ def scan_with_everything(backend, modes):
 
 @pytest.mark.parametrize("modes", [1, 3])
 @pytest.mark.parametrize("rule", [WaspRule(), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads):
+@pytest.mark.parametrize(("threads", "subpixel"), [(1, 2), (2, 1), (2, 8)])
+def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel):
     found = []
     backend = get_backend("numpy", threads=threads)
     for compiled in (False, True):
         store, state = scan_with_everything(backend, modes)
-        engine = BatchedEngine(rule, backend, probe_start=1, batch=10, compiled=compiled)
+        engine = BatchedEngine(rule, backend, probe_start=1, batch=10, subpixel=subpixel, compiled=compiled)
         engine.initialize(state, store)
         residuals = []
         for _ in range(3):
@@ -62,8 +62,9 @@ def test_compiled_loops_keep_double_precision():
     probe, canvas = complex_noise(rng, (2, 8, 8)).astype(complex), complex_noise(rng, (12, 12)).astype(complex)
     corners = np.array([[0, 0], [3, 4]])
     waves = np.empty((2, 2, 8, 8), complex)
-    kernels.multiply_windows(canvas, probe, corners, waves)
-    assert np.abs(waves[1] - probe * canvas[3:11, 4:12]).max() < 1e-14
+    probes = np.stack([probe, 2 * probe])
+    kernels.multiply_windows(canvas, probes, np.array([0, 1]), corners, waves)
+    assert np.abs(waves[1] - 2 * probe * canvas[3:11, 4:12]).max() < 1e-14
     amplitude, good = rng.random((2, 8, 8)), np.ones((8, 8))
     model = np.sqrt((np.abs(waves) ** 2).sum(axis=1) + 0.5)
     expected = waves * ((amplitude - model) / (model + 1e-6))[:, None]

@@ -24,7 +24,11 @@ def _batch(settings: SolverSettings) -> int:
 
 def _batched(rule: Callable[[SolverSettings], StepRule]) -> EngineMaker:
     return lambda settings, backend: BatchedEngine(
-        rule(settings), backend, probe_start=settings.probe_start, batch=_batch(settings)
+        rule(settings),
+        backend,
+        probe_start=settings.probe_start,
+        batch=_batch(settings),
+        subpixel=settings.subpixel,
     )
 
 

@@ -73,8 +73,13 @@ class ThreadSpace:
         """Frames that fit."""
         return len(self.windows)
 
-    def add_probe_terms(self, xp: Any, windows: Any, waves: Any, weights: Any) -> None:
-        """Add Σ w·conj(O_j)·wave_jk and Σ w·|O_j|²; `windows` and `waves` are overwritten."""
+    def add_probe_terms(
+        self, xp: Any, windows: Any, waves: Any, weights: Any, which: Any = None, numerators: Any = None
+    ) -> None:
+        """Add Σ w·conj(O_j)·wave_jk and Σ w·|O_j|²; `windows` and `waves` are overwritten.
+
+        With `numerators` (any, modes, N, N), the first sum goes to the one that `which` (n,) names for each frame.
+        """
         magnitude = xp.abs(windows)
         magnitude *= magnitude
         xp.conj(windows, out=windows)
@@ -83,7 +88,11 @@ class ThreadSpace:
             magnitude *= on_device
             windows *= on_device
         waves *= windows[:, None]
-        self.probe_numerator += waves.sum(axis=0)
+        if numerators is None:
+            self.probe_numerator += waves.sum(axis=0)
+        else:
+            for number in set(which.tolist()):
+                numerators[number] += waves[which == number].sum(axis=0)
         self.probe_denominator += magnitude.sum(axis=0)
 
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
-from nsbluesky.solver.forward import EPSILON, amplitude_correction, exit_waves
+from nsbluesky.solver.forward import EPSILON, amplitude_correction
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, gather, regions
 
@@ -55,18 +56,28 @@ class BatchedEngine:
         Passes before the probe is updated.
     batch : int
         The largest batch that will be used.
+    subpixel : int
+        Steps of a position in a pixel; 1 rounds to whole pixels.
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
 
     def __init__(
-        self, rule: StepRule, backend: Backend, *, probe_start: int, batch: int, compiled: bool | None = None
+        self,
+        rule: StepRule,
+        backend: Backend,
+        *,
+        probe_start: int,
+        batch: int,
+        subpixel: int = 1,
+        compiled: bool | None = None,
     ) -> None:
         self.name = rule.name
         self._rule = rule
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
+        self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
@@ -90,31 +101,32 @@ class BatchedEngine:
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
-        backend, xp = self._backend, self._backend.xp
+        backend = self._backend
+        steps = steps_of(frames.shifts_px[slots], self._subpixel)
+        order = np.lexsort(steps.T)  # frames with one shift beside each other
+        slots, steps = slots[order], steps[order]
         corners = corners_on_canvas(state, frames, slots)
         weights = frames.weights[slots]
         updates_probe = state.passes >= self._probe_start
         power = self._power(state.probe)
-        object_step = self._rule.object_step(xp, power)
+        object_step = self._rule.object_step(backend.xp, power)
+        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
 
         def difference(space: ThreadSpace, share: slice) -> list[Any]:
-            space.probe_numerator[...] = 0
             space.probe_denominator[...] = 0
+            moved = MovedProbe(backend, state.probe, field, steps[share], self._subpixel)
+            numerators = backend.xp.zeros(moved.probes.shape if updates_probe else (1, 1, 1, 1), np.complex64)
             residuals = []
             for first in range(share.start, share.stop, space.frames):
                 part = slice(first, min(first + space.frames, share.stop))
+                local = slice(part.start - share.start, part.stop - share.start)
+                batch = (slots[part], corners[part], weights[part], moved.which[local])
+                terms = self._terms[part]
                 residuals.append(
-                    self._difference(
-                        state,
-                        frames,
-                        slots[part],
-                        corners[part],
-                        weights[part],
-                        space,
-                        self._terms[part],
-                        updates_probe,
-                    )
+                    self._difference(state, frames, *batch, moved.probes, space, terms, numerators, updates_probe)
                 )
+            if updates_probe:
+                space.probe_numerator[...] = moved.back(numerators)
             return residuals
 
         parts = shares(backend, len(slots))
@@ -128,24 +140,16 @@ class BatchedEngine:
 
         def compiled_step(band: slice) -> None:
             sums, averages = self._pass_sums, self._rule.averages_passes
-            kernels.add_and_step(
-                state.object,
-                band.start,
-                band.stop,
-                corners,
-                terms,
-                power,
-                weights,
-                object_step.numbers(),
-                averages,
-                sums.numerator,
-                sums.denominator,
-            )
+            target = (state.object, band.start, band.stop)
+            terms_of_step = (corners, terms, power, weights, object_step.numbers())
+            kernels.add_and_step(*target, *terms_of_step, averages, sums.numerator, sums.denominator)
 
         backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(parts)], len(slots))
-        return np.concatenate([backend.to_numpy(r) for r in residuals])
+        residual = np.empty(len(slots), np.float32)
+        residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
+        return residual
 
     def _difference(
         self,
@@ -154,44 +158,35 @@ class BatchedEngine:
         slots: Slots,
         corners: npt.NDArray[np.int64],
         weights: npt.NDArray[np.float32],
+        which: npt.NDArray[np.int64],
+        probes: Any,
         space: ThreadSpace,
         terms: Any,
+        numerators: Any,
         updates_probe: bool,
     ) -> Any:
-        """Write w_j Σ_k conj(P_k)·χ_jk of a few frames into `terms`, add to the thread's sums for the probe."""
+        """Write w_j Σ_k conj(P_jk)·χ_jk of a few frames into `terms`, add to the sums for the probe."""
         backend, xp, count = self._backend, self._backend.xp, len(slots)
+        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
         if self._compiled:
-            waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
-            kernels.multiply_windows(state.object, state.probe, corners, waves)
+            kernels.multiply_windows(state.object, probes, which, corners, waves)
             field = backend.fft2(waves)
             misfit = np.empty(count, np.float32)
             kernels.amplitude_change(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
-            kernels.back_project(
-                backend.ifft2(field),
-                state.probe,
-                state.object,
-                corners,
-                weights,
-                terms,
-                updates_probe,
-                space.probe_numerator,
-                space.probe_denominator,
-            )
+            change = backend.ifft2(field)
+            measured = (state.object, corners, weights, terms)
+            kernels.back_project(change, probes, which, *measured, updates_probe, numerators, space.probe_denominator)
             return misfit
         windows = gather(backend, state.object, corners, space.windows)
-        waves = exit_waves(backend, state.probe, windows, space.waves[:count])
-        amplitude = frames.amplitudes(slots, space.amplitude)
+        light = probes[which]
+        xp.multiply(windows[:, None], light, out=waves)
         change, residual = amplitude_correction(
             backend, waves, amplitude, frames.good, state.background, space.model[:count], has_gaps=frames.has_gaps
         )
-        conjugate = xp.conj(state.probe)
-        xp.multiply(change[:, 0], conjugate[0], out=terms)
-        for mode in range(1, len(conjugate)):
-            terms += change[:, mode] * conjugate[mode]
-        if not bool((weights == 1).all()):
-            terms *= xp.asarray(weights)[:, None, None]
+        xp.sum(change * xp.conj(light), axis=1, out=terms)
+        terms *= xp.asarray(weights)[:, None, None]
         if updates_probe:
-            space.add_probe_terms(xp, windows, change, weights)
+            space.add_probe_terms(xp, windows, change, weights, which, numerators)
         return residual
 
     def _power(self, probe: Any) -> Any:

@@ -1,0 +1,70 @@
+"""Positions between pixels: the probe is moved by the fraction, in Fourier space, and the windows stay on the grid.
+
+The fractions are taken in steps of 1/`SolverSettings.subpixel` pixel, so that frames of one batch share a moved
+probe; each frame names its own by a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+
+__all__ = ["MovedProbe", "ramps", "steps_of"]
+
+
+def steps_of(shifts_px: npt.NDArray[np.floating[Any]], subpixel: int) -> npt.NDArray[np.int64]:
+    """Return shifts (n, 2) in whole steps of 1/`subpixel` pixel."""
+    return np.asarray(np.rint(shifts_px * subpixel), np.int64)
+
+
+def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
+    """Return exp(−2πi q·s) (n, N, N) complex64, FFT order, for shifts (n, 2: row, column) in pixels."""
+    frequency = xp.fft.fftfreq(side)
+    down, right = (xp.exp(-2j * np.pi * xp.asarray(shifts_px[:, axis])[:, None] * frequency) for axis in (0, 1))
+    return (down[:, :, None] * right[:, None, :]).astype(np.complex64)
+
+
+class MovedProbe:
+    """A probe moved by the fractions of some frames, and the way back for what is summed with it.
+
+    Parameters
+    ----------
+    backend : Backend
+    probe : (modes, N, N) complex64
+    field : (modes, N, N) complex64
+        Its Fourier transform.
+    steps : (n, 2) int
+        Shift of each frame in steps of 1/`subpixel` pixel.
+    subpixel : int
+
+    Attributes
+    ----------
+    probes : (k, modes, N, N) complex64
+        The probe, once for each shift that occurs.
+    which : (n,) int
+        Which of them is that of each frame.
+    """
+
+    def __init__(self, backend: Backend, probe: Any, field: Any, steps: npt.NDArray[np.int64], subpixel: int) -> None:
+        self._backend = backend
+        if not steps.any():
+            self._ramps = None
+            self.which = np.zeros(len(steps), np.int64)
+            self.probes = probe[None]
+            return
+        different, which = np.unique(steps, axis=0, return_inverse=True)
+        self.which = which.reshape(-1)
+        self._ramps = ramps(backend.xp, different / subpixel, probe.shape[-1])[:, None]
+        self.probes = backend.ifft2(field[None] * self._ramps)
+
+    def back(self, sums: Any) -> Any:
+        """Return Σ_k of `sums` (k, modes, N, N), each moved back by its shift, (modes, N, N); overwrites `sums`."""
+        if self._ramps is None:
+            return sums[0]
+        field = self._backend.fft2(sums)
+        field *= self._backend.xp.conj(self._ramps)
+        return self._backend.ifft2(field.sum(axis=0))
