@@ -95,9 +95,9 @@ class HDF5Frames:
             return
         linked = Path(self._data.file.filename).resolve() != self.path.resolve()
         if linked or self._data.is_virtual or self._data.external:
-            self._file, file, self._data = None, self._file, None
-            if file is not None:
-                file.close()
+            assert self._file is not None
+            self._file.close()
+            self._file = self._data = None
             raise DocumentError(
                 f"{self.path}: dataset {self.dataset!r} lies outside the file, by an external link, as a virtual "
                 "dataset or in external storage: expected one in the file itself"

@@ -166,6 +166,11 @@ class ReadFrames(Stage):
             self._fall_back_to_former_points()
             yield from self._emit_ready()
 
+    @property
+    def queue(self) -> int:
+        """How many frames are announced and not read yet."""
+        return sum(len(ready) for ready in self._ready.values())
+
     # ---- waiting for files
 
     @property

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, split_page
@@ -37,6 +37,12 @@ class StageActivity:
         Since it made the last of them.
     block_s : float
         Since it began what it does just now; 0 where it rests.
+    rate_hz : float
+        Documents that it made a second, lately.
+    queue : int
+        Frames that wait in it.
+    state : str
+        "busy", "idle", or "error" where it has raised in this run.
     """
 
     stage: str
@@ -44,6 +50,9 @@ class StageActivity:
     busy_s: float
     age_s: float
     block_s: float
+    rate_hz: float
+    queue: int
+    state: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,17 @@ class _Clock:
     num_blocks: int = 0
     busy_s: float = 0.0
     since: float | None = None
+    rate_hz: float = 0.0
+    queue: int = 0
+    looked: float = field(default_factory=time.monotonic)
+    num_looked: int = 0
+
+    def look(self, queue: int) -> None:
+        """Note the rate since the last look, and what waits."""
+        now = time.monotonic()
+        if now > self.looked:
+            self.rate_hz = (self.num_blocks - self.num_looked) / (now - self.looked)
+        self.looked, self.num_looked, self.queue = now, self.num_blocks, queue
 
 
 class RunChain:
@@ -207,7 +227,19 @@ class RunChain:
         for name, clock in self._clocks.items():
             since = clock.since
             block_s = 0.0 if since is None else now - since
-            stages.append(StageActivity(name, clock.num_blocks, clock.busy_s, now - clock.last, block_s))
+            state = "error" if name in self._errors else "idle" if since is None else "busy"
+            stages.append(
+                StageActivity(
+                    stage=name,
+                    num_blocks=clock.num_blocks,
+                    busy_s=clock.busy_s,
+                    age_s=now - clock.last,
+                    block_s=block_s,
+                    rate_hz=clock.rate_hz,
+                    queue=clock.queue,
+                    state=state,
+                )
+            )
         return RunActivity(self.run.start["uid"], self.run.derived.uid, self._num_frames, tuple(stages))
 
     def _is_derived(self, name: str, document: dict[str, Any]) -> bool:
@@ -248,5 +280,7 @@ class RunChain:
             yield from self.run.derived.event("health", **self._state("pipeline", "warning", message))
         if now or time.monotonic() >= self._next_health:
             self._next_health = time.monotonic() + HEALTH_INTERVAL_S
+            for stage in self.stages:
+                self._clocks[stage.name].look(stage.queue)
             message = "; ".join(f"frame {k}: {reason}" for k, reason in list(self.run.lost.items())[-3:])
             yield from self.run.derived.event("health", **self._state("pipeline", "ok", message))

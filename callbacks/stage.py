@@ -95,6 +95,11 @@ class Stage:
         return bool(document["run_start"] == self.run.start["uid"])
 
     @property
+    def queue(self) -> int:
+        """How many frames wait in this stage."""
+        return 0
+
+    @property
     def has_work(self) -> bool:
         """Whether `work` would do something useful now."""
         return False

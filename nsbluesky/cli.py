@@ -23,6 +23,12 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "the whole job: simulated beamline, scan, live windows, catalog, CXI and a picture of the result",
     "ioc": "the simulated beamline alone, over EPICS Channel Access",
+    "serve": "the processing in a process of its own, which nothing kills for long",
+    "status": "what the processing service is doing",
+    "abort": "end the processing of a run with what there is",
+    "control": "let the processing service pause, resume, begin anew …",
+    "keys": "make keys for a processing service that other machines may reach",
+    "logs": "what the modules of the processing service have told",
     "replay": "send a recorded run through the processing again",
     "reconstruct": "reconstruct the object from any CXI file",
     "simulate": "a simulated scan from any picture",

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import Catalog
+    from nsbluesky.document_log import DocumentLog
+    from nsbluesky.service.connection import Connection
+    from nsbluesky.service.processing import FinishedRun
+    from nsbluesky.service.supervisor import ProcessingService
     from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.live import LiveWindow
 
@@ -37,6 +41,7 @@ __all__ = [
     "has_screen",
     "live_window",
     "open_catalog",
+    "processing_service",
     "run_engine",
     "scan_stage",
     "shutter",
@@ -47,6 +52,9 @@ __all__ = [
 
 SIMULATE = "NSBLUESKY_SIM"
 """Environment variable: 1 starts the simulated beamline with the session."""
+
+SERVICE = "NSBLUESKY_SERVICE"
+"""Environment variable: address of the processing service; without it the session processes itself."""
 
 CONNECT_TIMEOUT_S = 20.0
 DEFAULT_POINTS = 20
@@ -177,7 +185,40 @@ def shutter(site: Site) -> Any:
     return _connect(Shutter(site.shutter, name="shutter"), site)
 
 
-def subscribe(RE: RunEngine, catalog: Catalog, site: Site, directory: Path | None = None) -> PtychoPipeline:
+def processing_service(site: Site, directory: Path | None = None, **options: Any) -> ProcessingService:
+    """Return a processing service for this session, to be entered with ``with``; it ends with the session.
+
+    Parameters
+    ----------
+    site : Site
+        Says how runs are processed, and where frames are.
+    directory : path, optional
+        Images go to ``results`` below it, logs to ``service``; the user's data folder by default.
+    **options
+        Of `ProcessingService`.
+    """
+    from nsbluesky.catalog import data_directory
+    from nsbluesky.service.settings import ServiceSettings
+    from nsbluesky.service.supervisor import ProcessingService
+
+    directory = (data_directory() if directory is None else directory).resolve()
+    settings = ServiceSettings(
+        directory=str(directory / "results"),
+        roots=(str(Path(site.read_path).resolve()), str(directory)),
+        address="tcp://127.0.0.1:0",
+        state=str(directory / "service"),
+        pipeline=site.pipeline,
+    )
+    return ProcessingService(settings, **options)
+
+
+def subscribe(
+    RE: RunEngine,
+    catalog: Catalog,
+    site: Site,
+    directory: Path | None = None,
+    service: ProcessingService | str | None = None,
+) -> PtychoPipeline | Connection:
     """Subscribe the document log, the catalog and the processing to a RunEngine, in this order; return the last.
 
     Parameters
@@ -189,6 +230,9 @@ def subscribe(RE: RunEngine, catalog: Catalog, site: Site, directory: Path | Non
         Says how runs are processed.
     directory : path, optional
         Documents go to ``documents`` below it, images to ``results``; the user's data folder by default.
+    service : ProcessingService or str, optional
+        A processing service, or the address of one: it processes in the place of this session, with its own settings
+        and folders.  By default what ``NSBLUESKY_SERVICE`` in the environment names; else there is none.
     """
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -196,16 +240,40 @@ def subscribe(RE: RunEngine, catalog: Catalog, site: Site, directory: Path | Non
     from nsbluesky.document_log import DocumentLog
 
     directory = data_directory() if directory is None else directory
-    results = directory / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    log = DocumentLog(directory / "documents")
     writer = catalog.writer()
-    pipeline = PtychoPipeline(site.pipeline, directory=results)
-    pipeline.subscribe(DerivedRunWriter(results, writer, cxi=pipeline.cxi))
-    _before_threads_end(functools.partial(pipeline.close, timeout=0))
-    RE.subscribe(DocumentLog(directory / "documents"))
+    RE.subscribe(log)
     RE.subscribe(writer)
-    RE.subscribe(pipeline)
-    return pipeline
+    service = service or os.environ.get(SERVICE) or None
+    processing: PtychoPipeline | Connection
+    if service is not None:
+        processing = _connect_to(service, log)
+        processing.on_finished(functools.partial(_store_derived_run, writer))
+    else:
+        results = directory / "results"
+        results.mkdir(parents=True, exist_ok=True)
+        processing = PtychoPipeline(site.pipeline, directory=results)
+        processing.subscribe(DerivedRunWriter(results, writer, cxi=processing.cxi))
+    _before_threads_end(functools.partial(processing.close, timeout=0))
+    RE.subscribe(processing)
+    return processing
+
+
+def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connection:
+    from nsbluesky.service.connection import connect
+
+    if isinstance(service, str):
+        return connect(service, log)
+    return connect(service.address, log, service.credentials)
+
+
+def _store_derived_run(writer: Callable[[str, dict[str, Any]], Any], run: FinishedRun) -> None:
+    """Give the documents of a derived run, which the service has written, to the catalog."""
+    from nsbluesky.document_log import read_documents
+
+    if run.documents:
+        for name, document in read_documents(run.documents):
+            writer(name, document)
 
 
 def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **defaults: Any) -> Callable[..., Any]:
@@ -228,7 +296,7 @@ def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **default
     return bound
 
 
-def live_window(pipeline: PtychoPipeline) -> LiveWindow | None:
+def live_window(pipeline: PtychoPipeline | Connection) -> LiveWindow | None:
     """Open the live window, and let IPython keep it alive at the prompt; None without a screen."""
     if not has_screen():
         return None

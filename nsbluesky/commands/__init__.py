@@ -6,9 +6,20 @@ import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CommandFailed", "output_file", "output_folder", "parse_count", "parse_shape"]
+if TYPE_CHECKING:
+    from nsbluesky.service.access import Credentials
+
+__all__ = [
+    "CommandFailed",
+    "add_service_arguments",
+    "output_file",
+    "output_folder",
+    "parse_count",
+    "parse_shape",
+    "service_credentials",
+]
 
 
 class CommandFailed(Exception):
@@ -56,3 +67,18 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write into {path} ({error.strerror}): expected a writable folder") from error
     return path.resolve()
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which processing service is meant."""
+    from nsbluesky.service.settings import DEFAULT_ADDRESS
+
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="of the processing service (%(default)s)")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="key file, for a service on another machine")
+
+
+def service_credentials(options: argparse.Namespace) -> Credentials | None:
+    """Return what these options show to the service; None for what this user has on this machine."""
+    from nsbluesky.service.access import Credentials
+
+    return None if options.key is None else Credentials.read(options.key)

@@ -23,6 +23,7 @@ from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.service.connection import Connection
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.beamline import SimulatedBeamline
 from nsbluesky.solver.quality import contrast_correlation
@@ -31,6 +32,9 @@ from nsbluesky.viewer.pictures import save_object_png
 from nsbluesky.viewer.qt import QtDuringTask, application
 
 __all__ = ["add_arguments", "run"]
+
+Pipeline = PtychoPipeline | Connection
+"""Where the processing happens: in this process, or in the service's."""
 
 MIN_CORRELATION = 0.95
 MAX_LATENCY_S = 10.0
@@ -50,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=parse_count, default=0, help="seed of noise and of the scan's jitter (%(default)s)"
     )
+    parser.add_argument(
+        "--service", action="store_true", help="process in a process of its own (nsbluesky serve), not in the session"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
 
 
@@ -68,7 +75,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for device in devices:
             stack.callback(device.destroy)  # before the beamline ends: Channel Access complains of lost servers
         RE = RunEngine({}, during_task=QtDuringTask())
-        pipeline = session.subscribe(RE, catalog, site, out)
+        service = stack.enter_context(session.processing_service(site, out)) if options.service else None
+        pipeline = session.subscribe(RE, catalog, site, out, service)
         stack.callback(pipeline.close, timeout=0)
         application()
         window = LiveWindow(pipeline.live)
@@ -108,7 +116,7 @@ def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any
     return ptycho_scan(*devices, **arguments)
 
 
-def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: PtychoPipeline, catalog: Catalog) -> Scan:
+def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: Pipeline, catalog: Catalog) -> Scan:
     """Scan, and wait for the final image and for the catalog; Ctrl-C aborts the scan in order."""
     started = time.monotonic()
     try:
@@ -121,7 +129,7 @@ def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: PtychoPipeline, c
     return Scan(uid, num_points, seconds, finished)
 
 
-def _wait_with_windows(pipeline: PtychoPipeline, timeout_s: float) -> bool:
+def _wait_with_windows(pipeline: Pipeline, timeout_s: float) -> bool:
     """Wait for the final image while the window stays alive."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -131,10 +139,11 @@ def _wait_with_windows(pipeline: PtychoPipeline, timeout_s: float) -> bool:
     return False
 
 
-def _summary(scan: Scan, pipeline: PtychoPipeline, catalog: Catalog, truth_path: Path, out: Path) -> dict[str, Any]:
+def _summary(scan: Scan, pipeline: Pipeline, catalog: Catalog, truth_path: Path, out: Path) -> dict[str, Any]:
     """Collect what came out, from the files that users will open."""
     result = pipeline.results.get(scan.uid)
-    if result is None or pipeline.cxi is None:
+    cxi = _cxi_path(scan, pipeline)
+    if result is None or cxi is None:
         raise CommandFailed("no image came out of the processing", {"run_uid": scan.uid})
     run = catalog.client[scan.uid]
     recorded, darks = (int(run[stream]["fccd_image"].shape[0]) for stream in ("primary", "dark"))
@@ -156,11 +165,17 @@ def _summary(scan: Scan, pipeline: PtychoPipeline, catalog: Catalog, truth_path:
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "cropped_frames_MB": cropped / 2**20,
         "finished": scan.finished and bool(result["final"]),
-        "cxi": str(pipeline.cxi.path),
+        "cxi": str(cxi),
         "object_picture": str(picture),
         "window_picture": str(out / "window.png"),
         "catalog": str(catalog.directory),
     }
+
+
+def _cxi_path(scan: Scan, pipeline: Pipeline) -> Path | None:
+    if isinstance(pipeline, Connection):
+        return pipeline.cxi_path(scan.uid)
+    return pipeline.cxi.path if pipeline.cxi is not None else None
 
 
 def _correlation(image: npt.NDArray[np.complex64], truth_path: Path) -> float:

@@ -1,4 +1,4 @@
-"""``nsbluesky view``: look at a CXI file."""
+"""``nsbluesky view``: look at a CXI file, or at the scan that a processing service is working on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from nsbluesky.commands import output_file
 
 __all__ = ["add_arguments", "run"]
 
+WAIT_S = 10.0
+"""How long a picture of a service waits for what the service says."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("file", type=Path, help="a CXI file; one that is being written is fine")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", type=Path, nargs="?", help="a CXI file; one that is being written is fine")
+    what.add_argument("--live", metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="key file, for a service on another machine")
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="save a picture of the window and exit")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Open the window, or save its picture without a screen."""
     if options.screenshot is not None:
-        output_file(options.screenshot, options.file)
+        output_file(options.screenshot, *([options.file] if options.file is not None else []))
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    return _view_service(options) if options.live is not None else _view_file(options)
+
+
+def _view_file(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.viewer.cxi_window import CxiWindow
     from nsbluesky.viewer.qt import application
 
@@ -35,3 +45,26 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     window.save_screenshot(options.screenshot)
     window.close()
     return {"file": str(options.file), "picture": str(options.screenshot)}
+
+
+def _view_service(options: argparse.Namespace) -> dict[str, Any]:
+    from nsbluesky.service.access import Credentials
+    from nsbluesky.service.subscriber import DerivedRuns
+    from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.qt import application
+
+    app = application()
+    runs = DerivedRuns(options.live, None if options.key is None else Credentials.read(options.key))
+    try:
+        window = LiveWindow(runs.live)
+        window.show()
+        if options.screenshot is None:
+            app.exec()
+            return {"address": options.live}
+        if not runs.wait_for_state(WAIT_S):
+            raise ConnectionError(f"no answer from {options.live} in {WAIT_S:g} s: is 'nsbluesky serve' running?")
+        window.save_screenshot(options.screenshot)
+        window.close()
+        return {"address": options.live, "picture": str(options.screenshot)}
+    finally:
+        runs.close()

@@ -64,6 +64,7 @@ class DerivedRuns:
         self._runs = _SeenRuns()
         self._stops = threading.Condition()
         self._stopped: dict[str, None] = {}
+        self._has_state = threading.Event()
         self._closing_listener = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="nsbluesky-subscriber", daemon=True)
         self._listener.start()
@@ -87,6 +88,10 @@ class DerivedRuns:
         """Wait until the stop document of a derived run came; False when time ran out."""
         with self._stops:
             return self._stops.wait_for(lambda: uid in self._stopped, timeout)
+
+    def wait_for_state(self, timeout: float | None = None) -> bool:
+        """Wait until the state so far came, even if it is empty; False when time ran out."""
+        return self._has_state.wait(timeout)
 
     def close(self) -> Any:
         """End."""
@@ -141,6 +146,7 @@ class DerivedRuns:
                 if not complete:  # it has just begun to listen, or missed something
                     newest, documents = ask_snapshot(self.address, self.credentials)
                     self._deliver(self._runs.new(documents))
+                    self._has_state.set()
 
     def _deliver(self, documents: Iterable[tuple[str, dict[str, Any]]]) -> None:
         for name, document in documents:

@@ -1,0 +1,51 @@
+"""``nsbluesky serve``: the processing in a process of its own, until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from nsbluesky.catalog import data_directory
+from nsbluesky.commands import output_folder
+from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
+from nsbluesky.service.supervisor import ProcessingService
+from nsbluesky.settings import PipelineSettings
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="tcp://HOST:PORT to listen at (%(default)s)")
+    parser.add_argument("--out", type=Path, help="folder of the results (the session's by default)")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder that frames may be read from; may be given again (the session's data folder by default)",
+    )
+    parser.add_argument("--keys", type=Path, help="folder of keys, as nsbluesky keys makes it; beyond this machine")
+    parser.add_argument("--nice", type=int, default=10, help="how much the scan comes first, 0 to 19 (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Serve until SIGINT, SIGTERM or ``nsbluesky control shutdown``."""
+    out = output_folder(options.out or data_directory() / "results")
+    roots = options.root or [data_directory()]
+    settings = ServiceSettings(
+        directory=str(out),
+        roots=tuple(str(root.resolve()) for root in roots),
+        address=options.address,
+        keys=str(options.keys.resolve()) if options.keys is not None else "",
+        nice=options.nice,
+        pipeline=PipelineSettings().set_from_text(options.set),
+    )
+    with ProcessingService(settings) as service:
+        print(f"the processing service listens at {service.address}", file=sys.stderr, flush=True)
+        service.wait()
+        return {"restarts": len(service.restarts)}
