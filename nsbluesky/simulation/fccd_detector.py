@@ -100,7 +100,12 @@ class SimulatedDetector:
         return image
 
     def expose(
-        self, expected_photons: npt.NDArray[np.float32] | None, *, exposure_s: float = 0.01, index: int
+        self,
+        expected_photons: npt.NDArray[np.float32] | None,
+        *,
+        index: int,
+        exposure_s: float = 0.01,
+        factor: float = 1.0,
     ) -> SimulatedExposure:
         """Return the exposure with that index.
 
@@ -108,19 +113,23 @@ class SimulatedDetector:
         ----------
         expected_photons : (image rows, image columns) float32 or None
             Mean photons of this exposure before any beamstop; None with the shutter closed.
-        exposure_s : float
-            Decides the dark current.
         index : int
             With the seed decides everything random.
+        exposure_s : float
+            Decides the dark current.
+        factor : float
+            The mean photons are multiplied by this.
         """
         model, rng = self.model, generator(self.seed, 1 + index)
         flux, charge, full_well = 1.0, None, model.charge.full_well_photons
-        photons = np.zeros(self.layout.image_shape, np.uint32)
-        if expected_photons is not None:
+        if expected_photons is None:
+            photons = np.zeros(self.layout.image_shape, np.uint32)
+        else:
+            photons = np.empty(self.layout.image_shape, np.uint32)
             flux = model.light.flux(rng)
             state = rng.integers(2**64, dtype=np.uint64)
             charge = self._scratch()
-            poisson_image(expected_photons, flux, self.beamstop, state, photons, charge)
+            poisson_image(expected_photons, factor * flux, self.beamstop, state, photons, charge)
             if model.charge.cloud_px:
                 charge = share_charge(photons, model.charge.cloud_px, rng)
             if full_well:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
 from nsbluesky.cleaning.photons import ADU_PER_EV
 from nsbluesky.simulation.faults import DetectorFaults, FaultMap, place_faults
-from nsbluesky.simulation.interference import Interference, interference_waves
+from nsbluesky.simulation.interference import Interference, interference_columns, interference_rows
 from nsbluesky.simulation.readout_loop import read_half
 
 __all__ = ["Electronics", "Gain", "Readout"]
@@ -151,9 +151,12 @@ class Readout:
         self.fixed_levels = self._draw_fixed_levels(rng)
         self._sigma = self._noise_levels()
         halves, lines = (len(layout.halves), layout.adcs_per_half), electronics.interference.cycles_per_clock
-        self.amplitudes = rng.uniform(*electronics.interference.amplitude_adu, (*halves, len(lines))).astype(
-            np.float32
-        )
+        amplitudes = rng.uniform(*electronics.interference.amplitude_adu, (*halves, len(lines)))
+        self.amplitudes: npt.NDArray[np.float32] = amplitudes.astype(np.float32)
+        self._interference = [
+            interference_columns(electronics.interference, layout, half, self.amplitudes[half])
+            for half in range(len(layout.halves))
+        ]
         sensitivity = 1 + electronics.sensitivity_spread * rng.standard_normal(halves)
         self.adu_per_photon = (ADU_PER_EV * energy_eV * sensitivity).astype(np.float32)
 
@@ -215,9 +218,9 @@ class Readout:
         full_well : float
             Charge of a full pixel, in photons; 0: none is.
         """
-        layout, gain, lines = self.layout, self.electronics.gain, self.electronics.interference
+        layout, gain = self.layout, self.electronics.gain
         frame = np.empty(layout.shape, np.uint16)
-        phases = rng.uniform(0, 2 * np.pi, len(lines.cycles_per_clock))
+        phases = rng.uniform(0, 2 * np.pi, len(self.electronics.interference.cycles_per_clock))
         electrons = self.electronics.dark_current_hz * exposure_s
         dark = (electrons * self.adu_per_electron, electrons * self.adu_per_electron**2)
         first = 0
@@ -225,15 +228,16 @@ class Readout:
             good_rows = (good[0] - start, good[1] - start)
             last = first + good[1] - good[0]
             light = np.zeros((0, 0), np.float32) if charge is None else charge[first:last]
-            drift = self._drift(half, rng)
+            row_terms, column_terms = self._terms(half, rng, phases)
+            shadow = np.zeros((0, 0), np.float32)
             if charge is not None and full_well and self.electronics.shadow_adu:
-                drift[slice(*good_rows)] -= self._shadow(light >= 0.999 * full_well)
+                shadow = self._shadow(light >= 0.999 * full_well)
             read_half(
                 self.fixed_levels[start:stop],
                 self._sigma[start:stop],
-                drift,
-                interference_waves(lines, layout, half, phases),
-                self.amplitudes[half],
+                row_terms,
+                column_terms,
+                shadow,
                 light,
                 self.adu_per_photon[half],
                 good_rows,
@@ -256,18 +260,23 @@ class Readout:
         self._add_junk(frame, rng)
         return frame
 
-    def _drift(self, half: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Return what changes from frame to frame along the readout, (rows, ADCs)."""
+    def _terms(
+        self, half: int, rng: np.random.Generator, phases: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return what changes from frame to frame, as factors (rows, terms) and (terms, columns).
+
+        These are a quadratic and a part of the exponential start for each ADC, and the lines of interference.
+        """
         levels, baseline = self.electronics, self._baseline(half)
         u = 1 - np.arange(len(baseline)) / len(baseline)
         if half == 1:
             u = u[::-1]
-        shapes = np.stack([np.ones_like(u), u, u * u, baseline], axis=1).astype(np.float32)
-        sigma = np.array([levels.drift] * 3 + [levels.decay_jitter], np.float32)
-        coefficients = rng.standard_normal((4, self.layout.adcs_per_half), np.float32) * sigma[:, None]
-        coefficients[3] = coefficients[3, 0]  # one supply feeds all
-        drift: npt.NDArray[np.float32] = shapes @ coefficients
-        return drift
+        coefficients = levels.drift * rng.standard_normal((4, self.layout.adcs_per_half))
+        coefficients[3] = levels.decay_jitter * rng.standard_normal()  # one supply feeds all
+        waves = interference_rows(levels.interference, self.layout, half, phases)
+        rows = np.column_stack([np.ones_like(u), u, u * u, baseline, waves.real, -waves.imag])
+        drift, columns = np.repeat(coefficients, self.layout.columns_per_adc, axis=1), self._interference[half]
+        return rows.astype(np.float32), np.concatenate([drift, columns.real, columns.imag]).astype(np.float32)
 
     def _shadow(self, full: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """Return how far full pixels (good rows, image columns) pull the others down, (good rows, ADCs)."""

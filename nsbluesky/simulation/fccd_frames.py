@@ -201,15 +201,13 @@ class FrameSimulator:
         index : int
             With the seed decides all noise.
         """
-        mean = None
-        if shutter_open and exposure_s > 0:
-            mean = self.expected_photons(x_m, y_m)
-            mean *= np.float32(exposure_s / NOMINAL_EXPOSURE_S)
+        mean = self.expected_photons(x_m, y_m) if shutter_open and exposure_s > 0 else None
+        factor = exposure_s / NOMINAL_EXPOSURE_S
         if self.detector is not None:
-            return self.detector.expose(mean, exposure_s=exposure_s, index=index)
+            return self.detector.expose(mean, index=index, exposure_s=exposure_s, factor=factor)
         photons = np.zeros(self.image_shape, np.uint32)
         if mean is not None:
-            photons = generator(self.seed, 1 + index).poisson(mean).astype(np.uint32)
+            photons = generator(self.seed, 1 + index).poisson(mean * np.float32(factor)).astype(np.uint32)
         words = np.minimum(photons, 65535).astype(np.uint16)
         return SimulatedExposure(words, photons, 1.0, np.zeros(0, np.int64))
 

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout
 
-__all__ = ["Interference", "interference_waves"]
+__all__ = ["Interference", "interference_columns", "interference_rows"]
+
+Factors = npt.NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Interference:
         Frequency of each line; fixed, below 0.5.
     amplitude_adu : (float, float)
         Range of the amplitudes, one for each ADC and line, drawn once.
+
+    Notes
+    -----
+    With the clock t = columns per ADC · row + column, exp(iωt) is a product of one factor per row and one per column.
+    A frame's interference is the real part of the product of `interference_rows` and `interference_columns`, summed
+    over lines.
     """
 
     cycles_per_clock: tuple[float, ...] = ()
@@ -33,17 +41,26 @@ class Interference:
             if not 0 < f < 0.5:
                 raise ValueError(f"cycles_per_clock has {f!r}: expected above 0 and below 0.5")
 
+    @property
+    def omega(self) -> npt.NDArray[np.float64]:
+        """Angular frequency of each line per clock, (lines,)."""
+        return 2 * np.pi * np.asarray(self.cycles_per_clock, np.float64)
 
-def interference_waves(
+
+def interference_rows(
     interference: Interference, layout: FCCDLayout, half: int, phases: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
-    """Return each line at amplitude 1 as an ADC of that half sees it, (lines, rows, columns per ADC) float32.
+) -> Factors:
+    """Return the factor of each row of a half in a frame with these phases (lines,), (rows, lines)."""
+    clocks = layout.clocks(half)[:, :1]
+    rows: Factors = np.exp(1j * (clocks * interference.omega + phases))
+    return rows
 
-    With the clock t = columns per ADC · row + column, exp(iωt) is a product of one factor per row and one per column.
-    """
+
+def interference_columns(
+    interference: Interference, layout: FCCDLayout, half: int, amplitudes: npt.NDArray[np.float32]
+) -> Factors:
+    """Return the factor of each raw column of a half, amplitudes (ADCs, lines) included, (lines, columns)."""
     clocks = layout.clocks(half)
-    omega = 2 * np.pi * np.asarray(interference.cycles_per_clock)[:, None]
-    rows = np.exp(1j * (omega * clocks[:, 0] + phases[:, None]))
-    columns = np.exp(1j * omega * (clocks[0] - clocks[0, 0]))
-    waves: npt.NDArray[np.float32] = np.real(rows[:, :, None] * columns[:, None, :]).astype(np.float32)
-    return waves
+    within = np.exp(1j * interference.omega[:, np.newaxis] * (clocks[0] - clocks[0, 0]))
+    columns: Factors = amplitudes.T[:, :, np.newaxis] * within[:, np.newaxis]
+    return columns.reshape(len(within), layout.columns)

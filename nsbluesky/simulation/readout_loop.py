@@ -19,9 +19,9 @@ Levels = npt.NDArray[np.float32]
 def read_half(
     fixed: Levels,
     sigma: Levels,
-    drift: Levels,
-    waves: Levels,
-    amplitudes: Levels,
+    row_terms: Levels,
+    column_terms: Levels,
+    shadow: Levels,
     charge: Levels,
     adu_per_photon: Levels,
     good_rows: tuple[int, int],
@@ -40,10 +40,10 @@ def read_half(
     ----------
     fixed, sigma : (rows, columns) float32
         Levels without light, half an ADU for rounding included, and their noise.
-    drift : (rows, ADCs) float32
-        What is added to them in this frame.
-    waves, amplitudes : (lines, rows, columns per ADC) and (ADCs, lines) float32
-        Interference.
+    row_terms, column_terms : (rows, terms) and (terms, columns) float32
+        Their product is added: drift and interference of this frame.
+    shadow : (good rows, ADCs) float32
+        What full pixels take away; without elements: nothing.
     charge : (good rows, image columns) float32
         Of the light, in photons; without elements: dark.
     adu_per_photon : (ADCs,) float32
@@ -60,7 +60,7 @@ def read_half(
     frame : (rows, columns) uint16
     """
     rows, columns = fixed.shape
-    adcs, lines = amplitudes.shape
+    adcs = len(adu_per_photon)
     per_adc = columns // adcs
     first, last = data_columns
     start, stop = good_rows
@@ -68,14 +68,11 @@ def read_half(
     first_gain, switch, top = gain_range[0], np.float32(gain_range[1]), np.float32(gain_range[2])
     level, light, noise = np.empty(columns, np.float32), np.zeros(columns, np.float32), np.empty(columns, np.float32)
     for row in range(rows):
-        for adc in range(adcs):
-            corner, shift = adc * per_adc, drift[row, adc]
-            for column in range(per_adc):
-                level[corner + column] = fixed[row, corner + column] + shift
-            for line in range(lines):
-                amplitude = amplitudes[adc, line]
-                for column in range(per_adc):
-                    level[corner + column] += amplitude * waves[line, row, column]
+        level[:] = fixed[row]
+        for term in range(len(column_terms)):
+            factor = row_terms[row, term]
+            for column in range(columns):
+                level[column] += factor * column_terms[term, column]
         exposed = start <= row < stop
         if exposed and dark_variance > 0:
             for column in range(columns):
@@ -91,6 +88,9 @@ def read_half(
                 if charge.size:
                     for column in range(last - first):
                         light[corner + column] += adu_per_photon[adc] * charge[row - start, pixel + column]
+                if shadow.size:
+                    for column in range(per_adc):
+                        level[adc * per_adc + column] -= shadow[row - start, adc]
         else:
             light[:] = 0
         if first_gain == 0 and switch > top:
