@@ -77,11 +77,14 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
         errors = find_errors(frames, plan.settings, xp)
         if errors is not None:
             doubtful = doubtful | errors.any(axis=(1, 2))
-    if plan.has_pedestal:
-        doubtful = doubtful | has_lost_packets(frames, plan.layout, xp)
+    lost = has_lost_packets(frames, plan.layout, plan.packet_rows, xp)
     flags = np.zeros(len(frames), np.uint16)
-    for k in np.flatnonzero(doubtful if xp is np else xp.asnumpy(doubtful)):
-        flags[k] = _clean_doubtful(frames[k], plan, out[k])
+    for k in np.flatnonzero(_host(doubtful | lost, xp)):
+        flags[k] = _clean_doubtful(frames[k], plan, out[k], bool(lost[k]))
+    if plan.probe is not None:
+        for k in np.flatnonzero(_host(plan.probe.corrupt(frames), xp)):
+            flags[k] |= FrameFlag.CORRUPT
+            out[k] = xp.where(plan.mask == 0, xp.float32(np.nan), 0)
     return CleanedFrames(out, flags)
 
 
@@ -179,14 +182,14 @@ def _from_bins(bins: Any, plan: CleaningPlan) -> Any:
     return frames
 
 
-def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any) -> int:
+def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any, has_lost: bool) -> int:
     """Clean a frame that may be saturated or not whole; return its flags.
 
     A pixel of the clean frame is NaN where anything in it was saturated, which is never by chance, or where half of
     it was lost.
     """
     xp, layout = plan.xp, plan.layout
-    lost_words = find_lost_words(frame, layout, xp) if plan.has_pedestal else xp.zeros(layout.shape, bool)
+    lost_words = find_lost_words(frame, layout, xp) if has_lost else xp.zeros(layout.shape, bool)
     errors = find_errors(frame, plan.settings, xp)
     unread = lost_words if errors is None else lost_words | errors
     lost = _widen(assemble(unread, layout, xp), plan) & (plan.good != 0)
@@ -196,9 +199,9 @@ def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any) -> int:
         full = xp.zeros(layout.image_shape, bool)
         _narrow(full, plan)[...] = _rows_on_sensor(saturated, plan)
         saturated = _widen(spread_saturation(full, layout, plan.settings, xp), plan) & (plan.good != 0)
-    flags = FrameFlag.LOST_PACKETS * bool(lost.any()) | FrameFlag.SATURATED * bool(saturated.any())
-    if not flags:
-        return 0
+    flags = FrameFlag.LOST_PACKETS * (has_lost or bool(lost.any())) | FrameFlag.SATURATED * bool(saturated.any())
+    if not bool(lost.any() | saturated.any()):  # what is missing lies elsewhere on the sensor
+        return int(flags)
     good = plan.good * ~(lost | saturated)
     values = _stepped(frame[None], plan, good, unread[None] if bool(lost_words.any()) else None)
     sums, shares, hit = (

@@ -28,7 +28,7 @@ class FrameFlag(enum.IntFlag):
     BRIGHT = 8
     """Far more photons than the other frames."""
     CORRUPT = 16
-    """Too little of it was measured."""
+    """Too little of it was measured, or it is something else than a frame."""
 
 
 UNUSABLE = FrameFlag.DARK | FrameFlag.BRIGHT | FrameFlag.CORRUPT

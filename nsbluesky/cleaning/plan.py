@@ -32,7 +32,7 @@ from nsbluesky.cleaning.spikes import (
     find_lines,
     spike_fits,
 )
-from nsbluesky.cleaning.words import decode_words
+from nsbluesky.cleaning.words import LevelProbe, decode_words, has_lost_packets, level_probe
 from nsbluesky.settings import CleaningSettings, SettingsError
 
 __all__ = [
@@ -124,8 +124,10 @@ class CleaningPlan:
     filling : RowFilling or None
     resampling : FourierResampling or None
         From bins to clean frames; None where bins are the clean frames.
-    has_pedestal : bool
-        Whether a word of 0 says that it never came.
+    packet_rows : (r,) int
+        Raw rows where a word of 0 says that it never came; none where words have no pedestal.
+    probe : LevelProbe or None
+        Tells frames from anything else.
     xp : module
         NumPy or CuPy: where the arrays of the plan live and frames are cleaned.
     """
@@ -150,7 +152,8 @@ class CleaningPlan:
     scale: Any
     filling: RowFilling | None
     resampling: FourierResampling | None
-    has_pedestal: bool
+    packet_rows: Any
+    probe: LevelProbe | None
     xp: ModuleType
 
     @property
@@ -290,7 +293,8 @@ def make_plan(
         scale=xp.asarray(scale),
         filling=row_filling(bins_mask == 0, bins_mask == MASK_BAD, xp) if fourier else None,
         resampling=resampling,
-        has_pedestal=dark is None or float(np.median(dark.mean)) > 10 * noise_adu,
+        packet_rows=xp.asarray(_packet_rows(dark, layout, noise_adu)),
+        probe=None if dark is None else level_probe(dark.mean, layout, settings, xp),
         xp=xp,
     )
 
@@ -310,6 +314,12 @@ def _noise(dark: DarkStatistics | None, layout: FCCDLayout) -> float:
     if dark is None or dark.num_frames < 2:
         return USUAL_NOISE_ADU
     return float(np.median(assemble(dark.std, layout)))
+
+
+def _packet_rows(dark: DarkStatistics | None, layout: FCCDLayout, noise_adu: float) -> npt.NDArray[np.int64]:
+    if dark is None:
+        return np.concatenate([np.arange(start, stop) for start, stop in layout.good_rows])
+    return np.flatnonzero(np.median(dark.mean, axis=1) > 10 * noise_adu)
 
 
 def _counting(
@@ -348,6 +358,7 @@ def plan_for(
     ValueError
         As `check_overscan`, `find_center` and `make_plan`.
     """
+    frames = _whole_frames(frames, dark, settings, layout)
     mean, good = mean_image(frames, dark, settings, layout, energy_eV=energy_eV)
     check_overscan(frames, dark, settings, layout, mean)
     center = settings.center_px
@@ -357,7 +368,8 @@ def plan_for(
     if settings.spikes == "lines" and dark is not None:
         values, _ = decode_words(frames[:LINE_FRAMES], settings.gain_words)
         limit = adu_per_photon(settings, energy_eV)
-        lines = find_lines(background_sequences(values, dark.mean, dark.bad, layout, limit), settings.spike_sigmas)
+        sequences = background_sequences(values, dark.mean, dark.bad, layout, limit)
+        lines = find_lines(sequences, settings.spike_sigmas, layout.columns_per_adc)
     return make_plan(
         settings,
         layout,
@@ -369,6 +381,19 @@ def plan_for(
         mean=mean,
         xp=xp,
     )
+
+
+def _whole_frames(
+    frames: npt.NDArray[np.uint16], dark: DarkStatistics | None, settings: CleaningSettings, layout: FCCDLayout
+) -> npt.NDArray[np.uint16]:
+    """Return the frames without those that lack packets or are none, unless there are no others."""
+    if dark is None or layout.adcs_per_half == 1:
+        return frames
+    bad = has_lost_packets(frames, layout)
+    probe = level_probe(dark.mean, layout, settings)
+    if probe is not None:
+        bad |= probe.corrupt(frames)
+    return frames if bad.all() else frames[~bad]
 
 
 def mean_image(

@@ -134,7 +134,9 @@ def _drift(sequences: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.fl
     return drift
 
 
-def find_lines(sequences: npt.NDArray[np.floating[Any]], sigmas: float) -> InterferenceLines:
+def find_lines(
+    sequences: npt.NDArray[np.floating[Any]], sigmas: float, columns_per_adc: int = 0
+) -> InterferenceLines:
     """Return the narrow lines that stand out of the mean power spectrum of background sequences.
 
     Parameters
@@ -143,6 +145,9 @@ def find_lines(sequences: npt.NDArray[np.floating[Any]], sigmas: float) -> Inter
         ADU along time, without drift; see `background_sequences`.
     sigmas : float
         A line's power stands out of the local level by so many standard deviations of the spectrum's noise.
+    columns_per_adc : int
+        Clocks of a row.  What repeats row by row is no interference: light falls on data columns alone, and what
+        of it stays below the limit of the background looks like lines at this period and its harmonics.  0: none.
 
     Notes
     -----
@@ -166,6 +171,9 @@ def find_lines(sequences: npt.NDArray[np.floating[Any]], sigmas: float) -> Inter
     excess = power / np.maximum(level, 1e-30) - 1
     noise = 1.4826 * np.median(np.abs(excess[LOWEST_CYCLES:]))
     excess[:LOWEST_CYCLES] = 0
+    for harmonic in range(1, columns_per_adc // 2 + 1):
+        at = round(harmonic * clocks / columns_per_adc)
+        excess[max(at - LOWEST_CYCLES, 0) : at + LOWEST_CYCLES + 1] = 0
     peaks: list[int] = []
     for k in np.argsort(excess)[::-1]:
         if excess[k] < sigmas * noise or len(peaks) == MAX_LINES:

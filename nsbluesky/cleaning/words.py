@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +16,13 @@ from nsbluesky.settings import CleaningSettings
 __all__ = [
     "GAIN_FACTORS",
     "LOST_WORDS",
+    "LevelProbe",
     "decode_words",
     "find_errors",
     "find_lost_words",
     "has_lost_packets",
     "is_saturated",
+    "level_probe",
     "saturation_limit",
     "spread_saturation",
 ]
@@ -36,6 +39,11 @@ GAIN_FACTORS = {
 
 LOST_WORDS = (0x0000, 0x2000)
 """What receivers write where a packet is missing: zeros (ALS), or the error bit alone (libcin)."""
+
+# Words this far from the dark mean, and in so many places, belong to no frame: a pedestal moves by some tens.
+WILD_ADU = 1000
+WILD_SHARE = 0.5
+PROBE_ROWS = 16
 
 # A packet of 2048 words covers all ADCs for ten clocks in a row; so one of any two columns six apart is hit.
 PROBE_APART = 6
@@ -88,22 +96,30 @@ def is_saturated(words: Any, settings: CleaningSettings) -> Any:
     return (words & np.uint16(bits)) >= np.uint16(limit)
 
 
-def has_lost_packets(frames: Any, layout: FCCDLayout, xp: ModuleType = np) -> Any:
+def has_lost_packets(frames: Any, layout: FCCDLayout, rows: Any = None, xp: ModuleType = np) -> Any:
     """Return in which raw frames (n, rows, columns) words are missing, (n,) bool, from a small part of them.
 
-    Frames without ADCs side by side, which are images already, have no packets.
+    Parameters
+    ----------
+    frames : (n, rows, columns) uint16
+        Frames without ADCs side by side, which are images already, have no packets.
+    layout : FCCDLayout
+    rows : (r,) int, optional
+        Raw rows to look at: those that are never blank.  The image's rows by default.
+    xp : module
+        NumPy or CuPy.
     """
     found = xp.zeros(len(frames), bool)
     if layout.adcs_per_half < 2 * PROBE_EVERY:
         return found
+    if rows is None:
+        rows = xp.asarray(np.concatenate([np.arange(start, stop) for start, stop in layout.good_rows]))
     if xp is np and frames.dtype == np.uint16:
-        rows = np.concatenate([np.arange(start, stop) for start, stop in layout.good_rows])
         _probe(frames, rows, layout.columns_per_adc, found)
         return found
-    for start, stop in layout.good_rows:
-        probe = by_adc(frames[:, start:stop], layout)[:, :, ::PROBE_EVERY, ::PROBE_APART]
-        for word in LOST_WORDS:
-            found |= (probe == np.uint16(word)).all(axis=2).any(axis=(1, 2))
+    probe = by_adc(frames[:, rows], layout)[:, :, ::PROBE_EVERY, ::PROBE_APART]
+    for word in LOST_WORDS:
+        found |= (probe == np.uint16(word)).all(axis=2).any(axis=(1, 2))
     return found
 
 
@@ -122,6 +138,47 @@ def _probe(
                 for x in range(column, len(words), PROBE_EVERY * per_adc):
                     lost &= words[x] == word
                 found[f] |= lost
+
+
+@dataclass(frozen=True, eq=False)
+class LevelProbe:
+    """A few words that light never reaches, and what they read in the dark.
+
+    Attributes
+    ----------
+    rows, columns : (r,) and (c,) int
+        Of the raw frame.
+    levels : (r, c) float32
+        Dark mean in ADU.
+    value_bits : int
+        Of a word.
+    """
+
+    rows: Any
+    columns: Any
+    levels: Any
+    value_bits: int
+
+    def corrupt(self, frames: Any) -> Any:
+        """Return which frames (n, rows, columns) are something else than frames, (n,) bool."""
+        words = frames[:, self.rows[:, np.newaxis], self.columns] & np.uint16(self.value_bits)
+        return (abs(words - self.levels) > WILD_ADU).mean(axis=(1, 2)) > WILD_SHARE
+
+
+def level_probe(
+    mean: npt.NDArray[np.float32], layout: FCCDLayout, settings: CleaningSettings, xp: ModuleType = np
+) -> LevelProbe | None:
+    """Return the probe of frames with a mean dark (rows, columns): some rows of the overscan, in the top half.
+
+    None without overscan, where nothing is never lit.
+    """
+    if not layout.overscan_columns:
+        return None
+    start, stop = layout.good_rows[0]
+    rows = np.arange(start, stop, PROBE_ROWS)
+    columns = np.arange(layout.adcs_per_half) * layout.columns_per_adc + layout.overscan_columns[0]
+    bits = 0xFFFF if settings.gain_words == "plain" else VALUE_BITS
+    return LevelProbe(*(xp.asarray(a) for a in (rows, columns, mean[rows[:, np.newaxis], columns])), bits)
 
 
 def find_lost_words(frame: Any, layout: FCCDLayout, xp: ModuleType = np) -> Any:

@@ -119,7 +119,7 @@ def drifting_frame():
     rng = np.random.default_rng(0)
     u = np.linspace(1, 0, 520)[:, np.newaxis, np.newaxis]
     for half, direction in ((slice(0, 520), 1), (slice(520, 1040), -1)):
-        a, b, c = rng.uniform(200, 1500, (3, 96, 1))
+        a, b, c = rng.uniform(20, 300, (3, 96, 1))
         by_adc(frame, COSMIC)[half] = (a + b * u + c * u**2)[::direction]
     return np.rint(frame).astype(np.uint16)
 

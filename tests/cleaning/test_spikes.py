@@ -96,6 +96,14 @@ def test_no_lines_are_found_in_noise(seed):
     assert len(find_lines(np.zeros((0, 5760), np.float32), 6.0)) == 0
 
 
+def test_what_repeats_row_by_row_is_no_interference():
+    rng = np.random.default_rng(6)
+    wave = np.sin(2 * np.pi * 0.123456 * np.arange(5760)).astype(np.float32) + np.tile(np.arange(12) % 2, 480)
+    sequences = noise(rng, (200, 5760)) + wave
+    assert len(find_lines(sequences, 6.0)) > 1
+    np.testing.assert_allclose(find_lines(sequences, 6.0, 12).frequencies, [0.123456], atol=0.02 / 5760)
+
+
 def test_lines_are_found_under_light_and_drift(darks, lines):
     rng = np.random.default_rng(4)
     frames = darks[:2].astype(np.float32)
