@@ -14,7 +14,7 @@ from nsbluesky.cleaning.background import HalfBackground, image_background, subt
 from nsbluesky.cleaning.center import find_center
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, assemble, by_adc
-from nsbluesky.cleaning.photons import adu_per_photon, counting_threshold
+from nsbluesky.cleaning.photons import CLUSTER_NOISE, adu_per_photon, counting_threshold
 from nsbluesky.cleaning.pixel_files import beamstop_transmission, flat_field
 from nsbluesky.cleaning.resample import (
     FourierResampling,
@@ -334,8 +334,7 @@ def _counting(
     rate = np.zeros(shape, np.float32)
     if mean is not None:
         rate = scipy.ndimage.uniform_filter(mean, RATE_SMOOTHING_PX)
-    # The charge of most shared photons lies on two pixels.
-    threshold = counting_threshold(np.sqrt(2) * noise, rate).astype(np.float32)
+    threshold = counting_threshold(CLUSTER_NOISE * noise, rate).astype(np.float32)
     return Counting(noise, xp.asarray(threshold), settings.photon_threshold)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nsbluesky.cleaning.clean import clean, plan_for
+from nsbluesky.cleaning.clean import clean
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
+from nsbluesky.cleaning.plan import plan_for
 from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiError, CxiFile, FrameStack, read_cxi
 from nsbluesky.settings import PipelineSettings
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             with tqdm(total=len(raw.raw_data), unit="frame", disable=None) as progress:
                 for start in range(0, len(raw.raw_data), settings.block_frames):
                     block = slice(start, start + settings.block_frames)
-                    frames = clean(raw.raw_data[block], plan)
+                    frames = clean(raw.raw_data[block], plan).frames
                     cxi.append(frames, raw.translation_m[block])
                     total += frames.sum(axis=0)
                     progress.update(len(frames))
