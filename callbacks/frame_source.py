@@ -17,6 +17,7 @@ import event_model
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.block_watch import MAX_TRIES
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_readers import (
     HDF5Frames,
@@ -278,6 +279,11 @@ class ReadFrames(Stage):
         ready = self._ready[stream]
         while ready:
             block = _next_block(ready, self._points[stream], self.run.settings.block_frames)
+            block = self.run.watch.isolate(self.run.start["uid"], stream, block)
+            if self._left_out(stream, block[0]):
+                del ready[:1]
+                continue
+            self.run.watch.begin(self.run.start["uid"], self.name, stream, block)
             try:
                 frames = self._read(stream, block)
             except NotYetWritten as error:
@@ -289,6 +295,15 @@ class ReadFrames(Stage):
             del ready[: len(block)]
             if frames:
                 yield from self._page(stream, frames)
+
+    def _left_out(self, stream: str, seq_num: int) -> bool:
+        """Return whether a frame is left out, and list it."""
+        tries = self.run.watch.tries(self.run.start["uid"], stream, seq_num)
+        if tries < MAX_TRIES:
+            return False
+        self._points[stream][seq_num].emitted = True
+        self._lose(stream, [seq_num], f"left out: the processing died {tries} times with it at work")
+        return True
 
     def _read(self, stream: str, block: list[int]) -> dict[int, npt.NDArray[Any]]:
         """Return the frames of a block by seq_num: views of one array where they come from one file."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
@@ -30,6 +31,8 @@ class PtychoPipeline(IncrementalReconstructor):
         Instead of what the start document tells, and for runs whose start document tells nothing.
     roots : sequence of path
         Folders that frames may be read from; empty allows any.
+    watch : BlockWatch, optional
+        Is told which block is at work.
 
     Attributes
     ----------
@@ -48,12 +51,13 @@ class PtychoPipeline(IncrementalReconstructor):
         directory: str | Path | None = None,
         geometry: Geometry | None = None,
         roots: Sequence[str | Path] = (),
+        watch: BlockWatch | None = None,
     ) -> None:
         self.live = LivePlots()
         self._results = NewestResults(self.max_results)
         self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
-        super().__init__(settings, geometry=geometry, roots=roots)
+        super().__init__(settings, geometry=geometry, roots=roots, watch=watch)
         for callback in (self.live, self._results, self.cxi):
             if callback is not None:
                 self.subscribe(callback)

@@ -12,6 +12,7 @@ from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, split_page
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
+from nsbluesky.streams import PRIMARY, holds_frames
 
 __all__ = ["RunActivity", "RunChain", "StageActivity"]
 
@@ -187,7 +188,7 @@ class RunChain:
     def _guarded(self, stage: Stage, documents: Iterator[Document], cause: Document | None) -> Iterator[Document]:
         """Yield from a stage; after an error in a block of frames, try them one by one and list those that fail."""
         try:
-            yield from self._timed(stage, documents)
+            yield from self._timed(stage, documents, cause)
         except Exception as error:
             log.exception("%s failed", stage.name)
             self._errors[stage.name] = f"{stage.name}: {error}"
@@ -204,11 +205,13 @@ class RunChain:
                     self._bad.update(page["seq_num"])
             yield from self.run.derived.event("health", **self._state(stage.name, "error", str(error)))
 
-    def _timed(self, stage: Stage, documents: Iterator[Document]) -> Iterator[Document]:
-        """Yield from a stage; its clock runs only while it works itself."""
+    def _timed(self, stage: Stage, documents: Iterator[Document], cause: Document | None) -> Iterator[Document]:
+        """Yield from a stage; its clock runs, and its block is watched, only while it works itself."""
         clock = self._clocks[stage.name]
+        stream, seq_nums = self._block(cause)
         while True:
             clock.since = began = time.monotonic()
+            self.run.watch.begin(self.run.start["uid"], stage.name, stream, seq_nums)
             try:
                 document = next(documents)
                 clock.num_blocks += 1
@@ -218,7 +221,15 @@ class RunChain:
             finally:
                 clock.busy_s += time.monotonic() - began
                 clock.since = None
+                self.run.watch.end()
             yield document
+
+    def _block(self, cause: Document | None) -> tuple[str, Sequence[int]]:
+        """Return the stream of raw frames and the frames that a document is about."""
+        if cause is None or cause[0] != "event_page":
+            return "", ()
+        stream = self.run.derived.stream_of(cause[1])
+        return (stream if holds_frames(stream) else PRIMARY), cause[1]["seq_num"]
 
     def activity(self) -> RunActivity:
         """Return what the stages did so far; from any thread."""

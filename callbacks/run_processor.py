@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import event_model
 
 from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
@@ -66,6 +67,8 @@ class RunProcessor:
         Instead of what the start document tells, and for runs whose start document tells nothing.
     roots : sequence of path
         Folders that frames may be read from; empty allows any.
+    watch : BlockWatch, optional
+        Is told which block is at work.
 
     Notes
     -----
@@ -82,10 +85,12 @@ class RunProcessor:
         *,
         geometry: Geometry | None = None,
         roots: Sequence[str | Path] = (),
+        watch: BlockWatch | None = None,
     ) -> None:
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
         self.roots = tuple(Path(root) for root in roots)
+        self.watch = watch or BlockWatch()
         self.backend = get_backend(self.settings.backend, threads=_threads())
         self._callbacks: dict[int, DocumentCallback] = {}
         self._next_token = 0
@@ -213,7 +218,7 @@ class RunProcessor:
                 log.error("Run %s cannot be processed: %s", start["uid"], error)
                 return [], []
         derived = DerivedRun(start, self.settings)
-        run = RunContext(start, self.settings, geometry, self.backend, derived, roots=self.roots)
+        run = RunContext(start, self.settings, geometry, self.backend, derived, roots=self.roots, watch=self.watch)
         chain = RunChain(run, self.stages)
         self._chains.append(chain)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nsbluesky.backend import Backend
+from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
@@ -54,6 +55,8 @@ class RunContext:
         What a scientist should know and no error tells.
     roots : tuple of Path
         Folders that frames may be read from; empty allows any.
+    watch : BlockWatch
+        Is told which block is at work.
     """
 
     start: Mapping[str, Any]
@@ -65,6 +68,7 @@ class RunContext:
     flagged: dict[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     roots: tuple[Path, ...] = ()
+    watch: BlockWatch = field(default_factory=BlockWatch)
 
 
 class Stage:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
     from nsbluesky.document_log import DocumentLog
     from nsbluesky.service.connection import Connection
-    from nsbluesky.service.processing import FinishedRun
+    from nsbluesky.service.finished import FinishedRun
     from nsbluesky.service.supervisor import ProcessingService
     from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.live import LiveWindow

@@ -7,6 +7,7 @@ and whatever it lacks, because it was away, began anew or lost something, is sen
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -16,15 +17,17 @@ from typing import Any, Self
 
 import zmq
 
-from nsbluesky.document_log import DocumentLog
+from nsbluesky.callbacks.run_processor import SWITCH_INTERVAL_S
+from nsbluesky.document_log import DocumentLog, DocumentLogError
 from nsbluesky.run_index import RunIndex
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
 from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints
+from nsbluesky.service.finished import FinishedRun
 from nsbluesky.service.messages import ControlError
-from nsbluesky.service.processing import FinishedRun
 from nsbluesky.service.server import ACK, DOCUMENT, HELLO, REFUSED
 from nsbluesky.service.settings import DEFAULT_ADDRESS
+from nsbluesky.service.stored import read_last_picture
 from nsbluesky.service.subscriber import DerivedRuns
 from nsbluesky.service.wire import MAX_BYTES, WireError, pack, pack_document, unpack
 
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 MAX_MEMORY_BYTES = 64 * 2**20
 WINDOW = 500
 """Documents that may be on their way; the service tells when it has them."""
-TICK_MS = 20
+TICK_MS = 50
 """Documents of this time travel together: the fewer turns this thread takes, the less the RunEngine waits."""
 GREETING_S = 0.5
 """Time between two greetings: each brings to light what was lost on the way."""
@@ -78,7 +81,9 @@ class Connection(DerivedRuns):
         self._finished_callbacks: list[Callable[[FinishedRun], Any]] = []
         self._closing = threading.Event()
         self._greeting = 0
+        self._shown = ""
         self._sent_at_greeting: dict[str, int] = {}
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._sender = threading.Thread(target=self._run, name="nsbluesky-connection", daemon=True)
         self._sender.start()
 
@@ -106,9 +111,8 @@ class Connection(DerivedRuns):
         with self._changed:
             if not self._changed.wait_for(lambda: not self._ended_runs(), timeout):
                 return False
-        derived = [run.derived_uid for run in self.finished.values() if run.derived_uid]
         left = None if end is None else max(0.0, end - time.monotonic())
-        return not derived or self.wait_for_stop(derived[-1], left)
+        return not self._shown or self.wait_for_stop(self._shown, left)
 
     def abort(self) -> None:
         """End the processing of all ended runs with what there is; runs that go on are not touched."""
@@ -203,16 +207,18 @@ class Connection(DerivedRuns):
         for run in self._backlog.runs():
             if run.uid not in told:
                 continue
-            count, finished = told[run.uid]
+            count, finished, shown = told[run.uid]
             self._backlog.taken(run, count)
             run.sent = max(run.sent, count)
             if greeting == self._greeting and count < self._sent_at_greeting.get(run.uid, 0):
                 log.info("run %s: the service has %d documents of %d: sent again", run.uid, count, run.sent)
                 run.sent = count
             if finished is not None:
-                self._note_finished(FinishedRun(**finished))
+                self._note_finished(FinishedRun(**finished), shown)
 
-    def _note_finished(self, run: FinishedRun) -> None:
+    def _note_finished(self, run: FinishedRun, shown: bool) -> None:
+        if run.documents and not shown:  # an earlier life of the service has finished it
+            self._take_stored_result(run)
         for callback in self._finished_callbacks:
             try:
                 callback(run)
@@ -221,8 +227,18 @@ class Connection(DerivedRuns):
                 self._note_error(run.raw_uid, str(error))
         with self._changed:
             self.finished[run.raw_uid] = run
+            self._shown = run.derived_uid if shown else ""
             self._backlog.finish(run.raw_uid)
             self._changed.notify_all()
+
+    def _take_stored_result(self, run: FinishedRun) -> None:
+        try:
+            picture = read_last_picture(run.documents)
+        except (OSError, DocumentLogError, KeyError) as error:
+            self._note_error(run.raw_uid, f"its image cannot be read here: {error}")
+        else:
+            if picture is not None:
+                self.results[run.raw_uid] = picture
 
     def _send_documents(self, socket: zmq.Socket[bytes], token: bytes) -> None:
         runs = self._backlog.runs()

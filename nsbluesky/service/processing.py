@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import queue
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.document_log import DocumentLog
+from nsbluesky.service.crashes import BlockJournal
+from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["FinishedRun", "Processing"]
+__all__ = ["Processing"]
 
-log = logging.getLogger(__name__)
-
-JOURNAL = "finished-runs.jsonl"
 DERIVED = "derived"
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run whose processing is over.
-
-    Attributes
-    ----------
-    raw_uid : str
-    derived_uid : str
-        "" where the run was left alone.
-    exit_status, reason : str
-        Of the derived run.
-    cxi : str
-        Path of the CXI file, "" for none.
-    documents : str
-        Path of the derived run's document log, with its arrays in files; "" for none.
-    """
-
-    raw_uid: str
-    derived_uid: str = ""
-    exit_status: str = ""
-    reason: str = ""
-    cxi: str = ""
-    documents: str = ""
 
 
 class Processing:
@@ -67,13 +38,15 @@ class Processing:
         self, settings: ServiceSettings, pipeline: PipelineSettings, publish: Callable[[str, dict[str, Any]], Any]
     ) -> None:
         self.directory = Path(settings.directory)
-        self._journal = self.directory / JOURNAL
+        self._record = FinishedRuns(self.directory)
         self._derived = DocumentLog(self.directory / DERIVED)
         self._ended: queue.SimpleQueue[FinishedRun] = queue.SimpleQueue()
         self._derived_of: dict[str, str] = {}
         self._raw_of: dict[str, str] = {}
         self._stopped: list[str] = []
-        self.pipeline = PtychoPipeline(pipeline, directory=self.directory, roots=settings.roots)
+        self.pipeline = PtychoPipeline(
+            pipeline, directory=self.directory, roots=settings.roots, watch=BlockJournal(self.directory)
+        )
         self.pipeline.subscribe(publish)
         self.pipeline.subscribe(DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi))
         self.pipeline.subscribe(self._note)
@@ -91,15 +64,7 @@ class Processing:
 
     def finished_before(self) -> list[FinishedRun]:
         """Return the runs that were finished in this folder, in this life of the service or an earlier one."""
-        if not self._journal.exists():
-            return []
-        runs = []
-        for line in self._journal.read_text().splitlines():
-            try:
-                runs.append(FinishedRun(**json.loads(line)))
-            except (ValueError, TypeError):
-                log.warning("%s: a line that cannot be read is passed over", self._journal)
-        return runs
+        return self._record.read()
 
     def newly_finished(self) -> list[FinishedRun]:
         """Return the runs that were finished since the last call, and record them."""
@@ -112,9 +77,7 @@ class Processing:
             self._stopped = [uid for uid in self._stopped if uid not in left_alone]
         ended = {run.raw_uid for run in runs}
         self._stopped = [uid for uid in self._stopped if uid not in ended]
-        if runs:
-            with self._journal.open("a") as file:
-                file.writelines(json.dumps(asdict(run)) + "\n" for run in runs)
+        self._record.add(*runs)
         return runs
 
     def close(self, timeout: float) -> bool:

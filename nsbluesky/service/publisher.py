@@ -67,6 +67,10 @@ class Publisher:
         with self._lock:
             return self._number, self._snapshot.documents()
 
+    def shows(self, derived_uid: str) -> bool:
+        """Return whether a late viewer is told of a run."""
+        return self._snapshot.has(derived_uid)
+
     def clear(self) -> None:
         """Forget the runs that have stopped."""
         self._snapshot.clear()

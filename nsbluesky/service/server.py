@@ -196,7 +196,11 @@ class Server:
         for uid in runs:
             progress = self._intake.progress(uid)
             finished = asdict(self._finished[uid]) if progress.finished and uid in self._finished else None
-            told[uid] = (progress.next, finished)
+            told[uid] = (
+                progress.next,
+                finished,
+                finished is not None and self._publisher.shows(finished["derived_uid"]),
+            )
         self._documents.send_multipart([identity, ACK, pack((self.instance, greeting, told))])
 
     def _deliver(self, name: str, document: dict[str, Any]) -> None:

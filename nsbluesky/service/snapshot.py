@@ -92,6 +92,11 @@ class Snapshot:
         with self._lock:
             return [document for run in self._runs.values() for document in run.documents()]
 
+    def has(self, uid: str) -> bool:
+        """Return whether a run is among them."""
+        with self._lock:
+            return uid in self._runs
+
     def clear(self) -> None:
         """Forget the runs that have stopped."""
         with self._lock:

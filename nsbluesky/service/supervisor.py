@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, ClassVar, Self
 
 import zmq
 
 from nsbluesky.service.access import Credentials, forget_service, tell_service
+from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.process import Order, Ready, log_directory
 from nsbluesky.service.publisher import HEARTBEAT
@@ -26,6 +29,7 @@ __all__ = ["ProcessingService", "ServiceError"]
 log = logging.getLogger(__name__)
 
 LOG_NAME = "process.err"
+KILLED = f"killed by signal {signal.SIGKILL:d}"
 POLL_MS = 100
 MAX_FAILURES = 5
 """Starts that may fail one after the other before it is given up."""
@@ -53,6 +57,8 @@ class ProcessingService:
     block_timeout_s : float
         How long a stage may work on one block of frames.
     """
+
+    command: ClassVar[Sequence[str]] = (sys.executable, "-m", "nsbluesky.service.process")
 
     def __init__(
         self,
@@ -172,7 +178,7 @@ class ProcessingService:
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / LOG_NAME).open("ab") as errors:
             self._child = child = subprocess.Popen(
-                [sys.executable, "-m", "nsbluesky.service.process"],
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -222,6 +228,8 @@ class ProcessingService:
             log.error("the service is started again: %s", reason)
             self._set_ready(None)
             self._end_child(0.0)
+            if reason != KILLED:  # by somebody, or for want of memory: no frame's fault
+                reason = f"{reason} {CrashRecord(Path(self.settings.directory)).note_crash(reason)}".strip()
             ready = self._start_again()
             if ready is None:
                 break

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from bluesky import RunEngine
-from twin_beamline import QUICK_SOLVER, RIM_PX, TwinBeamline, make_twin_beamline
+from twin_beamline import QUICK_SOLVER, TwinBeamline, make_twin_beamline
 
 from nsbluesky.cxi import read_cxi
 from nsbluesky.document_log import DocumentLog
@@ -20,7 +17,6 @@ from nsbluesky.plans import ptycho_scan
 from nsbluesky.service.connection import Connection, connect
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
-from nsbluesky.solver.quality import contrast_correlation
 
 TIMEOUT_S = 90.0
 
@@ -46,20 +42,6 @@ class Derived:
         self.pages += name == "event_page"
         if name == "stop":
             self.stops.append(document)
-
-
-class Killer(Derived):
-    """A viewer that kills the service, once, as soon as it has seen some frames."""
-
-    def __init__(self, pid: int, after_pages: int = 8) -> None:
-        super().__init__()
-        self._pid = pid
-        self._after_pages = after_pages
-
-    def __call__(self, name: str, document: dict[str, Any]) -> None:
-        super().__call__(name, document)
-        if name == "event_page" and self.pages == self._after_pages:
-            os.kill(self._pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -103,40 +85,3 @@ def test_scan_here_processing_there(
         assert cxi.images[0].complete
     assert connection.live.snapshot().finished
     assert connection.queued == 0 and connection.errors == {}
-
-
-def correlation(image: np.ndarray, beamline: TwinBeamline) -> float:
-    return contrast_correlation(image, beamline.simulator.sample.object, RIM_PX)
-
-
-GOOD_SOLVER = {"sweep_candidates": 7, "sweep_frames": 40, "sweep_passes": 4, "passes_final": 10}
-
-
-def test_killed_in_the_middle_of_a_scan(RE: RunEngine, tmp_path: Path, beamline: TwinBeamline) -> None:
-    """The same run is finished by the next process, with every frame, and its image is as good as undisturbed."""
-    images = []
-    for kill in (False, True):
-        folder = tmp_path / f"kill-{kill}"
-        folder.mkdir()
-        log = DocumentLog(folder / "documents")
-        here = replace(settings(folder, beamline, **GOOD_SOLVER), roots=(str(tmp_path),))
-        with ProcessingService(here) as service, connect(service.address, log, service.credentials) as connection:
-            derived = Killer(service.pid) if kill else Derived()
-            first_pid = service.pid
-            connection.subscribe(derived)
-            tokens = [RE.subscribe(callback) for callback in (log, connection)]
-            (uid,) = RE(ptycho_scan(*beamline.devices, **beamline.arguments((12, 12)))).run_start_uids
-            for token in tokens:
-                RE.unsubscribe(token)
-            assert connection.wait(TIMEOUT_S)
-            result = connection.results[uid]
-            assert result["final"] and result["num_frames"] == 144
-            with read_cxi(connection.cxi_path(uid)) as cxi:
-                assert sorted(cxi.seq_nums.tolist()) == list(range(1, 145))
-            images.append(result["object"])
-            if kill:
-                assert service.restarts == ["killed by signal 9"] and service.pid != first_pid
-                assert [stop["exit_status"] for stop in derived.stops] == ["abort", "success"]
-        log.close()
-    undisturbed, disturbed = (correlation(image, beamline) for image in images)
-    assert undisturbed > 0.8 and disturbed > 0.98 * undisturbed

@@ -1,0 +1,105 @@
+"""What a crash leaves behind: the block that was at work, and in how many crashes each frame was.
+
+The process writes its block into a file that is mapped into memory, so that it is there however the process ends; the
+supervisor reads it and counts.  The next process reads a suspected frame alone, and leaves out one that was at work
+in two crashes; a run that the processing dies on again and again is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+from nsbluesky.callbacks.block_watch import BlockWatch
+from nsbluesky.service.finished import FinishedRun, FinishedRuns
+
+__all__ = ["MAX_CRASHES", "BlockJournal", "CrashRecord"]
+
+BLOCK = "block-at-work"
+RECORD = "crashes.json"
+SIZE = 4096
+MAX_SEQ_NUMS = 256
+
+MAX_CRASHES = 8
+"""A run that the processing died on so often is given up."""
+
+
+class BlockJournal(BlockWatch):
+    """Keeps the block at work in a file, and knows the suspects of former crashes.
+
+    Parameters
+    ----------
+    directory : path
+        Of the results.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / BLOCK
+        path.write_bytes(bytes(SIZE))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), SIZE)
+        self._suspects = CrashRecord(directory).suspects()
+
+    def begin(self, run: str, stage: str, stream: str, seq_nums: Sequence[int]) -> None:
+        """Write the block."""
+        block = [run, stage, stream, [int(k) for k in seq_nums[:MAX_SEQ_NUMS]]]
+        content = json.dumps(block).encode()[: SIZE - 1]
+        self._map[: len(content) + 1] = content + b"\0"
+
+    def end(self) -> None:
+        """Write that there is none."""
+        self._map[:1] = b"\0"
+
+    def tries(self, run: str, stream: str, seq_num: int) -> int:
+        """Return in how many crashes a frame was at work."""
+        return self._suspects.get(run, {}).get(f"{stream}/{seq_num}", 0)
+
+
+class CrashRecord:
+    """Counts crashes by run and frame, in a file.
+
+    Parameters
+    ----------
+    directory : path
+        Of the results.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / RECORD
+
+    def suspects(self) -> dict[str, dict[str, int]]:
+        """Return, by run, in how many crashes each ``stream/seq_num`` was at work; "" counts all of the run's."""
+        try:
+            told: dict[str, dict[str, int]] = json.loads(self._path.read_text())
+            return told
+        except (OSError, ValueError):
+            return {}
+
+    def note_crash(self, reason: str) -> str:
+        """Count what was at work when the process died, and return it in words; give a run up where it is time."""
+        block = self._block()
+        if block is None:
+            return ""
+        run, stage, stream, seq_nums = block
+        suspects = self.suspects()
+        counts = suspects.setdefault(run, {})
+        for key in ("", *(f"{stream}/{k}" for k in seq_nums)):
+            counts[key] = counts.get(key, 0) + 1
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(suspects))
+        temporary.replace(self._path)
+        if counts[""] >= MAX_CRASHES:
+            reason = f"given up: the processing died {counts['']} times, at last in {stage} ({reason})"
+            FinishedRuns(self._directory).add(FinishedRun(run, exit_status="fail", reason=reason))
+        return f"in {stage}" + (f", {stream} {min(seq_nums)} to {max(seq_nums)}" if seq_nums else "")
+
+    def _block(self) -> tuple[str, str, str, list[int]] | None:
+        try:
+            content = (self._directory / BLOCK).read_bytes().partition(b"\0")[0]
+            run, stage, stream, seq_nums = json.loads(content)
+            return str(run), str(stage), str(stream), [int(k) for k in seq_nums]
+        except (OSError, ValueError, TypeError):
+            return None

@@ -1,0 +1,234 @@
+"""Whatever dies, hangs or is cut: no recorded frame is lost, and the same run is finished."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded_scan import TIMEOUT_S, Network, RecordedScan, Session, assert_all_frames_are_there, halves
+
+from nsbluesky.service.control import ask, find_endpoints
+from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
+from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.supervisor import ProcessingService, ServiceError
+
+POISON = Path(__file__).with_name("poisoned_process.py")
+
+
+class Derived:
+    """A viewer that keeps what tells of frames and of ends."""
+
+    def __init__(self) -> None:
+        self.stops: list[dict[str, Any]] = []
+        self.messages: list[str] = []
+        self.has_frames = threading.Event()
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        if name == "event_page" and "photons" in document["data"]:
+            self.has_frames.set()
+        elif name == "stop":
+            self.stops.append(document)
+        elif name == "event" and "message" in document["data"]:
+            self.messages.append(document["data"]["message"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scan: RecordedScan, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """How good the image is where nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with (
+        ProcessingService(scan.settings(folder)) as service,
+        Session(service.address, folder, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+        return scan.correlation(session.connection.results[scan.uid]["object"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+def test_a_process_that_dies_or_hangs_in_the_middle(
+    scan: RecordedScan, undisturbed: float, tmp_path: Path, number: signal.Signals
+) -> None:
+    derived = Derived()
+    first, second = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path), heartbeat_timeout_s=3.0) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(derived)
+        session.send(first)
+        assert derived.has_frames.wait(TIMEOUT_S)
+        pid, instance = service.pid, service.instance
+        os.kill(pid, number)
+        session.send(second)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        assert service.pid != pid and service.instance != instance
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+        assert [stop["exit_status"] for stop in derived.stops] == ["abort", "success"]
+        assert "started again" in derived.stops[0]["reason"]
+        again = scan.correlation(session.connection.results[scan.uid]["object"])
+    assert undisturbed > 0.7
+    assert again > 0.95 * undisturbed
+    (reason,) = service.restarts
+    assert reason.startswith("killed by signal 9" if number == signal.SIGKILL else "no heartbeat for 3 s")
+
+
+def test_kills_at_any_moment(scan: RecordedScan, tmp_path: Path) -> None:
+    """Before the first document, between documents, and after the last one."""
+    quarter = len(scan.documents) // 3
+    with (
+        ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        for kill in range(4):
+            os.kill(service.pid, signal.SIGKILL)
+            session.send(scan.documents[kill * quarter : (kill + 1) * quarter])
+            assert service.wait_for_restart(kill + 1, TIMEOUT_S)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+
+
+def test_a_network_that_is_cut(scan: RecordedScan, tmp_path: Path) -> None:
+    """What was on its way is lost, noticed, and sent again; the processing goes on where it was."""
+    first, second = halves(scan.documents)
+    derived = Derived()
+    with ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0)) as service:
+        ports = ask(service.address, "status")["ports"]
+        with (
+            Network(service.address, *ports) as network,
+            Session(network.address, tmp_path, service.credentials) as session,
+        ):
+            session.connection.subscribe(derived)
+            session.send(first)
+            assert derived.has_frames.wait(TIMEOUT_S)
+            network.cut()
+            session.send(second)
+            assert session.connection.queued > 0
+            assert not session.connection.wait(0.5)
+            network.heal()
+            assert session.connection.wait(TIMEOUT_S)
+            assert_all_frames_are_there(session.connection, scan)
+            status = ask(service.address, "status")
+            assert status["documents"] == len(scan.documents)
+            assert [stop["exit_status"] for stop in derived.stops] == ["success"]
+        assert service.restarts == []
+
+
+def test_a_service_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
+    """The scan does not wait: its documents do, in the log."""
+    settings = scan.settings(tmp_path, passes_final=2, sweep_frames=0)
+    with ProcessingService(settings) as service:
+        address, ports = service.address, find_endpoints(service.address)
+    later = settings.replace(address=address)
+    assert ports.instance
+    with Session(address, tmp_path, service.credentials) as session:
+        session.send(scan.documents)
+        assert session.connection.queued == len(scan.documents)
+        with ProcessingService(later) as service:
+            service_credentials = service.credentials
+            session.connection.credentials = service_credentials
+            assert session.connection.wait(TIMEOUT_S)
+            assert_all_frames_are_there(session.connection, scan)
+
+
+def test_a_finished_run_is_not_processed_again(scan: RecordedScan, tmp_path: Path) -> None:
+    """Neither by this life of the service nor by the next one."""
+    with (
+        ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        finished = session.connection.finished[scan.uid]
+        image = session.connection.results[scan.uid]["object"]
+        for _ in range(2):
+            with Session(service.address, tmp_path / "again", service.credentials) as other:
+                other.send(scan.documents)
+                assert other.connection.wait(TIMEOUT_S)
+                assert other.connection.finished[scan.uid] == finished
+                assert_all_frames_are_there(other.connection, scan)
+                again = other.connection.results[scan.uid]["object"]
+                np.testing.assert_array_equal(again[: len(image), : image.shape[1]], image)
+            os.kill(service.pid, signal.SIGKILL)
+            assert service.wait_for_restart(1, TIMEOUT_S)
+    assert len(list((tmp_path / "results").glob("*.cxi"))) == 1
+
+
+# ---- poisoned frames
+
+
+def poisoned(settings: ServiceSettings, kind: str, seq_num: int, **options: Any) -> ProcessingService:
+    service = ProcessingService(settings, **options)
+    service.command = (sys.executable, str(POISON), kind, str(seq_num))  # type: ignore[misc]
+    return service
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "block_timeout_s"),
+    [("crash", "killed by signal 11 in frames", 120.0), ("hang", "frames works on one block", 6.0)],
+)
+def test_a_poisoned_frame_is_left_out_after_two_tries(
+    scan: RecordedScan, undisturbed: float, tmp_path: Path, kind: str, reason: str, block_timeout_s: float
+) -> None:
+    derived = Derived()
+    settings = scan.settings(tmp_path, passes_final=2, sweep_frames=0)
+    with (
+        poisoned(settings, kind, 77, block_timeout_s=block_timeout_s) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(derived)
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan, missing=[77])
+        assert session.connection.live.snapshot().lost == (77,)
+        assert len(service.restarts) == 2
+        assert all(reason in told for told in service.restarts), service.restarts
+    assert derived.stops[-1]["reason"] == "1 frames lost"
+    assert any("frame 77: left out: the processing died 2 times" in message for message in derived.messages)
+
+
+def test_a_run_that_kills_again_and_again_is_given_up(tmp_path: Path) -> None:
+    journal = BlockJournal(tmp_path)
+    record = CrashRecord(tmp_path)
+    assert record.note_crash("killed by signal 11") == "", "nothing was at work"
+    for _ in range(MAX_CRASHES):
+        journal.begin("run", "reconstruction", "", [])
+        assert FinishedRuns(tmp_path).read() == []
+        assert record.note_crash("killed by signal 11") == "in reconstruction"
+    (given_up,) = FinishedRuns(tmp_path).read()
+    assert given_up.raw_uid == "run" and given_up.exit_status == "fail"
+    assert "given up: the processing died 8 times, at last in reconstruction" in given_up.reason
+
+
+def test_the_block_at_work(tmp_path: Path) -> None:
+    journal = BlockJournal(tmp_path)
+    record = CrashRecord(tmp_path)
+    journal.begin("run", "clean", "primary", [5, 6, 7])
+    journal.end()
+    assert record.note_crash("") == "", "it was done"
+    journal.begin("run", "clean", "primary", [5, 6, 7])
+    assert record.note_crash("") == "in clean, primary 5 to 7"
+    next_life = BlockJournal(tmp_path)
+    assert [next_life.tries("run", "primary", k) for k in (4, 5, 7, 8)] == [0, 1, 1, 0]
+    assert next_life.tries("run", "dark", 5) == 0 == next_life.tries("other", "primary", 5)
+    assert next_life.isolate("run", "primary", [3, 4, 5, 6]) == [3, 4]
+    assert next_life.isolate("run", "primary", [5, 6, 7]) == [5]
+    assert next_life.isolate("run", "primary", [8, 9]) == [8, 9]
+
+
+def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:
+    service = ProcessingService(scan.settings(tmp_path))
+    service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
+    with pytest.raises(ServiceError, match="does not start: no such thing"):
+        service.start()
+    with pytest.raises(ServiceError, match="not running"):
+        _ = service.pid

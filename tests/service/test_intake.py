@@ -1,0 +1,74 @@
+"""Documents in any state of disorder: each goes on once, in the order of its run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsbluesky.service.intake import MAX_OPEN_RUNS, DocumentRefused, Intake
+
+
+def document(run: str, index: int) -> tuple[str, dict[str, Any]]:
+    return ("start", {"uid": run}) if index == 0 else ("event", {"run": run, "index": index})
+
+
+class Delivered:
+    def __init__(self) -> None:
+        self.indices: dict[str, list[int]] = {}
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        self.indices.setdefault(doc.get("uid") or doc["run"], []).append(doc.get("index", 0))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6)), max_size=60))
+def test_any_order_with_losses_and_repeats(messages: list[tuple[str, int]]) -> None:
+    delivered = Delivered()
+    intake = Intake(delivered)
+    for run, index in messages:
+        before = intake.progress(run).next
+        assert intake.take(run, index, *document(run, index)) == (index <= before)
+    for run in "ab":  # whoever sends asks how far it is, and sends the rest
+        for index in range(intake.progress(run).next, 7):
+            assert intake.take(run, index, *document(run, index))
+        assert delivered.indices[run] == list(range(7))
+
+
+def test_runs_that_end_here() -> None:
+    delivered = Delivered()
+    intake = Intake(delivered)
+    for index in range(3):
+        intake.take("a", index, *document("a", index))
+    intake.end("a")
+    assert intake.take("a", 3, *document("a", 3)) and intake.progress("a").next == 4
+    assert intake.open_runs == ["a"]
+    intake.finish("a")
+    assert intake.take("a", 4, *document("a", 4)) and intake.open_runs == []
+    assert delivered.indices == {"a": [0, 1, 2]}
+    intake.forget("a")
+    assert not intake.take("a", 4, *document("a", 4)) and intake.num_gaps == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "doc", "reason"),
+    [
+        ("a", "event", {}, "expected its start document"),
+        ("a", "start", {"uid": "b"}, "has the uid 'b'"),
+        ("../a", "start", {"uid": "../a"}, "letters, digits and dashes"),
+    ],
+)
+def test_what_is_refused(run: str, name: str, doc: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DocumentRefused, match=reason):
+        Intake(Delivered()).take(run, 0, name, doc)
+
+
+def test_runs_at_once_are_bounded() -> None:
+    intake = Intake(Delivered())
+    for number in range(MAX_OPEN_RUNS):
+        intake.take(f"run-{number}", 0, "start", {"uid": f"run-{number}"})
+    with pytest.raises(DocumentRefused, match="runs are open"):
+        intake.take("one-more", 0, "start", {"uid": "one-more"})
+    intake.finish("run-0")
+    assert intake.take("one-more", 0, "start", {"uid": "one-more"})
