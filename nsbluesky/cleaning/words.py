@@ -178,7 +178,8 @@ def level_probe(
     rows = np.arange(start, stop, PROBE_ROWS)
     columns = np.arange(layout.adcs_per_half) * layout.columns_per_adc + layout.overscan_columns[0]
     bits = 0xFFFF if settings.gain_words == "plain" else VALUE_BITS
-    return LevelProbe(*(xp.asarray(a) for a in (rows, columns, mean[rows[:, np.newaxis], columns])), bits)
+    levels = mean[rows[:, np.newaxis], columns]
+    return LevelProbe(xp.asarray(rows), xp.asarray(columns), xp.asarray(levels), bits)
 
 
 def find_lost_words(frame: Any, layout: FCCDLayout, xp: ModuleType = np) -> Any:
