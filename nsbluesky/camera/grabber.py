@@ -1,0 +1,327 @@
+"""A UDP frame grabber: the camera's packets to an HDF5 file, with a record of what was lost.
+
+One thread takes datagrams from the kernel and puts frames together, the calling one descrambles and writes them.  Both
+are compiled or in the kernel for most of their time, where they do not wait for one another.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import queue
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nsbluesky.camera.assembler import AssembledFrame, FrameAssembler, FrameFlag
+from nsbluesky.camera.datagrams import DatagramBatch, enlarge_buffer
+from nsbluesky.camera.descramble import descramble, stream_bytes
+from nsbluesky.camera.frame_file import FrameFile
+from nsbluesky.camera.packets import HEADER_BYTES, PacketFormat
+from nsbluesky.cleaning.layout import FCCDLayout
+
+__all__ = ["LOST_RANGES", "Grabber", "GrabberError", "GrabberSettings"]
+
+LOST_RANGES = "/entry/instrument/detector/lost_packets"
+COUNTS = "nsbluesky_grab"
+ATTRIBUTE_TYPES = {"NDArrayUniqueId": "<i4", "NDArrayTimeStamp": "<f8", "LostPackets": "<i4", "FrameFlags": "<i4"}
+BATCH = 128
+QUEUE_FRAMES = 64
+POLL_S = 0.1
+FEW_DATAGRAMS = 100
+FEW_FRAMES = 3
+
+
+class GrabberError(Exception):
+    """No frames can be had: no camera, one of another kind, or a port that is taken."""
+
+
+@dataclass(frozen=True)
+class GrabberSettings:
+    """What the grabber listens to.
+
+    Attributes
+    ----------
+    host, port : str, int
+        Address of this machine that the camera sends to; port 0 takes a free one.
+    payload_bytes : int
+        Of each packet.
+    buffer_bytes : int
+        Asked of the kernel for packets that wait.
+    timeout_s : float
+        After so long without a packet the camera is missing, or has ended.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 49201
+    payload_bytes: int = 4096
+    buffer_bytes: int = 64 << 20
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port = {self.port}: expected 0 to 65535")
+        if not self.timeout_s > 0:
+            raise ValueError(f"timeout_s = {self.timeout_s}: expected more than 0")
+
+
+class Grabber:
+    """Listens from its making on, so that a camera may start before `record`.
+
+    Parameters
+    ----------
+    layout : FCCDLayout
+    settings : GrabberSettings
+
+    Raises
+    ------
+    GrabberError
+        Where the address cannot be listened to.
+    """
+
+    def __init__(self, layout: FCCDLayout, settings: GrabberSettings | None = None) -> None:
+        self.settings = settings or GrabberSettings()
+        self.layout = layout
+        self.format = PacketFormat(stream_bytes(layout), self.settings.payload_bytes)
+        self.assembler = FrameAssembler(self.format)
+        self._frames: queue.Queue[AssembledFrame | BaseException | None] = queue.Queue(QUEUE_FRAMES)
+        self._stop = threading.Event()
+        self._cpu_s = {"receive": 0.0, "write": 0.0}
+        _compile(self.format, layout)
+        self._socket = _listen(self.settings)
+        self.buffer_bytes = enlarge_buffer(self._socket, socket.SO_RCVBUF, self.settings.buffer_bytes)
+        seconds, fraction = divmod(POLL_S, 1)
+        timeout = struct.pack("ll", int(seconds), int(fraction * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that packets are to be sent to."""
+        host, port = self._socket.getsockname()
+        return host, port
+
+    def stop(self) -> None:
+        """Let `record` end with what came so far; from any thread."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Free the port."""
+        self._stop.set()
+        self._socket.close()
+
+    def __enter__(self) -> Grabber:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def record(self, path: Path, num_frames: int) -> dict[str, Any]:
+        """Write the next frames to a file and return what came and what was lost.
+
+        It ends after `num_frames` frames, those lost included, or when no packet came for `timeout_s`.
+
+        Raises
+        ------
+        GrabberError
+            Where no packet comes at all, or only such of another camera.
+        """
+        receiver = threading.Thread(target=self._receive, args=(num_frames,), name="grabber", daemon=True)
+        receiver.start()
+        counts = _FrameCounts()
+        started = time.thread_time()
+        file: FrameFile | None = None
+        image = np.empty(self.layout.shape, np.uint16)
+        try:
+            while counts.frames < num_frames:
+                frame = self._frames.get()
+                if frame is None:
+                    break
+                if isinstance(frame, BaseException):
+                    raise frame
+                if file is None:
+                    file = FrameFile(path, self.layout.shape, ATTRIBUTE_TYPES)
+                descramble(frame.stream, self.layout, image)
+                file.append(
+                    image,
+                    NDArrayUniqueId=frame.number,
+                    NDArrayTimeStamp=frame.timestamp_s,
+                    LostPackets=frame.num_lost,
+                    FrameFlags=int(frame.flags),
+                )
+                counts.add(frame)
+                self.assembler.release(frame.stream)
+        finally:
+            self._stop.set()
+            while receiver.is_alive():  # it may wait for room in the queue
+                _empty(self._frames)
+                receiver.join(POLL_S)
+            if file is not None:
+                file.close()
+        self._cpu_s["write"] = time.thread_time() - started
+        summary = self._summary(counts)
+        if file is not None:
+            _note_losses(path, counts, summary)
+        return summary
+
+    def _receive(self, num_frames: int) -> None:
+        try:
+            self._receive_frames(num_frames)
+            self._frames.put(None)
+        except BaseException as error:
+            self._frames.put(error)
+        finally:
+            self._cpu_s["receive"] = time.thread_time()
+
+    def _receive_frames(self, num_frames: int) -> None:
+        assembler = self.assembler
+        batch = DatagramBatch(np.zeros((BATCH, self.format.packet_bytes + HEADER_BYTES), np.uint8))
+        frames = 0
+        last = time.monotonic()
+        while frames < num_frames and not self._stop.is_set():
+            count = batch.receive(self._socket)
+            if count:
+                last = time.monotonic()
+            elif time.monotonic() - last > self.settings.timeout_s:
+                break
+            for frame in assembler.feed(batch.datagrams[:count], batch.sizes[:count]):
+                self._frames.put(frame)
+                frames += 1
+            if frames < FEW_FRAMES:
+                self._check_kind()
+        for frame in assembler.flush():
+            self._frames.put(frame)
+            frames += 1
+        if frames == 0 and not self._stop.is_set():
+            self._check_kind(few_datagrams=1)
+            host, port = self.address
+            raise GrabberError(
+                f"no packet came to {host}:{port} within {self.settings.timeout_s:g} s: "
+                "expected a camera that sends to this address"
+            )
+
+    def _check_kind(self, few_datagrams: int = FEW_DATAGRAMS) -> None:
+        """Refuse a camera whose packets or frames have another size."""
+        counts, form = self.assembler.counts, self.format
+        framed = counts.framed_bad_sizes
+        if framed.total() >= few_datagrams and 2 * framed.total() > counts.datagrams:
+            size = framed.most_common(1)[0][0]
+            found = f"{size - HEADER_BYTES}" if size < form.packet_bytes + HEADER_BYTES else "more"
+            raise GrabberError(
+                f"packets of {found} bytes: expected {form.payload_bytes} (and 8 of header); "
+                "set the payload that the camera sends"
+            )
+        if counts.datagrams >= few_datagrams and counts.bad_sizes.total() == counts.datagrams:
+            raise GrabberError(
+                f"{counts.datagrams} datagrams came that are no packets of a Fast CCD: expected headers of 8 bytes, "
+                "the last six F0 F1 F2 F3 F4 and the frame number; something else sends to this port"
+            )
+        between = set(counts.packets_between_ends[1 : 1 + FEW_FRAMES])
+        if len(counts.packets_between_ends) > FEW_FRAMES and len(between) == 1 and between != {form.num_packets}:
+            rows, columns = self.layout.shape
+            raise GrabberError(
+                f"frames of {between.pop()} packets of {form.payload_bytes} bytes: expected {form.num_packets}, for "
+                f"{rows} × {columns}; choose the layout and the payload that the camera sends"
+            )
+
+    def _summary(self, counts: _FrameCounts) -> dict[str, Any]:
+        stream = self.assembler.counts
+        return {
+            "frames": counts.frames,
+            "exact_frames": counts.exact,
+            "lost_frames": counts.fillers,
+            "frames_with_lost_packets": counts.with_lost,
+            "lost_packets": counts.lost_packets,
+            "frames_out_of_order": counts.out_of_order,
+            "frames_in_conflict": counts.in_conflict,
+            "doubled_packets": counts.doubled,
+            "stray_packets": stream.stray_packets,
+            "bad_datagrams": stream.bad_sizes.total(),
+            "frames_per_s": counts.rate,
+            "receive_cpu_ms_per_frame": 1e3 * self._cpu_s["receive"] / max(counts.frames, 1),
+            "write_cpu_ms_per_frame": 1e3 * self._cpu_s["write"] / max(counts.frames, 1),
+            "buffer_bytes": self.buffer_bytes,
+            "buffer_limited": self.buffer_bytes < self.settings.buffer_bytes,
+            "lost": counts.described(),
+        }
+
+
+class _FrameCounts:
+    """Counts what was written, and lists what was lost."""
+
+    def __init__(self) -> None:
+        self.frames = self.exact = self.fillers = self.with_lost = self.lost_packets = 0
+        self.out_of_order = self.in_conflict = self.doubled = 0
+        self.ranges: list[tuple[int, int, int]] = []
+        self._first_s = self._last_s = 0.0
+
+    def add(self, frame: AssembledFrame) -> None:
+        self._first_s = self._first_s or frame.timestamp_s
+        self._last_s = frame.timestamp_s
+        self.frames += 1
+        self.exact += not frame.flags
+        self.doubled += frame.doubled
+        self.lost_packets += frame.num_lost
+        filler = FrameFlag.FILLER in frame.flags
+        self.fillers += filler
+        self.with_lost += FrameFlag.LOST in frame.flags and not filler
+        self.out_of_order += FrameFlag.ORDER in frame.flags
+        self.in_conflict += FrameFlag.CONFLICT in frame.flags
+        self.ranges += [(frame.number, int(first), int(stop)) for first, stop in frame.lost]
+
+    @property
+    def rate(self) -> float:
+        """Frames per second between the first packets of the first and the last frame."""
+        return (self.frames - 1) / (self._last_s - self._first_s) if self._last_s > self._first_s else 0.0
+
+    def described(self, most: int = 100) -> list[str]:
+        """Return the ranges as text; a long list is cut, the file has all."""
+        texts = [f"frame {number}: packets {first} to {stop - 1}" for number, first, stop in self.ranges[:most]]
+        more = len(self.ranges) - most
+        return [*texts, f"and {more} more"] if more > 0 else texts
+
+
+def _compile(form: PacketFormat, layout: FCCDLayout) -> None:
+    """Compile what runs on every packet, or load it from the cache, before the first one waits for it."""
+    stream = np.zeros(form.frame_bytes, np.uint8)
+    descramble(stream, layout)
+    packets = form.packets(stream, 0)[:2]
+    for _ in FrameAssembler(form).feed(packets, np.array([form.packet_bytes, 1])):
+        pass
+
+
+def _listen(settings: GrabberSettings) -> socket.socket:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        udp.bind((settings.host, settings.port))
+    except OSError as error:
+        udp.close()
+        if error.errno == errno.EADDRINUSE:
+            reason = "it is in use: end the other grabber, or choose another port"
+        else:
+            reason = f"{error.strerror or error}: expected an address of this machine"
+        raise GrabberError(f"cannot listen at {settings.host}:{settings.port}: {reason}") from error
+    return udp
+
+
+def _empty(frames: queue.Queue[Any]) -> None:
+    try:
+        while True:
+            frames.get_nowait()
+    except queue.Empty:
+        pass
+
+
+def _note_losses(path: Path, counts: _FrameCounts, summary: dict[str, Any]) -> None:
+    """Add what was lost to a closed file: while others read it with SWMR, nothing new may be made in it."""
+    with h5py.File(path, "r+", libver="latest") as file:
+        dataset = file.create_dataset(LOST_RANGES, data=np.array(counts.ranges, np.int64).reshape(-1, 3))
+        dataset.attrs["columns"] = ["frame number", "first packet", "last packet + 1"]
+        file.attrs[COUNTS] = json.dumps(summary)
