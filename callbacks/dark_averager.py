@@ -63,6 +63,8 @@ class AverageDarks(Stage):
                 bad=dark.bad.astype(np.uint8),
                 bad_adcs=[int(adc) for adc in dark.bad_adcs],
                 num_frames=int(dark.num_frames),
+                line_frequencies=dark.lines.frequencies.tolist(),
+                line_amplitudes_adu=dark.lines.amplitudes_adu.tolist(),
             )
 
 

@@ -21,6 +21,7 @@ from nsbluesky.cleaning.exposures import combine_exposures
 from nsbluesky.cleaning.flags import FluxMonitor, weights_of
 from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.cleaning.plan import CleaningPlan, make_plan, plan_for
+from nsbluesky.cleaning.spikes import InterferenceLines
 from nsbluesky.streams import PRIMARY, num_exposures
 
 __all__ = ["CleanFrames", "FrameCleaner"]
@@ -66,6 +67,7 @@ class CleanFrames(Stage):
                 bad=data["bad"].astype(bool),
                 bad_adcs=np.asarray(data["bad_adcs"], dtype=np.intp),
                 num_frames=data["num_frames"],
+                lines=InterferenceLines(np.array(data["line_frequencies"]), np.array(data["line_amplitudes_adu"])),
             )
             self._darks[int(data["exposure"])] = dark
             if self._plans:
@@ -153,7 +155,6 @@ class CleanFrames(Stage):
             old.center,
             energy_eV=self.run.geometry.energy_eV,
             pixel_size_m=self.run.geometry.pixel_size_m,
-            lines=old.lines,
             xp=old.xp,
         )
         if not np.array_equal(self.run.backend.to_numpy(plan.mask), former_bad):
@@ -237,7 +238,7 @@ class CleanFrames(Stage):
         x_m: npt.NDArray[np.float64],
         y_m: npt.NDArray[np.float64],
     ) -> Iterator[Document]:
-        photons = np.nansum(frames, axis=(1, 2), dtype=np.float64)
+        photons = np.asarray(np.nansum(frames, axis=(1, 2), dtype=np.float64))
         flags |= self._flux.flags(photons)
         for seq_num, flag in zip(seq_nums, flags.tolist(), strict=True):
             if flag:

@@ -7,6 +7,7 @@ Nothing is read before frame and position are both known, so what waits here cos
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from nsbluesky.geometry import length_in_m
 from nsbluesky.streams import PRIMARY, holds_frames
 
 __all__ = ["FrameSource", "ReadFrames"]
+
+log = logging.getLogger(__name__)
 
 WAIT_FOR_FILE_S = 5.0
 """How long after the end of a run a frame may still be missing in its file."""
@@ -290,7 +293,7 @@ class ReadFrames(Stage):
                 if self._patient:
                     return
                 frames = self._read_one_by_one(stream, block, error)
-            except DocumentError as error:
+            except Exception as error:  # whatever a damaged file brings to light must not cost the frames after it
                 frames = self._read_one_by_one(stream, block, error)
             del ready[: len(block)]
             if frames:
@@ -324,7 +327,7 @@ class ReadFrames(Stage):
         self._frame_shape = expected
         return dict(zip(block, frames, strict=True))
 
-    def _read_one_by_one(self, stream: str, block: list[int], error: DocumentError) -> dict[int, npt.NDArray[Any]]:
+    def _read_one_by_one(self, stream: str, block: list[int], error: Exception) -> dict[int, npt.NDArray[Any]]:
         """Save what can be read of a block with a bad frame in it; the bad ones are listed."""
         frames: dict[int, npt.NDArray[Any]] = {}
         for seq_num in block:
@@ -332,7 +335,9 @@ class ReadFrames(Stage):
                 if len(block) == 1:
                     raise error
                 frames |= self._read(stream, [seq_num])
-            except DocumentError as reason:
+            except Exception as reason:
+                if not isinstance(reason, DocumentError):
+                    log.exception("%s %d cannot be read", stream, seq_num)
                 self._lose(stream, [seq_num], str(reason))
                 self._points[stream][seq_num].emitted = True
         return frames

@@ -117,7 +117,9 @@ def test_the_same_image_where_the_solver_waits(
         np.testing.assert_array_equal(np.isfinite(again), np.isfinite(image))
         assert difference(again, image) < SAME, way
     other = process(settings.replace(solver__seed=1), site.documents(uid, "log"))
-    assert difference(image_of(other, uid), image) > SAME, "the difference shows another order of frames"
+    shuffled = image_of(other, uid)
+    alike = shuffled.shape == image.shape and difference(shuffled, image) < SAME
+    assert not alike, "the difference shows another order of frames"
 
 
 def test_much_the_same_image_where_the_solver_works_meanwhile(RE: RunEngine, site: Site) -> None:

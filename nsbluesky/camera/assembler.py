@@ -1,8 +1,9 @@
 """Datagrams to the streams of frames: what came, what is lost, and whether a frame can be trusted.
 
-A frame without flags came exactly as the camera sends it: after the end of the frame before, packet by packet in order,
-then its end marker.  Every other frame is flagged.  A packet has 8 bits for its number and no checksum, so packets out
-of order cannot be told from renumbered ones: such frames are put together as well as the numbers allow, and flagged.
+A frame without flags came exactly as the camera sends it: after the end of the frame before, packet by packet in
+order, then its end marker.  Every other frame is flagged.  A packet has 8 bits for its number and no checksum, so
+packets out of order cannot be told from renumbered ones: such frames are put together as well as the numbers allow,
+and flagged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["AssembledFrame", "FrameAssembler", "FrameFlag"]
 
 OPEN_FRAMES = 3
 CONFIRMED_BY = 4
-"""Packets in a row that must agree on a frame number far from the last one, before it is believed."""
+"""Packets in a row that must agree on the first frame number, and on one far from the last, before it is believed."""
 MAX_GAP = 1024
 """Frames lost in a row up to which numbers count on; beyond, the camera's counter is taken to have begun anew."""
 AMBIGUOUS_FROM = 128
@@ -150,6 +151,8 @@ class StreamCounts:
         Datagrams that are no packets, by length in bytes.
     stray_packets : int
         Packets of frames that are closed, or of a frame number that nothing confirmed.
+    framed_bad_sizes : Counter of int
+        Those of them with a packet's header.
     end_markers : int
         End markers.
     packets_between_ends : list of int
@@ -267,25 +270,25 @@ class FrameAssembler:
         """Take a packet of another frame than the current one."""
         header = int(datagram[0, 6]) * 256 + int(datagram[0, 7])
         if self._newest is None:
-            self._begin(header, header)
-        else:
-            number, newest = self._newest
-            ahead = (header - newest + FRAME_NUMBERS // 2) % FRAME_NUMBERS - FRAME_NUMBERS // 2
-            if ahead <= 0:
-                known = next((frame for frame in self._open if frame.header == header), None)
-                if known is not None:
-                    self._current = known
-                    self._place(known, datagram, size)
-                    yield from self._close_done()
-                    return
-                if ahead > -OPEN_FRAMES:
-                    self.counts.stray_packets += 1
-                    self._since_end += 1
-                    return
-            if not 0 < ahead < OPEN_FRAMES:
-                yield from self._take_far(datagram, size, header, ahead)
+            yield from self._take_far(datagram, size, header, 0)
+            return
+        number, newest = self._newest
+        ahead = (header - newest + FRAME_NUMBERS // 2) % FRAME_NUMBERS - FRAME_NUMBERS // 2
+        if ahead <= 0:
+            known = next((frame for frame in self._open if frame.header == header), None)
+            if known is not None:
+                self._current = known
+                self._place(known, datagram, size)
+                yield from self._close_done()
                 return
-            self._begin(number + ahead, header)
+            if ahead > -OPEN_FRAMES:
+                self.counts.stray_packets += 1
+                self._since_end += 1
+                return
+        if not 0 < ahead < OPEN_FRAMES:
+            yield from self._take_far(datagram, size, header, ahead)
+            return
+        self._begin(number + ahead, header)
         self._drop_far()
         self._place(self._open[-1], datagram, size)
         yield from self._close_done()
@@ -297,16 +300,16 @@ class FrameAssembler:
         self._far.append((datagram.copy(), int(size[0])))
         if len(self._far) < CONFIRMED_BY:
             return
-        assert self._newest is not None
         packets, self._far = self._far, []
-        jumped = not 0 < ahead <= MAX_GAP
-        if jumped:
+        if self._newest is None:
+            self._begin(header, header)
+        elif 0 < ahead <= MAX_GAP:
+            self._begin(self._newest[0] + ahead, header)
+        else:
             yield from self.flush()
-        self._begin(self._newest[0] + (1 if jumped else ahead), header)
+            self._begin(self._newest[0] + 1, header)
+            self._open[-1].flags |= FrameFlag.ORDER | FrameFlag.RENUMBERED
         frame = self._open[-1]
-        frame.flags |= FrameFlag.ORDER
-        if jumped:
-            frame.flags |= FrameFlag.RENUMBERED
         for packet, length in packets:
             self._place(frame, packet, np.array([length]))
         yield from self._close_done()
@@ -320,8 +323,7 @@ class FrameAssembler:
         """Open the frame of this number, and those before it of which nothing came."""
         first = number if self._newest is None else self._newest[0] + 1
         previous_ended = self._open[-1].ended if self._open else self._last_ended
-        if first < number or not previous_ended:
-            previous_ended = False
+        previous_ended = previous_ended and first == number
         for missing in range(first, number + 1):
             self._open.append(
                 _OpenFrame(
@@ -332,13 +334,12 @@ class FrameAssembler:
                     self._clock(),
                 )
             )
-        frame = self._current = self._open[-1]
+        self._current = self._open[-1]
         if not previous_ended:
             for other in self._open:
                 if not other.ended:
                     other.flags |= FrameFlag.ORDER
         self._newest = (number, header)
-        assert frame.number == number
 
     def _close_done(self) -> Iterator[AssembledFrame]:
         """Close what is complete, and what has waited for its packets long enough."""

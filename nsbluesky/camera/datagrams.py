@@ -5,6 +5,7 @@ A frame is 585 datagrams and 146 frames come in a second: a call for each would 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -42,10 +43,8 @@ def enlarge_buffer(udp: socket.socket, option: int, wanted_bytes: int) -> int:
     """Ask for a buffer (SO_RCVBUF or SO_SNDBUF) and return the size in bytes that the kernel gave."""
     udp.setsockopt(socket.SOL_SOCKET, option, wanted_bytes)
     if sys.platform == "linux" and udp.getsockopt(socket.SOL_SOCKET, option) < wanted_bytes:
-        try:
+        with contextlib.suppress(PermissionError):  # the caller tells how small it stays
             udp.setsockopt(socket.SOL_SOCKET, SO_FORCE[option], wanted_bytes)
-        except PermissionError:
-            pass  # the caller tells how small it is
     return udp.getsockopt(socket.SOL_SOCKET, option)
 
 

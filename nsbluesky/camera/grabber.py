@@ -1,7 +1,7 @@
 """A UDP frame grabber: the camera's packets to an HDF5 file, with a record of what was lost.
 
-One thread takes datagrams from the kernel and puts frames together, the calling one descrambles and writes them.  Both
-are compiled or in the kernel for most of their time, where they do not wait for one another.
+One thread takes datagrams from the kernel and puts frames together, the calling one descrambles and writes them.
+Both are compiled or in the kernel for most of their time, where they do not wait for one another.
 """
 
 from __future__ import annotations
@@ -118,9 +118,11 @@ class Grabber:
         self._socket.close()
 
     def __enter__(self) -> Grabber:
+        """Return the grabber, which is closed at the end of the block."""
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Free the port."""
         self.close()
 
     def record(self, path: Path, num_frames: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """How the Fast CCD cuts a frame's stream into UDP datagrams.
 
-Every packet has a header of 8 bytes, ``!BBHHH``: the packet's number in its frame (8 bits, wraps), 0xF0, 0xF1F2, 0xF3F4
-and the frame's number (16 bits, wraps); then its payload.  The last packet of a frame carries what is left.  The end of
-a frame is a datagram of its own, the 8 bytes F0 F1 F2 DE AD F0 0D 01, which names no frame.
+Every packet has a header of 8 bytes, ``!BBHHH``: the packet's number in its frame (8 bits, wraps), 0xF0, 0xF1F2,
+0xF3F4 and the frame's number (16 bits, wraps); then its payload.  The last packet of a frame carries what is left.
+The end of a frame is a datagram of its own, the 8 bytes F0 F1 F2 DE AD F0 0D 01, which names no frame.
 """
 
 from __future__ import annotations

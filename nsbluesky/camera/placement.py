@@ -1,8 +1,8 @@
 """The place of each packet in its frame: compiled, as 85,000 packets come in a second.
 
-The packet number has 8 bits and wraps within a frame.  The place is the one nearest to where the packets before ended;
-where that is taken by another packet, the next one of the same number.  A single packet out of line never moves that
-point on: two in a row do.
+The packet number has 8 bits and wraps within a frame.  The place is the one nearest to where the packets before
+ended; where that is taken by another packet, the next one of the same number.  A single packet far out of line never
+moves that point on: two in a row do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 
 @numba.njit(nogil=True, cache=True)
 def _same(datagram: Bytes, stream: Bytes, at: int, length: int) -> bool:
-    for k in range(length):
+    for k in range(length):  # noqa: SIM110 - compiled: a generator would be slower
         if datagram[HEADER_BYTES + k] != stream[at + k]:
             return False
     return True
@@ -48,7 +48,7 @@ def _find_place(
 ) -> tuple[int, int]:
     """Return the place of a packet and 0; −1 and DOUBLED or CONFLICTS where there is none."""
     n = filled.size
-    nearest = cursor + (np.int64(datagram[0]) - cursor + 128) % 256 - 128
+    nearest = cursor + (int(datagram[0]) - cursor + 128) % 256 - 128
     for step in range(2 * (n // 256 + 2)):
         wraps = (step + 1) // 2 if step % 2 else -(step // 2)
         place = nearest + 256 * wraps
@@ -105,7 +105,7 @@ def place_packets(
             return k
         if row[6] != header >> 8 or row[7] != header & 0xFF:
             return k
-        cursor = state[CURSOR]
+        cursor = int(state[CURSOR])
         place, problem = _find_place(row, size, payload, last_size, stream, filled, cursor)
         if place < 0:
             state[problem] += 1

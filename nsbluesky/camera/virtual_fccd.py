@@ -55,17 +55,26 @@ class PacketFaults:
             raise ValueError(f"late_by = {self.late_by}: expected at least 1")
 
     def __bool__(self) -> bool:
+        """Return whether anything goes wrong at all."""
         return any(getattr(self, item.name) for item in fields(self) if item.name not in ("late_by", "seed"))
 
 
 @dataclass
 class SentCounts:
-    """What was sent, and what not.
+    """What was sent, and what went wrong as planned.
 
     Attributes
     ----------
-    lost : list of (int, int)
-        Frame number and packet of each packet that was kept back.
+    frames : int
+        Frames, those lost included.
+    lost_frames, lost_ends : int
+        Frames and end markers kept back.
+    lost_packets, doubled, late, renumbered : int
+        Packets kept back (those of lost frames included), sent twice, late, with another number.
+    behind_s : float
+        The most that the camera was behind its rate.
+    cpu_s : float
+        CPU time of sending.
     """
 
     frames: int = 0
@@ -126,9 +135,11 @@ class VirtualFCCD:
         self._batch.datagrams[n, : len(END_OF_FRAME)] = np.frombuffer(END_OF_FRAME, np.uint8)
 
     def __enter__(self) -> VirtualFCCD:
+        """Return the camera, which is closed at the end of the block."""
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Free the socket."""
         self.close()
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from nsbluesky.cleaning.layout import assemble
 from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
 from nsbluesky.cleaning.photons import count_photons, keep_photons
 from nsbluesky.cleaning.plan import LEAST_GOOD_FRACTION, CleaningPlan
-from nsbluesky.cleaning.resample import rebin, resample, row_filling
+from nsbluesky.cleaning.resample import filling, rebin, resample
 from nsbluesky.cleaning.spikes import remove_spikes, remove_spikes_fourier
 from nsbluesky.cleaning.words import (
     find_errors,
@@ -214,7 +214,7 @@ def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any, has_lost: bool) ->
     if plan.resampling is None:
         out[...] = xp.where(plan.scale != 0, xp.where(measured, bins, np.nan), 0)
     else:
-        row_filling(_host(measured, xp), _host(plan.scale != 0, xp), xp).fill(bins[None])
+        filling(_host(measured, xp), _host(plan.scale != 0, xp), xp).fill(bins[None])
         clean_frame = resample(bins[None], plan.resampling)[0]
         gone = (plan.scale != 0) & ~measured
         out[...] = xp.where(plan.mask != 0, 0, xp.where(_covers(gone, plan.frame_px, xp), np.nan, clean_frame))

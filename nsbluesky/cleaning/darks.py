@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines, background_sequences, find_lines
+from nsbluesky.cleaning.words import decode_words
 from nsbluesky.settings import CleaningSettings
 
 __all__ = ["DarkAccumulator", "DarkStatistics"]
@@ -18,6 +20,9 @@ __all__ = ["DarkAccumulator", "DarkStatistics"]
 BAD_ADC_NOISE_RATIO = 3.0
 # Pedestals of good ADCs spread by about 0.5 %.
 BAD_ADC_SHIFT_SIGMAS = 10.0
+
+# Dark frames whose interference is looked at.
+LINE_FRAMES = 8
 
 # n·Σx² and (Σx)² of 16-bit words stay below 2⁶⁴ up to here.
 MAX_FRAMES = 65535
@@ -37,6 +42,8 @@ class DarkStatistics:
         Bad ADCs, counted as in `nsbluesky.cleaning.layout`.
     num_frames : int
         Frames that were really averaged.
+    lines : InterferenceLines
+        Periodic interference along the readout.
     """
 
     mean: npt.NDArray[np.float32]
@@ -44,6 +51,7 @@ class DarkStatistics:
     bad: npt.NDArray[np.bool_]
     bad_adcs: npt.NDArray[np.int_]
     num_frames: int
+    lines: InterferenceLines = NO_LINES
 
 
 class DarkAccumulator:
@@ -54,6 +62,7 @@ class DarkAccumulator:
         self.num_frames = 0
         self._sum = np.zeros(layout.shape, np.uint64)
         self._sum_of_squares = np.zeros(layout.shape, np.uint64)
+        self._first: list[npt.NDArray[np.uint16]] = []
 
     def add(self, frames: npt.NDArray[Any]) -> None:
         """Add raw frames (n, rows, columns) uint16.
@@ -71,6 +80,8 @@ class DarkAccumulator:
         if self.num_frames + len(frames) > MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} dark frames: expected some tens")
         for frame in frames:
+            if len(self._first) < LINE_FRAMES:
+                self._first.append(frame.copy())
             words = frame.astype(np.uint32)
             self._sum += words
             np.multiply(words, words, out=words)  # 65535² fits
@@ -94,7 +105,16 @@ class DarkAccumulator:
         bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu)
         bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu)
         _mark_adcs(bad, bad_adcs, self.layout)
-        return DarkStatistics(mean, std, bad, bad_adcs, n)
+        lines = self._lines(mean, bad, settings) if settings.spikes == "lines" else NO_LINES
+        return DarkStatistics(mean, std, bad, bad_adcs, n, lines)
+
+    def _lines(
+        self, mean: npt.NDArray[np.float32], bad: npt.NDArray[np.bool_], settings: CleaningSettings
+    ) -> InterferenceLines:
+        """Return the lines in the first frames: without light, nothing else looks like them."""
+        values, _ = decode_words(np.stack(self._first), settings.gain_words)
+        sequences = background_sequences(values, mean, bad, self.layout, settings.bad_std_adu)
+        return find_lines(sequences, settings.spike_sigmas, self.layout.columns_per_adc)
 
 
 def _blocks(values: npt.NDArray[Any], layout: FCCDLayout) -> npt.NDArray[Any]:

@@ -18,7 +18,7 @@ ADU_PER_EV = 0.034  # at gain ×8
 SPLIT_SIGMAS = 2.0
 ALONE_SIGMAS = 3.0
 # Noise of a cluster's charge in units of a pixel's, between the noise of two pixels and the charge that the split
-# limit cuts off: measured, so that sums come out right within 2 % at 0.003 to 0.03 photons a pixel and a noise of 0.1.
+# limit cuts off.  Measured: sums come out right within 2 % at 0.003 to 0.03 photons a pixel and a noise of 0.1.
 CLUSTER_NOISE = 1.2
 # Photons per pixel; that rare, photons need not be told from noise any better.
 LEAST_RATE = 1e-4

@@ -17,21 +17,14 @@ from nsbluesky.cleaning.layout import FCCDLayout, assemble, by_adc
 from nsbluesky.cleaning.photons import CLUSTER_NOISE, adu_per_photon, counting_threshold
 from nsbluesky.cleaning.pixel_files import beamstop_transmission, flat_field
 from nsbluesky.cleaning.resample import (
+    Filling,
     FourierResampling,
-    RowFilling,
     bins_before_fourier,
+    filling,
     fourier_resampling,
-    row_filling,
     share_of_area,
 )
-from nsbluesky.cleaning.spikes import (
-    NO_LINES,
-    InterferenceLines,
-    SpikeFit,
-    background_sequences,
-    find_lines,
-    spike_fits,
-)
+from nsbluesky.cleaning.spikes import NO_LINES, SpikeFit, spike_fits
 from nsbluesky.cleaning.words import LevelProbe, decode_words, has_lost_packets, level_probe
 from nsbluesky.settings import CleaningSettings, SettingsError
 
@@ -57,7 +50,6 @@ LEAST_GOOD_FRACTION = 0.5
 
 # Read noise that is taken where no dark frames tell it.
 USUAL_NOISE_ADU = 3.0
-LINE_FRAMES = 8
 RATE_SMOOTHING_PX = 9
 
 # Where ADC rows have at least so many photons a pixel, overscan columns must have less than this share of them.
@@ -105,9 +97,8 @@ class CleaningPlan:
         Dark, overscan offset and gain of the halves that the window touches.
     good : (crop_px, width) float32
         1 for good pixels, 0 elsewhere.
-    lines : InterferenceLines
     spikes : tuple of SpikeFit
-        For the lines; empty where none are removed.
+        For the interference that the darks showed; empty where none is removed.
     sensitivity : (crop_px, width) float32 or None
         What to multiply by for the flat field.
     adu_per_photon, threshold_adu : float
@@ -121,7 +112,7 @@ class CleaningPlan:
         Side of the bins that are summed, in detector pixels.
     scale : (bins, bins) float32
         From the sum of a bin's good pixels' ADU to photons of the whole bin; 0 for bins that are no measurement.
-    filling : RowFilling or None
+    filling : Filling or None
     resampling : FourierResampling or None
         From bins to clean frames; None where bins are the clean frames.
     packet_rows : (r,) int
@@ -139,7 +130,6 @@ class CleaningPlan:
     mask: Any
     background: tuple[HalfBackground, ...]
     good: Any
-    lines: InterferenceLines
     spikes: tuple[SpikeFit, ...]
     sensitivity: Any | None
     adu_per_photon: float
@@ -150,7 +140,7 @@ class CleaningPlan:
     target: slice
     bin_px: int
     scale: Any
-    filling: RowFilling | None
+    filling: Filling | None
     resampling: FourierResampling | None
     packet_rows: Any
     probe: LevelProbe | None
@@ -192,7 +182,6 @@ def make_plan(
     *,
     energy_eV: float,
     pixel_size_m: float = FCCD_PIXEL_M,
-    lines: InterferenceLines = NO_LINES,
     mean: npt.NDArray[np.float32] | None = None,
     xp: ModuleType = np,
 ) -> CleaningPlan:
@@ -211,8 +200,6 @@ def make_plan(
         Photon energy.
     pixel_size_m : float
         Detector pixel, for the beamstop.
-    lines : InterferenceLines
-        As `find_lines` finds them, for the setting spikes = "lines".
     mean : image_shape float32, optional
         Mean image in photons, as `mean_image` makes it: photon counting takes from it how rare photons are.
     xp : module
@@ -273,9 +260,8 @@ def make_plan(
         mask=xp.asarray(mask),
         background=background,
         good=xp.asarray(good),
-        lines=lines,
         spikes=spike_fits(
-            lines if settings.spikes == "lines" else NO_LINES,
+            dark.lines if dark is not None and settings.spikes == "lines" else NO_LINES,
             layout,
             [(half.raw_rows, half.image_rows) for half in background],
             adu_per_photon=adu,
@@ -291,7 +277,7 @@ def make_plan(
         target=target,
         bin_px=bin_px,
         scale=xp.asarray(scale),
-        filling=row_filling(bins_mask == 0, bins_mask == MASK_BAD, xp) if fourier else None,
+        filling=filling(bins_mask == 0, bins_mask == MASK_BAD, xp) if fourier else None,
         resampling=resampling,
         packet_rows=xp.asarray(_packet_rows(dark, layout, noise_adu)),
         probe=None if dark is None else level_probe(dark.mean, layout, settings, xp),
@@ -350,7 +336,7 @@ def plan_for(
 ) -> CleaningPlan:
     """Prepare the cleaning of a scan with what some of its raw frames (n, rows, columns) tell.
 
-    The centre, unless it is set; the lines of the interference; how rare photons are.
+    The centre, unless it is set, and how rare photons are.
 
     Raises
     ------
@@ -363,12 +349,6 @@ def plan_for(
     center = settings.center_px
     if center is None:
         center = find_center(mean, good)
-    lines = NO_LINES
-    if settings.spikes == "lines" and dark is not None:
-        values, _ = decode_words(frames[:LINE_FRAMES], settings.gain_words)
-        limit = adu_per_photon(settings, energy_eV)
-        sequences = background_sequences(values, dark.mean, dark.bad, layout, limit)
-        lines = find_lines(sequences, settings.spike_sigmas, layout.columns_per_adc)
     return make_plan(
         settings,
         layout,
@@ -376,7 +356,6 @@ def plan_for(
         center,
         energy_eV=energy_eV,
         pixel_size_m=pixel_size_m,
-        lines=lines,
         mean=mean,
         xp=xp,
     )

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import scipy.fft
 
 __all__ = [
+    "Filling",
     "FourierResampling",
-    "RowFilling",
     "bins_before_fourier",
+    "filling",
     "fourier_resampling",
     "rebin",
     "resample",
-    "row_filling",
     "share_of_area",
 ]
 
@@ -134,35 +134,40 @@ def resample(windows: Any, plan: FourierResampling) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class RowFilling:
-    """How pixels without a measurement are filled from their neighbours in the row, so that nothing rings.
+class Filling:
+    """How pixels without a measurement are filled from their neighbours, so that nothing rings.
 
     Attributes
     ----------
-    pixels, left, right : (k,) int
-        Flat indices of the pixels to fill and of the nearest good ones in their rows.
-    weights : (k,) float32
-        Of the left ones; the right ones have the rest.
+    passes : tuple of (pixels, first, second, weights)
+        Flat indices (k,) of the pixels to fill and of the nearest good ones to either side, weights (k,) float32 of
+        the first ones; the second ones have the rest.  Along rows, then along columns what rows do not reach.
     """
 
-    pixels: Any
-    left: Any
-    right: Any
-    weights: Any
+    passes: tuple[tuple[Any, Any, Any, Any], ...]
 
     def fill(self, windows: Any) -> None:
         """Fill windows (n, side, side) in place."""
-        if len(self.pixels):
-            flat = windows.reshape(len(windows), -1)
-            left, right = flat[:, self.left], flat[:, self.right]
-            flat[:, self.pixels] = right + (left - right) * self.weights
+        flat = windows.reshape(len(windows), -1)
+        for pixels, first, second, weights in self.passes:
+            if len(pixels):
+                one, other = flat[:, first], flat[:, second]
+                flat[:, pixels] = other + (one - other) * weights
 
 
-def row_filling(good: npt.NDArray[np.bool_], fillable: npt.NDArray[np.bool_], xp: ModuleType = np) -> RowFilling:
-    """Prepare the filling of pixels that are not `good`, (side, side) bool, where they are `fillable`.
+def filling(good: npt.NDArray[np.bool_], fillable: npt.NDArray[np.bool_], xp: ModuleType = np) -> Filling:
+    """Prepare the filling of pixels that are not `good`, (side, side) bool, where they are `fillable`."""
+    places = np.arange(good.size).reshape(good.shape)
+    rows = _between(good, fillable, places)
+    filled = good | (fillable & good.any(axis=1, keepdims=True))
+    columns = _between(filled.T, fillable.T, places.T)
+    return Filling(tuple((*map(xp.asarray, one),) for one in (rows, columns)))
 
-    Rows without any good pixel stay as they are.
-    """
+
+def _between(
+    good: npt.NDArray[np.bool_], fillable: npt.NDArray[np.bool_], places: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Return one pass along the second axis; `places` are the flat indices."""
     columns = good.shape[1]
     index = np.arange(columns)
     left = np.maximum.accumulate(np.where(good, index, -1), axis=1)
@@ -170,7 +175,5 @@ def row_filling(good: npt.NDArray[np.bool_], fillable: npt.NDArray[np.bool_], xp
     row, column = np.nonzero(~good & fillable & good.any(axis=1, keepdims=True))
     before, after = left[row, column], right[row, column]
     before, after = np.where(before < 0, after, before), np.where(after == columns, before, after)
-    span = np.maximum(after - before, 1)
-    weights = np.where(after == before, 1.0, (after - column) / span).astype(np.float32)
-    pixels, first, second = (xp.asarray(row * columns + part) for part in (column, before, after))
-    return RowFilling(pixels, first, second, xp.asarray(weights))
+    weights = np.where(after == before, 1.0, (after - column) / np.maximum(after - before, 1)).astype(np.float32)
+    return places[row, column], places[row, before], places[row, after], weights

@@ -85,7 +85,7 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
 
 
 def _hang_on(lifeline: IO[bytes], server: Server) -> None:
-    lifeline.read(1)  # nothing is ever sent: it returns when whoever started this process is gone
+    os.read(lifeline.fileno(), 1)  # nothing is ever sent: it returns when whoever started this process is gone
     server.stop()
 
 

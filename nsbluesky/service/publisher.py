@@ -75,6 +75,10 @@ class Publisher:
         """Forget the runs that have stopped."""
         self._snapshot.clear()
 
+    def drop_open(self) -> None:
+        """Forget the runs that have not stopped, as nothing more comes of them."""
+        self._snapshot.drop_open()
+
     def close(self) -> None:
         """Send nothing any more."""
         with self._lock:

@@ -286,6 +286,7 @@ class Server:
         """Begin all open runs anew; their documents come again from the sessions' logs."""
         runs = self._intake.open_runs
         self._processing.close(0)
+        self._publisher.drop_open()
         self._processing = self._begin()
         for uid in runs:
             self._intake.forget(uid)

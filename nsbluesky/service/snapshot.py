@@ -102,6 +102,11 @@ class Snapshot:
         with self._lock:
             self._runs = {uid: run for uid, run in self._runs.items() if run.stop is None}
 
+    def drop_open(self) -> None:
+        """Forget the runs that have not stopped, as nothing more comes of them."""
+        with self._lock:
+            self._runs = {uid: run for uid, run in self._runs.items() if run.stop is not None}
+
 
 class _RunState:
     def __init__(self, start: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nsbluesky.backend import Backend
 
-__all__ = ["amplitude_correction", "exit_waves", "misfit"]
+__all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "misfit"]
 
 EPSILON = np.float32(1e-6)
 
@@ -76,6 +76,39 @@ def amplitude_correction(
         factor *= _relax(xp, difference, usable, power_bound)[:, None, None]
     field *= factor[:, None]
     return backend.ifft2(field), residual
+
+
+def likelihood_change(
+    xp: Any, field: Any, amplitude: Any, good: Any, background: float, *, poisson: bool
+) -> tuple[Any, Any]:
+    """Return the factor on far fields that makes minus half the gradient of a likelihood.
+
+    With I = Σ_k |Ψ_k|² + b and G = √I: m·(A/G − 1) for Σ m·(G − A)², or m·(A²/I − 1)/2 for Σ m·(I − A²·ln I)/2, whose
+    curvature is the same near A = G.
+
+    Parameters
+    ----------
+    xp : module
+    field : (n, modes, N, N) complex
+    amplitude : (n, N, N) float
+        Measured √photons; `nsbluesky.solver.frames.NOT_MEASURED` where there is none.
+    good : (N, N) float
+    background : float
+    poisson : bool
+
+    Returns
+    -------
+    factor : (n, N, N) float
+    residual : (n,) float
+        Σ m·|G − A| of each frame.
+    """
+    intensity = (field.real**2 + field.imag**2).sum(axis=1) + amplitude.dtype.type(background)
+    model = xp.sqrt(intensity)
+    usable = good * (amplitude >= 0)
+    residual = (xp.abs(amplitude - model) * usable).sum(axis=(1, 2))
+    if poisson:
+        return usable * (amplitude**2 - intensity) / (2 * (intensity + EPSILON)), residual
+    return usable * (amplitude - model) / (model + EPSILON), residual
 
 
 def misfit(

@@ -13,7 +13,16 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["add_and_step", "amplitude_change", "back_project", "multiply_windows", "sum_power"]
+__all__ = [
+    "add_and_step",
+    "amplitude_change",
+    "back_project",
+    "multiply_windows",
+    "poisson_change",
+    "push",
+    "step_products",
+    "sum_power",
+]
 
 FAST = {"nsz", "contract", "reassoc", "arcp"}
 
@@ -184,3 +193,98 @@ def sum_power(probe, out):  # type: ignore[no-untyped-def]
                 p = light[column]
                 total[column] += p.real * p.real + p.imag * p.imag
     return out
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
+    """Take a step of momentum: v ← η·v + (target − before), target ← target + η·v, before ← target."""
+    for row in range(len(target)):
+        here, was, speed = target[row], before[row], velocity[row]
+        for column in range(len(here)):
+            a, b, v = here[column], was[column], speed[column]
+            real = friction * v.real + a.real - b.real
+            imag = friction * v.imag + a.imag - b.imag
+            speed[column] = complex(real, imag)
+            moved = complex(a.real + friction * real, a.imag + friction * imag)
+            here[column] = moved
+            was[column] = moved
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def poisson_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
+    """Multiply far fields (n, modes, N, N) by m·(A² − G²)/(2·(G² + ε)); write Σ m·|G − A| of each frame.
+
+    This is minus half the gradient of Σ m·(G² − A²·ln G²) (Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108
+    (2018)), so that it agrees with `amplitude_change` for A near G.
+    """
+    count, modes, side, _ = field.shape
+    model = np.empty(side, good.dtype)
+    zero = model.dtype.type(0)
+    half = model.dtype.type(0.5)
+    for frame in range(count):
+        total = 0.0
+        for row in range(side):
+            measured, usable = amplitude[frame, row], good[row]
+            model[:] = background
+            for mode in range(modes):
+                line = field[frame, mode, row]
+                for column in range(side):
+                    value = line[column]
+                    model[column] += value.real * value.real + value.imag * value.imag
+            misfit = zero
+            for column in range(side):
+                mask = usable[column] if measured[column] >= zero else zero
+                misfit += abs(measured[column] - np.sqrt(model[column])) * mask
+            for column in range(side):
+                mask = usable[column] if measured[column] >= zero else zero
+                counted = measured[column] * measured[column]
+                model[column] = half * mask * (counted - model[column]) / (model[column] + epsilon)
+            for mode in range(modes):
+                line = field[frame, mode, row]
+                for column in range(side):
+                    value, factor = line[column], model[column]
+                    line[column] = complex(value.real * factor, value.imag * factor)
+            total += misfit
+        residual[frame] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def step_products(  # type: ignore[no-untyped-def]
+    canvas, direction, probes, probe_directions, which, corners, change, weights, sums
+):
+    """Add to `sums` (5,) the products of u = ΔO·P, v = O·ΔP and χ over a few frames, weighted.
+
+    These are Re⟨u, χ⟩, Re⟨v, χ⟩, ⟨u, u⟩, ⟨v, v⟩ and Re⟨u, v⟩.
+    """
+    count, modes, side, _ = change.shape
+    zero = weights.dtype.type(0)
+    for frame in range(count):
+        top, left, number = corners[frame, 0], corners[frame, 1], which[frame]
+        ux, vx, uu, vv, uv = 0.0, 0.0, 0.0, 0.0, 0.0
+        for mode in range(modes):
+            for row in range(side):
+                window = canvas[top + row, left : left + side]
+                turn = direction[top + row, left : left + side]
+                light, bend = probes[number, mode, row], probe_directions[number, mode, row]
+                wave = change[frame, mode, row]
+                a, b, c, d, e = zero, zero, zero, zero, zero
+                for column in range(side):
+                    o, t, p, q, x = window[column], turn[column], light[column], bend[column], wave[column]
+                    ur, ui = t.real * p.real - t.imag * p.imag, t.real * p.imag + t.imag * p.real
+                    vr, vi = o.real * q.real - o.imag * q.imag, o.real * q.imag + o.imag * q.real
+                    a += ur * x.real + ui * x.imag
+                    b += vr * x.real + vi * x.imag
+                    c += ur * ur + ui * ui
+                    d += vr * vr + vi * vi
+                    e += ur * vr + ui * vi
+                ux += a
+                vx += b
+                uu += c
+                vv += d
+                uv += e
+        weight = weights[frame]
+        sums[0] += weight * ux
+        sums[1] += weight * vx
+        sums[2] += weight * uu
+        sums[3] += weight * vv
+        sums[4] += weight * uv

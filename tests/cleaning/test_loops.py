@@ -8,7 +8,7 @@ from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import LAYOUTS, by_adc
 from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
 from nsbluesky.cleaning.plan import make_plan
-from nsbluesky.cleaning.spikes import InterferenceLines
+from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines
 from nsbluesky.settings import CleaningSettings
 
 ADU = 30.0
@@ -26,21 +26,21 @@ def raw_frames(layout, n=3, seed=0):
     return (frames + wave).astype(np.uint16)
 
 
-def darks(layout, seed=1, with_bad=True):
+def darks(layout, seed=1, with_bad=True, lines=NO_LINES):
     rng = np.random.default_rng(seed)
     bad = np.zeros(layout.shape, bool)
     if with_bad:
         by_adc(bad, layout)[: layout.rows // 2, 45] = True
         bad.flat[rng.integers(0, bad.size, 500)] = True
     mean = (4096 + rng.normal(0, 20, layout.shape)).astype(np.float32)
-    return DarkStatistics(mean, np.full(layout.shape, 3, np.float32), bad, np.zeros(0, int), 25)
+    return DarkStatistics(mean, np.full(layout.shape, 3, np.float32), bad, np.zeros(0, int), 25, lines)
 
 
 def assert_agree(settings, center=(479.5, 479.5), layout="cosmic", frames=None, lines=None, with_bad=True):
     layout = LAYOUTS[layout]
     frames = raw_frames(layout) if frames is None else frames
-    with_lines = {} if lines is None else {"lines": lines}
-    plan = make_plan(settings, layout, darks(layout, with_bad=with_bad), center, energy_eV=900.0, **with_lines)
+    dark = darks(layout, with_bad=with_bad, lines=lines or NO_LINES)
+    plan = make_plan(settings, layout, dark, center, energy_eV=900.0)
     assert can_compile(plan)
     expected, compiled = np.empty((2, len(frames), plan.frame_px, plan.frame_px), np.float32)
     clean_reference(frames, plan, expected)
@@ -139,7 +139,7 @@ def test_threads_and_blocks_do_not_change_the_result(threads):
     frames = raw_frames(layout, 5)
     frames = np.concatenate([frames] * 4)[:19]
     plan = make_plan(
-        SMALL.replace(spikes="lines"), layout, darks(layout), (479.5, 479.5), energy_eV=900.0, lines=LINES
+        SMALL.replace(spikes="lines"), layout, darks(layout, lines=LINES), (479.5, 479.5), energy_eV=900.0
     )
     expected = clean(frames[:5], plan).frames
     result = clean(frames, plan, threads=threads).frames

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bluesky import RunEngine
-from twin_beamline import QUICK_SOLVER, TwinBeamline, make_twin_beamline
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves
+from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
+import nsbluesky
+from nsbluesky.catalog import data_directory
 from nsbluesky.cxi import read_cxi
-from nsbluesky.document_log import DocumentLog
+from nsbluesky.document_log import find_runs
 from nsbluesky.plans import ptycho_scan
-from nsbluesky.service.connection import Connection, connect
+from nsbluesky.service.control import ServiceAway, ask, ask_snapshot
+from nsbluesky.service.logs import MAX_BYTES, ModuleLogs, follow, log_files
+from nsbluesky.service.messages import ControlError
 from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.subscriber import DerivedRuns
 from nsbluesky.service.supervisor import ProcessingService
-
-TIMEOUT_S = 90.0
-
-
-def settings(folder: Path, beamline: TwinBeamline, **solver: Any) -> ServiceSettings:
-    return ServiceSettings(
-        directory=str(folder / "results"),
-        roots=(str(folder),),
-        address="tcp://127.0.0.1:0",
-        state=str(folder / "state"),
-        pipeline=beamline.settings(**{**QUICK_SOLVER, **solver}),
-    )
 
 
 class Derived:
@@ -44,44 +42,207 @@ class Derived:
             self.stops.append(document)
 
 
-@pytest.fixture
-def beamline(tmp_path: Path) -> TwinBeamline:
+def test_scan_here_processing_there(RE: RunEngine, tmp_path: Path) -> None:
+    """A real RunEngine, whose session has nothing but one subscription."""
     (tmp_path / "frames").mkdir()
-    return make_twin_beamline(tmp_path / "frames")
-
-
-@pytest.fixture
-def service(tmp_path: Path, beamline: TwinBeamline) -> Iterator[ProcessingService]:
-    with ProcessingService(settings(tmp_path, beamline)) as service:
-        yield service
-
-
-@pytest.fixture
-def connection(RE: RunEngine, tmp_path: Path, service: ProcessingService) -> Iterator[Connection]:
-    log = DocumentLog(tmp_path / "documents")
-    RE.subscribe(log)
-    connection = connect(service.address, log, service.credentials)
-    RE.subscribe(connection)
-    yield connection
-    connection.close(timeout=0)
-    log.close()
-
-
-def test_scan_here_processing_there(
-    RE: RunEngine, beamline: TwinBeamline, service: ProcessingService, connection: Connection
-) -> None:
+    beamline = make_twin_beamline(tmp_path / "frames")
+    settings = ServiceSettings(
+        directory=str(tmp_path / "results"),
+        roots=(str(tmp_path / "frames"),),
+        address="tcp://127.0.0.1:0",
+        state=str(tmp_path / "state"),
+        pipeline=beamline.settings(**QUICK_SOLVER),
+    )
     derived = Derived()
-    connection.subscribe(derived)
-    uid = RE(ptycho_scan(*beamline.devices, **beamline.arguments((5, 5)))).run_start_uids[0]
-    assert connection.wait(TIMEOUT_S)
-    result = connection.results[uid]
-    assert result["final"] and result["num_frames"] == 25
-    assert service.pid != os.getpid()
-    assert [stop["exit_status"] for stop in derived.stops] == ["success"]
-    path = connection.cxi_path(uid)
-    assert path is not None
-    with read_cxi(path) as cxi:
-        assert sorted(cxi.seq_nums.tolist()) == list(range(1, 26))
-        assert cxi.images[0].complete
-    assert connection.live.snapshot().finished
-    assert connection.queued == 0 and connection.errors == {}
+    with (
+        ProcessingService(settings) as service,
+        nsbluesky.connect(service.address, credentials=service.credentials) as connection,
+    ):
+        connection.subscribe(derived)
+        RE.subscribe(connection)
+        (uid,) = RE(ptycho_scan(*beamline.devices, **beamline.arguments((5, 5)))).run_start_uids
+        assert connection.wait(TIMEOUT_S)
+        result = connection.results[uid]
+        assert result["final"] and result["num_frames"] == 25
+        assert service.pid != os.getpid()
+        assert [stop["exit_status"] for stop in derived.stops] == ["success"]
+        path = connection.cxi_path(uid)
+        assert path is not None
+        with read_cxi(path) as cxi:
+            assert sorted(cxi.seq_nums.tolist()) == list(range(1, 26))
+            assert cxi.images[0].complete
+        assert connection.live.snapshot().finished
+        assert connection.queued == 0 and connection.errors == {}
+    assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
+
+
+def test_a_scan_without_a_service(RE: RunEngine, tmp_path: Path) -> None:
+    """Nobody listens: the scan goes on as if somebody did, and the documents wait in the log."""
+    (tmp_path / "frames").mkdir()
+    beamline = make_twin_beamline(tmp_path / "frames")
+    with nsbluesky.connect("tcp://127.0.0.1:9") as connection:
+        RE.subscribe(connection)
+        (uid,) = RE(ptycho_scan(*beamline.devices, **beamline.arguments((3, 3)))).run_start_uids
+        assert connection.queued > 9
+        assert not connection.wait(0)
+        wait_for(lambda: "no answer" in connection.errors.get("", ""))
+    assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
+
+
+# ---- control
+
+
+def test_pause_configure_and_resume(scan: RecordedScan, tmp_path: Path) -> None:
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        owner = service.credentials
+        ask(service.address, "pause", owner)
+        changed = ask(service.address, "configure", owner, settings={"solver.modes": 1})
+        assert changed["settings"]["solver"]["modes"] == 1
+        session.send(scan.documents)
+        wait_for(lambda: session.connection.queued == 0)
+        status = ask(service.address, "status")
+        assert status["state"] == "paused" and status["runs"] == [] and status["queue"] > 0
+        assert status["open_runs"] == [scan.uid]
+        ask(service.address, "resume", owner)
+        assert session.connection.wait(TIMEOUT_S)
+        result = session.connection.results[scan.uid]
+        assert result["num_frames"] == scan.num_points and len(result["probe"]) == 1
+        with pytest.raises(ControlError, match="not available"):
+            ask(service.address, "checkpoint", owner)
+
+
+def test_abort_a_run_that_goes_on(scan: RecordedScan, tmp_path: Path) -> None:
+    """It ends with what there is; what the session still sends of it is taken and left alone."""
+    first, second = halves(scan.documents)
+    derived = Derived()
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(derived)
+        session.send(first)
+        wait_for(lambda: derived.pages > 0)
+        with pytest.raises(ControlError, match="is not open"):
+            ask(service.address, "abort", service.credentials, run="another")
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        (stop,) = derived.stops
+        assert stop["exit_status"] == "abort"
+        assert 0 < session.connection.results[scan.uid]["num_frames"] < scan.num_points
+        assert ask(service.address, "status")["runs"] == []
+
+
+def test_reset_begins_anew_in_the_same_process(scan: RecordedScan, tmp_path: Path) -> None:
+    first, second = halves(scan.documents)
+    derived = Derived()
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(derived)
+        session.send(first)
+        wait_for(lambda: derived.pages > 0)
+        pid = service.pid
+        assert ask(service.address, "reset", service.credentials)["runs"] == [scan.uid]
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        assert session.connection.results[scan.uid]["num_frames"] == scan.num_points
+        assert service.pid == pid and service.restarts == []
+        ask(service.address, "clear", service.credentials)
+        assert ask_snapshot(service.address)[1] == []
+
+
+def test_shutdown_is_not_a_crash(scan: RecordedScan, tmp_path: Path) -> None:
+    with ProcessingService(scan.settings(tmp_path)) as service:
+        ask(service.address, "shutdown", service.credentials)
+        assert service.wait(TIMEOUT_S)
+        assert service.restarts == []
+        with pytest.raises(ServiceAway):
+            ask(service.settings.address, "status", timeout_s=0.2)
+
+
+# ---- viewers and logs
+
+
+def test_a_viewer_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        late = DerivedRuns(service.address)
+        try:
+            assert late.wait_for_state(TIMEOUT_S)
+            early, state = session.connection.live.snapshot(), late.live.snapshot()
+            assert state.finished and early.finished and len(state.positions_m) == scan.num_points
+            assert state.reconstruction is not None and early.reconstruction is not None
+            np.testing.assert_array_equal(state.reconstruction.object, early.reconstruction.object)
+            assert late.heartbeat["instance"] == service.instance
+        finally:
+            late.close()
+
+
+def test_the_heartbeat_tells_of_every_stage(scan: RecordedScan, tmp_path: Path) -> None:
+    first, _ = halves(scan.documents)
+    derived = Derived()
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(derived)
+        session.send(first)
+        wait_for(lambda: derived.pages > 0 and bool(session.connection.heartbeat.get("runs")))
+        (run,) = session.connection.heartbeat["runs"]
+        assert run["raw_uid"] == scan.uid
+        stages = {stage["stage"]: stage for stage in run["stages"]}
+        assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction"]
+        for stage in stages.values():
+            assert stage["state"] in ("idle", "busy")
+            assert stage["queue"] >= 0 and stage["age_s"] >= 0 and stage["rate_hz"] >= 0
+        assert stages["frames"]["num_blocks"] > 0
+
+
+def test_logs_rotate_by_module(tmp_path: Path) -> None:
+    logs = ModuleLogs(tmp_path)
+    for name in ("nsbluesky.callbacks.frame_source", "nsbluesky.service.server", "h5py._conv", "odd/../name"):
+        logs.handle(logging.makeLogRecord({"name": name, "msg": f"said by {name}", "levelno": logging.INFO}))
+    for _ in range(3):
+        big = {"name": "nsbluesky.service.server", "msg": "x" * MAX_BYTES, "levelno": logging.INFO}
+        logs.handle(logging.makeLogRecord(big))
+    logs.close()
+    files = log_files(tmp_path)
+    assert sorted(files) == ["frame_source", "h5py", "other", "server"]
+    assert "said by nsbluesky.callbacks.frame_source" in files["frame_source"].read_text()
+    assert sorted(path.name for path in tmp_path.glob("server*")) == [
+        "server.log",
+        *(f"server.log.{k}" for k in (1, 2, 3)),
+    ]
+
+
+def test_logs_are_followed_through_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text("one\n")
+    stop = threading.Event()
+    lines = follow(path, stop)
+    assert next(lines) == "one\n"
+    with path.open("a") as file:
+        file.write("two\n")
+    assert next(lines) == "two\n"
+    path.rename(tmp_path / "server.log.1")
+    path.write_text("three\n")
+    assert next(lines) == "three\n"
+    stop.set()
+    assert list(lines) == []
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for what other processes do."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -11,7 +11,9 @@ import pytest
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.geometry import Geometry, Optic
 from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.state import SolverState
 
 PIXEL_M = 10e-9
 SIDE = 48
@@ -94,3 +96,30 @@ def two_mode_scan() -> Scan:
 @pytest.fixture(scope="session")
 def backend() -> Backend:
     return get_backend("numpy", threads=2)
+
+
+def _complex_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def _difficult_scan(backend: Backend, modes: int) -> tuple[FrameStore, SolverState]:
+    """Frames with gaps, a mask, weights, a background and positions between pixels, in windows that overlap."""
+    side = 24
+    rng = np.random.default_rng(3)
+    store = FrameStore(side, backend)
+    for number in range(14):
+        frame = rng.poisson(40.0, (side, side)).astype(np.float32)
+        frame[rng.random(frame.shape) < 0.02] = np.nan
+        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0, rng.uniform(-0.5, 0.5, 2))
+    good = np.ones((side, side), bool)
+    good[5] = False
+    store.set_good(good)
+    probe = 3 * _complex_noise(rng, (modes, side, side))
+    probe[:, :, :3] = 0  # dark rim
+    return store, SolverState(1 + 0.1 * _complex_noise(rng, (50, 47)), probe, background=0.7)
+
+
+@pytest.fixture
+def difficult_scan() -> Any:
+    """A function of backend and modes that makes a store of 14 frames and a state."""
+    return _difficult_scan

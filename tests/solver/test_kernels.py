@@ -10,40 +10,22 @@ from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
-from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.state import SolverState
 
-SIDE, COUNT = 24, 14
+COUNT = 14
 
 
 def complex_noise(rng, shape):
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
-def scan_with_everything(backend, modes):
-    """Frames with gaps, a mask, weights, a background and positions between pixels, in windows that overlap."""
-    rng = np.random.default_rng(3)
-    store = FrameStore(SIDE, backend)
-    for number in range(COUNT):
-        frame = rng.poisson(40.0, (SIDE, SIDE)).astype(np.float32)
-        frame[rng.random(frame.shape) < 0.02] = np.nan
-        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0, rng.uniform(-0.5, 0.5, 2))
-    good = np.ones((SIDE, SIDE), bool)
-    good[5] = False
-    store.set_good(good)
-    probe = 3 * complex_noise(rng, (modes, SIDE, SIDE))
-    probe[:, :, :3] = 0  # dark rim
-    return store, SolverState(1 + 0.1 * complex_noise(rng, (50, 47)), probe, background=0.7)
-
-
 @pytest.mark.parametrize("modes", [1, 3])
 @pytest.mark.parametrize("rule", [WaspRule(), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)])
 @pytest.mark.parametrize(("threads", "subpixel"), [(1, 2), (2, 1), (2, 8)])
-def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel):
+def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel, difficult_scan):
     found = []
     backend = get_backend("numpy", threads=threads)
     for compiled in (False, True):
-        store, state = scan_with_everything(backend, modes)
+        store, state = difficult_scan(backend, modes)
         engine = BatchedEngine(rule, backend, probe_start=1, batch=10, subpixel=subpixel, compiled=compiled)
         engine.initialize(state, store)
         residuals = []
@@ -74,9 +56,9 @@ def test_compiled_loops_keep_double_precision():
     assert misfit == pytest.approx(np.abs(amplitude - model).sum(axis=(1, 2)), rel=1e-12)
 
 
-def test_a_window_off_the_canvas_is_refused():
+def test_a_window_off_the_canvas_is_refused(difficult_scan):
     backend = get_backend("numpy", threads=1)
-    store, state = scan_with_everything(backend, 1)
+    store, state = difficult_scan(backend, 1)
     state.object = state.object[:40]
     engine = BatchedEngine(WaspRule(), backend, probe_start=1, batch=COUNT)
     engine.initialize(state, store)

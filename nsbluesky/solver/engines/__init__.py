@@ -8,6 +8,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines.base import Engine
 from nsbluesky.solver.engines.batched import BatchedEngine, StepRule
+from nsbluesky.solver.engines.lsqml import LeastSquaresEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
@@ -32,6 +33,19 @@ def _batched(rule: Callable[[SolverSettings], StepRule]) -> EngineMaker:
     )
 
 
+def _least_squares(name: str, *, poisson: bool) -> EngineMaker:
+    return lambda settings, backend: LeastSquaresEngine(
+        name,
+        backend,
+        poisson=poisson,
+        probe_start=settings.probe_start,
+        batch=_batch(settings),
+        damping=0.1,
+        momentum=0.5,
+        subpixel=settings.subpixel,
+    )
+
+
 def _projections(coefficients: Coefficients) -> EngineMaker:
     return lambda settings, backend: ProjectionEngine(
         coefficients, backend, probe_start=settings.probe_start, batch=_batch(settings)
@@ -41,7 +55,10 @@ def _projections(coefficients: Coefficients) -> EngineMaker:
 ENGINES: dict[str, EngineMaker] = {
     "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta)),
     "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
+    "mpie": _batched(lambda settings: PieRule("mpie", alpha=0.3, beta=0.5, momentum=0.5)),
     "epie": _batched(lambda settings: PieRule("epie", alpha=1.0, beta=1.0)),
+    "lsqml": _least_squares("lsqml", poisson=False),
+    "lsqml_poisson": _least_squares("lsqml_poisson", poisson=True),
     "raar": _projections(raar(0.75)),
     "dm": _projections(DM),
     "ap": _projections(AP),

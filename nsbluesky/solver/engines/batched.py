@@ -14,6 +14,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.forward import EPSILON, amplitude_correction
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
@@ -27,6 +28,10 @@ COVERED = np.float32(1e-3)
 """A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum."""
 
 
+MOMENTUM_FRAMES = 96
+"""Frames between two steps of momentum."""
+
+
 class StepRule(Protocol):
     """How the sums of a batch become steps of object and probe."""
 
@@ -37,6 +42,10 @@ class StepRule(Protocol):
     @property
     def averages_passes(self) -> bool:
         """Whether a pass ends with the average over its frames."""
+
+    @property
+    def momentum(self) -> float:
+        """Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0 for none."""
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Return what Σ conj(P)·χ is divided by, given the probe's |P|² (N, N)."""
@@ -79,6 +88,9 @@ class BatchedEngine:
         self._batch = batch
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
+        self._momentum = (
+            Momentum(backend, rule.momentum, MOMENTUM_FRAMES, compiled=self._compiled) if rule.momentum else None
+        )
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
@@ -89,12 +101,17 @@ class BatchedEngine:
         self._batch_sums = ObjectSums.zeros(backend, shape)
         self._pass_sums = ObjectSums.zeros(backend, shape)
         self._probe_numerator = backend.xp.zeros(state.probe.shape, np.complex64)
+        self._pass_begins = False
+        if self._momentum is not None:
+            self._momentum.begin(state)
         self._probe_denominator = backend.xp.zeros(state.probe.shape[1:], np.float32)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
         self._batch_sums.pad(self._backend, before, after)
         self._pass_sums.pad(self._backend, before, after)
+        if self._momentum is not None:
+            self._momentum.pad(before, after)
 
     def forget(self, slot: int) -> None:
         """Nothing is kept of a frame."""
@@ -102,6 +119,9 @@ class BatchedEngine:
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
         backend = self._backend
+        if self._pass_begins and self._momentum is not None:
+            self._momentum.take_up(state)
+        self._pass_begins = False
         steps = steps_of(frames.shifts_px[slots], self._subpixel)
         order = np.lexsort(steps.T)  # frames with one shift beside each other
         slots, steps = slots[order], steps[order]
@@ -147,6 +167,8 @@ class BatchedEngine:
         backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(parts)], len(slots))
+        if self._momentum is not None:
+            self._momentum.after(state, len(slots))
         residual = np.empty(len(slots), np.float32)
         residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
         return residual
@@ -229,6 +251,7 @@ class BatchedEngine:
             self._probe_numerator[...] = 0
             self._probe_denominator[...] = 0
         state.probe = orthogonal_modes(xp, state.probe)
+        self._pass_begins = True
 
 
 def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:

@@ -23,12 +23,15 @@ class PieRule:
     ----------
     alpha, beta : float
         Regularisation of object and probe; 1 gives ePIE.
+    momentum : float
+        Friction; with it, rPIE is mPIE.
     """
 
     name: str
     alpha: float
     beta: float
     averages_passes: bool = False
+    momentum: float = 0.0
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """(1 − α)·Σ|P|² + α·max(|P|²)."""

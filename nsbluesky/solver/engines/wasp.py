@@ -28,6 +28,7 @@ class WaspRule:
     beta: float = 1.0
     name: str = "wasp"
     averages_passes: bool = True
+    momentum: float = 0.0
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Σ |P|² + α·⟨|P|²⟩."""

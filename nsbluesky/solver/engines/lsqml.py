@@ -1,0 +1,267 @@
+"""Least-squares maximum likelihood (Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108 (2018)).
+
+For each batch, the differences χ between the exit waves and those with the measured amplitudes give directions
+
+    ΔO = Σ_j w_j Σ_k conj(P_k)·χ_jk / (D + δ·max D)     with D = Σ_j w_j Σ_k |P_k|²
+    ΔP_k = Σ_j w_j conj(O_j)·χ_jk / (E + δ·max E)       with E = Σ_j w_j |O_j|²
+
+and the steps α, β that minimise Σ_j w_j Σ_k ‖χ_jk − α·ΔO·P_k − β·O_j·ΔP_k‖², a system of two equations.  The
+publication solves it for each frame and averages; here one system serves the batch, so that frames with more light
+count for more and frames that overlap are seen together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.momentum import Momentum
+from nsbluesky.solver.forward import EPSILON, likelihood_change
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.shifts import MovedProbe, steps_of
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import ObjectSums, bands, gather
+
+__all__ = ["LeastSquaresEngine", "best_steps"]
+
+MIXED = 1e-3
+"""Added to the diagonal of the two equations, relative to it: object and probe may ask for the same change."""
+
+LONGEST_STEP = 2.0
+"""Steps are kept within this, for a batch may know too little about one of the two."""
+
+
+class LeastSquaresEngine:
+    """Runs batches; keeps nothing of a frame.
+
+    Parameters
+    ----------
+    name : {"lsqml", "lsqml_poisson"}
+    backend : Backend
+    poisson : bool
+        Likelihood of the photons themselves; else of their square roots, as normally distributed.
+    probe_start : int
+        Passes before the probe is updated.
+    batch : int
+        The largest batch that will be used.
+    damping : float
+        δ.
+    momentum : float
+        Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0 for none.
+    subpixel : int
+        Steps of a position in a pixel.
+    compiled : bool, optional
+        Use the loops compiled for a CPU; by default wherever arrays live in host memory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        *,
+        poisson: bool,
+        probe_start: int,
+        batch: int,
+        damping: float,
+        momentum: float,
+        subpixel: int = 1,
+        compiled: bool | None = None,
+    ) -> None:
+        self.name = name
+        self._backend = backend
+        self._poisson = poisson
+        self._probe_start = probe_start
+        self._batch = batch
+        self._damping = np.float32(damping)
+        self._subpixel = subpixel
+        self._compiled = not backend.on_device if compiled is None else compiled
+        self._momentum = Momentum(backend, momentum, 1, compiled=self._compiled) if momentum else None
+
+    def initialize(self, state: SolverState, frames: FrameStore) -> None:
+        """Make work space and begin a pass."""
+        backend, xp = self._backend, self._backend.xp
+        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
+        self._terms = xp.empty((self._batch, *state.probe.shape[1:]), np.complex64)
+        self._changes = xp.empty((self._batch, *state.probe.shape), np.complex64)
+        self._sums = ObjectSums.zeros(backend, state.object.shape)
+        self._pass_begins = False
+        if self._momentum is not None:
+            self._momentum.begin(state)
+
+    def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Follow a canvas that grew."""
+        self._sums.pad(self._backend, before, after)
+        if self._momentum is not None:
+            self._momentum.pad(before, after)
+
+    def forget(self, slot: int) -> None:
+        """Nothing is kept of a frame."""
+
+    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+        """Use one batch of frames: directions, then the steps along them."""
+        backend, xp = self._backend, self._backend.xp
+        if self._pass_begins and self._momentum is not None:
+            self._momentum.take_up(state)
+        self._pass_begins = False
+        steps = steps_of(frames.shifts_px[slots], self._subpixel)
+        order = np.lexsort(steps.T)
+        slots, steps = slots[order], steps[order]
+        corners, weights = corners_on_canvas(state, frames, slots), frames.weights[slots]
+        with_probe = state.passes >= self._probe_start
+        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
+        parts = shares(backend, len(slots))
+        spaces = self._spaces[: len(parts)]
+        moved = [MovedProbe(backend, state.probe, field, steps[part], self._subpixel) for part in parts]
+
+        def differences(space: ThreadSpace, share: slice, probe: MovedProbe) -> Any:
+            space.probe_denominator[...] = 0
+            numerators = xp.zeros(probe.probes.shape, np.complex64)
+            residuals = []
+            for first in range(share.start, share.stop, space.frames):
+                part = slice(first, min(first + space.frames, share.stop))
+                which = probe.which[part.start - share.start : part.stop - share.start]
+                batch = (slots[part], corners[part], weights[part], which)
+                change, terms = self._changes[part], self._terms[part]
+                residuals.append(
+                    self._difference(state, frames, *batch, probe.probes, space, change, terms, numerators)
+                )
+            space.probe_numerator[...] = probe.back(numerators)
+            return residuals
+
+        residuals = [r for part in backend.map(differences, spaces, parts, moved) for r in part]
+        power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
+        terms = self._terms[: len(slots)]
+
+        def add(band: slice) -> None:
+            self._sums.add(backend, band, corners, terms, power, weights)
+
+        backend.map(add, bands(backend, state.object.shape[0]))
+        top, left = corners.min(axis=0)
+        bottom, right = corners.max(axis=0) + frames.frame_px
+        box = (slice(top, bottom), slice(left, right))
+        direction, illumination = self._sums.numerator, self._sums.denominator
+        illumination[box] += self._damping * illumination[box].max()
+        direction[box] *= np.float32(1) / xp.maximum(illumination[box], np.float32(1e-30))
+        probe_direction = self._probe_direction(spaces) if with_probe else xp.zeros_like(state.probe)
+
+        bent = backend.fft2(probe_direction.copy()) if steps.any() else probe_direction
+
+        def products(share: slice, probe: MovedProbe) -> npt.NDArray[np.float64]:
+            bends = MovedProbe(backend, probe_direction, bent, steps[share], self._subpixel).probes
+            batch = (corners[share], self._changes[share], weights[share])
+            return self._products(state, direction, probe, bends, *batch)
+
+        total = np.sum(backend.map(products, parts, moved), axis=0)
+        object_step, probe_step = best_steps(total)
+        state.object[box] += np.float32(object_step) * direction[box]
+        if with_probe:
+            state.probe += np.float32(probe_step) * probe_direction
+        direction[box] = 0
+        illumination[box] = 0
+        if self._momentum is not None:
+            self._momentum.after(state, 1)
+        residual = np.empty(len(slots), np.float32)
+        residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
+        return residual
+
+    def _difference(
+        self,
+        state: SolverState,
+        frames: FrameStore,
+        slots: Slots,
+        corners: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32],
+        which: npt.NDArray[np.int64],
+        probes: Any,
+        space: ThreadSpace,
+        change: Any,
+        terms: Any,
+        numerators: Any,
+    ) -> Any:
+        """Write χ of a few frames into `change` and Σ_k conj(P_jk)·χ_jk into `terms`; add to the probe's sums."""
+        backend, xp, count = self._backend, self._backend.xp, len(slots)
+        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
+        if self._compiled:
+            kernels.multiply_windows(state.object, probes, which, corners, waves)
+            field = backend.fft2(waves)
+            misfit = np.empty(count, np.float32)
+            loop = kernels.poisson_change if self._poisson else kernels.amplitude_change
+            loop(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
+            change[...] = backend.ifft2(field)
+            measured = (state.object, corners, weights, terms)
+            kernels.back_project(change, probes, which, *measured, True, numerators, space.probe_denominator)
+            return misfit
+        windows = gather(backend, state.object, corners, space.windows)
+        light = probes[which]
+        field = backend.fft2(windows[:, None] * light)
+        factor, misfit = likelihood_change(xp, field, amplitude, frames.good, state.background, poisson=self._poisson)
+        change[...] = backend.ifft2(field * factor[:, None])
+        xp.sum(change * xp.conj(light), axis=1, out=terms)
+        terms *= xp.asarray(weights)[:, None, None]
+        space.add_probe_terms(xp, windows, change.copy(), weights, which, numerators)
+        return misfit
+
+    def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
+        numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator
+        for space in spaces[1:]:
+            numerator += space.probe_numerator
+            denominator += space.probe_denominator
+        return numerator / (denominator + self._damping * denominator.max())
+
+    def _products(
+        self,
+        state: SolverState,
+        direction: Any,
+        probe: MovedProbe,
+        bends: Any,
+        corners: npt.NDArray[np.int64],
+        change: Any,
+        weights: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float64]:
+        """Return the products of u = ΔO·P, v = O·ΔP and χ that the two equations need; see `best_steps`."""
+        backend, xp = self._backend, self._backend.xp
+        if self._compiled:
+            sums = np.zeros(5)
+            measured = (corners, change, weights)
+            kernels.step_products(state.object, direction, probe.probes, bends, probe.which, *measured, sums)
+            return sums
+        side = change.shape[-1]
+        windows = gather(backend, state.object, corners, xp.empty((len(corners), side, side), np.complex64))
+        turns = gather(backend, direction, corners, xp.empty_like(windows))
+        u, v = turns[:, None] * probe.probes[probe.which], windows[:, None] * bends[probe.which]
+        weighted = xp.asarray(weights)[:, None, None, None]
+
+        def product(a: Any, b: Any) -> float:
+            return float((weighted * (a.conj() * b).real).sum(dtype=np.float64))
+
+        return np.array([product(u, change), product(v, change), product(u, u), product(v, v), product(u, v)])
+
+    def end_pass(self, state: SolverState, frames: FrameStore) -> None:
+        """Orthogonal modes."""
+        state.probe = orthogonal_modes(self._backend.xp, state.probe)
+        self._pass_begins = True
+
+
+def best_steps(products: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return α, β that minimise ‖χ − α·u − β·v‖², each between 0 and `LONGEST_STEP`.
+
+    Parameters
+    ----------
+    products : (5,) float64
+        Re⟨u, χ⟩, Re⟨v, χ⟩, ⟨u, u⟩, ⟨v, v⟩ and Re⟨u, v⟩.
+    """
+    ux, vx, uu, vv, uv = products.tolist()
+    if uu <= 0:
+        return 0.0, 0.0
+    if vv <= 0:
+        return min(max(ux / uu, 0.0), LONGEST_STEP), 0.0
+    left, right = uu * (1 + MIXED), vv * (1 + MIXED)
+    determinant = left * right - uv * uv
+    alpha, beta = (ux * right - vx * uv) / determinant, (vx * left - ux * uv) / determinant
+    return min(max(alpha, 0.0), LONGEST_STEP), min(max(beta, 0.0), LONGEST_STEP)
