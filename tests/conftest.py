@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,7 @@ import numpy as np
 import ophyd  # noqa: F401 - its dispatcher's threads start at the first import and are nobody's to end
 import pytest
 from bluesky import RunEngine
-
-THREAD_JOIN_S = 5.0
+from own_run_engine import run_engine
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
 hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
@@ -37,16 +34,6 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def RE() -> Iterator[RunEngine]:
-    """A RunEngine on its own event loop; what a test leaves running is halted, and no thread of it stays."""
-    before = set(threading.enumerate())
-    loop = asyncio.new_event_loop()
-    engine = RunEngine({}, loop=loop, call_returns_result=True)
-    engine_threads = set(threading.enumerate()) - before
-    yield engine
-    if engine.state not in ("idle", "panicked"):
-        engine.halt()
-    loop.call_soon_threadsafe(loop.stop)
-    for thread in engine_threads:
-        thread.join(THREAD_JOIN_S)
-        assert not thread.is_alive(), f"{thread.name} outlived its RunEngine"
-    loop.close()
+    """A RunEngine that leaves nothing behind."""
+    with run_engine(call_returns_result=True) as engine:
+        yield engine

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from bluesky import RunEngine
+from own_run_engine import run_engine
 from recorded_scan import RecordedScan
 from twin_beamline import make_twin_beamline
 
@@ -18,9 +16,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> RecordedScan:
     folder = tmp_path_factory.mktemp("scan")
     beamline = make_twin_beamline(folder)
     documents: list[tuple[str, dict]] = []
-    loop = asyncio.new_event_loop()
-    RE = RunEngine({}, loop=loop, context_managers=[])
-    RE.subscribe(lambda name, document: documents.append((name, document)))
-    RE(ptycho_scan(*beamline.devices, **beamline.arguments((12, 12))))
-    loop.call_soon_threadsafe(loop.stop)
+    with run_engine() as RE:
+        RE.subscribe(lambda name, document: documents.append((name, document)))
+        RE(ptycho_scan(*beamline.devices, **beamline.arguments((12, 12))))
     return RecordedScan(beamline, documents, folder)
