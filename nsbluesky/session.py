@@ -47,6 +47,7 @@ __all__ = [
     "shutter",
     "simulated_beamline",
     "simulated_site",
+    "start_processing",
     "subscribe",
 ]
 
@@ -54,7 +55,9 @@ SIMULATE = "NSBLUESKY_SIM"
 """Environment variable: 1 starts the simulated beamline with the session."""
 
 SERVICE = "NSBLUESKY_SERVICE"
-"""Environment variable: address of the processing service; without it the session processes itself."""
+"""Environment variable: address of the processing service, or "none" to process in the session itself."""
+
+IN_SESSION = "none"
 
 CONNECT_TIMEOUT_S = 20.0
 DEFAULT_POINTS = 20
@@ -193,7 +196,7 @@ def processing_service(site: Site, directory: Path | None = None, **options: Any
     site : Site
         Says how runs are processed, and where frames are.
     directory : path, optional
-        Images go to ``results`` below it, logs to ``service``; the user's data folder by default.
+        Images go to ``results`` below it, logs to ``service``; by default the user's folders of data and of logs.
     **options
         Of `ProcessingService`.
     """
@@ -201,15 +204,32 @@ def processing_service(site: Site, directory: Path | None = None, **options: Any
     from nsbluesky.service.settings import ServiceSettings
     from nsbluesky.service.supervisor import ProcessingService
 
+    state = "" if directory is None else str(directory.resolve() / "service")
     directory = (data_directory() if directory is None else directory).resolve()
     settings = ServiceSettings(
         directory=str(directory / "results"),
         roots=(str(Path(site.read_path).resolve()), str(directory)),
         address="tcp://127.0.0.1:0",
-        state=str(directory / "service"),
+        state=state,
         pipeline=site.pipeline,
     )
     return ProcessingService(settings, **options)
+
+
+def start_processing(site: Site) -> ProcessingService | str | None:
+    """Return what processes the runs of this session: a process of its own, which ends with the session.
+
+    No crash of the processing reaches the session then, and the scan does not share Python's lock with it.
+    ``NSBLUESKY_SERVICE`` in the environment names a service that runs already; "none" leaves the processing to the
+    session, for which None stands.
+    """
+    chosen = os.environ.get(SERVICE, "")
+    if chosen:
+        return None if chosen == IN_SESSION else chosen
+    service = processing_service(site)
+    service.start()
+    _before_threads_end(service.stop)
+    return service
 
 
 def subscribe(
@@ -232,7 +252,7 @@ def subscribe(
         Documents go to ``documents`` below it, images to ``results``; the user's data folder by default.
     service : ProcessingService or str, optional
         A processing service, or the address of one: it processes in the place of this session, with its own settings
-        and folders.  By default what ``NSBLUESKY_SERVICE`` in the environment names; else there is none.
+        and folders.  None processes in the session.
     """
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -244,7 +264,6 @@ def subscribe(
     writer = catalog.writer()
     RE.subscribe(log)
     RE.subscribe(writer)
-    service = service or os.environ.get(SERVICE) or None
     processing: PtychoPipeline | Connection
     if service is not None:
         processing = _connect_to(service, log)

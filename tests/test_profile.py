@@ -37,7 +37,7 @@ def run_session(commands: str, data: Path, **environment: str) -> str:
     kept = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
     done = subprocess.run(
         [sys.executable, "-c", loader, commands, *map(str, STARTUP)],
-        env={**kept, "NSBLUESKY_DATA": str(data), **environment},
+        env={**kept, "NSBLUESKY_DATA": str(data), "NSBLUESKY_STATE": str(data / "state"), **environment},
         capture_output=True,
         text=True,
         timeout=170,
@@ -53,15 +53,23 @@ def test_files_are_short_and_numbered() -> None:
 
 
 def test_loads_without_screen_and_hardware(session_data: Path) -> None:
-    out = run_session(f"print([name in globals() for name in {NAMES}], window)", session_data)
-    assert f"{[True] * len(NAMES)} None" in out
+    out = run_session(f"print([name in globals() for name in {NAMES}], window, processing.pid > 0)", session_data)
+    assert f"{[True] * len(NAMES)} None True" in out
+
+
+def test_the_session_processes_itself_where_asked(session_data: Path) -> None:
+    out = run_session("print(processing, type(pipeline).__name__)", session_data, NSBLUESKY_SERVICE="none")
+    assert "None PtychoPipeline" in out
 
 
 @pytest.mark.epics
 def test_simulated_session_scans(session_data: Path) -> None:
     commands = (
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
-        "pipeline.wait(timeout=60)\n"
+        "import os, signal\n"
+        "os.kill(processing.pid, signal.SIGKILL)  # the next life of the processing begins the run anew\n"
+        "assert pipeline.wait(timeout=60)\n"
+        "print('restarts', processing.restarts)\n"
         "assert catalog.flush(timeout=60)\n"
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
         "(derived,) = [run for run in db.values() if run.start.get('raw_uid') == uid]\n"
@@ -69,6 +77,7 @@ def test_simulated_session_scans(session_data: Path) -> None:
     )
     out = run_session(commands, session_data, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
     assert "frames 16" in out
+    assert "restarts ['killed by signal 9']" in out
     assert "derived success" in out, "raw and derived runs are in one catalog"
     assert list((session_data / "documents").iterdir()), "the document log has the run"
 

@@ -164,6 +164,7 @@ def _summary(scan: Scan, pipeline: Pipeline, catalog: Catalog, truth_path: Path,
         "object_pixel_nm": result["pixel_size_m"] * 1e9,
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "cropped_frames_MB": cropped / 2**20,
+        **_service_memory(pipeline),
         "finished": scan.finished and bool(result["final"]),
         "cxi": str(cxi),
         "object_picture": str(picture),
@@ -176,6 +177,12 @@ def _cxi_path(scan: Scan, pipeline: Pipeline) -> Path | None:
     if isinstance(pipeline, Connection):
         return pipeline.cxi_path(scan.uid)
     return pipeline.cxi.path if pipeline.cxi is not None else None
+
+
+def _service_memory(pipeline: Pipeline) -> dict[str, float]:
+    if not isinstance(pipeline, Connection):
+        return {}
+    return {"processing_peak_memory_MB": float(pipeline.heartbeat["peak_memory_MB"])}
 
 
 def _correlation(image: npt.NDArray[np.complex64], truth_path: Path) -> float:

@@ -142,7 +142,8 @@ class Server:
             "refused": self._num_refused,
             "open_runs": self._intake.open_runs,
             "runs": runs,
-            "memory_MB": _memory_mb(),
+            "memory_MB": _memory_MB("VmRSS"),
+            "peak_memory_MB": _memory_MB("VmHWM"),
         }
 
     # ---- documents
@@ -317,7 +318,10 @@ def _port(socket: zmq.Socket[bytes]) -> int:
     return int(str(socket.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2])
 
 
-def _memory_mb() -> float:
-    """Return the memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _memory_MB(what: str) -> float:
+    """Return the memory of this process, as a line of /proc/self/status tells it; 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what + ":")), 0.0)

@@ -1,3 +1,4 @@
-"""What happens to documents: the verbatim log, the catalog, and the processing up to the image."""
+"""What happens to documents: the verbatim log, the catalog, and the processing, in a process of its own."""
 
-pipeline = session.subscribe(RE, catalog, site)
+processing = session.start_processing(site)
+pipeline = session.subscribe(RE, catalog, site, service=processing)
