@@ -6,7 +6,6 @@ import contextlib
 import copy
 import fcntl
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -18,7 +17,6 @@ from typing import Any, Self
 
 import bluesky_tiled_plugins
 import numpy as np
-import platformdirs
 import tiled.catalog
 import tiled.client
 from bluesky.callbacks.buffer import BufferingWrapper
@@ -27,17 +25,13 @@ from tiled.media_type_registration import default_serialization_registry
 from tiled.server.app import build_app
 
 from nsbluesky.document_log import DocumentLog
+from nsbluesky.folders import data_directory
 from nsbluesky.replay import FRAMES_MISPLACED, ROWS_LEFT_OUT
 from nsbluesky.run_index import RunIndex
 
-__all__ = ["Catalog", "CatalogWriter", "data_directory", "open_catalog"]
+__all__ = ["Catalog", "CatalogWriter", "open_catalog"]
 
 logger = logging.getLogger(__name__)
-
-
-def data_directory() -> Path:
-    """Return where catalogs, logs and frames live: ``$NSBLUESKY_DATA``, or the user's data folder."""
-    return Path(os.environ.get("NSBLUESKY_DATA") or platformdirs.user_data_dir("nsbluesky"))
 
 
 def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:

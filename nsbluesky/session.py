@@ -106,7 +106,7 @@ def simulated_beamline() -> SimulatedBeamline | None:
     """Start the simulated beamline if ``NSBLUESKY_SIM=1``; it ends with the session."""
     if os.environ.get(SIMULATE, "0") in ("", "0"):
         return None
-    from nsbluesky.catalog import data_directory
+    from nsbluesky.folders import data_directory
     from nsbluesky.simulation.beamline import SimulatedBeamline
 
     # ``NSBLUESKY_SIM_LAYOUT=none`` makes small plain frames: a session on a slow machine, or in a test
@@ -200,7 +200,7 @@ def processing_service(site: Site, directory: Path | None = None, **options: Any
     **options
         Of `ProcessingService`.
     """
-    from nsbluesky.catalog import data_directory
+    from nsbluesky.folders import data_directory
     from nsbluesky.service.settings import ServiceSettings
     from nsbluesky.service.supervisor import ProcessingService
 
@@ -256,8 +256,8 @@ def subscribe(
     """
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
-    from nsbluesky.catalog import data_directory
     from nsbluesky.document_log import DocumentLog
+    from nsbluesky.folders import data_directory
 
     directory = data_directory() if directory is None else directory
     log = DocumentLog(directory / "documents")

@@ -22,8 +22,9 @@ from ophyd import Device, Signal
 from ophyd.sim import SynAxis, SynGauss
 from ophyd.status import Status
 
-from nsbluesky.catalog import Catalog, data_directory, open_catalog
+from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.document_log import DocumentLog, read_documents
+from nsbluesky.folders import data_directory
 from nsbluesky.replay import documents_of, replay
 
 # Starlette speaks about its test client, which tiled uses to reach its server inside the process.

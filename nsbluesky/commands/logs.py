@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.service.access import state_directory
+from nsbluesky.folders import state_directory
 from nsbluesky.service.logs import follow, log_files
 
 __all__ = ["add_arguments", "run"]

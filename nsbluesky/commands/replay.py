@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.catalog import data_directory, open_catalog
+from nsbluesky.catalog import open_catalog
 from nsbluesky.commands import CommandFailed, output_folder
+from nsbluesky.folders import data_directory
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.viewer.pictures import save_object_png

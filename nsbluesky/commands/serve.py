@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.catalog import data_directory
 from nsbluesky.commands import output_folder
+from nsbluesky.folders import data_directory
 from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         nice=options.nice,
         pipeline=PipelineSettings().set_from_text(options.set),
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does, and as a system's manager asks for it
     with ProcessingService(settings) as service:
         print(f"the processing service listens at {service.address}", file=sys.stderr, flush=True)
         service.wait()

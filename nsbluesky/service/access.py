@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlparse
 
-import platformdirs
 import zmq
+
+from nsbluesky.folders import state_directory
 
 __all__ = [
     "AccessError",
@@ -23,10 +24,12 @@ __all__ = [
     "forget_service",
     "is_loopback",
     "local_credentials",
-    "state_directory",
     "tell_service",
     "write_secret",
 ]
+
+KEY = "NSBLUESKY_KEY"
+"""Environment variable: the key file that this user shows to services on other machines."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -90,11 +93,6 @@ class Credentials:
             raise AccessError(f"{path} is no key file ({error}): make one with 'nsbluesky keys'") from error
 
 
-def state_directory() -> Path:
-    """Return where logs and states of services live: ``$NSBLUESKY_STATE``, or the user's state folder."""
-    return Path(os.environ.get("NSBLUESKY_STATE") or platformdirs.user_state_dir("nsbluesky"))
-
-
 def is_loopback(address: str) -> bool:
     """Return whether a 0MQ address can be reached from this machine only."""
     return urlparse(address).hostname in LOOPBACK
@@ -106,14 +104,22 @@ def tell_service(address: str, credentials: Credentials, directory: Path | None 
 
 
 def local_credentials(address: str, directory: Path | None = None) -> Credentials:
-    """Return the credentials of a service that this user runs on this machine; else a viewer's."""
+    """Return the credentials of a service that this user runs on this machine.
+
+    Else the keys in the file that ``NSBLUESKY_KEY`` names; without that, those of a viewer on this machine.
+
+    Raises
+    ------
+    AccessError
+        If the environment names a file that is no key file.
+    """
     try:
         told: dict[str, Any] = json.loads(_path_of(address, directory).read_text())
         if told["address"] == address:
             return Credentials(told["token"], told["server_key"], told["public_key"], told["secret_key"])
     except (OSError, ValueError, KeyError):
         pass
-    return Credentials()
+    return Credentials.read(os.environ[KEY]) if os.environ.get(KEY) else Credentials()
 
 
 def forget_service(address: str, directory: Path | None = None) -> None:

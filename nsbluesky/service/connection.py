@@ -289,7 +289,7 @@ class LoggingConnection(Connection):
     """A connection that keeps the document log itself."""
 
     def __init__(self, address: str, credentials: Credentials | None = None) -> None:
-        from nsbluesky.catalog import data_directory
+        from nsbluesky.folders import data_directory
 
         self.log = DocumentLog(data_directory() / "documents")
         super().__init__(address, self.log, credentials)

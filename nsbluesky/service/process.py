@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nsbluesky.service.access import Credentials, state_directory
+from nsbluesky.folders import state_directory
+from nsbluesky.service.access import Credentials
 from nsbluesky.service.logs import ModuleLogs
 from nsbluesky.service.server import Server
 from nsbluesky.service.settings import ServiceSettings
@@ -28,20 +29,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What the process is to do."""
+    """What the process is to do, for whom, and why processes before it had to be replaced."""
 
     settings: ServiceSettings
     owner: Credentials
+    restarts: tuple[str, ...] = ()
 
     def to_line(self) -> bytes:
         """Return the order as a line of JSON."""
-        return json.dumps({"settings": self.settings.to_dict(), "owner": asdict(self.owner)}).encode() + b"\n"
+        return json.dumps({**asdict(self), "settings": self.settings.to_dict()}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:
         """Return the order that a line holds."""
         told = json.loads(line)
-        return cls(ServiceSettings.from_dict(told["settings"]), Credentials(**told["owner"]))
+        return cls(ServiceSettings.from_dict(told["settings"]), Credentials(**told["owner"]), tuple(told["restarts"]))
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
     os.nice(settings.nice)
     _start_logs(log_directory(settings))
     Path(settings.directory).mkdir(parents=True, exist_ok=True)
-    server = Server(settings, order.owner)
+    server = Server(settings, order.owner, order.restarts)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     threading.Thread(target=_hang_on, args=(lifeline, server), name="lifeline", daemon=True).start()

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,13 @@ class Server:
     settings : ServiceSettings
     owner : Credentials
         Of whoever starts the service.
+    restarts : sequence of str
+        Why processes before this one had to be replaced, for those who look.
     """
 
-    def __init__(self, settings: ServiceSettings, owner: Credentials) -> None:
+    def __init__(self, settings: ServiceSettings, owner: Credentials, restarts: Sequence[str] = ()) -> None:
         self.settings = settings
+        self.restarts = list(restarts)
         self.instance = uuid.uuid4().hex
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._rights = Rights(self._context, KeyFolder(settings.keys) if settings.keys else None, owner)
@@ -132,6 +135,7 @@ class Server:
         return {
             "instance": self.instance,
             "pid": os.getpid(),
+            "restarts": self.restarts,
             "time": time.time(),
             "ports": list(self.ports),
             "state": "paused" if pipeline.paused else "processing" if runs else "idle",

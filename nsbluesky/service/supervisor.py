@@ -187,7 +187,7 @@ class ProcessingService:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(Order(settings, self.credentials).to_line())
+            child.stdin.write(Order(settings, self.credentials, tuple(self.restarts)).to_line())
             child.stdin.flush()
         except OSError:  # it is dead already: told below
             pass
@@ -230,11 +230,10 @@ class ProcessingService:
             self._end_child(0.0)
             if reason != KILLED:  # by somebody, or for want of memory: no frame's fault
                 reason = f"{reason} {CrashRecord(Path(self.settings.directory)).note_crash(reason)}".strip()
+            self.restarts.append(reason)
             ready = self._start_again()
             if ready is None:
                 break
-            with self._changed:
-                self.restarts.append(reason)
             self._set_ready(ready)
 
     def _start_again(self) -> Ready | None:

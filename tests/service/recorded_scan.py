@@ -6,7 +6,8 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -170,6 +171,14 @@ class Network:
                         side.close()
             if other is not None:
                 self._pairs.pop(other, None)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for what other processes do."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def halves(documents: Sequence[Document]) -> tuple[Sequence[Document], Sequence[Document]]:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves, wait_for
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 import nsbluesky
-from nsbluesky.catalog import data_directory
 from nsbluesky.cxi import read_cxi
 from nsbluesky.document_log import find_runs
+from nsbluesky.folders import data_directory
 from nsbluesky.plans import ptycho_scan
 from nsbluesky.service.control import ServiceAway, ask, ask_snapshot
 from nsbluesky.service.logs import MAX_BYTES, ModuleLogs, follow, log_files
@@ -238,11 +236,3 @@ def test_logs_are_followed_through_rotation(tmp_path: Path) -> None:
     assert next(lines) == "three\n"
     stop.set()
     assert list(lines) == []
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait for what other processes do."""
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -1,0 +1,186 @@
+"""The commands of the service, each as a shell runs it, on a service that ``nsbluesky serve`` started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded_scan import GOOD_SOLVER, TIMEOUT_S, RecordedScan, Session, halves, wait_for
+
+from nsbluesky.cli import main
+from nsbluesky.service.access import local_credentials
+from nsbluesky.service.control import ServiceAway, ask
+from nsbluesky.service.keys import KeyFolder
+
+
+class Served:
+    """``nsbluesky serve`` in a process of its own, as under a system's manager."""
+
+    def __init__(self, folder: Path, frames: Path, *options: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "nsbluesky.cli", "serve", "--address", "tcp://127.0.0.1:0", "--json"),
+                *("--out", str(folder / "results"), "--root", str(frames), *options),
+            ],
+            env={**os.environ, "NSBLUESKY_STATE": str(folder / "state")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        self.address = self.process.stderr.readline().split()[-1]
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=TIMEOUT_S)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def served(scan: RecordedScan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    cleaning = scan.beamline.simulator.cleaning_settings.to_dict()
+    changed = {f"cleaning.{key}": json.dumps(value) for key, value in cleaning.items()}
+    changed |= {f"solver.{key}": str(value) for key, value in {**GOOD_SOLVER, "sweep_frames": 0}.items()}
+    options = [f"--set={key}={value}" for key, value in changed.items()]
+    served = Served(folder, scan.folder, *options, "--set=backend=numpy")
+    yield served
+    if served.process.poll() is None:
+        assert served.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def run(served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what runs a command that must work, and returns its summary."""
+    monkeypatch.setenv("NSBLUESKY_STATE", str(served.folder / "state"))
+
+    def run(command: str, *arguments: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert main([command, *arguments, "--address", served.address, "--json"]) == code
+        out, err = capsys.readouterr()
+        return json.loads(out) if code == 0 else err
+
+    return run
+
+
+def test_a_day_by_commands(served: Served, scan: RecordedScan, run: Any, tmp_path: Path) -> None:
+    first, second = halves(scan.documents)
+    status = run("status")
+    assert status["state"] == "idle" and status["restarts"] == [] and status["open_runs"] == []
+    assert run("control", "pause") == {"done": "pause"}
+    assert run("status")["state"] == "paused"
+    assert run("control", "configure", "--set", "solver.modes=1")["settings"]["solver"]["modes"] == 1
+    assert "at least 1" in run("control", "configure", "--set", "solver.modes=0", code=1)
+    assert "KEY=VALUE" in run("control", "configure", "--set", "solver.modes", code=1)
+    assert run("control", "resume") == {"done": "resume"}
+    credentials = local_credentials(served.address, served.folder / "state")
+    with Session(served.address, tmp_path, credentials) as session:
+        session.send(first)
+        wait_for(lambda: any(r["num_frames"] for r in run("status")["runs"]))
+        assert run("control", "reset") == {"done": "reset", "runs": [scan.uid]}
+        wait_for(lambda: any(r["num_frames"] for r in run("status")["runs"]))
+        assert "is not open" in run("abort", "--run", "another", code=1)
+        assert run("abort", "--run", scan.uid) == {"aborted": scan.uid}
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        assert len(session.connection.results[scan.uid]["probe"]) == 1, "as it was configured"
+    assert run("abort") == {"aborted": "what has ended"}
+    assert run("control", "clear") == {"done": "clear"}
+    assert run("status")["state"] == "idle"
+
+
+def test_status_for_people(served: Served, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--address", served.address]) == 0
+    assert "idle" in capsys.readouterr().out
+
+
+def test_logs(served: Served, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list of modules, one of them, and one that is followed until Ctrl-C while something happens."""
+    run("control", "clear")
+    assert main(["logs"]) == 0
+    assert "server" in capsys.readouterr().out
+    assert main(["logs", "server"]) == 0
+    assert "control: clear" in capsys.readouterr().out
+    assert main(["logs", "no_such"]) == 1
+    assert "expected one of" in capsys.readouterr().err
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "nsbluesky.cli", "logs", "-f", "server"],
+        env={**os.environ, "NSBLUESKY_STATE": str(served.folder / "state")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout is not None
+    lines = iter(follower.stdout.readline, "")
+    assert next(lines)
+    run("control", "configure", "--set", "solver.modes=3")
+    assert any("control: configure {'settings': {'solver.modes': 3}}" in line for line in lines)
+    follower.send_signal(signal.SIGINT)
+    follower.communicate(timeout=TIMEOUT_S)
+    assert follower.returncode == 130
+
+
+def test_a_killed_process_is_told_of(served: Served, run: Any) -> None:
+    os.kill(run("status")["pid"], signal.SIGKILL)
+    wait_for(lambda: run_or_none(served) is not None)
+    assert run("status")["restarts"] == ["killed by signal 9"]
+
+
+def test_shutdown(served: Served, run: Any) -> None:
+    assert run("control", "shutdown") == {"done": "shutdown"}
+    out, _ = served.process.communicate(timeout=TIMEOUT_S)
+    assert served.process.returncode == 0
+    assert json.loads(out) == {"restarts": 1}
+    assert not list((served.folder / "state" / "services").iterdir()), "its token is gone with it"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_process_ends_with_whoever_started_it(scan: RecordedScan, tmp_path: Path, number: signal.Signals) -> None:
+    served = Served(tmp_path, scan.folder)
+    pid = ask(served.address, "status")["pid"]
+    assert served.end(number) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_keys_by_commands(
+    scan: RecordedScan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made by one command, used by another: as an option, or once for all in the environment."""
+    keys = tmp_path / "keys"
+    made = {}
+    for name, role in (("session", "operator"), ("window", "viewer")):
+        assert main(["keys", str(keys), "--add", name, "--role", role, "--json"]) == 0
+        made[name] = json.loads(capsys.readouterr().out)["carry_to_the_client"]
+    assert main(["keys", str(keys), "--add", "window"]) == 1
+    assert "has a key already" in capsys.readouterr().err
+    assert len(KeyFolder(keys).roles()) == 2
+    served = Served(tmp_path, scan.folder, "--keys", str(keys))
+    try:
+        at = ["--address", served.address]
+        assert main(["status", *at, "--key", made["window"]]) == 0
+        assert main(["control", "pause", *at, "--key", made["window"]]) == 1
+        assert "pause is not allowed" in capsys.readouterr().err
+        monkeypatch.setenv("NSBLUESKY_KEY", made["session"])
+        assert main(["control", "pause", *at]) == 0
+        with pytest.raises(ServiceAway):
+            monkeypatch.delenv("NSBLUESKY_KEY")
+            ask(served.address, "status", timeout_s=0.5)
+        monkeypatch.setenv("NSBLUESKY_KEY", str(tmp_path / "none.json"))
+        assert main(["status", *at]) == 1
+        assert "is no key file" in capsys.readouterr().err
+    finally:
+        assert served.end(signal.SIGTERM) == 0
+
+
+def run_or_none(served: Served) -> dict[str, Any] | None:
+    try:
+        return ask(served.address, "status", timeout_s=0.2)
+    except ServiceAway:
+        return None
