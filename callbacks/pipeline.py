@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
+from nsbluesky.callbacks.stage_recorder import StageRecorder
 from nsbluesky.geometry import Geometry
-from nsbluesky.settings import PipelineSettings
+from nsbluesky.settings import PipelineSettings, SettingsError
 
 __all__ = ["PtychoPipeline"]
 
@@ -26,7 +27,7 @@ class PtychoPipeline(IncrementalReconstructor):
     ----------
     settings : PipelineSettings, optional
     directory : path, optional
-        Where CXI files go; None writes none.
+        Where CXI files go, and to ``recorded`` in it what `record` asks for; None writes none.
     geometry : Geometry, optional
         Instead of what the start document tells, and for runs whose start document tells nothing.
     roots : sequence of path
@@ -57,7 +58,32 @@ class PtychoPipeline(IncrementalReconstructor):
         self._results = NewestResults(self.max_results)
         self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
+        self.recorder = StageRecorder(Path(directory) / "recorded") if directory is not None else None
         super().__init__(settings, geometry=geometry, roots=roots, watch=watch)
-        for callback in (self.live, self._results, self.cxi):
+        for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:
                 self.subscribe(callback)
+
+    def record(self, stages: Collection[str]) -> None:
+        """Write what these stages yield from now on, and of no others, to HDF5 files; also in the middle of a run.
+
+        Parameters
+        ----------
+        stages : collection of str
+            Some of `nsbluesky.callbacks.stage_recorder.STAGES`, as ``["raw", "clean"]``; empty ends it.
+
+        Raises
+        ------
+        SettingsError
+            For a stage that there is not, or where this pipeline writes no files.
+        """
+        if self.recorder is None:
+            raise SettingsError("this pipeline writes no files: make it with a directory")
+        self.recorder.record(stages)
+
+    def close(self, timeout: float | None = 60.0) -> bool:
+        """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone."""
+        complete = super().close(timeout)
+        if self.recorder is not None:
+            self.recorder.close()
+        return complete

@@ -27,16 +27,21 @@ class ArrayFile:
         Its folder is made where missing.
     first : mapping of str to array
         What the first row will be; only its types and shapes are used.
+    about : mapping of str to str, optional
+        Attributes of the file.
 
     Attributes
     ----------
     path : Path
     """
 
-    def __init__(self, path: str | Path, first: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(
+        self, path: str | Path, first: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str] | None = None
+    ) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = h5py.File(self.path, "w", libver="latest")
+        self._file.attrs.update(about or {})
         for key, array in first.items():
             chunk = tuple(min(max(side, 1), MAX_CHUNK) for side in array.shape)
             self._file.create_dataset(
@@ -51,11 +56,15 @@ class ArrayFile:
 
     def append(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add one row."""
-        for key, array in arrays.items():
+        self.extend({key: array[None] for key, array in arrays.items()})
+
+    def extend(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add rows, each column an array (n, …) of as many; one column is on disk before the next one is begun."""
+        for key, column in columns.items():
             dataset = self._file[key]
-            row = dataset.shape[0]
-            dataset.resize((row + 1, *np.maximum(dataset.shape[1:], array.shape).tolist()))
-            dataset[(row, *(slice(side) for side in array.shape))] = array
+            row, cell = dataset.shape[0], column.shape[1:]
+            dataset.resize((row + len(column), *np.maximum(dataset.shape[1:], cell).tolist()))
+            dataset[(slice(row, None), *(slice(side) for side in cell))] = column
             dataset.flush()
 
     def write(self, key: str, values: npt.NDArray[Any]) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "control": "let the processing service pause, resume, begin anew …",
     "keys": "make keys for a processing service that other machines may reach",
     "logs": "what the modules of the processing service have told",
+    "resume": "finish the processing of a run after any crash, from its documents and frames",
     "replay": "send a recorded run through the processing again",
     "reconstruct": "reconstruct the object from any CXI file",
     "simulate": "a simulated scan from any picture",

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import re
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +24,7 @@ import numpy as np
 
 from nsbluesky.run_index import RunIndex
 
-__all__ = ["DocumentLog", "DocumentLogError", "LoggedRun", "find_runs", "read_documents"]
+__all__ = ["DocumentLog", "DocumentLogError", "LoggedRun", "end_log", "find_log", "find_runs", "read_documents"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +103,8 @@ class DocumentLog:
         path = _path_of(uid, self.directory)
         try:
             self._files[uid] = path.open("x", encoding="utf-8")
+            with contextlib.suppress(OSError):  # some network disks know no locks
+                fcntl.flock(self._files[uid], fcntl.LOCK_SH)
         except FileExistsError:
             logger.info("run %s is in the log already: %s stays as it is", uid, path)
 
@@ -107,6 +113,20 @@ class DocumentLog:
         if file is not None:
             with contextlib.suppress(OSError):  # what could not be flushed was told when it was written
                 file.close()
+
+
+def find_log(uid: str, directory: str | Path) -> Path:
+    """Return the log file of a run by its uid or the beginning of it.
+
+    Raises
+    ------
+    DocumentLogError
+        If there is no such run, or the uid's beginning fits several.
+    """
+    path = _find(uid, Path(directory))
+    if not path.is_file():
+        raise DocumentLogError(f"{path}: no such document log; see nsbluesky.document_log.find_runs")
+    return path
 
 
 def read_documents(
@@ -128,10 +148,49 @@ def read_documents(
         At once if there is no such run, or the uid's beginning fits several; while reading, at a line that is not a
         document.
     """
-    path = Path(path_or_uid) if directory is None else _find(str(path_or_uid), Path(directory))
+    if directory is not None:
+        return _read(find_log(str(path_or_uid), directory))
+    path = Path(path_or_uid)
     if not path.is_file():
         raise DocumentLogError(f"{path}: no such document log; see nsbluesky.document_log.find_runs")
     return _read(path)
+
+
+def end_log(path: str | Path) -> bool:
+    """End the log of a run whose session has died: cut off what is no whole line, and add a stop document.
+
+    Returns
+    -------
+    bool
+        Whether it had no stop document.
+
+    Raises
+    ------
+    DocumentLogError
+        If a session of this machine is writing it.
+    """
+    names = {}
+    for name, document in _read(Path(path)):
+        names[name] = document
+    if "stop" in names or "start" not in names:
+        return False
+    with Path(path).open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DocumentLogError(f"{path}: the run goes on, its session is writing it") from None
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        stop = {
+            "uid": str(uuid.uuid4()),
+            "run_start": names["start"]["uid"],
+            "time": time.time(),
+            "exit_status": "abort",
+            "reason": "its session ended before the run did",
+        }
+        file.write(_to_line("stop", stop).encode())
+    return True
 
 
 def find_runs(directory: str | Path) -> list[LoggedRun]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from nsbluesky.callbacks.stage_recorder import STAGES
 from nsbluesky.commands import add_service_arguments, service_credentials
 from nsbluesky.service.control import ask
 from nsbluesky.service.messages import ACTIONS, OPEN_ACTIONS
@@ -22,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="configure: as in solver.modes=3"
     )
+    parser.add_argument(
+        "--stages", default="", metavar="A,B", help=f"record: of {', '.join(STAGES)}; without it nothing any more"
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -31,6 +35,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         fields["run"] = options.run
     if options.action == "configure":
         fields["settings"] = dict(_assignment(text) for text in options.set)
+    if options.action == "record":
+        fields["stages"] = [stage for stage in options.stages.split(",") if stage]
     answer = ask(options.address, options.action, service_credentials(options), **fields)
     return {"done": options.action, **{key: value for key, value in answer.items() if key != "ok"}}
 

@@ -20,6 +20,13 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--address", default=DEFAULT_ADDRESS, help="tcp://HOST:PORT to listen at (%(default)s)")
+    parser.add_argument(
+        "--ports",
+        type=_parse_ports,
+        default=(0, 0),
+        metavar="A,B",
+        help="of documents and publications, as in 60611,60612, for a firewall (free ones by default)",
+    )
     parser.add_argument("--out", type=Path, help="folder of the results (the session's by default)")
     parser.add_argument(
         "--root",
@@ -34,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
 
 
+def _parse_ports(text: str) -> tuple[int, int]:
+    first, _, second = text.partition(",")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < 65536 and int(second) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two ports, as in 60611,60612")
+    return int(first), int(second)
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Serve until SIGINT, SIGTERM or ``nsbluesky control shutdown``."""
     out = output_folder(options.out or data_directory() / "results")
@@ -42,6 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         directory=str(out),
         roots=tuple(str(root.resolve()) for root in roots),
         address=options.address,
+        ports=options.ports,
         keys=str(options.keys.resolve()) if options.keys is not None else "",
         nice=options.nice,
         pipeline=PipelineSettings().set_from_text(options.set),

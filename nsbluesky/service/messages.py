@@ -28,10 +28,11 @@ ACTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "abort": {"run": str},
     "clear": {},
     "reset": {},
+    "record": {"stages": list},
     "checkpoint": {},
     "shutdown": {},
 }
-"""Actions and the types of their optional fields; the manual's page docs/reference/service.md lists them."""
+"""Actions and the types of their optional fields; the manual's page docs/reference/control-messages.md lists them."""
 
 OPEN_ACTIONS = frozenset({"status", "snapshot"})
 """What a viewer may ask."""

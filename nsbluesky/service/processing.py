@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 import uuid
@@ -17,9 +18,11 @@ from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["Processing"]
+__all__ = ["RECORDING", "Processing"]
 
 DERIVED = "derived"
+RECORDING = "recording.json"
+"""The stages that are recorded: a process that takes over from one that died goes on with it."""
 
 
 class Processing:
@@ -47,6 +50,9 @@ class Processing:
         self.pipeline = PtychoPipeline(
             pipeline, directory=self.directory, roots=settings.roots, watch=BlockJournal(self.directory)
         )
+        self._recording = self.directory / RECORDING
+        if self._recording.exists():
+            self.pipeline.record(json.loads(self._recording.read_text()))
         self.pipeline.subscribe(publish)
         self.pipeline.subscribe(DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi))
         self.pipeline.subscribe(self._note)
@@ -61,6 +67,22 @@ class Processing:
         """Let a run end as if its stop document had come."""
         stop = {"uid": str(uuid.uuid4()), "time": time.time(), "run_start": uid, "exit_status": "abort"}
         self("stop", stop | {"reason": "ended at the processing service"})
+
+    @property
+    def recording(self) -> list[str]:
+        """The stages that are recorded."""
+        return self.pipeline.recorder.stages if self.pipeline.recorder is not None else []
+
+    def record(self, stages: list[str]) -> None:
+        """Record these stages from now on, here and in a process that takes over from this one.
+
+        Raises
+        ------
+        SettingsError
+            For a stage that there is not.
+        """
+        self.pipeline.record(stages)
+        self._recording.write_text(json.dumps(self.recording))
 
     def finished_before(self) -> list[FinishedRun]:
         """Return the runs that were finished in this folder, in this life of the service or an earlier one."""

@@ -93,6 +93,7 @@ class Server:
             "abort": self._abort,
             "clear": self._clear,
             "reset": self._reset,
+            "record": self._record,
             "checkpoint": self._checkpoint,
             "shutdown": self._shutdown,
         }
@@ -139,6 +140,7 @@ class Server:
             "time": time.time(),
             "ports": list(self.ports),
             "state": "paused" if pipeline.paused else "processing" if runs else "idle",
+            "recording": self._processing.recording,
             "queue": pipeline.queued,
             "documents": self._intake.num_taken,
             "duplicates": self._intake.num_duplicates,
@@ -296,6 +298,14 @@ class Server:
         for uid in runs:
             self._intake.forget(uid)
         return answer(runs=runs)
+
+    def _record(self, request: Request) -> bytes:
+        """Record what stages yield from now on; all that were recorded before are left out where not named."""
+        stages = request.fields.get("stages", [])
+        if not all(isinstance(stage, str) for stage in stages):
+            raise ControlError("record: stages must be a list of texts")
+        self._processing.record(stages)
+        return answer(recording=self._processing.recording)
 
     def _checkpoint(self, _: Request) -> bytes:
         raise ControlError("checkpoint is not available: a run that is interrupted is processed from its beginning")

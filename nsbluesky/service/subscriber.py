@@ -48,7 +48,7 @@ class DerivedRuns:
     Attributes
     ----------
     heartbeat : dict
-        The newest heartbeat; see docs/reference/service.md.
+        The newest heartbeat; see docs/reference/control-messages.md.
     """
 
     max_results = 4

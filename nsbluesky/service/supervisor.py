@@ -20,6 +20,7 @@ from nsbluesky.service.access import Credentials, forget_service, tell_service
 from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.process import Order, Ready, log_directory
+from nsbluesky.service.processing import RECORDING
 from nsbluesky.service.publisher import HEARTBEAT
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.wire import WireError, unpack
@@ -134,6 +135,7 @@ class ProcessingService:
             If it does not start.
         """
         self._stopping.clear()
+        (Path(self.settings.directory) / RECORDING).unlink(missing_ok=True)  # nobody asked for it this time
         ready = self._start_child(self.settings)
         # the next child takes the same ports, so that clients find it where they lost this one
         self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
