@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         service = stack.enter_context(session.processing_service(site, out)) if options.service else None
         pipeline = session.subscribe(RE, catalog, site, out, service)
         stack.callback(pipeline.close, timeout=0)
+        worst = WorstHealth()
+        pipeline.subscribe(worst)
         application()
         window = LiveWindow(pipeline.live)
         window.show()
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         scan = _scan(RE, plan, rows * columns, pipeline, catalog)
         window.save_screenshot(out / "window.png")
         window.close()
-        summary = _summary(scan, pipeline, catalog, beamline.truth_path, out)
+        summary = _summary(scan, pipeline, catalog, beamline.truth_path, out) | asdict(worst)
     summary["seconds_in_all"] = time.monotonic() - started
     _judge(summary)
     return summary
@@ -100,6 +102,20 @@ class Scan:
     num_points: int
     seconds: float
     finished: bool
+
+
+@dataclass
+class WorstHealth:
+    """Callback of derived runs: how far the processing fell behind the scan at most, documents and seconds."""
+
+    longest_queue: int = 0
+    longest_latency_s: float = 0.0
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        """Take a document."""
+        if name == "event" and "latency_s" in document["data"]:
+            self.longest_queue = max(self.longest_queue, int(document["data"]["queue"]))
+            self.longest_latency_s = max(self.longest_latency_s, float(document["data"]["latency_s"]))
 
 
 def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any], scan_range_um: float) -> Any:
