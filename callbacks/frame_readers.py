@@ -17,7 +17,22 @@ import numpy.typing as npt
 
 from nsbluesky.callbacks.stage import DocumentError
 
-__all__ = ["HDF5Frames", "NotYetWritten", "frames_of_resource", "frames_of_stream_resource", "local_path"]
+__all__ = [
+    "EPICS_EPOCH_S",
+    "TIMESTAMPS",
+    "HDF5Frames",
+    "NotYetWritten",
+    "frames_of_resource",
+    "frames_of_stream_resource",
+    "local_path",
+]
+
+
+TIMESTAMPS = "/entry/instrument/NDAttributes/NDArrayTimeStamp"
+"""Where areaDetector's file plugin writes when each frame was taken, in seconds since 1990."""
+
+EPICS_EPOCH_S = 631152000.0
+"""1990-01-01 in seconds since 1970."""
 
 
 class NotYetWritten(DocumentError):
@@ -68,6 +83,19 @@ class HDF5Frames:
                 raise DocumentError(
                     f"{self.path.name}, frames {start} to {stop - 1}: cannot be read ({reason})"
                 ) from error
+
+    def times_s(self, start: int, stop: int) -> npt.NDArray[np.float64] | None:
+        """Return when frames were taken by the detector's clock, in seconds since 1970; None where no file tells."""
+        with self._lock:
+            self._open()
+            assert self._file is not None
+            try:
+                times = self._file[TIMESTAMPS]
+                times.refresh()
+                taken = np.asarray(times[start:stop], np.float64) + EPICS_EPOCH_S
+            except (KeyError, OSError, TypeError, ValueError):
+                return None
+            return taken if taken.shape == (stop - start,) else None
 
     def close(self) -> None:
         """Close the file."""

@@ -35,6 +35,9 @@ __all__ = ["FrameSource", "ReadFrames"]
 
 log = logging.getLogger(__name__)
 
+LIVE_S = 60.0
+"""A run whose start document comes later than this is a recorded one: its frames are as old as they are read."""
+
 WAIT_FOR_FILE_S = 5.0
 """How long after the end of a run a frame may still be missing in its file."""
 
@@ -93,6 +96,8 @@ class ReadFrames(Stage):
         self._stopped_at: float | None = None
         self._losses_listed = False
         self._darks_read: set[str] = set()
+        self._started_at = float(run.start.get("time", 0.0))
+        self._live = time.time() - self._started_at < LIVE_S
 
     # ---- documents
 
@@ -344,6 +349,7 @@ class ReadFrames(Stage):
 
     def _page(self, stream: str, frames: dict[int, npt.NDArray[Any]]) -> Iterator[Document]:
         points = [self._points[stream][seq_num] for seq_num in frames]
+        times = self._times(points)
         data: dict[str, npt.NDArray[Any]] = {"frame": _as_block(list(frames.values()))}
         if stream == PRIMARY:
             data["x_m"] = np.array([point.x_m for point in points])
@@ -356,7 +362,20 @@ class ReadFrames(Stage):
                 point.frame = None  # an inline frame must not stay in memory
         if stream != PRIMARY:
             self._darks_read.add(stream)
-        yield from self.run.derived.page(stream, list(frames), [point.time for point in points], **data)
+        yield from self.run.derived.page(stream, list(frames), times, **data)
+
+    def _times(self, points: list[Point]) -> list[float]:
+        """Return when frames were taken: as their file tells, where that can be, else when they were heard of."""
+        heard = np.array([point.time for point in points])
+        first = points[0].frame
+        assert first is not None
+        if not self._live or first.source is None:
+            return cast(list[float], heard.tolist())
+        taken = first.source.times_s(first.index, first.index + len(points))
+        if taken is None:
+            return cast(list[float], heard.tolist())
+        possible = (taken >= self._started_at) & (taken <= heard)  # by the same clock, or one that agrees
+        return cast(list[float], np.where(possible, taken, heard).tolist())
 
 
 def _unit(descriptor: Mapping[str, Any], key: str) -> str:

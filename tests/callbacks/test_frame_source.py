@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import time
 
+import h5py
 import numpy as np
 import pytest
 from raw_runs import (
@@ -19,7 +21,14 @@ from raw_runs import (
 )
 
 from nsbluesky.callbacks import frame_source
-from nsbluesky.callbacks.frame_readers import DocumentError, HDF5Frames, NotYetWritten, local_path
+from nsbluesky.callbacks.frame_readers import (
+    EPICS_EPOCH_S,
+    TIMESTAMPS,
+    DocumentError,
+    HDF5Frames,
+    NotYetWritten,
+    local_path,
+)
 from nsbluesky.callbacks.frame_source import FrameSource
 
 
@@ -293,3 +302,27 @@ def test_reader_waits_for_a_growing_file(tmp_path):
 def test_paths_are_checked(tmp_path, uri, message):
     with pytest.raises(DocumentError, match=message):
         local_path(uri, roots=[tmp_path])
+
+
+TAKEN_S = np.linspace(0.1, 0.9, 10)
+"""When the frames were taken, in seconds after the start of the run."""
+
+
+@pytest.mark.parametrize(
+    ("age_s", "clock_ahead_s", "told"),
+    [(2.0, 0.0, True), (3600.0, 0.0, False), (2.0, 50.0, False), (2.0, -50.0, False)],
+    ids=["live", "recorded", "detector's clock ahead", "detector's clock behind"],
+)
+def test_frames_are_as_old_as_their_file_tells_while_the_scan_runs(tmp_path, age_s, clock_ahead_s, told):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    started = time.time() - age_s
+    documents[0] = "start", {**documents[0][1], "time": started}
+    with h5py.File(tmp_path / "fccd_image_1.h5", "a", libver="latest") as file:
+        file[TIMESTAMPS] = started + TAKEN_S + clock_ahead_s - EPICS_EPOCH_S
+    before = time.time()
+    collector = feed(documents)
+    times = np.concatenate([d["time"] for n, d in collector.documents if n == "event_page"])
+    if told:
+        np.testing.assert_allclose(times, started + TAKEN_S, atol=1e-3)
+    else:
+        assert (times >= before).all()
