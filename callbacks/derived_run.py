@@ -28,6 +28,7 @@ UNITS = {
     "photons": "photons",
     "illumination": "photons",
     "transmission": "photons",
+    "dark_field": "photons",
     "dpc_x": "px",
     "dpc_y": "px",
     "mean": "ADU",

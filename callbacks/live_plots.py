@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from nsbluesky.callbacks.live_state import (
     RunInfo,
     StageHealth,
 )
+from nsbluesky.settings import PipelineSettings, SettingsError
+from nsbluesky.trajectories import make_trajectory
 
 __all__ = ["LivePlots"]
 
@@ -33,6 +36,7 @@ MAX_WARNINGS = 50
 """Warnings that are kept; the oldest go first."""
 
 _FRAME_STREAMS = ("dark", "primary", "clean")
+_OWN_STREAMS = ("dark_statistics", "detector", "low_resolution", "geometry", "reconstruction", "health")
 
 
 class LivePlots(DocumentRouter):
@@ -47,17 +51,24 @@ class LivePlots(DocumentRouter):
         super().__init__()
         self._lock = threading.Lock()
         self._state = LiveState()
-        self._positions = _Positions()
+        self._frame_table = _FrameTable()
         self._streams: dict[str, str] = {}
         self._units: dict[str, Mapping[str, str]] = {}
 
     def snapshot(self) -> LiveState:
         """Return the state as it is now: consistent, frozen, and without a copy of any image."""
         with self._lock:
-            positions = self._positions.measured()
+            positions, seq_nums, photons = self._frame_table.measured()
             if positions is not self._state.positions_m:
-                self._state = replace(self._state, positions_m=positions)
+                self._state = replace(self._state, positions_m=positions, seq_nums=seq_nums, photons=photons)
             return self._state
+
+    def clear(self) -> None:
+        """Show nothing until the next run starts."""
+        with self._lock:
+            self._frame_table = _FrameTable()
+            self._state = LiveState(version=self._state.version + 1)
+        self._streams.clear()
 
     def __call__(self, name: str, doc: dict[str, Any], validate: bool = False) -> tuple[str, dict[str, Any]]:
         """Take one document of a derived run."""
@@ -75,12 +86,21 @@ class LivePlots(DocumentRouter):
         start = cast(Mapping[str, Any], doc)
         if start.get("plan_name") != "ptycho_processing":
             return None
-        points = start.get("ptycho", {}).get("scan", {}).get("num_points")
-        run = RunInfo(start["uid"], start["raw_uid"], _label(start), points, float(start["time"]))
+        ptycho = start.get("ptycho", {})
+        run = RunInfo(
+            uid=start["uid"],
+            raw_uid=start["raw_uid"],
+            label=_label(start),
+            num_points=ptycho.get("scan", {}).get("num_points"),
+            start_time=float(start["time"]),
+            planned_m=_planned_m(ptycho.get("scan", {})),
+            exposures=max(len(ptycho.get("exposures_s", ())), 1),
+            settings=_settings(start.get("settings", {})),
+        )
         self._streams.clear()
         self._units.clear()
         with self._lock:
-            self._positions = _Positions()
+            self._frame_table = _FrameTable()
             self._state = LiveState(version=self._state.version + 1, run=run)
         return None
 
@@ -99,8 +119,10 @@ class LivePlots(DocumentRouter):
         if stream in _FRAME_STREAMS:
             filled = doc["filled"].get("frame", True) is not False
             self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()}, filled)
-        elif (method := getattr(self, f"_{stream}", None)) is not None:
-            method(doc["data"], float(doc["time"]))
+        elif stream in _OWN_STREAMS:
+            getattr(self, f"_{stream}")(doc["data"], float(doc["time"]))
+        elif stream:
+            self._change(streams=MappingProxyType({**self._state.streams, stream: doc["data"]}))
         return doc
 
     def event_page(self, doc: EventPage) -> EventPage:
@@ -128,7 +150,7 @@ class LivePlots(DocumentRouter):
             return
         if "x_m" in data and "y_m" in data:
             with self._lock:
-                self._positions.add(seq_nums, data["x_m"], data["y_m"])
+                self._frame_table.add(seq_nums, data["x_m"], data["y_m"], data.get("photons"))
         if filled:
             frame = Frame(data["frame"][-1], int(seq_nums[-1]))
             self._change(**{"clean" if stream == "clean" else "raw": frame})
@@ -145,9 +167,14 @@ class LivePlots(DocumentRouter):
 
     def _low_resolution(self, data: Mapping[str, Any], time_s: float) -> None:
         images = (data["transmission"], data["dpc_x"], data["dpc_y"])
-        units = self._units["low_resolution"]
         self._change(
-            low_resolution=LowResolution(*images, _extent(data["extent_m"]), int(data["num_frames"]), units),
+            low_resolution=LowResolution(
+                *images,
+                _extent(data["extent_m"]),
+                int(data["num_frames"]),
+                self._units["low_resolution"],
+                data.get("dark_field"),
+            ),
         )
 
     def _geometry(self, data: Mapping[str, Any], time_s: float) -> None:
@@ -173,6 +200,7 @@ class LivePlots(DocumentRouter):
             coverage=float(data["coverage"]),
             newest_age_s=float(data["newest_age_s"]),
             final=bool(data["final"]),
+            resolution_m=float(data.get("resolution_m", math.nan)),
         )
         assert self._state.run is not None  # events of unknown streams come no further than `event`
         elapsed = time_s - self._state.run.start_time
@@ -205,27 +233,49 @@ class LivePlots(DocumentRouter):
             self._state = replace(self._state, version=self._state.version + 1, **parts)
 
 
-class _Positions:
-    """Points by seq_num in a buffer that doubles, so that adding costs the same at the end of a long scan."""
+class _FrameTable:
+    """A row for each seq_num in a buffer that doubles, so that adding costs the same at the end of a long scan."""
 
     def __init__(self) -> None:
-        self._xy: npt.NDArray[np.float64] = np.full((256, 2), np.nan)
-        self._measured: npt.NDArray[np.float64] | None = np.empty((0, 2))
+        self._rows: npt.NDArray[np.float64] = np.full((256, 3), np.nan)
+        self._measured: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None
 
-    def add(self, seq_nums: Sequence[int], x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> None:
-        """Set points; a seq_num that comes again replaces the earlier one."""
+    def add(
+        self, seq_nums: Sequence[int], x_m: npt.ArrayLike, y_m: npt.ArrayLike, photons: npt.ArrayLike | None
+    ) -> None:
+        """Set frames; a seq_num that comes again replaces the earlier one."""
         rows = np.asarray(seq_nums, dtype=np.int64)
-        while rows.max() >= len(self._xy):
-            self._xy = np.concatenate([self._xy, np.full_like(self._xy, np.nan)])
-        self._xy[rows, 0] = x_m
-        self._xy[rows, 1] = y_m
+        while rows.max() >= len(self._rows):
+            self._rows = np.concatenate([self._rows, np.full_like(self._rows, np.nan)])
+        self._rows[rows, 0] = x_m
+        self._rows[rows, 1] = y_m
+        if photons is not None:
+            self._rows[rows, 2] = photons
         self._measured = None
 
-    def measured(self) -> npt.NDArray[np.float64]:
-        """Return (n, 2) points in the order of seq_num, the same array until one is added."""
+    def measured(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return points (n, 2), seq_nums and photons in the order of seq_num; the same arrays until one is added."""
         if self._measured is None:
-            self._measured = self._xy[np.isfinite(self._xy).all(axis=1)]
+            seq_nums = np.flatnonzero(np.isfinite(self._rows[:, :2]).all(axis=1))
+            rows = self._rows[seq_nums]
+            self._measured = rows[:, :2], seq_nums, rows[:, 2]
         return self._measured
+
+
+def _settings(told: Mapping[str, Any]) -> PipelineSettings | None:
+    try:
+        return PipelineSettings.from_dict(told)
+    except SettingsError:  # of another version
+        return None
+
+
+def _planned_m(scan: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """Return the points (n, 2) of a scan relative to its centre; none where its start document does not tell them."""
+    try:
+        shape = (int(scan["shape"][0]), int(scan["shape"][1]))
+        return 1e-6 * make_trajectory(scan["pattern"], shape, float(scan["step_um"]), int(scan.get("seed", 0)))
+    except (KeyError, TypeError, ValueError, IndexError):  # a scan of another plan
+        return np.empty((0, 2))
 
 
 def _extent(values: Sequence[float]) -> tuple[float, float, float, float]:

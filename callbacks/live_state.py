@@ -5,6 +5,7 @@ A part is replaced as a whole when a newer document comes, so whoever draws comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from nsbluesky.settings import PipelineSettings
 
 __all__ = [
     "DarkStatistics",
@@ -43,6 +46,13 @@ class RunInfo:
         Frames the scan will have, where the plan told.
     start_time : float
         Seconds since 1970.
+    planned_m : ndarray
+        (n, 2) x and y of the points of the scan relative to its centre, in the order of measuring; (0, 2) where the
+        plan did not tell them.
+    exposures : int
+        Frames a point.
+    settings : PipelineSettings or None
+        How the run is processed, where the start document tells it in this version's words.
     exit_status : str or None
         "success", "abort" or "fail" after the derived run's stop document.
     reason : str
@@ -54,6 +64,9 @@ class RunInfo:
     label: str
     num_points: int | None
     start_time: float
+    planned_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    exposures: int = 1
+    settings: PipelineSettings | None = None
     exit_status: str | None = None
     reason: str = ""
 
@@ -68,7 +81,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class DarkStatistics:
-    """Mean and standard deviation of the darks (rows, columns) in ADU, bad pixels and ADCs."""
+    """Mean and standard deviation of the darks (rows, columns) in ADU, bad pixels (1) and ADCs."""
 
     mean: FloatArray
     std: FloatArray
@@ -98,6 +111,8 @@ class LowResolution:
     num_frames : int
     units : mapping
         Unit of each image, where the stream's descriptor names one.
+    dark_field : ndarray or None
+        None in runs of an earlier version.
     """
 
     transmission: FloatArray
@@ -106,6 +121,7 @@ class LowResolution:
     extent_m: tuple[float, float, float, float]
     num_frames: int
     units: Mapping[str, str]
+    dark_field: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +152,8 @@ class Reconstruction:
         R = Σ||model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
     final : bool
         True for the last picture of the run.
+    resolution_m : float
+        Half period up to which the picture can be trusted, where the solver told one; else NaN.
     """
 
     object: npt.NDArray[np.complex64]
@@ -148,16 +166,18 @@ class Reconstruction:
     coverage: float
     newest_age_s: float
     final: bool
+    resolution_m: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """How R came down: arrays (k,) of seconds since the run's start, frames used, passes, R."""
+    """How the picture became better: arrays (k,) of seconds since the run's start, frames, passes, R, resolution."""
 
     time_s: FloatArray = field(default_factory=lambda: np.empty(0))
     num_frames: FloatArray = field(default_factory=lambda: np.empty(0))
     num_passes: FloatArray = field(default_factory=lambda: np.empty(0))
     r_factor: FloatArray = field(default_factory=lambda: np.empty(0))
+    resolution_m: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def extended(self, time_s: float, picture: Reconstruction) -> History:
         """Return the history with one picture more."""
@@ -166,6 +186,7 @@ class History:
             np.append(self.num_frames, picture.num_frames),
             np.append(self.num_passes, picture.num_passes),
             np.append(self.r_factor, picture.r_factor),
+            np.append(self.resolution_m, picture.resolution_m),
         )
 
 
@@ -196,7 +217,11 @@ class LiveState:
     dark : DarkStatistics or None
     detector : Detector or None
     positions_m : ndarray
-        (n, 2) x and y of the points measured so far, by seq_num.
+        (n, 2) x and y of the frames measured so far, by seq_num.
+    seq_nums : ndarray
+        (n,) their numbers.
+    photons : ndarray
+        (n,) photons of each of them; NaN where the clean frame has not come.
     low_resolution : LowResolution or None
     sweep : DefocusSweep or None
     reconstruction : Reconstruction or None
@@ -208,7 +233,9 @@ class LiveState:
     warnings : tuple of str
         Each different warning once, oldest first.
     lost, bad, flagged : tuple of int
-        seq_num of frames that are missing, and that could not be processed.
+        seq_num of frames that are missing, that could not be processed, and that look suspicious.
+    streams : mapping of str to mapping
+        Data of the newest event of every other stream, as a stage of one's own emits it.
     """
 
     version: int = 0
@@ -218,6 +245,8 @@ class LiveState:
     dark: DarkStatistics | None = None
     detector: Detector | None = None
     positions_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    seq_nums: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    photons: FloatArray = field(default_factory=lambda: np.empty(0))
     low_resolution: LowResolution | None = None
     sweep: DefocusSweep | None = None
     reconstruction: Reconstruction | None = None
@@ -228,6 +257,7 @@ class LiveState:
     lost: tuple[int, ...] = ()
     bad: tuple[int, ...] = ()
     flagged: tuple[int, ...] = ()
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def errors(self) -> list[StageHealth]:
@@ -238,6 +268,23 @@ class LiveState:
     def finished(self) -> bool:
         """Whether the run's stop document came."""
         return self.run is not None and self.run.exit_status is not None
+
+    @property
+    def coming_m(self) -> FloatArray:
+        """(n, 2) x and y of the points of the scan that have not been measured; (0, 2) where nobody knows.
+
+        The plan tells its points relative to its centre; where that is, the measured points say.
+        """
+        if self.run is None or not len(self.run.planned_m) or not len(self.positions_m):
+            return np.empty((0, 2))
+        points = (self.seq_nums - 1) // self.run.exposures
+        known = (points >= 0) & (points < len(self.run.planned_m))
+        if not known.any():
+            return np.empty((0, 2))
+        center = np.median(self.positions_m[known] - self.run.planned_m[points[known]], axis=0)
+        coming = np.ones(len(self.run.planned_m), np.bool_)
+        coming[points[known]] = False
+        return np.asarray(self.run.planned_m[coming] + center)
 
     @property
     def positions_extent_m(self) -> tuple[float, float, float, float] | None:

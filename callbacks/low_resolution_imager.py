@@ -1,4 +1,4 @@
-"""LowResolutionImager: clean frames in, transmission and differential phase contrast on the scan's grid out."""
+"""LowResolutionImager: clean frames in; transmission, phase contrast and dark field on the scan's grid out."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ class ImageLowResolution(Stage):
             transmission=result.transmission,
             dpc_x=result.dpc_x,
             dpc_y=result.dpc_y,
+            dark_field=result.dark_field,
             extent_m=np.asarray(result.extent_m, dtype=np.float64),
             illumination=result.illumination,
             num_frames=int(result.num_frames),

@@ -1,6 +1,7 @@
-"""Low-resolution images from the moments of clean frames: transmission and differential phase contrast.
+"""Low-resolution images from sums of clean frames: transmission, differential phase contrast and dark field.
 
-The sum of a frame is the transmission under the probe; its centre of mass moves with the gradient of the phase.
+The sum of a frame is the transmission under the probe; its centre of mass moves with the gradient of the phase; what
+falls outside of the optic's own light was scattered by fine structure.
 No reconstruction is needed, so these are the first pictures of a scan.
 """
 
@@ -11,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_dilation
 from scipy.spatial import ConvexHull, cKDTree
 
-__all__ = ["LowResolution", "LowResolutionAccumulator", "grid_image", "grid_pitch", "moments"]
+__all__ = ["LowResolution", "LowResolutionAccumulator", "bright_field", "grid_image", "grid_pitch", "moments"]
 
 # A cell whose centre is farther than this from all points, in pitches, was not measured.  Jittered points and Fermat
 # spirals leave no hole that wide.
 REACH = 1.0
 THIN = 1e-3  # points whose extents are less alike than this lie on a line
+BRIGHT = 0.02  # of the brightest pixel of the first frames' mean: from here on a pixel is in the optic's own light
 MAX_CELLS = 2048  # per side: a scan of few, far points must not ask for all memory
 
 
@@ -47,6 +50,12 @@ def moments(
     with np.errstate(divide="ignore", invalid="ignore"):
         lit = np.where(total > 0, total, np.nan)
         return total, row / lit, column / lit
+
+
+def bright_field(mean: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    """Return where a mean frame (ny, nx) is lit by the optic itself, with a rim of one pixel."""
+    lit = mean > BRIGHT * float(mean.max(initial=0.0))
+    return np.asarray(binary_dilation(lit, structure=np.ones((3, 3))), dtype=np.bool_)
 
 
 def grid_pitch(positions: npt.NDArray[np.float64]) -> float:
@@ -148,6 +157,8 @@ class LowResolution:
     transmission, dpc_x, dpc_y : (rows, columns) float32
         Photons under the probe; centre of mass of the frame along x (columns) and y (rows) in clean pixels, relative
         to the zero order.  NaN where nothing was measured; row 0 at the smallest y.
+    dark_field : (rows, columns) float32
+        Photons outside of the optic's own light (`bright_field` of the first frames).
     extent_m : (float, float, float, float)
         x0, x1, y0, y1: outer edges.
     illumination : (ny, nx) float32
@@ -159,6 +170,7 @@ class LowResolution:
     transmission: npt.NDArray[np.float32]
     dpc_x: npt.NDArray[np.float32]
     dpc_y: npt.NDArray[np.float32]
+    dark_field: npt.NDArray[np.float32]
     extent_m: tuple[float, float, float, float]
     illumination: npt.NDArray[np.float32]
     num_frames: int
@@ -177,7 +189,8 @@ class LowResolutionAccumulator:
 
     def __init__(self, mask: npt.NDArray[np.uint32] | None = None) -> None:
         self._mask = mask
-        self._rows: dict[int, tuple[float, float, float, float, float]] = {}
+        self._rows: dict[int, tuple[float, float, float, float, float, float]] = {}
+        self._dark: npt.NDArray[np.float32] | None = None
         self._sum: npt.NDArray[np.float64] | None = None
         self._num_summed = 0
 
@@ -192,9 +205,13 @@ class LowResolutionAccumulator:
         if len(frames) == 0:
             return
         total, com_row, com_column = moments(frames, self._mask)
-        for seq, *row in zip(seq_num, x_m, y_m, total, com_column, com_row, strict=True):
-            x, y, photons, dpc_x, dpc_y = map(float, row)
-            self._rows[int(seq)] = (x, y, photons, dpc_x, dpc_y)
+        if self._dark is None:
+            good = True if self._mask is None else self._mask == 0
+            self._dark = (good & ~bright_field(np.where(good, frames.mean(axis=0), 0))).astype(np.float32)
+        scattered = frames.reshape(len(frames), -1) @ self._dark.ravel()
+        for seq, *row in zip(seq_num, x_m, y_m, total, com_column, com_row, scattered, strict=True):
+            x, y, photons, dpc_x, dpc_y, dark = map(float, row)
+            self._rows[int(seq)] = (x, y, photons, dpc_x, dpc_y, dark)
         frame_sum = frames.sum(axis=0, dtype=np.float64)
         self._sum = frame_sum if self._sum is None else self._sum + frame_sum
         self._num_summed += len(frames)
@@ -215,6 +232,7 @@ class LowResolutionAccumulator:
             transmission=image[..., 0],
             dpc_x=image[..., 1],
             dpc_y=image[..., 2],
+            dark_field=image[..., 3],
             extent_m=extent,
             illumination=(self._sum / self._num_summed).astype(np.float32),
             num_frames=len(self._rows),

@@ -45,6 +45,7 @@ def ptycho_scan(
     exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
     seed: int = 0,
+    center_um: tuple[float, float] | None = None,
     baseline: Sequence[Any] | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -59,7 +60,7 @@ def ptycho_scan(
     shape : (int, int)
         Rows (y) and columns (x).
     step_um : float
-        From point to point; the scan is centred on where the stage stands.
+        From point to point.
     pattern : {"jittered_raster", "raster", "spiral", "fermat"}
     exposure_s : float or sequence of float
         Several exposures, as in ``(0.1, 0.01)``, are taken one after the other at each point, an event each; the
@@ -69,6 +70,8 @@ def ptycho_scan(
         none.
     seed : int
         Of the jittered raster.
+    center_um : (float, float), optional
+        x and y of the scan's centre on the stage; where the stage stands by default.  The stage is left there.
     baseline : sequence of devices, optional
         Read before and after the scan; stage and shutter by default.
     md : mapping, optional
@@ -85,7 +88,7 @@ def ptycho_scan(
         Before anything moves.
     """
     exposures_s = _exposures(exposure_s)
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposures_s, num_dark, seed)
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposures_s, num_dark, seed, center_um)
     x0, y0, x, y = yield from _place(scan)
 
     def measure() -> Plan:
@@ -122,6 +125,7 @@ def ptycho_fly_scan(
     rate_hz: float = 10.0,
     num_dark: int = 25,
     seed: int = 0,
+    center_um: tuple[float, float] | None = None,
     baseline: Sequence[Any] | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -131,7 +135,7 @@ def ptycho_fly_scan(
     """
     if isinstance(exposure_s, Sequence):
         raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, (exposure_s,), num_dark, seed)
+    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, (exposure_s,), num_dark, seed, center_um)
     period_s = _period(rate_hz, exposure_s)
     x0, y0, x, y = yield from _place(scan)
 
@@ -172,6 +176,7 @@ class _Scan:
     exposures_s: tuple[float, ...]
     num_dark: int
     seed: int
+    center_um: tuple[float, float] | None
 
     def __post_init__(self) -> None:
         if not isinstance(self.geometry, Geometry):
@@ -181,6 +186,8 @@ class _Scan:
                 raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
         if int(self.num_dark) != self.num_dark or self.num_dark < 0:
             raise ValueError(f"num_dark = {self.num_dark!r}: expected a number of frames, 0 for none")
+        if self.center_um is not None and (len(self.center_um) != 2 or not np.isfinite(self.center_um).all()):
+            raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points_um()
 
     def points_um(self) -> npt.NDArray[np.float64]:
@@ -232,11 +239,15 @@ def _period(rate_hz: float, exposure_s: float) -> float:
 
 def _place(scan: _Scan) -> Plan:
     """Return the centre, and the points in the motors' unit; the soft limits allow them."""
-    x0 = yield from bps.rd(scan.stage.x, default_value=0.0)
-    y0 = yield from bps.rd(scan.stage.y, default_value=0.0)
+    unit_x, unit_y = (float(length_in_m(1.0, motor.egu)) for motor in (scan.stage.x, scan.stage.y))
+    if scan.center_um is None:
+        x0 = yield from bps.rd(scan.stage.x, default_value=0.0)
+        y0 = yield from bps.rd(scan.stage.y, default_value=0.0)
+    else:
+        x0, y0 = (um * METRES_PER_UM / unit for um, unit in zip(scan.center_um, (unit_x, unit_y), strict=True))
     points_m = scan.points_um() * METRES_PER_UM
-    x = x0 + points_m[:, 0] / length_in_m(1.0, scan.stage.x.egu)
-    y = y0 + points_m[:, 1] / length_in_m(1.0, scan.stage.y.egu)
+    x = x0 + points_m[:, 0] / unit_x
+    y = y0 + points_m[:, 1] / unit_y
     scan.stage.check_trajectory(x, y)
     return x0, y0, x, y
 

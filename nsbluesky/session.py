@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import functools
 import inspect
+import logging
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nsbluesky.service.finished import FinishedRun
     from nsbluesky.service.supervisor import ProcessingService
     from nsbluesky.simulation.beamline import SimulatedBeamline
+    from nsbluesky.viewer.control_panel import Processing
     from nsbluesky.viewer.live import LiveWindow
 
 __all__ = [
@@ -315,13 +317,51 @@ def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **default
     return bound
 
 
-def live_window(pipeline: PtychoPipeline | Connection) -> LiveWindow | None:
-    """Open the live window, and let IPython keep it alive at the prompt; None without a screen."""
+def live_window(
+    pipeline: PtychoPipeline | Connection, RE: RunEngine | None = None, **plans: Callable[..., Any]
+) -> LiveWindow | None:
+    """Open the live window, and let IPython keep it alive at the prompt; None without a screen.
+
+    Parameters
+    ----------
+    pipeline : PtychoPipeline or Connection
+        What is shown and steered.
+    RE : RunEngine, optional
+        Is paused, resumed and stopped from the window, and runs the next scan.
+    **plans : callable
+        Plans that the window may run, with their devices filled in (`bind`).
+    """
     if not has_screen():
         return None
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.catalog import data_directory
+    from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.log_tail import LogLines
+    from nsbluesky.viewer.modules import Modules, modules_of_activity, modules_of_heartbeat
+    from nsbluesky.viewer.scan_panel import Scans
+    from nsbluesky.viewer.session_processing import SessionProcessing
 
-    window = LiveWindow(pipeline.live)
+    lines = LogLines()
+    logging.getLogger("nsbluesky").addHandler(lines)
+
+    def modules() -> Modules:
+        if isinstance(pipeline, PtychoPipeline):
+            return modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued)
+        return modules_of_heartbeat(pipeline.heartbeat)
+
+    processing: Processing
+    if isinstance(pipeline, PtychoPipeline):
+        processing = SessionProcessing(pipeline, data_directory() / "documents")
+    else:
+        processing = RemoteProcessing(pipeline.address, pipeline.credentials)
+    window = LiveWindow(
+        pipeline.live,
+        modules=modules,
+        log_lines=lines,
+        processing=processing,
+        scans=Scans(RE, plans) if RE is not None else None,
+    )
     window.show()
     return window
 

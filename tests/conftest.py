@@ -23,6 +23,7 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep catalogs, logs and frames of a test in its own folder, never in the user's."""
     folder = tmp_path / "nsbluesky-data"
     monkeypatch.setenv("NSBLUESKY_DATA", str(folder))
+    monkeypatch.setenv("NSBLUESKY_CONFIG", str(tmp_path / "nsbluesky-config"))
     return folder
 
 

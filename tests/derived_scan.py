@@ -15,6 +15,7 @@ RAW_SHAPE = (40, 48)
 FRAME_PX = 16
 STEP_M = 0.1e-6
 GRID = 6
+LOW_RESOLUTION = ("transmission", "dpc_x", "dpc_y", "dark_field")
 OBJECT_PIXEL_M = 20e-9
 ORIGIN_M = (50e-6, -20e-6)
 
@@ -28,9 +29,16 @@ class DerivedScan:
         Takes ``(name, document)``.
     points : int
         Frames of the whole scan.
+    settings : PipelineSettings, optional
+        As the start document tells them.
     """
 
-    def __init__(self, callback: Callable[[str, dict[str, Any]], Any], points: int = GRID * GRID) -> None:
+    def __init__(
+        self,
+        callback: Callable[[str, dict[str, Any]], Any],
+        points: int = GRID * GRID,
+        settings: PipelineSettings | None = None,
+    ) -> None:
         self.callback = callback
         self.points = points
         self.rng = np.random.default_rng(7)
@@ -41,7 +49,7 @@ class DerivedScan:
                 "scan": {"pattern": "raster", "step_um": 0.1, "shape": [GRID, GRID], "num_points": points},
             },
         }
-        self.run = DerivedRun(raw_start, PipelineSettings())
+        self.run = DerivedRun(raw_start, settings or PipelineSettings())
 
     def feed(self, documents: list[tuple[str, dict[str, Any]]] | tuple[str, dict[str, Any]]) -> None:
         for name, document in documents if isinstance(documents, list) else [documents]:
@@ -58,6 +66,7 @@ class DerivedScan:
 
     def position_m(self, seq_num: int) -> tuple[float, float]:
         row, column = divmod(seq_num - 1, GRID)
+        column = GRID - 1 - column if row % 2 else column
         return ORIGIN_M[0] + column * STEP_M, ORIGIN_M[1] + row * STEP_M
 
     def dark_statistics(self) -> np.ndarray:
@@ -90,11 +99,11 @@ class DerivedScan:
         return frames
 
     def low_resolution(self, measured: int) -> dict[str, np.ndarray]:
-        images = {name: self.rng.random((GRID, GRID), np.float32) for name in ("transmission", "dpc_x", "dpc_y")}
+        images = {name: self.rng.random((GRID, GRID), np.float32) for name in LOW_RESOLUTION}
         for image in images.values():
             image.flat[measured:] = np.nan
         half = STEP_M / 2
-        x1, y1 = self.position_m(GRID * GRID)
+        x1, y1 = (at + (GRID - 1) * STEP_M for at in ORIGIN_M)
         extent = np.array([ORIGIN_M[0] - half, x1 + half, ORIGIN_M[1] - half, y1 + half])
         mean_frame = np.ones((FRAME_PX, FRAME_PX), np.float32)
         self.event("low_resolution", **images, extent_m=extent, illumination=mean_frame, num_frames=measured)

@@ -165,6 +165,19 @@ def test_accumulator_keys_on_seq_num_and_the_later_frame_wins():
     assert {a.dtype for a in (result.transmission, result.dpc_x, result.illumination)} == {np.dtype(np.float32)}
 
 
+def test_dark_field_is_what_falls_outside_of_the_light_of_the_optic():
+    frames = np.zeros((4, 16, 16), np.float32)
+    frames[:, 6:10, 6:10] = 100
+    frames[:, 3, 3] = 1  # below a fiftieth of the brightest: no light of the optic
+    frames[2, 12, 12] = 7
+    mask = np.zeros((16, 16), np.uint32)
+    mask[3, 3] = 1
+    accumulator = LowResolutionAccumulator(mask)
+    for k in range(4):
+        accumulator.add(np.array([k + 1]), frames[k : k + 1], np.array([k * STEP]), np.zeros(1))
+    np.testing.assert_allclose(accumulator.result().dark_field, [[0, 0, 7, 0]])
+
+
 def test_accumulator_without_frames_says_so():
     accumulator = LowResolutionAccumulator()
     accumulator.add(np.zeros(0, int), np.zeros((0, 8, 8), np.float32), np.zeros(0), np.zeros(0))

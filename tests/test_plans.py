@@ -275,6 +275,8 @@ def test_error_in_the_camera_fails_the_run(
         ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
         ({"geometry": None}, ValueError, "Geometry"),
+        ({"center_um": (math.nan, 0.0)}, ValueError, "center_um"),
+        ({"center_um": (1.0, 2.0, 3.0)}, ValueError, "center_um"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_moves(
@@ -294,6 +296,16 @@ def test_wrong_arguments_are_refused_before_anything_moves(
         RE(plan(*beamline.devices, **{**COMMON, **more, **wrong}))
     assert run.documents == []
     assert moved == []
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_a_scan_around_another_place(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    RE(plan(*beamline.devices, **COMMON, **more, center_um=(3.0, 1.5)))
+    measured = np.column_stack([run.column("primary", name) for name in ("stage_x", "stage_y")])
+    np.testing.assert_allclose(measured, POINTS_UM + np.array([3.0, 1.5]), atol=1e-9)
+    assert (beamline.stage.x.position, beamline.stage.y.position) == (3.0, 1.5)
 
 
 def test_several_exposures_a_point_follow_one_another(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:

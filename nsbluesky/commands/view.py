@@ -48,15 +48,24 @@ def _view_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _view_service(options: argparse.Namespace) -> dict[str, Any]:
-    from nsbluesky.service.access import Credentials
+    from nsbluesky.service.access import Credentials, is_loopback, state_directory
+    from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.service.subscriber import DerivedRuns
     from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.log_tail import tail_of_files
+    from nsbluesky.viewer.modules import modules_of_heartbeat
     from nsbluesky.viewer.qt import application
 
     app = application()
-    runs = DerivedRuns(options.live, None if options.key is None else Credentials.read(options.key))
+    credentials = None if options.key is None else Credentials.read(options.key)
+    runs = DerivedRuns(options.live, credentials)
     try:
-        window = LiveWindow(runs.live)
+        window = LiveWindow(
+            runs.live,
+            modules=lambda: modules_of_heartbeat(runs.heartbeat),
+            log_lines=lambda: tail_of_files(state_directory() / "logs") if is_loopback(options.live) else [],
+            processing=RemoteProcessing(options.live, credentials),
+        )
         window.show()
         if options.screenshot is None:
             app.exec()

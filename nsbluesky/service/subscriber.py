@@ -48,7 +48,8 @@ class DerivedRuns:
     Attributes
     ----------
     heartbeat : dict
-        The newest heartbeat; see docs/reference/control-messages.md.
+        The newest heartbeat; see docs/reference/control-messages.md.  ``"heard"`` is when it came, by
+        `time.monotonic`.
     """
 
     max_results = 4
@@ -136,7 +137,7 @@ class DerivedRuns:
                 if instance != endpoints.instance:
                     return
                 if topic == HEARTBEAT:
-                    self.heartbeat = document
+                    self.heartbeat = document | {"heard": heard}
                     complete = number == newest
                 else:
                     complete = newest is not None and number <= newest + 1

@@ -6,11 +6,12 @@ The same tables serve the windows and the pictures that are written without Qt.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLORMAPS", "UNMEASURED", "colormap"]
+__all__ = ["COLORMAPS", "UNMEASURED", "colormap", "complex_colors"]
 
 UNMEASURED = (128, 128, 128)
 """Neutral grey for what was not measured."""
@@ -31,8 +32,9 @@ _ANCHORS = {
         "f2da50 ffea46"
     ),
 }
-COLORMAPS = (*_ANCHORS, "diverging", "cyclic")
-"""Names that `colormap` knows: three for magnitudes, "diverging" around zero, "cyclic" for wrapped phases."""
+COLORMAPS = (*_ANCHORS, "diverging", "cyclic", "hue")
+"""Names that `colormap` knows: three for magnitudes, "diverging" around zero, "cyclic" for wrapped phases, and "hue"
+for the phases of `complex_colors`, at one lightness."""
 
 _BLUE_HUE, _ORANGE_HUE = np.deg2rad(255.0), np.deg2rad(55.0)
 
@@ -46,10 +48,31 @@ def colormap(name: str) -> npt.NDArray[np.uint8]:
         table = _two_hues(np.linspace(-1, 1, 256), dark=0.35, light=0.96, ends_chroma=0.13)
     elif name == "cyclic":
         table = _two_hues(np.linspace(-1, 1, 256), dark=0.22, light=0.94, ends_chroma=0.0)
+    elif name == "hue":
+        table = _hues(np.linspace(-np.pi, np.pi, 256), np.ones(256))
     else:
         raise ValueError(f"colour map {name!r}: expected one of {', '.join(COLORMAPS)}")
     table.setflags(write=False)
     return table
+
+
+def complex_colors(image: npt.NDArray[np.complexfloating[Any]], span: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Return RGBA (rows, columns, 4): hue is the phase, brightness the amplitude from `span`; NaN is transparent.
+
+    Amplitudes at and below the lower end keep a third of the brightness, so that their phase can be seen.
+    """
+    measured = np.isfinite(image)
+    amplitude = np.clip((np.abs(np.where(measured, image, 0)) - span[0]) / (span[1] - span[0]), 0, 1)
+    colors = np.zeros((*image.shape, 4), np.uint8)
+    colors[..., :3] = _hues(np.angle(np.where(measured, image, 1)), 1 / 3 + 2 / 3 * amplitude)
+    colors[..., 3] = np.where(measured, 255, 0)
+    return colors
+
+
+def _hues(phase: npt.NDArray[Any], brightness: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return a circle of hues at even pace in OKLab, of one lightness at each brightness; (…, 3)."""
+    chroma = 0.12 * brightness
+    return _oklab_to_srgb(0.75 * brightness, chroma * np.cos(phase), chroma * np.sin(phase))
 
 
 def _from_anchors(text: str) -> npt.NDArray[np.uint8]:
@@ -81,7 +104,7 @@ def _two_hues(t: npt.NDArray[np.float64], *, dark: float, light: float, ends_chr
 def _oklab_to_srgb(
     lightness: npt.NDArray[np.float64], a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.uint8]:
-    """Convert OKLab to 8-bit sRGB, clipped to the gamut (B. Ottosson, "A perceptual color space", 2020)."""
+    """Convert OKLab to 8-bit sRGB (…, 3), clipped to the gamut (B. Ottosson, "A perceptual color space", 2020)."""
     cones = np.stack(
         [
             lightness + 0.3963377774 * a + 0.2158037573 * b,
@@ -96,6 +119,6 @@ def _oklab_to_srgb(
             [-0.0041960863, -0.7034186147, 1.7076147010],
         ]
     )
-    linear = np.clip(to_rgb @ cones**3, 0, 1)
+    linear = np.clip(np.tensordot(to_rgb, cones**3, axes=1), 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.asarray((255 * encoded).round().T, dtype=np.uint8)
+    return np.asarray(np.moveaxis((255 * encoded).round(), 0, -1), dtype=np.uint8)

@@ -11,17 +11,9 @@ from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Frame, Live
 from nsbluesky.cxi import CxiData, CxiError, CxiImage, FrameStack, read_cxi
 from nsbluesky.viewer.display import log10_image, robust_range
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
-from nsbluesky.viewer.live_panels import (
-    DATA_COLOR,
-    MARK_COLOR,
-    CleanPanel,
-    LivePanel,
-    ObjectAmplitudePanel,
-    ObjectPhasePanel,
-    ProbePanel,
-    RawPanel,
-    pixel_extent,
-)
+from nsbluesky.viewer.panels import CleanPanel, LivePanel, ObjectPanel, ProbePanel, RawPanel
+from nsbluesky.viewer.panels.base import pixel_extent
+from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR
 from nsbluesky.viewer.pictures import save_window_png
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, pg
 
@@ -86,7 +78,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=True)
         self.positions = PositionsPanel(self.data.translation_m)
         self.errors = ErrorPanel()
-        self.image_panels: list[LivePanel] = [ObjectPhasePanel(), ObjectAmplitudePanel(), ProbePanel()]
+        self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
         self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
         self.slider.setRange(0, max(len(self._frames) - 1, 0))
         self.slider.setPageStep(max(len(self._frames) // 20, 1))

@@ -130,10 +130,16 @@ def mode_powers(probe: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.f
 
 
 def probe_mosaic(probe: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.float32]:
-    """Return the amplitudes of all modes side by side (N, modes·N), each scaled to its own maximum of 1."""
+    """Return the amplitudes of all modes, two side by side, each scaled to its own maximum of 1; NaN is left free."""
     amplitude = np.abs(probe).astype(np.float32)
     peaks = amplitude.max(axis=(1, 2), keepdims=True)
-    return np.concatenate(list(amplitude / np.where(peaks > 0, peaks, 1)), axis=1)
+    modes, n, _ = amplitude.shape
+    columns = min(modes, 2)
+    mosaic = np.full((math.ceil(modes / columns) * n, columns * n), np.nan, np.float32)
+    for mode, image in enumerate(amplitude / np.where(peaks > 0, peaks, 1)):
+        row, column = divmod(mode, columns)
+        mosaic[row * n : (row + 1) * n, column * n : (column + 1) * n] = image
+    return mosaic
 
 
 def nice_length(width: float, share: float = 0.3) -> float:

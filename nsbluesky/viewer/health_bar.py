@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsbluesky.callbacks.live_state import LiveState, StageHealth
+from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 
 __all__ = ["HealthBar", "indices_text"]
@@ -34,11 +35,12 @@ class HealthBar(QtWidgets.QWidget):
         )
         self.errors = _notice(ERROR_STYLE)
         self.warning = _notice(WARNING_STYLE)
+        self.away = _notice(ERROR_STYLE)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(6, 0, 6, 4)
         layout.setSpacing(2)
         self.status.setWordWrap(True)
-        for label in (self.errors, self.warning, self.status):
+        for label in (self.away, self.errors, self.warning, self.status):
             label.setMinimumWidth(0)
             label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
             layout.addWidget(label)
@@ -49,6 +51,11 @@ class HealthBar(QtWidgets.QWidget):
         _set(self.errors, [f"{stage.stage} failed: {stage.message}" for stage in state.errors])
         _set(self.warning, list(state.warnings[-1:]))
         self.warning.setToolTip("\n".join(state.warnings))
+
+    def show_modules(self, told: Modules) -> None:
+        """Write, in red, that the service is away."""
+        away = told.text == "away"
+        _set(self.away, [f"{module.name}: {module.text}" for module in told.modules] if away else [])
 
 
 def _notice(style: str) -> QtWidgets.QLabel:
@@ -80,6 +87,9 @@ def _status_line(state: LiveState) -> str:
         f"bad {indices_text(state.bad)}",
         f"flagged {indices_text(state.flagged)}",
     ]
+    if len(state.positions_m) and not state.finished:
+        x, y = state.positions_m[-1] * 1e6
+        parts.append(f"at {x:.2f}, {y:.2f} µm")
     if state.reconstruction is not None:
         parts.append(f"R {state.reconstruction.r_factor:.3f}")
         if not state.finished:

@@ -14,8 +14,11 @@ from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
 __all__ = ["ImagePanel", "Panel", "ScaleBar"]
 
 
-AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 62, 44
+AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
 """Room for numbers and label of an axis, the same everywhere so that plots do not jump."""
+
+AXIS_FONT_PT = 8.5
+HEADER_HEIGHT_PX = 26
 
 
 class Panel(QtWidgets.QWidget):
@@ -26,6 +29,11 @@ class Panel(QtWidgets.QWidget):
     title : str
     x_label, y_label : str
         With units.
+
+    Attributes
+    ----------
+    header : QWidget
+        Title and controls; a dock takes it as its title bar.
     """
 
     def __init__(self, title: str, x_label: str, y_label: str) -> None:
@@ -36,37 +44,67 @@ class Panel(QtWidgets.QWidget):
         font.setBold(True)
         self.title_label.setFont(font)
         self.title_label.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
-        self.header = QtWidgets.QHBoxLayout()
-        self.header.addWidget(self.title_label, 1)
+        self.title_label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
+        self.header = QtWidgets.QWidget()
+        self._controls = QtWidgets.QHBoxLayout(self.header)
+        self._controls.setContentsMargins(4, 1, 2, 1)
+        self._controls.setSpacing(4)
+        self._controls.addWidget(self.title_label, 1)
+        self.header.setFixedHeight(HEADER_HEIGHT_PX)
         self.graphics = pg.GraphicsLayoutWidget()
-        self.graphics.setBackground(self.palette().window())
-        self.graphics.ci.setContentsMargins(0, 6, 0, 6)
+        self.graphics.ci.setContentsMargins(0, 4, 2, 2)
+        self.graphics.setMinimumSize(120, 90)
         self.plot = self.graphics.addPlot(row=0, col=0)
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(4, 2, 4, 2)
-        layout.setSpacing(1)
-        layout.addLayout(self.header)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.header)
         layout.addWidget(self.graphics, 1)
         self.text_color = self.palette().windowText().color()
-        for side, label in (("bottom", x_label), ("left", y_label)):
-            axis = self.plot.getAxis(side)
+        self._axes = [self.plot.getAxis(side) for side in ("bottom", "left")]
+        for axis, label in zip(self._axes, (x_label, y_label), strict=True):
             self.style_axis(axis)
             axis.setLabel(label)
         self.plot.getAxis("left").setWidth(AXIS_WIDTH_PX)
         self.plot.getAxis("bottom").setHeight(AXIS_HEIGHT_PX)
+        self.use_palette()
+
+    def changeEvent(self, event: QtCore.QEvent) -> None:
+        """Follow a change between light and dark."""
+        super().changeEvent(event)
+        if event.type() == QtCore.QEvent.Type.PaletteChange:
+            self.use_palette()
+
+    def use_palette(self) -> None:
+        """Take the colours of the theme."""
+        if hasattr(self, "_axes"):  # Qt tells of the palette while the panel is made, too
+            self.text_color = self.palette().windowText().color()
+            self.graphics.setBackground(self.palette().window().color())
+            for axis in self._axes:
+                self._color_axis(axis)
 
     def style_axis(self, axis: Any) -> None:
-        """Draw an axis in the colours of the desktop's theme, its numbers as they are in the label's unit."""
+        """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
         axis.enableAutoSIPrefix(False)
+        font = self.font()
+        font.setPointSizeF(AXIS_FONT_PT)
+        axis.setStyle(tickTextOffset=3, tickFont=font, tickLength=4)  # ticks point outwards: data stay free
+        axis.label.setFont(font)
+        self._color_axis(axis)
+        if axis not in self._axes:
+            self._axes.append(axis)
+
+    def _color_axis(self, axis: Any) -> None:
         axis.setPen(self.text_color)
         axis.setTextPen(self.text_color)
-        axis.setStyle(tickTextOffset=3)
 
     def set_blank(self, blank: bool) -> None:
-        """Leave out the numbers at the axes where there are no data that they tell about."""
+        """Leave out the axes where there are no data that they tell about."""
         for side in ("bottom", "left"):
-            self.plot.getAxis(side).setStyle(showValues=not blank)
+            axis = self.plot.getAxis(side)
+            axis.setStyle(showValues=not blank)
+            axis.setOpacity(0.0 if blank else 1.0)
 
     def set_subtitle(self, text: str) -> None:
         """Write after the title what changes with the data."""
@@ -78,12 +116,37 @@ class Panel(QtWidgets.QWidget):
         selector = QtWidgets.QComboBox()
         selector.addItems(entries)
         selector.setToolTip(tooltip)
-        self.header.addWidget(selector)
+        self._controls.addWidget(selector)
         return selector
+
+    def add_button(self, text: str, tooltip: str, *, checkable: bool = False) -> QtWidgets.QToolButton:
+        """Put a button at the right of the title and return it."""
+        button = QtWidgets.QToolButton()
+        button.setText(text)
+        button.setToolTip(tooltip)
+        button.setCheckable(checkable)
+        self._controls.addWidget(button)
+        return button
+
+    def picture(self) -> tuple[npt.NDArray[Any], float] | None:
+        """Return the image that is shown and its pixel in µm (NaN where it lies on no stage); None without one."""
+        return None
+
+    def curves(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the columns of the curves that are shown, by axis label and name."""
+        columns: dict[str, npt.NDArray[np.float64]] = {}
+        for number, item in enumerate(self.plot.listDataItems()):
+            x, y = item.getData()
+            if x is None or not len(x):
+                continue
+            name = item.name() or (self._axes[1].labelText if number == 0 else f"curve {number + 1}")
+            columns[f"{name}: {self._axes[0].labelText}"] = np.asarray(x, np.float64)
+            columns[f"{name}: {self._axes[1].labelText}"] = np.asarray(y, np.float64)
+        return columns
 
 
 class ImagePanel(Panel):
-    """An image that keeps its aspect.
+    """An image that keeps its aspect; under the mouse stand place and value.
 
     Parameters
     ----------
@@ -101,10 +164,15 @@ class ImagePanel(Panel):
         super().__init__(title, x_label, y_label)
         self.item = pg.ImageItem(axisOrder="row-major")
         self.plot.addItem(self.item)
+        self._back = QtWidgets.QGraphicsRectItem()
+        self._back.setBrush(pg.mkBrush(UNMEASURED))
+        self._back.setPen(pg.mkPen(None))
+        self._back.setZValue(-10)
+        self._back.hide()
+        self.plot.addItem(self._back, ignoreBounds=True)
         self.view = self.plot.getViewBox()
         self.view.setAspectLocked(True)
         self.view.invertY(row_0_on_top)
-        self.view.setBackgroundColor(UNMEASURED)
         self.view.setDefaultPadding(0.0)
         self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
         self.style_axis(self.bar.axis)
@@ -112,7 +180,14 @@ class ImagePanel(Panel):
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
+        self._log = False
+        self._label = ""
         self.scale_bar = ScaleBar(self.view) if scale_bar else None
+        self.readout = QtWidgets.QLabel(self.graphics)
+        self.readout.setStyleSheet("background: rgba(0, 0, 0, 170); color: white; padding: 1px 4px;")
+        self.readout.setAttribute(QtCore.Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.readout.hide()
+        self.graphics.scene().sigMouseMoved.connect(self._read_out)
         self.set_blank(True)
 
     def set_image(
@@ -130,7 +205,8 @@ class ImagePanel(Panel):
         Parameters
         ----------
         image : ndarray
-            (rows, columns); NaN is drawn grey.  Of a logarithmic image the log10.
+            (rows, columns); NaN is drawn grey.  Of a logarithmic image the log10.  (rows, columns, 3) uint8 is drawn
+            in its own colours.
         extent : (float, float, float, float)
             Outer edges x0, x1, y0, y1 in the axes' unit; row 0 lies at y0.
         span : (float, float)
@@ -146,25 +222,69 @@ class ImagePanel(Panel):
             self._colormap = colors
             self.bar.setColorMap(_pg_map(colors))
         self.set_blank(False)
+        self._log, self._label = log, label
         x0, x1, y0, y1 = extent
-        self.item.setImage(to_host(image), levels=span)
-        self.item.setRect(QtCore.QRectF(x0, y0, x1 - x0, y1 - y0))
+        own_colors = image.ndim == 3
+        self.item.setImage(to_host(image), levels=(0, 255) if own_colors else span)
+        rect = QtCore.QRectF(x0, y0, x1 - x0, y1 - y0)
+        self.item.setRect(rect)
+        self._back.setRect(rect)
         exponent = 0 if log else common_exponent(span)
         self.bar.axis.setLogMode(False, log)
         self.bar.axis.setScale(10.0**-exponent)
         self.bar.axis.setLabel(f"{label} · {power_text(exponent)}" if exponent else label)
-        self.bar.setLevels(span)
+        self.bar.setLevels(span, update_items=not own_colors)
+
+    def clear_image(self) -> None:
+        """Show no image."""
+        self.item.clear()
+        self.set_blank(True)
 
     def set_blank(self, blank: bool) -> None:
         """Leave out numbers, colour bar and scale bar where there is no image that they tell about."""
         super().set_blank(blank)
         if self.scale_bar is not None:
             self.scale_bar.setVisible(not blank)
+        self._back.setVisible(not blank)
         self.bar.setOpacity(0.0 if blank else 1.0)
+        if blank:
+            self.readout.hide()
 
     def show_all(self) -> None:
         """Zoom out to the whole image."""
         self.view.autoRange(padding=0.0)
+
+    def picture(self) -> tuple[npt.NDArray[Any], float] | None:
+        """Return the image that is shown and its pixel in µm."""
+        if self.item.image is None:
+            return None
+        rows = self.item.image.shape[0]
+        pixel_um = self._back.rect().height() / rows if self.scale_bar is not None else np.nan
+        return self.item.image, pixel_um
+
+    def value_at(self, x: float, y: float) -> str:
+        """Return place and value of the pixel at a point of the plot, for people; "" outside."""
+        rect, image = self._back.rect(), self.item.image
+        if image is None or not rect.contains(x, y):
+            return ""
+        column = min(int((x - rect.left()) / rect.width() * image.shape[1]), image.shape[1] - 1)
+        row = min(int((y - rect.top()) / rect.height() * image.shape[0]), image.shape[0] - 1)
+        place = f"{x:.3f}, {y:.3f} µm" if self.scale_bar is not None else f"column {column}, row {row}"
+        if image.ndim == 3:
+            return place
+        value = float(image[row, column])
+        if not np.isfinite(value):
+            return f"{place}: not measured"
+        return f"{place}: {10**value if self._log else value:.4g} {self._label}"
+
+    def _read_out(self, point: QtCore.QPointF) -> None:
+        inside = self.view.sceneBoundingRect().contains(point)
+        at = self.view.mapSceneToView(point)
+        text = self.value_at(at.x(), at.y()) if inside else ""
+        self.readout.setText(text)
+        self.readout.adjustSize()
+        self.readout.move(AXIS_WIDTH_PX, 4)
+        self.readout.setVisible(bool(text))
 
 
 def _pg_map(name: str) -> Any:

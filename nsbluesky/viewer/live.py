@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.viewer.control_panel import ControlPanel, Processing
+from nsbluesky.viewer.docks import DockArea
 from nsbluesky.viewer.health_bar import HealthBar
-from nsbluesky.viewer.live_panels import LIVE_PANELS, LivePanel
+from nsbluesky.viewer.health_panel import HealthPanel
+from nsbluesky.viewer.log_tail import LogPanel
+from nsbluesky.viewer.modules import Modules
+from nsbluesky.viewer.panels import LivePanel, LowResolutionPanel, live_panels
+from nsbluesky.viewer.panels.base import LiveImagePanel
 from nsbluesky.viewer.pictures import save_window_png
+from nsbluesky.viewer.preferences import THEMES, Theme, apply_theme, preferences
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
+from nsbluesky.viewer.scan_panel import ScanPanel, Scans
 
 __all__ = ["LiveWindow"]
 
 INTERVAL_MS = 100
 """Time between two looks at the state: at most ten redraws a second."""
-COLUMNS = 4
+SLOW_INTERVAL_S = 0.5
+"""Time between two looks at the modules and the log."""
+SIZE_PX = (1340, 720)
+"""Fits a screen of 1366 × 768."""
+
+SHORTCUTS = (
+    ("1 … 9", "bring a panel to the front"),
+    ("F", "freeze the window; the scan and the processing go on"),
+    ("R", "draw the region of the next scan"),
+    ("W", "show images whole again"),
+    ("Ctrl+S", "save a picture of the window"),
+    ("Ctrl+0", "panels where they were at first"),
+    ("F1", "this list"),
+)
 
 
 class LiveWindow(QtWidgets.QMainWindow):
     """One window on a scan; it looks at the newest state by itself, and nothing ever waits for it.
 
     A tick of the timer draws at most one panel at a time and lets Qt handle other events in between, so that the
-    window answers while much is new.
+    window answers while much is new.  A panel that cannot be seen is not drawn.
 
     Parameters
     ----------
@@ -30,16 +54,50 @@ class LiveWindow(QtWidgets.QMainWindow):
         What is shown; it may already hold a run, or get one later.
     interval_ms : int
         Time between two looks.
+    modules : callable, optional
+        Returns how the parts of the processing do.
+    log_lines : callable, optional
+        Returns the last lines of the log.
+    processing : Processing, optional
+        What the control panel steers.
+    scans : Scans, optional
+        The RunEngine and the plans that the window may steer and run.
+    panels : sequence of type, optional
+        Subclasses of `LivePanel`; `live_panels` by default.
     """
 
-    def __init__(self, source: LivePlots, interval_ms: int = INTERVAL_MS) -> None:
+    def __init__(
+        self,
+        source: LivePlots,
+        interval_ms: int = INTERVAL_MS,
+        *,
+        modules: Callable[[], Modules] | None = None,
+        log_lines: Callable[[], list[str]] | None = None,
+        processing: Processing | None = None,
+        scans: Scans | None = None,
+        panels: Sequence[type[LivePanel]] | None = None,
+    ) -> None:
         super().__init__()
         self.source = source
+        self._modules = modules
         self._version = -1
         self._state = LiveState()
-        self.panels: dict[type[LivePanel], LivePanel] = {kind: kind() for kind in LIVE_PANELS}
+        self._next_slow = 0.0
+        self._preferences = preferences()
+        apply_theme(self._theme)
+        self.panels: dict[type[Any], Any] = {kind: kind() for kind in panels or live_panels()}
         self.health = HealthBar()
+        self.health_panel = HealthPanel()
+        self.log_panel = LogPanel(log_lines) if log_lines is not None else None
+        self.control = ControlPanel(processing) if processing is not None else None
+        self.scan = ScanPanel(scans)
+        self.docks = DockArea()
+        self._add_docks()
         self._lay_out()
+        self._add_menus()
+        low = self.panels.get(LowResolutionPanel)
+        if low is not None:
+            low.region_picked.connect(self._pick_region)
         self._timer = QtCore.QTimer(self)
         self._timer.setInterval(interval_ms)
         self._timer.timeout.connect(self._look)
@@ -47,11 +105,18 @@ class LiveWindow(QtWidgets.QMainWindow):
         self._next_panel.setSingleShot(True)
         self._next_panel.timeout.connect(self._draw_one)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the window shows what was, not what is."""
+        return bool(self._freeze.isChecked())
+
     def refresh(self) -> None:
-        """Draw everything that is new, now."""
+        """Draw everything that is new, also what cannot be seen, now."""
         self._take_state()
-        for panel in self._outdated():
-            panel.show_state(self._state)
+        self._look_at_modules()
+        for panel in self.panels.values():
+            if panel.needs(self._state):
+                panel.show_state(self._state)
 
     def save_screenshot(self, path: str | Path) -> None:
         """Write the window as it is now to a PNG file; works without a screen too.
@@ -72,29 +137,115 @@ class LiveWindow(QtWidgets.QMainWindow):
         super().showEvent(event)
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
-        """Look no more."""
+        """Look no more, and remember where the panels are."""
         self._timer.stop()
         self._next_panel.stop()
+        self._preferences.setValue("live/geometry", self.saveGeometry())
+        self._preferences.setValue("live/docks", self.docks.save())
+        if self.control is not None:
+            self.control.close()
         super().closeEvent(event)
+
+    # ---- what is where
+
+    def _add_docks(self) -> None:
+        for kind, panel in self.panels.items():
+            self.docks.add(kind.__name__, panel.title, panel, panel.place, panel.header)
+        if self.control is not None:
+            self.docks.add("Control", "Processing", self.control, "right top")
+        self.docks.add("Scan", "Scan", self.scan, "right top")
+        self.docks.add("Health", "Health", self.health_panel, "center bottom")
+        if self.log_panel is not None:
+            self.docks.add("Log", "Log", self.log_panel, "center bottom")
 
     def _lay_out(self) -> None:
         self.setWindowTitle("nsbluesky live")
-        grid = QtWidgets.QGridLayout()
-        grid.setSpacing(2)
-        for number, panel in enumerate(self.panels.values()):
-            grid.addWidget(panel, number // COLUMNS, number % COLUMNS)
-            grid.setColumnStretch(number % COLUMNS, 1)
-            grid.setRowStretch(number // COLUMNS, 1)
         center = QtWidgets.QWidget()
         layout = QtWidgets.QVBoxLayout(center)
-        layout.setContentsMargins(2, 2, 2, 0)
-        layout.addLayout(grid, 1)
+        layout.setContentsMargins(2, 0, 2, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.docks, 1)
         layout.addWidget(self.health)
         self.setCentralWidget(center)
-        self.resize(1340, 700)
+        self.resize(*SIZE_PX)
+        geometry = self._preferences.value("live/geometry")
+        if isinstance(geometry, QtCore.QByteArray):
+            self.restoreGeometry(geometry)
+        self.docks.arrange()
+        self.docks.restore(self._preferences.value("live/docks"))
+
+    def _add_menus(self) -> None:
+        view = self.menuBar().addMenu("&View")
+        for number, (name, action) in enumerate(zip(self.docks.docks, self.docks.toggle_actions(), strict=True), 1):
+            view.addAction(action)
+            if number <= 9:
+                shortcut = QtGui.QShortcut(QtGui.QKeySequence(str(number)), self)
+                shortcut.activated.connect(lambda name=name: self.docks.show_dock(name))
+        view.addSeparator()
+        self._add_action(view, "Panels as at &first", "Ctrl+0", self.docks.arrange)
+        self._add_action(view, "Images &whole", "W", self._show_whole)
+        themes = view.addMenu("&Theme")
+        for theme in THEMES:
+            themes.addAction(theme).triggered.connect(lambda *_, theme=theme: self._choose_theme(theme))
+        live = self.menuBar().addMenu("&Live")
+        self._freeze = self._add_action(live, "&Freeze", "F", lambda: None)
+        self._freeze.setCheckable(True)
+        self._add_action(live, "&Region of the next scan", "R", self._toggle_region)
+        self._add_action(live, "&Save picture …", "Ctrl+S", self._ask_and_save)
+        about = self.menuBar().addMenu("&Help")
+        self._add_action(about, "&Keys", "F1", self._show_keys)
+
+    def _add_action(
+        self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]
+    ) -> QtGui.QAction:
+        action = menu.addAction(text)
+        action.setShortcut(QtGui.QKeySequence(shortcut))
+        action.triggered.connect(lambda *_: slot())
+        return action
+
+    @property
+    def _theme(self) -> Theme:
+        told = self._preferences.value("theme")
+        return next((theme for theme in THEMES if theme == told), "system")
+
+    def _choose_theme(self, theme: Theme) -> None:
+        self._preferences.setValue("theme", theme)
+        apply_theme(theme)
+
+    def _show_whole(self) -> None:
+        for panel in self.panels.values():
+            if isinstance(panel, LiveImagePanel):
+                panel.show_whole()
+
+    def _toggle_region(self) -> None:
+        low = self.panels.get(LowResolutionPanel)
+        if low is not None:
+            self.docks.show_dock(LowResolutionPanel.__name__)
+            low.pick.toggle()
+
+    def _pick_region(self, region: object) -> None:
+        self.scan.set_region(region, self._state)
+        if region is not None:
+            self.docks.show_dock("Scan")
+
+    def _ask_and_save(self) -> None:
+        path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "live.png", "PNG (*.png)")
+        if path:
+            self.save_screenshot(path)
+
+    def _show_keys(self) -> None:
+        rows = "".join(f"<tr><td><b>{keys}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for keys, what in SHORTCUTS)
+        QtWidgets.QMessageBox.information(self, "Keys", f"<table>{rows}</table>")
+
+    # ---- looking and drawing
 
     def _look(self) -> None:
+        if self.frozen or self.isMinimized():
+            return
         self._take_state()
+        if time.monotonic() >= self._next_slow:
+            self._next_slow = time.monotonic() + SLOW_INTERVAL_S
+            self._look_at_modules()
         if self._outdated():
             self._next_panel.start(0)
 
@@ -103,10 +254,25 @@ class LiveWindow(QtWidgets.QMainWindow):
         if state.version != self._version:
             self._version, self._state = state.version, state
             self.health.show_state(state)
+            self.health_panel.show_state(state)
             self.setWindowTitle(f"nsbluesky live · {state.run.label}" if state.run else "nsbluesky live")
 
+    def _look_at_modules(self) -> None:
+        if self._modules is not None:
+            told = self._modules()
+            self.health.show_modules(told)
+            self.health_panel.show_modules(told)
+        if self.log_panel is not None and (self.docks.in_front("Log") or not self.isVisible()):
+            self.log_panel.refresh()
+        self.scan.look()
+
     def _outdated(self) -> list[LivePanel]:
-        return [panel for panel in self.panels.values() if panel.needs(self._state)]
+        """Return the panels that can be seen and do not show the state."""
+        return [
+            panel
+            for kind, panel in self.panels.items()
+            if self.docks.in_front(kind.__name__) and panel.needs(self._state)
+        ]
 
     def _draw_one(self) -> None:
         outdated = self._outdated()

@@ -103,8 +103,8 @@ def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -
     rect = amplitude.item.mapRectToView(amplitude.item.boundingRect())
     edges_um = [1 - 0.375, 1 + 0.375, -2 - 0.25 + 4 * 0.025, -2 + 0.25]
     assert [rect.left(), rect.right(), rect.top(), rect.bottom()] == pytest.approx(edges_um)
-    assert phase.title_label.text() == "Object phase · final"
-    assert amplitude.title_label.text() == "Object amplitude · pixel 25 nm"
+    assert phase.title_label.text() == "Object phase · final · pixel 25 nm"
+    assert amplitude.title_label.text() == "Object amplitude · final · pixel 25 nm"
     assert [label.toPlainText() for label in probe.labels[:2]] == ["80.0 %", "20.0 %"]
     assert window.errors.curve.getData()[1].tolist() == [0.5, 0.3]
 

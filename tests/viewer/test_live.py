@@ -7,22 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from derived_scan import FRAME_PX, OBJECT_PIXEL_M, ORIGIN_M, DerivedScan
+from derived_scan import FRAME_PX, OBJECT_PIXEL_M, ORIGIN_M, RAW_SHAPE, DerivedScan
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.settings import CleaningSettings, DetectorMode, PipelineSettings
 from nsbluesky.viewer.live import LiveWindow
-from nsbluesky.viewer.live_panels import (
+from nsbluesky.viewer.panels import (
     CleanPanel,
+    DarkPanel,
+    LightPanel,
     LivePanel,
     LowResolutionPanel,
-    ObjectAmplitudePanel,
-    ObjectPhasePanel,
+    ObjectPanel,
     ProbePanel,
     QualityPanel,
     RawPanel,
     SweepPanel,
 )
+from nsbluesky.viewer.preferences import apply_theme, preferences
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 
@@ -71,10 +74,34 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     panel.choice.setCurrentText("raw − dark")
     window.refresh()
     np.testing.assert_allclose(panel.item.image, np.log10(np.maximum(frames[0] - mean, 1)), rtol=1e-5)
-    panel.choice.setCurrentText("dark mean")
+    dark = window.panels[DarkPanel]
+    np.testing.assert_array_equal(dark.item.image, mean)
+    assert dark.title_label.text() == "Dark · 10 frames · 0 bad pixels, ADCs 2"
+    dark.choice.setCurrentText("standard deviation")
     window.refresh()
-    np.testing.assert_allclose(panel.item.image, np.log10(mean), rtol=1e-6)
-    assert panel.title_label.text() == "Raw frame · dark, mean of 10"
+    assert (dark.item.image == 1).all()
+    dark.choice.setCurrentText("bad pixels")
+    window.refresh()
+    assert not dark.item.image.any()
+
+
+def test_centre_and_crop_lie_on_the_raw_frame(live: LivePlots, qtbot: QtBot) -> None:
+    """A mode of 12 columns an ADC, the first and the last of them overscan; rows 2 to 20 of each half are image."""
+    mode = DetectorMode(RAW_SHAPE[0], RAW_SHAPE[1], 12, (0, 11), (2, 20))
+    cleaning = CleaningSettings(detector_mode=mode, crop_px=16, frame_px=16)
+    scan = DerivedScan(live, settings=PipelineSettings(cleaning=cleaning))
+    window = LiveWindow(live)
+    qtbot.addWidget(window)
+    scan.start()
+    scan.raw(1)
+    scan.detector()  # centre at image row 19.5, column 23.25
+    window.refresh()
+    panel = window.panels[RawPanel]
+    assert np.ravel(panel.center.getData()) == pytest.approx([23.25 + 5, 19.5 + 2])
+    x, y = panel.crop.getData()
+    assert (min(y), max(y)) == pytest.approx((11.5 + 2, 26.5 + 2))
+    assert min(x) == pytest.approx(15.25 + 3)  # in the second ADC: three overscan columns before it
+    assert max(x) == pytest.approx(30.25 + 7)  # in the fourth: seven
 
 
 def test_clean_frame_with_mask(window: LiveWindow, scan: DerivedScan) -> None:
@@ -125,12 +152,10 @@ def test_object_on_the_stage(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     measured = scan.reconstruction(20, 0.2)["object"][1:, 2:]
     window.refresh()
-    amplitude, phase = window.panels[ObjectAmplitudePanel], window.panels[ObjectPhasePanel]
-    np.testing.assert_allclose(amplitude.item.image, np.abs(measured))
+    phase = window.panels[ObjectPanel]
     pixel_um = OBJECT_PIXEL_M * 1e6
     expected = np.array([2 * pixel_um, 40 * pixel_um, pixel_um, 30 * pixel_um]) + np.repeat(ORIGIN_M, 2) * 1e6
-    for panel in (amplitude, phase):
-        assert bounds_um(panel) == pytest.approx(expected.tolist())
+    assert bounds_um(phase) == pytest.approx(expected.tolist())
     shown = np.exp(1j * phase.item.image) * np.conj(np.exp(1j * np.angle(measured)))
     rows, columns = np.mgrid[:29, :38]
     steps = np.angle(shown[1:] * shown[:-1].conj()).mean(), np.angle(shown[:, 1:] * shown[:, :-1].conj()).mean()
@@ -139,7 +164,16 @@ def test_object_on_the_stage(window: LiveWindow, scan: DerivedScan) -> None:
     )
     assert phase.bar.axis.labelText == "phase (rad)"
     assert "20 frames · 80 % covered" in phase.title_label.text()
-    assert "pixel 20 nm" in amplitude.title_label.text()
+    assert "pixel 20 nm" in phase.title_label.text()
+    phase.choice.setCurrentText("amplitude")
+    window.refresh()
+    np.testing.assert_allclose(phase.item.image, np.abs(measured))
+    assert phase.title_label.text().startswith("Object amplitude")
+    phase.choice.setCurrentText("both")
+    window.refresh()
+    assert phase.item.image.shape == (29, 38, 4)
+    assert (phase.item.image[..., 3] == 255).all()
+    assert bounds_um(phase) == pytest.approx(expected.tolist())
 
 
 def test_y_grows_upwards_and_x_to_the_right(window: LiveWindow, scan: DerivedScan) -> None:
@@ -147,7 +181,7 @@ def test_y_grows_upwards_and_x_to_the_right(window: LiveWindow, scan: DerivedSca
     scan.reconstruction(20, 0.2)
     window.show()
     window.refresh()
-    panel = window.panels[ObjectPhasePanel]
+    panel = window.panels[ObjectPanel]
     on_screen = panel.item.mapToScene(QtCore.QPointF(0.5, 0.5)), panel.item.mapToScene(QtCore.QPointF(20.5, 20.5))
     assert on_screen[0].y() > on_screen[1].y()
     assert on_screen[0].x() < on_screen[1].x()
@@ -158,7 +192,7 @@ def test_the_scale_bar_is_as_long_as_it_says(window: LiveWindow, scan: DerivedSc
     scan.reconstruction(20, 0.2)
     window.show()
     window.refresh()
-    panel = window.panels[ObjectPhasePanel]
+    panel = window.panels[ObjectPanel]
     bar = panel.scale_bar
     for zoom in (1.0, 0.2):
         panel.view.scaleBy((zoom, zoom))
@@ -253,7 +287,7 @@ def test_a_new_run_clears_every_panel(window: LiveWindow, live: LivePlots, scan:
     window.refresh()
     DerivedScan(live).start()
     window.refresh()
-    for kind in (RawPanel, CleanPanel, LowResolutionPanel, ObjectPhasePanel, ObjectAmplitudePanel, ProbePanel):
+    for kind in (RawPanel, CleanPanel, LowResolutionPanel, ObjectPanel, ProbePanel):
         assert window.panels[kind].item.image is None
     assert not any(label.isVisible() for label in window.panels[ProbePanel].labels)
     assert window.panels[QualityPanel].curve.getData()[0] is None
@@ -269,9 +303,9 @@ def test_only_what_changed_is_drawn(window: LiveWindow, scan: DerivedScan, monke
     scan.sweep()
     scan.clean(1)
     window.refresh()
-    assert sorted(drawn) == ["Clean frame", "Defocus", "Low resolution"]
+    assert sorted(drawn) == ["Clean frame", "Defocus", "Light", "Low resolution"]
     window.refresh()
-    assert len(drawn) == 3
+    assert len(drawn) == 4
 
 
 def test_drawing_happens_by_itself_and_only_on_the_gui_thread(
@@ -342,15 +376,130 @@ def test_closing_the_window_disturbs_nobody(
 ) -> None:
     window.show()
     scan.start()
-    scan.raw(1)
+    scan.clean(1)
     window.close()
-    scan.raw(2)
+    scan.clean(2)
     scan.reconstruction(2, 0.3)
     qtbot.wait(100)
-    assert window.panels[RawPanel].item.image is None
+    assert window.panels[CleanPanel].item.image is None
     assert live.snapshot().errors == []
     window.show()
-    qtbot.waitUntil(lambda: window.panels[RawPanel].title_label.text() == "Raw frame · frame 2", timeout=10_000)
+    qtbot.waitUntil(lambda: "frame 2" in window.panels[CleanPanel].title_label.text(), timeout=10_000)
+
+
+def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(
+    window: LiveWindow, scan: DerivedScan, qtbot: QtBot
+) -> None:
+    window.show()
+    scan.start()
+    scan.dark_statistics()
+    scan.clean(1)
+    qtbot.waitUntil(lambda: window.panels[CleanPanel].item.image is not None, timeout=10_000)
+    qtbot.wait(100)
+    assert window.panels[DarkPanel].item.image is None
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_3)
+    qtbot.waitUntil(lambda: window.panels[DarkPanel].item.image is not None, timeout=10_000)
+    drawn = window.panels[CleanPanel].item.image
+    scan.clean(2)
+    qtbot.wait(100)
+    assert window.panels[CleanPanel].item.image is drawn
+
+
+def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot) -> None:
+    window.show()
+    scan.start()
+    scan.clean(1)
+    title = window.panels[CleanPanel].title_label
+    qtbot.waitUntil(lambda: "frame 1" in title.text(), timeout=10_000)
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_F)
+    scan.clean(2)
+    qtbot.wait(100)
+    assert window.frozen and "frame 1" in title.text()
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_F)
+    qtbot.waitUntil(lambda: "frame 2" in title.text(), timeout=10_000)
+
+
+def test_panels_are_where_they_were_left(live: LivePlots, qtbot: QtBot) -> None:
+    first = LiveWindow(live)
+    qtbot.addWidget(first)
+    first.show()
+    first.docks.docks["ProbePanel"].close()
+    first.docks.show_dock("DarkPanel")
+    qtbot.waitUntil(lambda: first.docks.in_front("DarkPanel"), timeout=10_000)
+    first.close()
+    second = LiveWindow(live)
+    qtbot.addWidget(second)
+    second.show()
+    qtbot.waitUntil(lambda: second.docks.in_front("DarkPanel"), timeout=10_000)
+    assert second.docks.docks["ProbePanel"].isHidden()
+    with qtbot.waitActive(second):
+        second.activateWindow()
+    qtbot.keyClick(second, QtCore.Qt.Key.Key_0, QtCore.Qt.KeyboardModifier.ControlModifier)
+    qtbot.waitUntil(lambda: second.docks.in_front("CleanPanel"), timeout=10_000)
+    assert not second.docks.docks["ProbePanel"].isHidden()
+
+
+def test_an_arrangement_that_cannot_be_read_is_left_alone(live: LivePlots, qtbot: QtBot) -> None:
+    preferences().setValue("live/docks", QtCore.QByteArray(b"of another program"))
+    preferences().setValue("live/geometry", 7)
+    window = LiveWindow(live)
+    qtbot.addWidget(window)
+    window.show()
+    assert all(not dock.isHidden() for dock in window.docks.docks.values())
+
+
+def test_points_to_come_lie_where_the_scan_will_go(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.raw(*range(1, 31))
+    window.refresh()
+    x, y = window.panels[LowResolutionPanel].coming.getData()
+    expected = {scan.position_m(k) for k in range(31, 37)}
+    found = {(round(a * 1e-6, 9), round(b * 1e-6, 9)) for a, b in zip(x, y, strict=True)}
+    assert found == {(round(a, 9), round(b, 9)) for a, b in expected}
+
+
+def test_the_light_of_each_frame(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    frames = scan.clean(1, 2, 3)
+    scan.health(flagged=(2,))
+    window.refresh()
+    panel = window.panels[LightPanel]
+    x, y = panel.points.getData()
+    assert x.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(y, frames.sum(axis=(1, 2)))
+    assert panel.flagged.getData()[0].tolist() == [2]
+    assert panel.title_label.text().endswith("1 flagged")
+
+
+def test_place_and_value_are_read_out_under_the_mouse(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.low_resolution(10)
+    scan.raw(1)
+    frames = scan.clean(1)
+    window.refresh()
+    low = window.panels[LowResolutionPanel]
+    value = float(low.item.image[1, 2])
+    assert low.value_at(50.2, -19.9) == f"50.200, -19.900 µm: {value:.4g} photons"
+    assert low.value_at(50.5, -19.5).endswith("not measured")
+    assert low.value_at(0, 0) == ""
+    assert window.panels[CleanPanel].value_at(3, 5) == f"column 3, row 5: {frames[0, 5, 3]:.4g} photons"
+
+
+def test_light_and_dark_theme(window: LiveWindow, scan: DerivedScan) -> None:
+    window.show()
+
+    def brightness() -> int:
+        QtWidgets.QApplication.processEvents()
+        return int(window.panels[QualityPanel].graphics.grab().toImage().pixelColor(2, 2).lightness())
+
+    try:
+        apply_theme("dark")
+        assert brightness() < 80
+        assert window.panels[QualityPanel].text_color.lightness() > 180
+        apply_theme("light")
+        assert brightness() > 200
+    finally:
+        apply_theme("system")
 
 
 def test_a_panel_that_cannot_draw_is_told_and_the_others_go_on(
@@ -374,7 +523,7 @@ def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> No
     assert (picture.width(), picture.height()) == (window.width(), window.height())
     assert picture.width() <= 1366
     assert picture.height() <= 768
-    panel = window.panels[ObjectPhasePanel].item
+    panel = window.panels[ObjectPanel].item
     assert panel.image is not None
     with pytest.raises(OSError, match="cannot write"):
         window.save_screenshot(tmp_path / "missing" / "live.png")
@@ -387,12 +536,12 @@ def test_numbers_are_written_only_where_there_are_data(window: LiveWindow, scan:
     scan.start()
     window.refresh()
     assert not any(numbered(kind) for kind in window.panels)
-    assert not window.panels[ObjectPhasePanel].scale_bar.isVisibleTo(window.panels[ObjectPhasePanel].plot)
+    assert not window.panels[ObjectPanel].scale_bar.isVisibleTo(window.panels[ObjectPanel].plot)
     scan.reconstruction(5, 0.3)
     window.refresh()
-    shown = (ObjectPhasePanel, ObjectAmplitudePanel, ProbePanel, QualityPanel)
+    shown = (ObjectPanel, ProbePanel, QualityPanel)
     assert {kind for kind in window.panels if numbered(kind)} == set(shown)
-    assert window.panels[ObjectPhasePanel].bar.opacity() == 1
+    assert window.panels[ObjectPanel].bar.opacity() == 1
 
 
 def test_a_zoom_stays_until_the_next_run(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:

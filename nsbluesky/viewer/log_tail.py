@@ -1,0 +1,83 @@
+"""The last lines of the log: of this process, or of a service's log files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from nsbluesky.viewer.qt import QtGui, QtWidgets
+
+__all__ = ["LogLines", "LogPanel", "tail_of_files"]
+
+MAX_LINES = 300
+TAIL_BYTES = 16 * 1024
+
+
+class LogLines(logging.Handler):
+    """Keeps the last lines that the package logs; any thread."""
+
+    def __init__(self, max_lines: int = MAX_LINES) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%H:%M:%S"))
+        self._lines: deque[str] = deque(maxlen=max_lines)
+        self._adding = threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        with self._adding:
+            self._lines.extend(self.format(record).splitlines())
+
+    def __call__(self) -> list[str]:
+        """Return the lines, oldest first."""
+        with self._adding:
+            return list(self._lines)
+
+
+def tail_of_files(directory: Path, max_lines: int = MAX_LINES) -> list[str]:
+    """Return the last lines of the logs in a folder, in the order of their times; none where there is no folder."""
+    lines: list[str] = []
+    for path in sorted(directory.glob("*.log")) if directory.is_dir() else ():
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            tail = file.read().decode(errors="replace").splitlines()
+        lines += tail[1:] if len(tail) > max_lines else tail
+    return sorted(lines)[-max_lines:]  # each begins with its time
+
+
+class LogPanel(QtWidgets.QWidget):
+    """Shows lines, and follows the newest until somebody scrolls up.
+
+    Parameters
+    ----------
+    lines : callable
+        Returns the lines, oldest first.
+    """
+
+    title = "Log"
+
+    def __init__(self, lines: Callable[[], list[str]]) -> None:
+        super().__init__()
+        self._lines = lines
+        self._shown: list[str] = []
+        self.text = QtWidgets.QPlainTextEdit()
+        self.text.setReadOnly(True)
+        self.text.setLineWrapMode(QtWidgets.QPlainTextEdit.LineWrapMode.NoWrap)
+        self.text.setFont(QtGui.QFontDatabase.systemFont(QtGui.QFontDatabase.SystemFont.FixedFont))
+        self.text.setToolTip("the last lines of the log")
+        layout = QtWidgets.QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.text)
+
+    def refresh(self) -> None:
+        """Read the lines again."""
+        lines = self._lines()
+        if lines == self._shown:
+            return
+        self._shown = lines
+        bar = self.text.verticalScrollBar()
+        at_end, place = bar.value() >= bar.maximum() - 1, bar.value()
+        self.text.setPlainText("\n".join(lines))
+        bar.setValue(bar.maximum() if at_end else place)

@@ -1,0 +1,45 @@
+"""The panels of the live window: those of this package, and those of others by entry points of `PANELS`."""
+
+from __future__ import annotations
+
+from nsbluesky.plugins import PANELS, load_plugins
+from nsbluesky.viewer.panels.base import LiveImagePanel, LivePanel
+from nsbluesky.viewer.panels.frames import CleanPanel, DarkPanel, RawPanel
+from nsbluesky.viewer.panels.low_resolution import LowResolutionPanel
+from nsbluesky.viewer.panels.object import ObjectPanel
+from nsbluesky.viewer.panels.probe import ProbePanel
+from nsbluesky.viewer.panels.quality import LightPanel, QualityPanel, SweepPanel
+
+__all__ = [
+    "LIVE_PANELS",
+    "CleanPanel",
+    "DarkPanel",
+    "LightPanel",
+    "LiveImagePanel",
+    "LivePanel",
+    "LowResolutionPanel",
+    "ObjectPanel",
+    "ProbePanel",
+    "QualityPanel",
+    "RawPanel",
+    "SweepPanel",
+    "live_panels",
+]
+
+LIVE_PANELS: tuple[type[LivePanel], ...] = (
+    CleanPanel,
+    RawPanel,
+    DarkPanel,
+    LowResolutionPanel,
+    ObjectPanel,
+    ProbePanel,
+    QualityPanel,
+    SweepPanel,
+    LightPanel,
+)
+"""Of each group of docks, the first is in front."""
+
+
+def live_panels() -> tuple[type[LivePanel], ...]:
+    """Return the panels of this package and those that are installed beside it."""
+    return (*LIVE_PANELS, *load_plugins(PANELS, LivePanel))

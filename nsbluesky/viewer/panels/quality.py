@@ -1,0 +1,155 @@
+"""How good the picture is, the defocus that was found, and the light of each frame: the curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.viewer.panels.base import LivePanel
+from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR, SECOND_COLOR
+from nsbluesky.viewer.qt import QtCore, pg
+
+__all__ = ["LightPanel", "QualityPanel", "SweepPanel", "curve"]
+
+
+def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) -> Any:
+    """Return a line with dots at its points."""
+    pen = pg.mkPen(color, width=2)
+    return pg.PlotDataItem(pen=pen, symbol="o", symbolSize=symbol_px, symbolBrush=color, symbolPen=None, name=name)
+
+
+class QualityPanel(LivePanel):
+    """How R comes down, and the resolution where the solver tells one."""
+
+    CHOICES = ("frames", "time", "passes")
+    LABELS = ("frames used", "time since start (s)", "passes")
+    QUANTITIES = ("R", "resolution")
+    place = "right bottom"
+
+    def __init__(self) -> None:
+        super().__init__("Quality", self.LABELS[0], "R")
+        self.graphics.setToolTip(
+            "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; "
+            "resolution: half period (nm) up to which two halves of the frames agree (FRC)"
+        )
+        self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, or resolution in nm")
+        self.choice = self.add_selector(list(self.CHOICES), "what it is drawn against")
+        for selector in (self.quantity, self.choice):
+            selector.currentIndexChanged.connect(self.redraw)
+        self.curve = curve()
+        self.plot.addItem(self.curve)
+        self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.set_blank(True)
+
+    def parts(self, state: LiveState) -> tuple[Any, ...]:
+        """The history."""
+        return state.reconstruction, state.history
+
+    def clear(self) -> None:
+        """Show no curve."""
+        self.curve.clear()
+        self.set_blank(True)
+
+    def draw(self, state: LiveState) -> None:
+        """Draw what is chosen."""
+        history, index = state.history, self.choice.currentIndex()
+        against = (history.num_frames, history.time_s, history.num_passes)[index]
+        self.plot.getAxis("bottom").setLabel(self.LABELS[index])
+        passes = f"after {history.num_passes[-1]:.3g} passes"
+        if self.quantity.currentText() == "R":
+            values, text = history.r_factor, f"R {history.r_factor[-1]:.3f} {passes}"
+        else:
+            values = history.resolution_m * 1e9
+            told = np.isfinite(values[-1])
+            text = f"{values[-1]:.3g} nm {passes}" if told else "no resolution was told yet"
+        self.plot.getAxis("left").setLabel("R" if self.quantity.currentText() == "R" else "resolution (nm)")
+        known = np.isfinite(values)
+        self.curve.setData(against[known], values[known])
+        self.set_blank(not known.any())
+        self.set_subtitle(text)
+
+
+class SweepPanel(LivePanel):
+    """The defocus sweep."""
+
+    place = "right bottom"
+
+    def __init__(self) -> None:
+        super().__init__("Defocus", "defocus (µm)", "residual")
+        self.curve = curve(symbol_px=5)
+        self.mark = pg.InfiniteLine(pen=pg.mkPen(MARK_COLOR, width=2, style=QtCore.Qt.PenStyle.DashLine))
+        self.plot.addItem(self.curve)
+        self.plot.addItem(self.mark)
+        self.mark.hide()
+        self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.set_blank(True)
+        self.graphics.setToolTip(
+            "residual of the candidates; dashed: the defocus found (µm); confidence 1 − minimum/median"
+        )
+
+    def parts(self, state: LiveState) -> tuple[Any, ...]:
+        """The sweep."""
+        return (state.sweep,)
+
+    def clear(self) -> None:
+        """Show no curve."""
+        self.curve.clear()
+        self.set_blank(True)
+        self.mark.hide()
+
+    def draw(self, state: LiveState) -> None:
+        """Draw residual against defocus."""
+        sweep = state.sweep
+        assert sweep is not None
+        self.curve.setData(sweep.sweep_defocus_m * 1e6, sweep.sweep_residual)
+        self.set_blank(False)
+        self.mark.setValue(sweep.defocus_m * 1e6)
+        self.mark.show()
+        taken = "taken" if sweep.accepted else "not taken"
+        self.set_subtitle(f"{sweep.defocus_m * 1e6:.3g} µm · confidence {sweep.confidence:.2f} · {taken}")
+
+
+class LightPanel(LivePanel):
+    """The photons of each frame, those that look suspicious marked."""
+
+    place = "right bottom"
+
+    def __init__(self) -> None:
+        super().__init__("Light", "frame", "photons")
+        self.points = pg.PlotDataItem(
+            pen=None, symbol="o", symbolSize=4, symbolBrush=DATA_COLOR, symbolPen=None, name="photons"
+        )
+        self.flagged = pg.ScatterPlotItem(size=10, brush=None, pen=pg.mkPen(MARK_COLOR, width=2))
+        self.plot.addItem(self.points)
+        self.plot.addItem(self.flagged)
+        self.median = pg.InfiniteLine(angle=0, pen=pg.mkPen(SECOND_COLOR, style=QtCore.Qt.PenStyle.DashLine))
+        self.plot.addItem(self.median, ignoreBounds=True)
+        self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.graphics.setToolTip("photons of each clean frame by seq_num; ring: flagged; dashed: median")
+        self.clear()
+
+    def parts(self, state: LiveState) -> tuple[Any, ...]:
+        """The light and what is flagged."""
+        return state.photons if np.isfinite(state.photons).any() else None, state.flagged
+
+    def clear(self) -> None:
+        """Show no points."""
+        self.points.clear()
+        self.flagged.clear()
+        self.median.hide()
+        self.set_blank(True)
+
+    def draw(self, state: LiveState) -> None:
+        """Draw photons against the number of the frame."""
+        lit = np.isfinite(state.photons)
+        seq_nums, photons = state.seq_nums[lit], state.photons[lit]
+        median = float(np.median(photons))
+        self.points.setData(seq_nums, photons)
+        flagged = np.isin(seq_nums, state.flagged)
+        self.flagged.setData(x=seq_nums[flagged], y=photons[flagged])
+        self.median.setValue(median)
+        self.median.show()
+        self.set_blank(False)
+        self.set_subtitle(f"median {median:.3g} photons · {int(flagged.sum())} flagged")

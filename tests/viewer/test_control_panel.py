@@ -1,0 +1,99 @@
+"""Every control reaches the pipeline, and what it did is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from derived_scan import DerivedScan
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.settings import PipelineSettings
+from nsbluesky.viewer.control_panel import ControlPanel
+from nsbluesky.viewer.qt import QtCore, QtWidgets
+from nsbluesky.viewer.session_processing import SessionProcessing
+
+LEFT = QtCore.Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def pipeline() -> Iterator[PtychoPipeline]:
+    pipeline = PtychoPipeline(PipelineSettings(backend="numpy").replace(solver__modes=4))
+    yield pipeline
+    pipeline.close(timeout=0)
+
+
+@pytest.fixture
+def panel(pipeline: PtychoPipeline, tmp_path: Path, qtbot: QtBot) -> Iterator[ControlPanel]:
+    panel = ControlPanel(SessionProcessing(pipeline, tmp_path))
+    qtbot.addWidget(panel)
+    panel.show()
+    qtbot.waitUntil(lambda: panel.form.settings == pipeline.settings, timeout=10_000)
+    yield panel
+    panel.close()
+
+
+def press(qtbot: QtBot, panel: ControlPanel, action: str) -> None:
+    panel.answer.setText("")
+    qtbot.mouseClick(panel.buttons[action], LEFT)
+    qtbot.waitUntil(lambda: panel.answer.text() not in ("", "…"), timeout=10_000)
+
+
+def test_the_settings_in_use_are_shown(panel: ControlPanel) -> None:
+    assert panel.form.editors["solver.modes"].text() == "4"  # type: ignore[attr-defined]
+    assert not panel.apply.isEnabled()
+
+
+def test_settings_reach_the_pipeline(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    line = panel.form.editors["solver.modes"]
+    assert isinstance(line, QtWidgets.QLineEdit)
+    line.selectAll()
+    qtbot.keyClicks(line, "3")
+    qtbot.mouseClick(panel.apply, LEFT)
+    qtbot.waitUntil(lambda: pipeline.settings.solver.modes == 3, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.answer.text() == "settings of the next run changed", timeout=10_000)
+    assert not panel.apply.isEnabled()
+    line.selectAll()
+    qtbot.keyClicks(line, "0")
+    assert not panel.apply.isEnabled()
+    qtbot.mouseClick(panel.revert, LEFT)
+    qtbot.waitUntil(lambda: line.text() == "3", timeout=10_000)
+    assert pipeline.settings.solver.modes == 3
+
+
+def test_pause_and_start(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    press(qtbot, panel, "pause")
+    assert pipeline.paused
+    press(qtbot, panel, "resume")
+    assert not pipeline.paused
+
+
+def test_clear_shows_nothing(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    scan = DerivedScan(pipeline.live)
+    scan.start()
+    scan.clean(1)
+    press(qtbot, panel, "clear")
+    state = pipeline.live.snapshot()
+    assert state.run is None and state.clean is None and not len(state.positions_m)
+    scan.clean(2)  # what still comes of that run is left out
+    assert pipeline.live.snapshot().clean is None
+
+
+def test_what_cannot_be_done_is_told(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    press(qtbot, panel, "reset")
+    assert "no run to process again" in panel.answer.text()
+    scan = DerivedScan(pipeline.live)
+    scan.start()
+    press(qtbot, panel, "reset")
+    assert "0123456789abcdef" in panel.answer.text()  # it is not in the log
+    press(qtbot, panel, "abort")
+    assert "cut short" in panel.answer.text()
+
+
+def test_a_closed_panel_asks_nothing_more(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    panel.close()
+    panel.buttons["pause"].click()
+    qtbot.wait(50)
+    assert not pipeline.paused

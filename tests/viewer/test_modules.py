@@ -1,0 +1,74 @@
+"""The lights tell how the processing does, here and at a service, and that a service is away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.callbacks.run_chain import RunActivity, StageActivity
+from nsbluesky.viewer.health_bar import HealthBar
+from nsbluesky.viewer.health_panel import HealthPanel
+from nsbluesky.viewer.modules import AWAY_S, LATE_S, SLOW_S, modules_of_activity, modules_of_heartbeat
+
+
+def stage(**more: Any) -> StageActivity:
+    told = {"num_blocks": 3, "busy_s": 1.0, "age_s": 0.1, "block_s": 0.0, "rate_hz": 2.0, "queue": 1, "state": "busy"}
+    return StageActivity(stage="frame_source", **(told | more))
+
+
+def run(*stages: StageActivity) -> RunActivity:
+    return RunActivity("raw", "derived", 9, stages)
+
+
+@pytest.mark.parametrize(
+    ("more", "light", "text"),
+    [
+        ({}, "green", ""),
+        ({"num_blocks": 0}, "grey", "nothing to do yet"),
+        ({"block_s": SLOW_S + 2}, "yellow", "at one block for 7 s"),
+        ({"state": "error", "block_s": SLOW_S + 2}, "red", "has failed in this run: see the log"),
+    ],
+)
+def test_light_of_a_stage(more: dict[str, Any], light: str, text: str) -> None:
+    told = modules_of_activity([run(stage(**more))], paused=False, queued=4)
+    assert [module.name for module in told.modules] == ["documents", "frame source"]
+    assert told.modules[0].queue == 4
+    assert (told.modules[1].light, told.modules[1].text) == (light, text)
+    assert told.light == ("green" if light == "grey" else light)
+    assert told.text == "processing"
+
+
+def test_paused_and_idle() -> None:
+    assert modules_of_activity([], paused=False, queued=0).text == "idle"
+    paused = modules_of_activity([], paused=True, queued=0)
+    assert (paused.text, paused.light) == ("paused", "yellow")
+
+
+@pytest.mark.parametrize(
+    ("age", "text", "light"), [(0.5, "idle", "green"), (LATE_S + 1, "idle", "yellow"), (AWAY_S + 1, "away", "red")]
+)
+def test_heartbeat(age: float, text: str, light: str) -> None:
+    beat = {"heard": 100.0, "state": "idle", "queue": 0, "memory_MB": 321.4, "runs": []}
+    told = modules_of_heartbeat(beat, now=100 + age)
+    assert (told.text, told.light, told.modules[0].light) == (text, light, light)
+    assert modules_of_heartbeat({}).text == "connecting"
+
+
+def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
+    panel, bar = HealthPanel(), HealthBar()
+    qtbot.addWidget(panel)
+    qtbot.addWidget(bar)
+    told = modules_of_activity([run(stage(), stage(state="error"))], paused=False, queued=0)
+    panel.show_modules(told)
+    assert [panel.table.item(row, 0).text() for row in range(3)] == ["●", "●", "■"]
+    assert panel.table.item(2, 6).text() == "has failed in this run: see the log"
+    bar.show_modules(told)
+    assert bar.away.isHidden()
+    away = modules_of_heartbeat({"heard": 0.0}, now=60.0)
+    panel.show_modules(away)
+    bar.show_modules(away)
+    assert panel.lights() == {"service": "■"}
+    assert bar.away.text() == "service: no heartbeat for 60 s: trying to reach it again"
+    assert not bar.away.isHidden()

@@ -1,0 +1,211 @@
+"""The scan is steered from the window, and a region drawn with the mouse becomes the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import pytest
+from bluesky import RunEngine
+from derived_scan import DerivedScan
+from own_run_engine import run_engine
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.trajectories import make_trajectory
+from nsbluesky.viewer.live import LiveWindow
+from nsbluesky.viewer.panels import LowResolutionPanel
+from nsbluesky.viewer.panels.low_resolution import Region
+from nsbluesky.viewer.qt import QtCore, QtDuringTask, QtWidgets
+from nsbluesky.viewer.scan_panel import ScanPanel, Scans, next_scan
+
+LEFT = QtCore.Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def qt_engine() -> Iterator[RunEngine]:
+    with run_engine(during_task=QtDuringTask(), call_returns_result=False) as engine:
+        yield engine
+
+
+class Recorder:
+    """A plan that notes how it was called, and waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.steps = 0
+        self.last_step = 3
+        self.on_step: Any = lambda: None
+
+    def __call__(self, **arguments: Any) -> Generator[Any, Any, None]:
+        self.calls.append(arguments)
+        yield from bps.open_run()
+        while self.steps < self.last_step:
+            yield from bps.checkpoint()
+            self.steps += 1
+            self.on_step()
+            yield from bps.sleep(0.01)
+        yield from bps.close_run()
+
+
+def press(qtbot: QtBot, panel: ScanPanel, name: str) -> None:
+    panel.look()
+    qtbot.mouseClick(panel.buttons[name], LEFT)
+
+
+def when(panel: ScanPanel, state: str, do: Any) -> QtCore.QTimer:
+    """Do something once, from Qt's event loop, when the RunEngine is in a state."""
+    timer = QtCore.QTimer(panel)
+
+    def look() -> None:
+        panel.look()
+        if panel.state.text() == f"RunEngine: {state}":
+            timer.stop()
+            do()
+
+    timer.timeout.connect(look)
+    timer.start(5)
+    return timer
+
+
+def test_pause_resume_and_abort(qt_engine: RunEngine, qtbot: QtBot) -> None:
+    plan = Recorder()
+    plan.last_step = 10**6
+    panel = ScanPanel(Scans(qt_engine, {"ptycho_fly_scan": plan}))
+    qtbot.addWidget(panel)
+    panel.show()
+    assert not any(button.isEnabled() for button in panel.buttons.values())
+    panel.set_region(Region(0, 1, 0, 1), LivePlots().snapshot())
+    when(panel, "running", lambda: press(qtbot, panel, "pause"))
+    qtbot.mouseClick(panel.run, LEFT)  # returns when the scan is paused
+    assert qt_engine.state == "paused"
+    assert "paused" in panel.answer.text()
+    steps = plan.steps
+    when(panel, "running", lambda: press(qtbot, panel, "abort"))
+    press(qtbot, panel, "resume")
+    assert qt_engine.state == "idle"
+    assert plan.steps > steps
+    panel.look()
+    assert panel.run.isEnabled() and not panel.buttons["abort"].isEnabled()
+
+
+def test_stop_a_paused_scan(qt_engine: RunEngine, qtbot: QtBot) -> None:
+    stops: list[dict[str, Any]] = []
+    qt_engine.subscribe(lambda name, document: stops.append(document), "stop")
+    plan = Recorder()
+    plan.last_step = 10**6
+    panel = ScanPanel(Scans(qt_engine, {"ptycho_fly_scan": plan}))
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.set_region(Region(0, 1, 0, 1), LivePlots().snapshot())
+    when(panel, "running", lambda: press(qtbot, panel, "pause"))
+    qtbot.mouseClick(panel.run, LEFT)
+    press(qtbot, panel, "stop")
+    assert qt_engine.state == "idle"
+    assert [stop["exit_status"] for stop in stops] == ["success"]
+
+
+def test_a_plan_that_fails_is_told(qt_engine: RunEngine, qtbot: QtBot, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(**arguments: Any) -> Generator[Any, Any, None]:
+        yield from bps.null()
+        raise ValueError("beyond the soft limits")
+
+    panel = ScanPanel(Scans(qt_engine, {"ptycho_fly_scan": broken}))
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.set_region(Region(0, 1, 0, 1), LivePlots().snapshot())
+    qtbot.mouseClick(panel.run, LEFT)
+    assert panel.answer.text() == "ValueError: beyond the soft limits"
+
+
+def test_next_scan_covers_the_region() -> None:
+    text, arguments = next_scan(Region(1.0, 3.0, -4.0, -3.0), 0.1, "raster")
+    assert text == ("RE(ptycho_fly_scan(shape=(10, 20), step_um=0.1, pattern='raster', center_um=(2.0, -3.5)))")
+    points = make_trajectory("raster", arguments["shape"], 0.1) + arguments["center_um"]
+    assert points.min(axis=0) == pytest.approx([1.05, -3.95])
+    assert points.max(axis=0) == pytest.approx([2.95, -3.05])
+    assert next_scan(Region(0, 0.01, 0, 0.01), 0.1, "raster")[1]["shape"] == (1, 1)
+
+
+def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
+    live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot
+) -> None:
+    plan = Recorder()
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_fly_scan": plan}))
+    qtbot.addWidget(window)
+    scan.start()
+    scan.raw(1, 2, 3)
+    scan.low_resolution(30)
+    with qtbot.waitActive(window):
+        window.show()
+        window.activateWindow()
+    window.refresh()
+    low = window.panels[LowResolutionPanel]
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_R)
+    assert low.pick.isChecked()
+    before = low.region
+    assert window.docks.docks["Scan"].isVisible()
+    assert window.scan.step.value() == pytest.approx(0.1)  # that of the last scan
+
+    viewport = low.graphics.viewport()
+    start = low.graphics.mapFromScene(low.view.mapViewToScene(QtCore.QPointF(50.2, -19.8)))
+    for event, point in (
+        ("press", start),
+        ("move", start + QtCore.QPoint(12, 8)),
+        ("move", start + QtCore.QPoint(24, 16)),
+    ):
+        send_mouse(viewport, event, point)
+    send_mouse(viewport, "release", start + QtCore.QPoint(24, 16))
+
+    moved = low.region
+    assert moved is not None and before is not None
+    assert moved.x0 > before.x0 and moved.y0 < before.y0
+    assert moved.x1 - moved.x0 == pytest.approx(before.x1 - before.x0)
+    command = window.scan.command.toPlainText()
+    center = ((moved.x0 + moved.x1) / 2, (moved.y0 + moved.y1) / 2)
+    assert f"center_um=({center[0]:.4f}".rstrip("0") in command
+    qtbot.mouseClick(window.scan.copy, LEFT)
+    assert QtWidgets.QApplication.clipboard().text() == command
+    window.scan.step.setValue(0.05)
+    qtbot.mouseClick(window.scan.run, LEFT)
+    (arguments,) = plan.calls
+    assert arguments["step_um"] == 0.05
+    assert arguments["center_um"] == pytest.approx(center, abs=1e-4)
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_R)
+    assert low.region is None
+    assert not window.scan.run.isEnabled()
+
+
+def test_without_a_run_engine_the_command_can_be_copied(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
+    window = LiveWindow(live)
+    qtbot.addWidget(window)
+    scan.start()
+    scan.low_resolution(30)
+    window.refresh()
+    window.panels[LowResolutionPanel].set_region(Region(50.0, 50.4, -20.0, -19.8))
+    assert window.scan.command.toPlainText().startswith("RE(ptycho_fly_scan(shape=(2, 4)")
+    assert window.scan.copy.isEnabled() and not window.scan.run.isEnabled()
+    assert not any(button.isEnabled() for button in window.scan.buttons.values())
+
+
+def send_mouse(widget: QtWidgets.QWidget, event: str, point: QtCore.QPoint) -> None:
+    from nsbluesky.viewer.qt import QtGui
+
+    kind = {
+        "press": QtCore.QEvent.Type.MouseButtonPress,
+        "move": QtCore.QEvent.Type.MouseMove,
+        "release": QtCore.QEvent.Type.MouseButtonRelease,
+    }[event]
+    none = QtCore.Qt.MouseButton.NoButton
+    at = QtCore.QPointF(point)
+    mouse = QtGui.QMouseEvent(
+        kind,
+        at,
+        QtCore.QPointF(widget.mapToGlobal(point)),
+        LEFT if event != "move" else none,
+        none if event == "release" else LEFT,
+        QtCore.Qt.KeyboardModifier.NoModifier,
+    )
+    QtWidgets.QApplication.sendEvent(widget, mouse)
+    QtWidgets.QApplication.processEvents()
