@@ -55,7 +55,7 @@ def moments(
 def bright_field(mean: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     """Return where a mean frame (ny, nx) is lit by the optic itself, with a rim of one pixel."""
     lit = mean > BRIGHT * float(mean.max(initial=0.0))
-    return np.asarray(binary_dilation(lit, structure=np.ones((3, 3))), dtype=np.bool_)
+    return np.asarray(binary_dilation(lit, structure=np.ones((3, 3), np.bool_)), dtype=np.bool_)
 
 
 def grid_pitch(positions: npt.NDArray[np.float64]) -> float:

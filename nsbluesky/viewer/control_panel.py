@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from nsbluesky.settings import PipelineSettings
-from nsbluesky.viewer.qt import QtCore, QtWidgets
+from nsbluesky.viewer.qt import QtWidgets, Signal
 from nsbluesky.viewer.settings_form import SettingsForm
 
 __all__ = ["ACTIONS", "ControlPanel", "Processing"]
@@ -44,7 +44,7 @@ class ControlPanel(QtWidgets.QWidget):
     """
 
     title = "Processing"
-    _answered = QtCore.Signal(object, object)
+    _answered = Signal(object, object)
 
     def __init__(self, processing: Processing) -> None:
         super().__init__()

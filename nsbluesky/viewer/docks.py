@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
+from nsbluesky.viewer.qt import QtCore, QtWidgets
 
 __all__ = ["PLACES", "DockArea"]
 
@@ -102,7 +102,7 @@ class DockArea(QtWidgets.QMainWindow):
         """Arrange as it was saved; False where that cannot be done."""
         return isinstance(arrangement, QtCore.QByteArray) and bool(self.restoreState(arrangement, VERSION))
 
-    def toggle_actions(self) -> list[QtGui.QAction]:
+    def toggle_actions(self) -> list[Any]:
         """Return for each dock the action that shows and hides it."""
         return [dock.toggleViewAction() for dock in self.docks.values()]
 

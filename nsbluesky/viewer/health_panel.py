@@ -35,7 +35,7 @@ class HealthPanel(QtWidgets.QWidget):
         self.table = QtWidgets.QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(list(COLUMNS))
         for column, text in enumerate(TOOLTIPS):
-            self.table.horizontalHeaderItem(column).setToolTip(text)
+            self._header(column).setToolTip(text)
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(21)
         self.table.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -66,10 +66,9 @@ class HealthPanel(QtWidgets.QWidget):
                 f"{module.busy_s:.1f} s",
                 module.text,
             )
-            for column, text in enumerate(texts):
-                self._write(row, column, text)
-            self.table.item(row, 0).setForeground(QtGui.QColor(COLORS[module.light]))
-            self.table.item(row, 6).setToolTip(module.text)
+            items = [self._write(row, column, text) for column, text in enumerate(texts)]
+            items[0].setForeground(QtGui.QColor(COLORS[module.light]))
+            items[-1].setToolTip(module.text)
 
     def show_state(self, state: LiveState) -> None:
         """Write which frames are missing, and how old the picture is."""
@@ -85,10 +84,15 @@ class HealthPanel(QtWidgets.QWidget):
 
     def lights(self) -> dict[str, str]:
         """Return the signs by module, as they are shown."""
-        rows = range(self.table.rowCount())
-        return {self.table.item(row, 1).text(): self.table.item(row, 0).text() for row in rows}
+        cells = [[self.table.item(row, column) for column in (1, 0)] for row in range(self.table.rowCount())]
+        return {name.text(): sign.text() for name, sign in cells if name is not None and sign is not None}
 
-    def _write(self, row: int, column: int, text: str) -> None:
+    def _header(self, column: int) -> QtWidgets.QTableWidgetItem:
+        item = self.table.horizontalHeaderItem(column)
+        assert item is not None
+        return item
+
+    def _write(self, row: int, column: int, text: str) -> QtWidgets.QTableWidgetItem:
         item = self.table.item(row, column)
         if item is None:
             item = QtWidgets.QTableWidgetItem()
@@ -97,3 +101,4 @@ class HealthPanel(QtWidgets.QWidget):
             self.table.setItem(row, column, item)
         if item.text() != text:
             item.setText(text)
+        return item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +177,13 @@ class LiveWindow(QtWidgets.QMainWindow):
 
     def _add_menus(self) -> None:
         view = self.menuBar().addMenu("&View")
-        for number, (name, action) in enumerate(zip(self.docks.docks, self.docks.toggle_actions(), strict=True), 1):
-            view.addAction(action)
-            if number <= 9:
-                shortcut = QtGui.QShortcut(QtGui.QKeySequence(str(number)), self)
-                shortcut.activated.connect(lambda name=name: self.docks.show_dock(name))
+        for toggle in self.docks.toggle_actions():
+            view.addAction(toggle)
+        view.addSeparator()
+        front = view.addMenu("To the &front")
+        for number, name in enumerate(list(self.docks.docks)[:9], 1):
+            title = self.docks.docks[name].windowTitle()
+            self._add_action(front, title, str(number), partial(self.docks.show_dock, name))
         view.addSeparator()
         self._add_action(view, "Panels as at &first", "Ctrl+0", self.docks.arrange)
         self._add_action(view, "Images &whole", "W", self._show_whole)
@@ -195,9 +198,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         about = self.menuBar().addMenu("&Help")
         self._add_action(about, "&Keys", "F1", self._show_keys)
 
-    def _add_action(
-        self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]
-    ) -> QtGui.QAction:
+    def _add_action(self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> Any:
         action = menu.addAction(text)
         action.setShortcut(QtGui.QKeySequence(shortcut))
         action.triggered.connect(lambda *_: slot())

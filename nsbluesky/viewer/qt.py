@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+from typing import Any
 
 from bluesky.utils import DuringTask
 
@@ -24,7 +25,9 @@ import pyqtgraph as pg
 
 log = logging.getLogger(__name__)
 
-__all__ = ["QtCore", "QtDuringTask", "QtGui", "QtWidgets", "application", "choose_platform", "pg"]
+__all__ = ["QtCore", "QtDuringTask", "QtGui", "QtWidgets", "Signal", "application", "choose_platform", "pg"]
+
+Signal: Any = QtCore.Signal  # type: ignore[attr-defined]  # PyQt's own name is another; qtpy's stubs know neither
 
 POLL_S = 0.01
 """How long a plan waits for the windows at most, and the windows for a plan."""

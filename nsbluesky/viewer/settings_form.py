@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nsbluesky.settings import Settings, SettingsError
-from nsbluesky.viewer.qt import QtCore, QtWidgets
+from nsbluesky.viewer.qt import QtCore, QtWidgets, Signal
 
 __all__ = ["SettingsForm", "attribute_docs"]
 
@@ -51,7 +51,7 @@ class SettingsForm(QtWidgets.QWidget):
         What is shown at first.
     """
 
-    changed = QtCore.Signal()
+    changed = Signal()
     """Something was edited, right or wrong."""
 
     def __init__(self, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.viewer.display import robust_range, symmetric_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, extent_in_um
 from nsbluesky.viewer.panels.colors import COMING_COLOR, MARK_COLOR
-from nsbluesky.viewer.qt import QtCore, pg
+from nsbluesky.viewer.qt import QtCore, Signal, pg
 
 __all__ = ["LowResolutionPanel", "Region"]
 
@@ -33,7 +33,7 @@ class LowResolutionPanel(LiveImagePanel):
     FIELDS = ("transmission", "dpc_x", "dpc_y", "dark_field")
     place = "left bottom"
 
-    region_picked = QtCore.Signal(object)
+    region_picked = Signal(object)
     """The region, whenever the mouse lets go of it; None when it is taken away."""
 
     def __init__(self) -> None:
