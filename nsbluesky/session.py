@@ -334,10 +334,10 @@ def live_window(
     if not has_screen():
         return None
     from nsbluesky.callbacks.pipeline import PtychoPipeline
-    from nsbluesky.catalog import data_directory
+    from nsbluesky.folders import data_directory
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
-    from nsbluesky.viewer.log_tail import LogLines
+    from nsbluesky.viewer.log_tail import LogLines, tail_of_files
     from nsbluesky.viewer.modules import Modules, modules_of_activity, modules_of_heartbeat
     from nsbluesky.viewer.scan_panel import Scans
     from nsbluesky.viewer.session_processing import SessionProcessing
@@ -358,7 +358,7 @@ def live_window(
     window = LiveWindow(
         pipeline.live,
         modules=modules,
-        log_lines=lines,
+        log_lines=lambda: sorted([*lines(), *tail_of_files(data_directory() / "service" / "logs")]),
         processing=processing,
         scans=Scans(RE, plans) if RE is not None else None,
     )

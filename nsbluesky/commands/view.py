@@ -48,7 +48,8 @@ def _view_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _view_service(options: argparse.Namespace) -> dict[str, Any]:
-    from nsbluesky.service.access import Credentials, is_loopback, state_directory
+    from nsbluesky.folders import state_directory
+    from nsbluesky.service.access import Credentials, is_loopback
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.service.subscriber import DerivedRuns
     from nsbluesky.viewer.live import LiveWindow

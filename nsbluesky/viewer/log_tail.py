@@ -17,11 +17,11 @@ TAIL_BYTES = 16 * 1024
 
 
 class LogLines(logging.Handler):
-    """Keeps the last lines that the package logs; any thread."""
+    """Keeps the last lines that the package logs, as the service's log files have them; any thread."""
 
     def __init__(self, max_lines: int = MAX_LINES) -> None:
         super().__init__(logging.INFO)
-        self.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%H:%M:%S"))
+        self.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"))
         self._lines: deque[str] = deque(maxlen=max_lines)
         self._adding = threading.Lock()
 
