@@ -23,6 +23,8 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "the whole job: simulated beamline, scan, live windows, catalog, CXI and a picture of the result",
     "ioc": "the simulated beamline alone, over EPICS Channel Access",
+    "camera": "a virtual Fast CCD: sends raw frames as packets over UDP, at any rate, with faults",
+    "grab": "the Fast CCD's packets to an HDF5 file, and a list of what was lost",
     "serve": "the processing in a process of its own, which nothing kills for long",
     "status": "what the processing service is doing",
     "abort": "end the processing of a run with what there is",
@@ -116,6 +118,8 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, value in summary.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            text = "; ".join(value) or "none"
         print(f"{name.replace('_', ' '):<34} {text}")
 
 

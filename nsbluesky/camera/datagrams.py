@@ -33,6 +33,8 @@ MESSAGE = np.dtype(
 """struct mmsghdr of Linux on 64 bits: a struct msghdr and a length."""
 MESSAGE_BYTES = MESSAGE.itemsize
 MSG_WAITFORONE = 0x10000
+MSG_TRUNC = 0x20
+"""Tells the length of a datagram as it was sent, also where there is less room for it."""
 SO_FORCE = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
 """SO_RCVBUFFORCE and SO_SNDBUFFORCE, which a privileged process may set beyond the kernel's limit."""
 
@@ -55,7 +57,7 @@ class DatagramBatch:
     ----------
     datagrams : (count, width) uint8
     sizes : (count,) int64
-        Their lengths in bytes.
+        Their lengths in bytes; beyond `width`, of one that did not fit.
 
     Parameters
     ----------
@@ -82,9 +84,8 @@ class DatagramBatch:
         """
         if self._libc is None:
             return self._receive_one(udp)
-        count = self._libc.recvmmsg(
-            udp.fileno(), ctypes.c_void_p(self._messages.ctypes.data), len(self.sizes), MSG_WAITFORONE, None
-        )
+        first = ctypes.c_void_p(self._messages.ctypes.data)
+        count = self._libc.recvmmsg(udp.fileno(), first, len(self.sizes), MSG_WAITFORONE | MSG_TRUNC, None)
         if count < 0:
             return _nothing_or_raise(ctypes.get_errno())
         self.sizes[:count] = self._messages["length"][:count]
@@ -94,7 +95,8 @@ class DatagramBatch:
         """Send rows start to stop to the peer of a connected socket."""
         if self._libc is None:
             for k in range(start, stop):
-                udp.send(self.datagrams[k, : self.sizes[k]].data)
+                with contextlib.suppress(ConnectionRefusedError):  # nobody listens: a camera sends all the same
+                    udp.send(self.datagrams[k, : self.sizes[k]].data)
             return
         self._parts[start:stop, 1] = self.sizes[start:stop]
         while start < stop:
@@ -102,14 +104,14 @@ class DatagramBatch:
             sent = self._libc.sendmmsg(udp.fileno(), first, stop - start, 0)
             if sent < 0:
                 error = ctypes.get_errno()
-                if error not in (_ECONNREFUSED, _EINTR):  # nobody listens: a camera sends all the same
+                if error not in (_ECONNREFUSED, _EINTR):
                     raise OSError(error, os.strerror(error))
                 sent = 1 if error == _ECONNREFUSED else 0
             start += sent
 
     def _receive_one(self, udp: socket.socket) -> int:
         try:
-            self.sizes[0] = udp.recv_into(self.datagrams[0].data)
+            self.sizes[0] = udp.recv_into(self.datagrams[0].data, 0, MSG_TRUNC)
         except BlockingIOError:
             return 0
         return 1

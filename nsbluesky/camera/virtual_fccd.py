@@ -18,7 +18,9 @@ from nsbluesky.cleaning.layout import FCCDLayout
 
 __all__ = ["PacketFaults", "VirtualFCCD"]
 
-CHUNK = 64
+MAX_CHUNK = 64
+PAUSE_S = 1e-3
+"""Packets due within this time are sent together: to pause for each would take a core, and pauses are no shorter."""
 SEND_BUFFER_BYTES = 4 << 20
 
 
@@ -176,12 +178,15 @@ class VirtualFCCD:
 
     def _send_paced(self, batch: DatagramBatch, due: float) -> None:
         total = len(batch.sizes)
-        for start in range(0, total, CHUNK):
+        chunk = MAX_CHUNK
+        if self._rate_hz:
+            chunk = min(max(int(PAUSE_S * self._rate_hz * total), 1), MAX_CHUNK)
+        for start in range(0, total, chunk):
             if self._rate_hz:
                 ahead = due + start / total / self._rate_hz - time.monotonic()
                 if ahead > 0:
                     time.sleep(ahead)
-            batch.send(self._socket, start, min(start + CHUNK, total))
+            batch.send(self._socket, start, min(start + chunk, total))
 
     def _faulty(self) -> DatagramBatch:
         """Return the datagrams of the frame in the batch as they arrive, with those late from frames before."""

@@ -262,7 +262,8 @@ def overscan_offset(frames: Any, half: HalfBackground, overscan: OverscanFit, lo
 
 def _filled(values: Any, lost: Any, overscan: OverscanFit, xp: ModuleType) -> Any:
     values = xp.where(lost, xp.float32(np.nan), values)
-    values = xp.where(lost, xp.nan_to_num(xp.nanmedian(values, axis=1, keepdims=True)), values)
+    values = xp.where(lost.all(axis=1, keepdims=True), xp.float32(0), values)  # of a frame that never came
+    values = xp.where(lost, xp.nanmedian(values, axis=1, keepdims=True), values)
     if overscan.fit is not None and overscan.basis is not None:
         for _ in range(FILL_ITERATIONS):
             values = xp.where(lost, overscan.basis @ (overscan.fit @ values), values)

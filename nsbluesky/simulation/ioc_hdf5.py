@@ -12,11 +12,11 @@ import numpy as np
 from caproto import ChannelType
 from caproto.server import PVGroup, pvproperty
 
+from nsbluesky.camera.frame_file import FrameFile
 from nsbluesky.simulation.ioc_frames import Frame, Shot
 
-__all__ = ["DATASET", "FrameFile", "HDF5Group"]
+__all__ = ["HDF5Group", "ShotFile"]
 
-DATASET = "/entry/data/data"
 QUEUE_SIZE = 64
 NO_YES = ["No", "Yes"]
 
@@ -31,30 +31,22 @@ def _choice(name: str, value: str, choices: list[str], **keywords: Any) -> Any:
     return pvproperty(name=name, value=value, dtype=ChannelType.ENUM, enum_strings=choices, **keywords)
 
 
-class FrameFile:
-    """One HDF5 file of frames that others may read while it grows; the shots' truth goes beside it when it closes."""
+class ShotFile(FrameFile):
+    """A file of frames with the shots' truth, which goes beside it when it closes."""
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        self.path = path
+        super().__init__(path, shape)
         self._shots: list[Shot] = []
-        self._file = h5py.File(path, "w", libver="latest")
-        self._data = self._file.create_dataset(
-            DATASET, shape=(0, *shape), maxshape=(None, *shape), chunks=(1, *shape), dtype="<u2"
-        )
-        self._file.swmr_mode = True
 
-    def append(self, frame: Frame, shot: Shot) -> int:
+    def append_shot(self, frame: Frame, shot: Shot) -> int:
         """Write a frame, make it visible to readers, and return how many there are."""
-        count = len(self._shots)
-        self._data.resize(count + 1, axis=0)
-        self._data[count] = frame
-        self._data.flush()
+        count = self.append(frame)
         self._shots.append(shot)
-        return count + 1
+        return count
 
     def close(self) -> None:
         """Close the file and keep where the sample really was."""
-        self._file.close()
+        super().close()
         with h5py.File(self.path.with_suffix(".truth.h5"), "w") as truth:
             for name in ("index", "x_m", "y_m", "shutter_open", "exposure_s"):
                 truth[name] = np.array([getattr(shot, name) for shot in self._shots])
@@ -114,7 +106,7 @@ class HDF5Group(PVGroup):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.frame_shape = (0, 0)
-        self._file: FrameFile | None = None
+        self._file: ShotFile | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hdf5")
         self._room = asyncio.Semaphore(QUEUE_SIZE)
         self._writes: set[asyncio.Task[None]] = set()
@@ -138,7 +130,7 @@ class HDF5Group(PVGroup):  # type: ignore[misc]
     async def _open(self) -> str:
         try:
             full = self.template.value % (self.path.value, self.file_name.value, self.number.value)
-            self._file = await self._on_thread(FrameFile, Path(full), self.frame_shape)
+            self._file = await self._on_thread(ShotFile, Path(full), self.frame_shape)
         except (OSError, TypeError, ValueError) as error:
             await self._fail(f"cannot open the file: {error}")
             return "Done"
@@ -160,9 +152,9 @@ class HDF5Group(PVGroup):  # type: ignore[misc]
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 
-    async def _write(self, file: FrameFile, frame: Frame, shot: Shot) -> None:
+    async def _write(self, file: ShotFile, frame: Frame, shot: Shot) -> None:
         try:
-            count = await self._on_thread(file.append, frame, shot)
+            count = await self._on_thread(file.append_shot, frame, shot)
         except OSError as error:
             await self._fail(f"cannot write frame {shot.index}: {error}")
         else:
