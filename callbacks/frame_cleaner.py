@@ -182,7 +182,7 @@ class CleanFrames(Stage):
     def _photons(self, page: dict[str, Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
         """Return a block's frames, each cleaned by the plan of its exposure, and their flags."""
         backend = self.run.backend
-        raw = backend.from_numpy(page["data"]["frame"])
+        raw = page["data"]["frame"]
         exposure = (np.asarray(page["seq_num"]) - 1) % self._num_exposures
         px = self._settings.frame_px
         frames, flags = np.empty((len(raw), px, px), np.float32), np.zeros(len(raw), np.uint16)
@@ -192,7 +192,7 @@ class CleanFrames(Stage):
                 part = raw if len(rows) == len(raw) else raw[rows]
                 cleaned = clean(part, plan, threads=backend.threads)
                 frames[rows], flags[rows] = backend.to_numpy(cleaned.frames), cleaned.flags
-                self._watch_drift(part[-1], plan)
+                self._watch_drift(backend.from_numpy(part[-1]), plan)
         return np.ascontiguousarray(self.run.geometry.orient(frames)), flags
 
     def _watch_drift(self, frame: Any, plan: CleaningPlan) -> None:

@@ -342,7 +342,7 @@ def _compile(form: PacketFormat, layout: FCCDLayout) -> None:
 
 
 def _layouts_of(num_packets: int, payload_bytes: int) -> str:
-    """Return what to do about frames of so many packets; a short last one is not counted where another is expected."""
+    """Return what to do about frames of so many packets, of which a short last one may not be counted."""
     fitting = [
         name
         for name, layout in LAYOUTS.items()

@@ -1,8 +1,8 @@
 """Raw frames to photons on a square that is centred on the zero order, block after block.
 
 The order is that of the light's way back: words, dark, overscan offset, gain, bad pixels, interference, flat field,
-photons, beamstop, crop, downsampling, flags.  `nsbluesky.cleaning.loops` does the same compiled, on a CPU; what
-stands here is the reference, runs on a GPU as well, and takes over where a frame is not whole.
+photons, beamstop, crop, downsampling, flags.  `nsbluesky.cleaning.loops` does the same compiled, on a CPU, and
+`nsbluesky.cleaning.device` on a GPU; what stands here is the reference, and takes over where a frame is not whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.background import apply_gain, subtract_dark, subtract_offset
+from nsbluesky.cleaning.device import DeviceCleaning, Doubts
 from nsbluesky.cleaning.flags import FrameFlag
 from nsbluesky.cleaning.layout import assemble
 from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
@@ -54,10 +55,10 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
     Parameters
     ----------
     frames : (n, rows, columns) uint16
-        On the plan's device.
+        On the host or, with a plan for a GPU, on the device as well.
     plan : CleaningPlan
     out : (n, frame_px, frame_px) float32, optional
-        Where the clean frames go.
+        Where the clean frames go; by default they lie where the frames do.
     threads : int
         On a CPU.
     """
@@ -68,24 +69,40 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
             "unsigned words; check cleaning.layout"
         )
     if out is None:
-        out = xp.empty((len(frames), plan.frame_px, plan.frame_px), xp.float32)
+        home = np if isinstance(frames, np.ndarray) else xp
+        out = home.empty((len(frames), plan.frame_px, plan.frame_px), np.float32)
+    doubtful, lost, corrupt = _clean_whole(frames, plan, out, threads)
+    flags = np.zeros(len(frames), np.uint16)
+    for k in np.flatnonzero(doubtful | lost):
+        image = xp.asarray(out[k])
+        flags[k] = _clean_doubtful(xp.asarray(frames[k]), plan, image, bool(lost[k]))
+        _put(out, k, image)
+    for k in np.flatnonzero(corrupt):
+        flags[k] |= FrameFlag.CORRUPT
+        _put(out, k, xp.where(plan.mask == 0, xp.float32(np.nan), xp.float32(0)))
+    return CleanedFrames(out, flags)
+
+
+def _clean_whole(frames: Any, plan: CleaningPlan, out: Any, threads: int) -> Doubts:
+    """Clean frames as if they were whole, and return which ones may not be."""
+    if plan.xp is not np and frames.dtype == np.uint16:
+        return DeviceCleaning.of(plan)(frames, out)
     if can_compile(plan) and frames.dtype == np.uint16:
         doubtful = CompiledCleaning.of(plan)(frames, out, threads)
     else:
         clean_reference(frames, plan, out)
         doubtful = is_saturated(frames, plan.settings).any(axis=(1, 2))
-        errors = find_errors(frames, plan.settings, xp)
+        errors = find_errors(frames, plan.settings, plan.xp)
         if errors is not None:
             doubtful = doubtful | errors.any(axis=(1, 2))
-    lost = has_lost_packets(frames, plan.layout, plan.packet_rows, xp)
-    flags = np.zeros(len(frames), np.uint16)
-    for k in np.flatnonzero(_host(doubtful | lost, xp)):
-        flags[k] = _clean_doubtful(frames[k], plan, out[k], bool(lost[k]))
-    if plan.probe is not None:
-        for k in np.flatnonzero(_host(plan.probe.corrupt(frames), xp)):
-            flags[k] |= FrameFlag.CORRUPT
-            out[k] = xp.where(plan.mask == 0, xp.float32(np.nan), 0)
-    return CleanedFrames(out, flags)
+    lost = has_lost_packets(frames, plan.layout, plan.packet_rows, plan.xp)
+    corrupt = np.zeros(len(frames), bool) if plan.probe is None else plan.probe.corrupt(frames)
+    return Doubts(*(_host(a, plan.xp) for a in (doubtful, lost, corrupt)))
+
+
+def _put(out: Any, k: int, image: Any) -> None:
+    """Write a frame to `out`, wherever the two live."""
+    out[k] = image.get() if isinstance(out, np.ndarray) and hasattr(image, "get") else image
 
 
 def clean_reference(frames: Any, plan: CleaningPlan, out: Any) -> None:
@@ -133,7 +150,9 @@ def _steps(frames: Any, plan: CleaningPlan, good: Any, lost: Any = None) -> Iter
     yield "bad_pixels", values
     if settings.spikes == "fourier":
         parts = [(half.raw_rows, half.image_rows) for half in plan.background]
-        remove_spikes_fourier(values, plan.layout, parts, limit_adu=plan.adu_per_photon, sigmas=settings.spike_sigmas)
+        remove_spikes_fourier(
+            values, plan.layout, parts, limit_adu=plan.adu_per_photon, sigmas=settings.spike_sigmas, xp=xp
+        )
     else:
         remove_spikes(values, plan.spikes, good, xp)
     values *= good

@@ -350,13 +350,14 @@ def _amplitudes(part: Any, background: Any, basis: Any, xp: ModuleType) -> Any:
 
 
 def remove_spikes_fourier(
-    values: npt.NDArray[np.float32],
+    values: Any,
     layout: FCCDLayout,
     parts: list[tuple[slice, slice]],
     *,
     limit_adu: float,
     sigmas: float,
     iterations: int = 2,
+    xp: ModuleType = np,
 ) -> None:
     """Subtract the interference by filtering each ADC's Fourier transform along time, in place.
 
@@ -376,7 +377,10 @@ def remove_spikes_fourier(
         A frequency is interference where its power stands out of the spectrum's mean so many times, beyond what the
         greatest of so many frequencies reaches by chance.
     iterations : int
+    xp : module
+        NumPy or CuPy.
     """
+    fft = scipy.fft if xp is np else xp.fft
     per_adc = layout.columns_per_adc
     for raw_rows, image_rows in parts:
         half = next(k for k, (start, stop) in enumerate(layout.halves) if start <= raw_rows.start < stop)
@@ -385,18 +389,18 @@ def remove_spikes_fourier(
         n, rows, width = part.shape
         adcs = width // layout.data_columns_per_adc
         # Time runs backwards in the bottom half, which does not matter to a Fourier transform.
-        padded = np.full((n, adcs, rows, per_adc), np.nan, np.float32)
+        padded = xp.full((n, adcs, rows, per_adc), np.nan, np.float32)
         padded[..., data_columns] = part.reshape(n, rows, adcs, -1).transpose(0, 2, 1, 3)
         sequences = padded.reshape(n, adcs, -1)
-        interference = np.zeros_like(sequences)
+        interference = xp.zeros_like(sequences)
         for _ in range(iterations):
             remainder = sequences - interference
-            background = np.where(np.abs(remainder) < limit_adu, remainder, 0) + interference
-            spectrum = scipy.fft.rfft(background, axis=-1)
+            background = xp.where(xp.abs(remainder) < limit_adu, remainder, xp.float32(0)) + interference
+            spectrum = fft.rfft(background, axis=-1)
             power = spectrum.real**2 + spectrum.imag**2
-            level = np.median(power, axis=-1, keepdims=True) / np.log(2)  # of exponential noise, from its median
+            level = xp.median(power, axis=-1, keepdims=True) / np.log(2)  # of exponential noise, from its median
             strong = power > level * (np.log(power.shape[-1]) + sigmas)
             strong[..., :LOWEST_CYCLES] = False
-            interference = scipy.fft.irfft(np.where(strong, spectrum, 0), n=sequences.shape[-1], axis=-1)
+            interference = fft.irfft(xp.where(strong, spectrum, xp.complex64(0)), n=sequences.shape[-1], axis=-1)
         found = interference.reshape(n, adcs, rows, per_adc)[..., data_columns].transpose(0, 2, 1, 3)
         part -= found.reshape(part.shape)

@@ -210,7 +210,7 @@ def test_a_frame_in_conflict_holds_nothing_that_may_be_wrong(path: Path) -> None
 def test_packets_of_another_size_name_the_payload(path: Path) -> None:
     with Grabber(SMALL, QUICK) as grabber:
         send(grabber, range(3), payload_bytes=2048)
-        with pytest.raises(GrabberError, match="packets of 2048 bytes: expected 1024, .* set the payload to 2048"):
+        with pytest.raises(GrabberError, match=r"packets of 2048 bytes: expected 1024, .* set the payload to 2048"):
             grabber.record(path)
     assert not path.exists()
 
@@ -271,10 +271,10 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "frames.h5"
     with Grabber(SMALL, QUICK) as grabber:
-        with pytest.raises(GrabberError, match="No such file or directory.*expected a file in a writable folder"):
+        with pytest.raises(GrabberError, match=r"No such file or directory.*expected a file in a writable folder"):
             grabber.record(tmp_path / "nowhere" / "frames.h5")
         path.write_text("precious")
-        with pytest.raises(GrabberError, match="frames.h5 exists: expected a new file"):
+        with pytest.raises(GrabberError, match=r"frames\.h5 exists: expected a new file"):
             grabber.record(path)
     assert path.read_text() == "precious"
 
