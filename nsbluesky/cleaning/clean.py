@@ -100,7 +100,7 @@ def _clean_whole(frames: Any, plan: CleaningPlan, out: Any, threads: int) -> Dou
     return Doubts(*(_host(a, plan.xp) for a in (doubtful, lost, corrupt)))
 
 
-def _put(out: Any, k: int, image: Any) -> None:
+def _put(out: Any, k: Any, image: Any) -> None:
     """Write a frame to `out`, wherever the two live."""
     out[k] = image.get() if isinstance(out, np.ndarray) and hasattr(image, "get") else image
 

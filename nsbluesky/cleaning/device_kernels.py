@@ -112,7 +112,8 @@ def _c_type(argument: Any) -> Any:
 
 def twin_launch(name: str, size: int, *arguments: Any) -> None:
     """Do in NumPy what a kernel does."""
-    {"load_window": _load_window, "sum_bins": _sum_bins}[name](*arguments)
+    twins: dict[str, Launch] = {"load_window": _load_window, "sum_bins": _sum_bins}
+    twins[name](*arguments)
 
 
 def _load_window(
