@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,9 @@ class CXIWriter:
     ----------
     paths : dict
         Files by the uid of the derived run.
+    errors : dict
+        Why the file of a run could not be written whole, as on a full disk, by the uid of the derived run.  Such a
+        file is renamed to ``*.incomplete.cxi`` and is no longer among `paths`.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class CXIWriter:
     ) -> None:
         self.directory = Path(directory)
         self.paths: dict[str, Path] = {}
+        self.errors: dict[str, str] = {}
         self._pattern = pattern
         self._interval_s = interval_s
         self._geometry = geometry
@@ -60,10 +65,16 @@ class CXIWriter:
         for uid in self._index.runs_of(name, document):
             if name == "start" and "raw_uid" in document:
                 self._runs[uid] = _RunFile(self, document)
-            if uid in self._runs:
-                self._runs[uid].process(name, document)
-            if name == "stop":
-                self._runs.pop(uid, None)
+            try:
+                if uid in self._runs:
+                    self._runs[uid].process(name, document)
+            except (OSError, RuntimeError) as error:  # RuntimeError: HDF5, where a dataset cannot grow
+                self.errors[uid] = str(error)
+                self._give_up(uid)
+                raise
+            finally:
+                if name == "stop":
+                    self._runs.pop(uid, None)
 
     @property
     def path(self) -> Path | None:
@@ -79,6 +90,15 @@ class CXIWriter:
         """Close the files of runs that did not stop."""
         for run in self._runs.values():
             run.close()
+
+    def _give_up(self, uid: str) -> None:
+        """Close a file that is not whole, and let nobody take it for a result."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._runs.pop(uid).abandon()
+        path = self.paths.pop(uid, None)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(".incomplete.cxi"))
 
     def _create(self, start: Mapping[str, Any], detector: Mapping[str, Any]) -> CxiFile:
         geometry = Geometry.from_start(start) if "ptycho" in start or self._geometry is None else self._geometry
@@ -132,6 +152,10 @@ class _RunFile:
         if self._cxi is not None and not self._cxi.closed:
             self._write_pictures()
             self._cxi.close(end_time)
+
+    def abandon(self) -> None:
+        if self._cxi is not None:
+            self._cxi.abandon()
 
     def on_descriptor(self, doc: Mapping[str, Any]) -> None:
         self._streams[doc["uid"]] = doc["name"]

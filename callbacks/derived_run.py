@@ -120,10 +120,15 @@ class DerivedRun:
         return [("descriptor", document)]
 
 
+def _is_array(value: Any) -> bool:
+    """Return whether a value is an array, or stands for one that is read when it is used."""
+    return hasattr(value, "__array__") and value.ndim > 0
+
+
 def _data_key(stream: str, value: Any, page: bool) -> dict[str, Any]:
     """Describe one value; sides of arrays may change from event to event, as the object's canvas grows."""
     source = f"nsbluesky:{stream}"
-    if isinstance(value, np.ndarray) and (value.ndim > 1 or not page):
+    if _is_array(value) and (value.ndim > 1 or not page):
         inner = value.ndim - 1 if page else value.ndim
         return {
             "source": source,

@@ -52,6 +52,11 @@ class DerivedRunWriter:
         Must get each document before this callback does.
     interval_s : float
         ``reconstruction`` events that are passed on are at least so far apart; the last one always is.
+
+    Attributes
+    ----------
+    errors : dict
+        Why a run could not be written whole, as on a full disk, by its uid; nothing more of it is written.
     """
 
     def __init__(
@@ -63,16 +68,23 @@ class DerivedRunWriter:
         self._interval_s = interval_s
         self._index = RunIndex()
         self._runs: dict[str, _Run] = {}
+        self.errors: dict[str, str] = {}
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take one document of a derived run; other runs are left alone."""
         for uid in self._index.runs_of(name, document):
             if name == "start" and "raw_uid" in document:
                 self._runs[uid] = _Run(self.directory / uid, self._target, self._cxi, self._interval_s)
-            if uid in self._runs:
-                self._runs[uid].process(name, document)
-            if name == "stop":
-                self._runs.pop(uid, None)
+            try:
+                if uid in self._runs:
+                    self._runs[uid].process(name, document)
+            except Exception as error:
+                self.errors[uid] = str(error)
+                del self._runs[uid]
+                raise
+            finally:
+                if name == "stop":
+                    self._runs.pop(uid, None)
 
 
 class _Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,23 @@ import numpy.typing as npt
 
 from nsbluesky.callbacks.dark_averager import AverageDarks
 from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.frame_readers import FrameRange
 from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.remote_cleaning import CleanBlock, Recipe, RemoteCleaning, Task, clean_exposures
 from nsbluesky.callbacks.run_processor import RunProcessor
-from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
-from nsbluesky.cleaning.background import overscan_drift
-from nsbluesky.cleaning.clean import clean
+from nsbluesky.callbacks.stage import DocumentError, FramesFailed, RunContext, Stage
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.exposures import combine_exposures
 from nsbluesky.cleaning.flags import FluxMonitor, weights_of
 from nsbluesky.cleaning.layout import get_layout
-from nsbluesky.cleaning.plan import CleaningPlan, make_plan, plan_for
+from nsbluesky.cleaning.plan import CleaningPlan, center_and_mean
 from nsbluesky.cleaning.spikes import InterferenceLines
 from nsbluesky.streams import PRIMARY, num_exposures
 
 __all__ = ["CleanFrames", "FrameCleaner"]
+
+WAIT_S = 0.02
+"""How long to wait for a worker before documents are looked at again."""
 
 
 @dataclasses.dataclass
@@ -41,7 +45,8 @@ class Exposure:
 class CleanFrames(Stage):
     """The stage of one run: finds the centre on the first frames, then cleans every block with one fixed plan.
 
-    With several exposures a point, each has darks and a plan of its own, and they are combined.
+    With several exposures a point, each has darks and a plan of its own, and they are combined.  Where there are
+    workers, they read and clean the blocks; what they did comes on in the order of the blocks.
     """
 
     name = "clean"
@@ -50,12 +55,18 @@ class CleanFrames(Stage):
         super().__init__(run)
         self._settings = run.settings.cleaning
         self._darks: dict[int, DarkStatistics] = {}
+        self._recipes: list[Recipe] = []
         self._plans: list[CleaningPlan] = []
         self._held: list[dict[str, Any]] = []
         self._num_exposures = num_exposures(run.start)
         self._points: dict[int, dict[int, Exposure]] = {}
         self._flux = FluxMonitor(self._settings)
         self._drift_told = False
+        self._remote: RemoteCleaning | None = None
+        if run.workers is not None:
+            self._remote = RemoteCleaning(
+                run.workers.executor, run.workers.directory, run.settings.backend, run.geometry
+            )
 
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Take the dark statistics."""
@@ -86,13 +97,36 @@ class CleanFrames(Stage):
             yield from self._begin()
         else:
             yield from self._clean(page)
+            yield from self._finished()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Clean what was held in a run of few frames, and combine points whose last exposure never came."""
         if self.is_raw(document):
             if self._held:
                 yield from self._begin()
-            yield from self._combined(list(self._points))
+            if self._num_exposures > 1:
+                while self._remote is not None and self._remote.num_frames:
+                    yield from self._finished(WAIT_S)
+                yield from self._combined(list(self._points))
+
+    @property
+    def queue(self) -> int:
+        """How many frames are at the workers."""
+        return self._remote.num_frames if self._remote is not None else 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether workers have something that is to come on."""
+        return self.queue > 0
+
+    def work(self, budget_s: float) -> Iterator[Document]:
+        """Take what workers have done."""
+        yield from self._finished(min(budget_s, WAIT_S))
+
+    def close(self) -> None:
+        """Take back what workers have not begun."""
+        if self._remote is not None:
+            self._remote.close()
 
     def _begin(self) -> Iterator[Document]:
         """Fix the centre and the plans, and clean what was held."""
@@ -103,25 +137,19 @@ class CleanFrames(Stage):
         layout = get_layout(self._settings, frames.shape[1:])
         try:
             settings = self._settings
+            recipes: dict[int, Recipe] = {}
             for exposure in self._longest_first():
                 dark = self._darks.get(exposure)
-                plan = plan_for(
-                    frames[(seq_nums - 1) % self._num_exposures == exposure],
-                    settings,
-                    layout,
-                    dark,
-                    energy_eV=run.geometry.energy_eV,
-                    pixel_size_m=run.geometry.pixel_size_m,
-                    xp=run.backend.xp,
-                )
-                settings = settings.replace(center_px=plan.center)  # the same for all
-                self._plans.append(plan)
+                some = frames[(seq_nums - 1) % self._num_exposures == exposure]
+                center, mean = center_and_mean(some, settings, layout, dark, energy_eV=run.geometry.energy_eV)
+                settings = settings.replace(center_px=center)  # the same for all
+                energy_eV, pixel_size_m = run.geometry.energy_eV, run.geometry.pixel_size_m
+                recipes[exposure] = Recipe(settings, frames.shape[1:], dark, mean, energy_eV, pixel_size_m)
+            self._recipes = [recipes[exposure] for exposure in sorted(recipes)]
+            self._plans = [recipe.plan(run.backend.xp) for recipe in self._recipes]
         except ValueError as error:
-            self._plans = []
             raise FramesFailed(str(error), [k for page in held for k in page["seq_num"]]) from error
-        if self._num_exposures > 1:
-            order = self._longest_first()
-            self._plans = [self._plans[order.index(k)] for k in range(self._num_exposures)]
+        self._tell_workers()
         mask = np.bitwise_or.reduce([run.backend.to_numpy(plan.mask) for plan in self._plans])
         row, column = self._plans[0].center
         yield from run.derived.event(
@@ -148,23 +176,66 @@ class CleanFrames(Stage):
         """Take newer darks; what the detector's mask was made of stays, as the solver knows it."""
         old = self._plans[exposure]
         former_bad = self.run.backend.to_numpy(old.mask)
-        plan = make_plan(
-            old.settings,
-            old.layout,
-            dark,
-            old.center,
-            energy_eV=self.run.geometry.energy_eV,
-            pixel_size_m=self.run.geometry.pixel_size_m,
-            xp=old.xp,
-        )
+        recipe = dataclasses.replace(self._recipes[exposure], dark=dark, mean=None)
+        plan = recipe.plan(old.xp)
         if not np.array_equal(self.run.backend.to_numpy(plan.mask), former_bad):
             self.run.warnings.append("newer dark frames show other bad pixels than the first ones: mask unchanged")
-        self._plans[exposure] = plan
+        self._plans[exposure], self._recipes[exposure] = plan, recipe
+        self._tell_workers()
         self._drift_told = False
 
+    def _tell_workers(self) -> None:
+        if self._remote is not None:
+            self._remote.use(self._recipes, self.run.derived.uid)
+
     def _clean(self, page: dict[str, Any]) -> Iterator[Document]:
-        frames, flags = self._photons(page)
-        data = page["data"]
+        exposure = (np.asarray(page["seq_num"]) - 1) % self._num_exposures
+        if self._remote is not None and isinstance(page["data"]["frame"], FrameRange):
+            self._remote.submit(page, exposure)
+            return
+        frames, run = np.asarray(page["data"]["frame"]), self.run
+        yield from self._cleaned(page, clean_exposures(frames, exposure, self._plans, run.backend, run.geometry))
+
+    def _lose_workers(self, error: BaseException) -> None:
+        """Clean here what the workers cannot, and tell it once."""
+        message = f"the workers are gone ({type(error).__name__}: {error}): frames are cleaned without them"
+        if message not in self.run.warnings:
+            self.run.warnings.append(message)
+
+    def _finished(self, wait_s: float = 0.0) -> Iterator[Document]:
+        """Take what the workers have done; frames of a block that failed are tried one by one."""
+        if self._remote is None:
+            return
+        for task in self._remote.finished(wait_s):
+            try:
+                block = task.future.result()
+            except DocumentError as error:
+                yield from self._failed(task, error, readable=False)
+            except (BrokenExecutor, CancelledError) as error:
+                self._lose_workers(error)
+                frames = np.asarray(task.page["data"]["frame"])
+                block = clean_exposures(frames, task.exposure, self._plans, self.run.backend, self.run.geometry)
+                yield from self._cleaned(task.page, block)
+            except Exception as error:
+                yield from self._failed(task, error, readable=True)
+            else:
+                yield from self._cleaned(task.page, block)
+
+    def _failed(self, task: Task, error: Exception, readable: bool) -> Iterator[Document]:
+        assert self._remote is not None
+        seq_nums = list(task.page["seq_num"])
+        if len(seq_nums) > 1:
+            self._remote.submit_one_by_one(task)
+        elif readable:
+            raise FramesFailed(f"a worker failed on it: {error}", seq_nums) from error
+        else:
+            self.run.lost[int(seq_nums[0])] = str(error)
+        yield from ()
+
+    def _cleaned(self, page: dict[str, Any], block: CleanBlock) -> Iterator[Document]:
+        """Bring on a block that was cleaned, here or by a worker."""
+        self._watch_drift(block.drift_adu)
+        frames, flags, data = block.frames, block.flags, page["data"]
         if self._num_exposures == 1:
             yield from self._page(page["seq_num"], page["time"], frames, flags, data["x_m"], data["y_m"])
             return
@@ -179,33 +250,15 @@ class CleanFrames(Stage):
                 complete.append(point + 1)
         yield from self._combined(complete)
 
-    def _photons(self, page: dict[str, Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
-        """Return a block's frames, each cleaned by the plan of its exposure, and their flags."""
-        backend = self.run.backend
-        raw = page["data"]["frame"]
-        exposure = (np.asarray(page["seq_num"]) - 1) % self._num_exposures
-        px = self._settings.frame_px
-        frames, flags = np.empty((len(raw), px, px), np.float32), np.zeros(len(raw), np.uint16)
-        for k, plan in enumerate(self._plans):
-            rows = np.flatnonzero(exposure == k)
-            if len(rows):
-                part = raw if len(rows) == len(raw) else raw[rows]
-                cleaned = clean(part, plan, threads=backend.threads)
-                frames[rows], flags[rows] = backend.to_numpy(cleaned.frames), cleaned.flags
-                self._watch_drift(backend.from_numpy(part[-1]), plan)
-        return np.ascontiguousarray(self.run.geometry.orient(frames)), flags
-
-    def _watch_drift(self, frame: Any, plan: CleaningPlan) -> None:
+    def _watch_drift(self, drift_adu: float) -> None:
         """Warn once where the overscan has moved since the darks were taken."""
-        if self._drift_told or not self._darks:
+        if self._drift_told or not self._darks or drift_adu <= self._settings.dark_drift_adu:
             return
-        drift = overscan_drift(frame, plan.background)
-        if drift > self._settings.dark_drift_adu:
-            self._drift_told = True
-            self.run.warnings.append(
-                f"the pedestal moved by {drift:.0f} ADU since the dark frames (dark_drift_adu = "
-                f"{self._settings.dark_drift_adu:g}): the overscan takes it out; take darks again"
-            )
+        self._drift_told = True
+        self.run.warnings.append(
+            f"the pedestal moved by {drift_adu:.0f} ADU since the dark frames (dark_drift_adu = "
+            f"{self._settings.dark_drift_adu:g}): the overscan takes it out; take darks again"
+        )
 
     def _combined(self, points: list[int]) -> Iterator[Document]:
         """Combine the exposures of points, and forget them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -20,6 +21,7 @@ from nsbluesky.callbacks.stage import DocumentError
 __all__ = [
     "EPICS_EPOCH_S",
     "TIMESTAMPS",
+    "FrameRange",
     "HDF5Frames",
     "NotYetWritten",
     "frames_of_resource",
@@ -37,6 +39,73 @@ EPICS_EPOCH_S = 631152000.0
 
 class NotYetWritten(DocumentError):
     """The frames are announced but not in the file yet; asking later may help."""
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """Frames of a file that nobody has read yet: looks like an array (n, rows, columns), and is read when it is used.
+
+    Attributes
+    ----------
+    path : Path
+    dataset : str
+    roots : tuple of Path
+        As in `HDF5Frames`.
+    start, stop : int
+        Rows of the dataset.
+    frame_shape : (int, int)
+    dtype : numpy.dtype
+    """
+
+    path: Path
+    dataset: str
+    roots: tuple[Path, ...]
+    start: int
+    stop: int
+    frame_shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As of an array."""
+        return len(self), *self.frame_shape
+
+    @property
+    def ndim(self) -> int:
+        """As of an array."""
+        return 3
+
+    def __len__(self) -> int:
+        """Return how many frames it stands for."""
+        return self.stop - self.start
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return another range for a slice of frames side by side, else the array that is asked for."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return replace(self, start=self.start + start, stop=self.start + max(start, stop))
+        if isinstance(key, int):
+            return self[range(len(self))[key] :][:1].read()[0]
+        return self.read()[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return the frames."""
+        return np.asarray(self.read(), dtype=dtype)
+
+    def read(self) -> npt.NDArray[Any]:
+        """Return the frames (n, rows, columns).
+
+        Raises
+        ------
+        DocumentError
+            As `HDF5Frames.read`.
+        """
+        source = HDF5Frames(self.path, self.dataset, self.roots)
+        try:
+            return source.read(self.start, self.stop).reshape(self.shape)
+        finally:
+            source.close()
 
 
 class HDF5Frames:
@@ -71,11 +140,7 @@ class HDF5Frames:
             If they cannot be read.
         """
         with self._lock:
-            data = self._open()
-            if data.shape[0] < stop:
-                data.refresh()
-            if data.shape[0] < stop:
-                raise NotYetWritten(f"{self.path.name} holds {data.shape[0]} frames, {stop} were announced")
+            data = self._holding(stop)
             try:
                 return np.asarray(data[start:stop])
             except OSError as error:
@@ -97,12 +162,40 @@ class HDF5Frames:
                 return None
             return taken if taken.shape == (stop - start,) else None
 
+    def refer(self, start: int, stop: int) -> FrameRange:
+        """Return rows start…stop − 1, which are in the file, without reading them.
+
+        Raises
+        ------
+        NotYetWritten
+            If the file or the rows are not there yet.
+        DocumentError
+            If they are no frames.
+        """
+        with self._lock:
+            data = self._holding(stop)
+            sides = data.shape[2:] if data.ndim == 4 and data.shape[1] == 1 else data.shape[1:]
+            if len(sides) != 2:
+                raise DocumentError(f"{self.path.name}: frames of shape {data.shape[1:]}: expected (rows, columns)")
+            return FrameRange(
+                self.path, self.dataset, tuple(self._roots), start, stop, (sides[0], sides[1]), data.dtype
+            )
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
             self._file = self._data = None
+
+    def _holding(self, stop: int) -> Any:
+        """Return the dataset, which has at least `stop` rows."""
+        data = self._open()
+        if data.shape[0] < stop:
+            data.refresh()
+        if data.shape[0] < stop:
+            raise NotYetWritten(f"{self.path.name} holds {data.shape[0]} frames, {stop} were announced")
+        return data
 
     def _open(self) -> Any:
         if self._data is None:

@@ -293,16 +293,16 @@ class ReadFrames(Stage):
                 continue
             self.run.watch.begin(self.run.start["uid"], self.name, stream, block)
             try:
-                frames = self._read(stream, block)
+                seq_nums, frames = self._block(stream, block)
             except NotYetWritten as error:
                 if self._patient:
                     return
-                frames = self._read_one_by_one(stream, block, error)
+                seq_nums, frames = self._save(stream, block, error)
             except Exception as error:  # whatever a damaged file brings to light must not cost the frames after it
-                frames = self._read_one_by_one(stream, block, error)
+                seq_nums, frames = self._save(stream, block, error)
             del ready[: len(block)]
-            if frames:
-                yield from self._page(stream, frames)
+            if seq_nums:
+                yield from self._page(stream, seq_nums, frames)
 
     def _left_out(self, stream: str, seq_num: int) -> bool:
         """Return whether a frame is left out, and list it."""
@@ -312,6 +312,23 @@ class ReadFrames(Stage):
         self._points[stream][seq_num].emitted = True
         self._lose(stream, [seq_num], f"left out: the processing died {tries} times with it at work")
         return True
+
+    def _block(self, stream: str, block: list[int]) -> tuple[list[int], Any]:
+        """Return a block and its frames (n, rows, columns): what workers clean is referred to, all else is read."""
+        first = self._points[stream][block[0]].frame
+        assert first is not None
+        if self.run.workers is None or stream != PRIMARY or first.source is None:
+            return block, _as_block(list(self._read(stream, block).values()))
+        frames = first.source.refer(first.index, first.index + len(block))
+        self._check_shape(frames.frame_shape)
+        return block, frames
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Note the first frame's shape, and let all others have it."""
+        expected = self._frame_shape or shape
+        if len(shape) != 2 or shape != expected:
+            raise DocumentError(f"a frame of shape {shape}: expected (rows, columns) = {expected}")
+        self._frame_shape = expected
 
     def _read(self, stream: str, block: list[int]) -> dict[int, npt.NDArray[Any]]:
         """Return the frames of a block by seq_num: views of one array where they come from one file."""
@@ -326,14 +343,11 @@ class ReadFrames(Stage):
             )
         if frames.ndim == 4 and frames.shape[1] == 1:
             frames = frames[:, 0]
-        expected = self._frame_shape or frames.shape[1:]
-        if frames.ndim != 3 or frames.shape[1:] != expected:
-            raise DocumentError(f"a frame of shape {frames.shape[1:]}: expected (rows, columns) = {expected}")
-        self._frame_shape = expected
+        self._check_shape(frames.shape[1:])
         return dict(zip(block, frames, strict=True))
 
-    def _read_one_by_one(self, stream: str, block: list[int], error: Exception) -> dict[int, npt.NDArray[Any]]:
-        """Save what can be read of a block with a bad frame in it; the bad ones are listed."""
+    def _save(self, stream: str, block: list[int], error: Exception) -> tuple[list[int], Any]:
+        """Return what can be read of a block with a bad frame in it; the bad ones are listed."""
         frames: dict[int, npt.NDArray[Any]] = {}
         for seq_num in block:
             try:
@@ -345,16 +359,16 @@ class ReadFrames(Stage):
                     log.exception("%s %d cannot be read", stream, seq_num)
                 self._lose(stream, [seq_num], str(reason))
                 self._points[stream][seq_num].emitted = True
-        return frames
+        return list(frames), _as_block(list(frames.values())) if frames else None
 
-    def _page(self, stream: str, frames: dict[int, npt.NDArray[Any]]) -> Iterator[Document]:
-        points = [self._points[stream][seq_num] for seq_num in frames]
+    def _page(self, stream: str, seq_nums: list[int], frames: Any) -> Iterator[Document]:
+        points = [self._points[stream][seq_num] for seq_num in seq_nums]
         times = self._times(points)
-        data: dict[str, npt.NDArray[Any]] = {"frame": _as_block(list(frames.values()))}
+        data: dict[str, Any] = {"frame": frames}
         if stream == PRIMARY:
             data["x_m"] = np.array([point.x_m for point in points])
             data["y_m"] = np.array([point.y_m for point in points])
-        for seq_num, point in zip(frames, points, strict=True):
+        for seq_num, point in zip(seq_nums, points, strict=True):
             point.emitted = True
             if stream == PRIMARY:
                 self.run.lost.pop(seq_num, None)
@@ -362,7 +376,7 @@ class ReadFrames(Stage):
                 point.frame = None  # an inline frame must not stay in memory
         if stream != PRIMARY:
             self._darks_read.add(stream)
-        yield from self.run.derived.page(stream, list(frames), times, **data)
+        yield from self.run.derived.page(stream, seq_nums, times, **data)
 
     def _times(self, points: list[Point]) -> list[float]:
         """Return when frames were taken: as their file tells, where that can be, else when they were heard of."""

@@ -11,6 +11,7 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
+from nsbluesky.callbacks.stage import Workers
 from nsbluesky.callbacks.stage_recorder import StageRecorder
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings, SettingsError
@@ -34,6 +35,8 @@ class PtychoPipeline(IncrementalReconstructor):
         Folders that frames may be read from; empty allows any.
     watch : BlockWatch, optional
         Is told which block is at work.
+    workers : Workers, optional
+        Clean frames in the place of this pipeline's thread.
 
     Attributes
     ----------
@@ -53,13 +56,14 @@ class PtychoPipeline(IncrementalReconstructor):
         geometry: Geometry | None = None,
         roots: Sequence[str | Path] = (),
         watch: BlockWatch | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.live = LivePlots()
         self._results = NewestResults(self.max_results)
         self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
         self.recorder = StageRecorder(Path(directory) / "recorded") if directory is not None else None
-        super().__init__(settings, geometry=geometry, roots=roots, watch=watch)
+        super().__init__(settings, geometry=geometry, roots=roots, watch=watch, workers=workers)
         for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:
                 self.subscribe(callback)

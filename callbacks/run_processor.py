@@ -19,7 +19,7 @@ from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
-from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.callbacks.stage import RunContext, Stage, Workers
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings, SettingsError
 
@@ -69,6 +69,8 @@ class RunProcessor:
         Folders that frames may be read from; empty allows any.
     watch : BlockWatch, optional
         Is told which block is at work.
+    workers : Workers, optional
+        Clean frames in the place of this processor's thread.
 
     Notes
     -----
@@ -86,7 +88,9 @@ class RunProcessor:
         geometry: Geometry | None = None,
         roots: Sequence[str | Path] = (),
         watch: BlockWatch | None = None,
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
         self.roots = tuple(Path(root) for root in roots)
@@ -218,7 +222,16 @@ class RunProcessor:
                 log.error("Run %s cannot be processed: %s", start["uid"], error)
                 return [], []
         derived = DerivedRun(start, self.settings)
-        run = RunContext(start, self.settings, geometry, self.backend, derived, roots=self.roots, watch=self.watch)
+        run = RunContext(
+            start,
+            self.settings,
+            geometry,
+            self.backend,
+            derived,
+            roots=self.roots,
+            watch=self.watch,
+            workers=self.workers,
+        )
         chain = RunChain(run, self.stages)
         self._chains.append(chain)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage"]
+__all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage", "Workers"]
 
 
 class DocumentError(ValueError):
@@ -32,6 +33,22 @@ class FramesFailed(RuntimeError):
     def __init__(self, message: str, seq_nums: list[int]) -> None:
         super().__init__(message)
         self.seq_nums = seq_nums
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who works on blocks of frames.
+
+    Attributes
+    ----------
+    executor : concurrent.futures.Executor
+        Threads, processes, Dask's workers.
+    directory : Path
+        For what all blocks of a run need; the workers must see it, and the frames, under the same path.
+    """
+
+    executor: Executor
+    directory: Path
 
 
 @dataclass
@@ -57,6 +74,8 @@ class RunContext:
         Folders that frames may be read from; empty allows any.
     watch : BlockWatch
         Is told which block is at work.
+    workers : Workers or None
+        Who cleans frames; None for the thread of the processing itself.
     """
 
     start: Mapping[str, Any]
@@ -69,6 +88,7 @@ class RunContext:
     warnings: list[str] = field(default_factory=list)
     roots: tuple[Path, ...] = ()
     watch: BlockWatch = field(default_factory=BlockWatch)
+    workers: Workers | None = None
 
 
 class Stage:

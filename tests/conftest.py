@@ -18,6 +18,19 @@ hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI
 hypothesis.settings.load_profile("nsbluesky")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--nightly``."""
+    parser.addoption("--nightly", action="store_true", help="also run what takes too long for every commit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes too long, unless it is asked for."""
+    if not config.getoption("--nightly"):
+        long = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep catalogs, logs and frames of a test in its own folder, never in the user's."""

@@ -32,6 +32,7 @@ __all__ = [
     "FCCD_PIXEL_M",
     "CleaningPlan",
     "Counting",
+    "center_and_mean",
     "check_overscan",
     "make_plan",
     "mean_image",
@@ -343,12 +344,7 @@ def plan_for(
     ValueError
         As `check_overscan`, `find_center` and `make_plan`.
     """
-    frames = _whole_frames(frames, dark, settings, layout)
-    mean, good = mean_image(frames, dark, settings, layout, energy_eV=energy_eV)
-    check_overscan(frames, dark, settings, layout, mean)
-    center = settings.center_px
-    if center is None:
-        center = find_center(mean, good)
+    center, mean = center_and_mean(frames, settings, layout, dark, energy_eV=energy_eV)
     return make_plan(
         settings,
         layout,
@@ -359,6 +355,27 @@ def plan_for(
         mean=mean,
         xp=xp,
     )
+
+
+def center_and_mean(
+    frames: npt.NDArray[np.uint16],
+    settings: CleaningSettings,
+    layout: FCCDLayout,
+    dark: DarkStatistics | None,
+    *,
+    energy_eV: float,
+) -> tuple[tuple[float, float], npt.NDArray[np.float32]]:
+    """Return what `make_plan` needs to know of some raw frames (n, rows, columns): the centre and the mean image.
+
+    Raises
+    ------
+    ValueError
+        As `check_overscan` and `find_center`.
+    """
+    frames = _whole_frames(frames, dark, settings, layout)
+    mean, good = mean_image(frames, dark, settings, layout, energy_eV=energy_eV)
+    check_overscan(frames, dark, settings, layout, mean)
+    return settings.center_px or find_center(mean, good), mean
 
 
 def _whole_frames(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import output_folder
+from nsbluesky.commands import output_folder, parse_count
 from nsbluesky.folders import data_directory
 from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that frames may be read from; may be given again (the session's data folder by default)",
     )
     parser.add_argument("--keys", type=Path, help="folder of keys, as nsbluesky keys makes it; beyond this machine")
+    parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="processes that clean frames (0)")
+    parser.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask cluster that cleans frames")
     parser.add_argument("--nice", type=int, default=10, help="how much the scan comes first, 0 to 19 (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
 
@@ -59,6 +61,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         ports=options.ports,
         keys=str(options.keys.resolve()) if options.keys is not None else "",
         nice=options.nice,
+        workers=options.workers,
+        scheduler=options.scheduler,
         pipeline=PipelineSettings().set_from_text(options.set),
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does, and as a system's manager asks for it

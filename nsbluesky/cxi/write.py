@@ -297,6 +297,10 @@ class CxiFile:
             part.unlink(missing_ok=True)
             logger.warning("%s stays in its larger form, which is complete and readable: %s", self.path, error)
 
+    def abandon(self) -> None:
+        """Close the file as it is, where it cannot be written any more."""
+        self._file.close()
+
     def __enter__(self) -> Self:
         """Return the file itself."""
         return self

@@ -8,6 +8,7 @@ intake        numbered documents, in order and once
 snapshot      what a viewer needs that comes late
 server        the sockets
 process       the process: priority, logs, pipeline
+dask_workers  who cleans frames in its place, on this machine or many
 supervisor    starts that process, and again when it dies or hangs
 backlog       documents that the service does not have yet
 connection    the session's end: ``RE.subscribe(nsbluesky.connect())``

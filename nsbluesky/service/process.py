@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from nsbluesky.folders import state_directory
 from nsbluesky.service.access import Credentials
+from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.logs import ModuleLogs
 from nsbluesky.service.server import Server
 from nsbluesky.service.settings import ServiceSettings
@@ -73,7 +74,8 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
     os.nice(settings.nice)
     _start_logs(log_directory(settings))
     Path(settings.directory).mkdir(parents=True, exist_ok=True)
-    server = Server(settings, order.owner, order.restarts)
+    workers = DaskWorkers.of(settings)
+    server = Server(settings, order.owner, order.restarts, workers)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     threading.Thread(target=_hang_on, args=(lifeline, server), name="lifeline", daemon=True).start()
@@ -83,6 +85,8 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
     log.info("the service listens at %s, documents and publications at ports %s", ready.address, ready.ports)
     server.run()
     server.close()
+    if workers is not None:
+        workers.close()
     log.info("the service ends")
 
 

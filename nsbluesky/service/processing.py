@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import time
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.callbacks.stage import Workers
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.service.crashes import BlockJournal
 from nsbluesky.service.finished import FinishedRun, FinishedRuns
@@ -19,6 +21,8 @@ from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["RECORDING", "Processing"]
+
+log = logging.getLogger(__name__)
 
 DERIVED = "derived"
 RECORDING = "recording.json"
@@ -35,10 +39,16 @@ class Processing:
         How runs are processed.
     publish : callable
         Takes the derived documents, with their arrays in memory.
+    workers : Workers, optional
+        Clean frames.
     """
 
     def __init__(
-        self, settings: ServiceSettings, pipeline: PipelineSettings, publish: Callable[[str, dict[str, Any]], Any]
+        self,
+        settings: ServiceSettings,
+        pipeline: PipelineSettings,
+        publish: Callable[[str, dict[str, Any]], Any],
+        workers: Workers | None = None,
     ) -> None:
         self.directory = Path(settings.directory)
         self._record = FinishedRuns(self.directory)
@@ -47,14 +57,20 @@ class Processing:
         self._derived_of: dict[str, str] = {}
         self._raw_of: dict[str, str] = {}
         self._stopped: list[str] = []
+        self._not_whole: set[str] = set()
         self.pipeline = PtychoPipeline(
-            pipeline, directory=self.directory, roots=settings.roots, watch=BlockJournal(self.directory)
+            pipeline,
+            directory=self.directory,
+            roots=settings.roots,
+            watch=BlockJournal(self.directory),
+            workers=workers,
         )
         self._recording = self.directory / RECORDING
         if self._recording.exists():
             self.pipeline.record(json.loads(self._recording.read_text()))
         self.pipeline.subscribe(publish)
-        self.pipeline.subscribe(DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi))
+        self._writer = DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi)
+        self.pipeline.subscribe(self._writer)
         self.pipeline.subscribe(self._note)
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
@@ -99,14 +115,17 @@ class Processing:
             self._stopped = [uid for uid in self._stopped if uid not in left_alone]
         ended = {run.raw_uid for run in runs}
         self._stopped = [uid for uid in self._stopped if uid not in ended]
-        self._record.add(*runs)
+        try:
+            self._record.add(*(run for run in runs if run.raw_uid not in self._not_whole))
+        except OSError as error:
+            log.error("finished runs cannot be recorded, they will be processed again: %s", error)
         return runs
 
     def close(self, timeout: float) -> bool:
         """Finish what is queued, within `timeout` seconds; True if nothing was left undone."""
         complete = self.pipeline.close(timeout)
-        if self.pipeline.cxi is not None:
-            self.pipeline.cxi.close()
+        assert self.pipeline.cxi is not None
+        self.pipeline.cxi.close()
         self._derived.close()
         return complete
 
@@ -117,13 +136,21 @@ class Processing:
             self._raw_of[document["uid"]] = document["raw_uid"]
         elif name == "stop":
             uid = document["run_start"]
-            cxi = self.pipeline.cxi.paths.get(uid) if self.pipeline.cxi is not None else None
+            assert self.pipeline.cxi is not None
+            cxi = self.pipeline.cxi.paths.get(uid)
+            unwritten = {
+                "CXIWriter": self.pipeline.cxi.errors.get(uid),
+                "DerivedRunWriter": self._writer.errors.get(uid) or self._derived.errors.get(uid),
+            }
+            failures = [f"{who}: {error}" for who, error in unwritten.items() if error]
             run = FinishedRun(
                 raw_uid=self._raw_of.pop(uid),
                 derived_uid=uid,
-                exit_status=document["exit_status"],
-                reason=document.get("reason", ""),
+                exit_status="fail" if failures else document["exit_status"],
+                reason="; ".join(failures) or document.get("reason", ""),
                 cxi=str(cxi or ""),
-                documents=str(self._derived.directory / f"{uid}.jsonl"),
+                documents="" if unwritten["DerivedRunWriter"] else str(self._derived.directory / f"{uid}.jsonl"),
             )
+            if failures:  # it is done again in the next life of the service: there may be space then
+                self._not_whole.add(run.raw_uid)
             self._ended.put(run)

@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 import zmq
 
 from nsbluesky.service.access import Credentials
+from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.intake import DocumentRefused, Intake
 from nsbluesky.service.keys import ROLES, KeyFolder
 from nsbluesky.service.messages import (
@@ -60,11 +61,20 @@ class Server:
         Of whoever starts the service.
     restarts : sequence of str
         Why processes before this one had to be replaced, for those who look.
+    workers : DaskWorkers, optional
+        Clean frames.
     """
 
-    def __init__(self, settings: ServiceSettings, owner: Credentials, restarts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        owner: Credentials,
+        restarts: Sequence[str] = (),
+        workers: DaskWorkers | None = None,
+    ) -> None:
         self.settings = settings
         self.restarts = list(restarts)
+        self._workers = workers
         self.instance = uuid.uuid4().hex
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._rights = Rights(self._context, KeyFolder(settings.keys) if settings.keys else None, owner)
@@ -140,6 +150,7 @@ class Server:
             "time": time.time(),
             "ports": list(self.ports),
             "state": "paused" if pipeline.paused else "processing" if runs else "idle",
+            "workers": self._workers.count if self._workers is not None else 0,
             "recording": self._processing.recording,
             "queue": pipeline.queued,
             "documents": self._intake.num_taken,
@@ -246,7 +257,7 @@ class Server:
             log.info("control: %s %s", request.action, request.fields)
         try:
             reply = self._actions[request.action](request)
-        except (ControlError, SettingsError) as error:
+        except (ControlError, SettingsError, OSError) as error:
             reply = failure(str(error))
         self._control.send_multipart([identity, *([reply] if isinstance(reply, bytes) else reply)])
 
@@ -317,7 +328,8 @@ class Server:
     # ---- making
 
     def _begin(self) -> Processing:
-        return Processing(self.settings, self._pipeline_settings, self._publisher)
+        workers = self._workers.workers if self._workers is not None else None
+        return Processing(self.settings, self._pipeline_settings, self._publisher, workers)
 
     def _socket(self, name: str, kind: int, address: str, max_bytes: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

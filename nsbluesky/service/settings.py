@@ -14,6 +14,8 @@ __all__ = ["DEFAULT_ADDRESS", "ServiceSettings"]
 DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
 """Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
 
+MAX_WORKERS = 256
+
 
 @dataclass(frozen=True)
 class ServiceSettings(Settings):
@@ -36,6 +38,10 @@ class ServiceSettings(Settings):
         Folder of logs and of the token; "" for the user's state folder.
     nice : int
         Added to the priority of the process (`os.nice`), so that the scan and the windows come first.
+    scheduler : str
+        Of a Dask cluster whose workers clean frames, as ``tcp://HOST:8786``; "" for none.
+    workers : int
+        Without a scheduler: processes on this machine that clean frames; 0 for the service's own alone.
     pipeline : PipelineSettings
         How runs are processed, unless ``configure`` changes it.
     """
@@ -47,6 +53,8 @@ class ServiceSettings(Settings):
     keys: str = ""
     state: str = ""
     nice: int = 10
+    scheduler: str = ""
+    workers: int = 0
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
 
     def __post_init__(self) -> None:
@@ -64,5 +72,11 @@ class ServiceSettings(Settings):
         for root in self.roots:
             if not Path(root).is_absolute():
                 raise SettingsError(f"roots: {root!r} is relative: expected absolute folders")
+        if self.scheduler and urlparse(self.scheduler).scheme not in ("tcp", "tls"):
+            raise SettingsError(f"scheduler = {self.scheduler!r}: expected tcp://HOST:PORT or tls://HOST:PORT")
+        if not 0 <= self.workers <= MAX_WORKERS or (self.workers and self.scheduler):
+            raise SettingsError(
+                f"workers = {self.workers!r}: expected 0 to {MAX_WORKERS}, and 0 where a scheduler has its own"
+            )
         if not 0 <= self.nice <= 19:
             raise SettingsError(f"nice = {self.nice!r}: expected 0 to 19")

@@ -231,12 +231,19 @@ class ProcessingService:
             self._set_ready(None)
             self._end_child(0.0)
             if reason != KILLED:  # by somebody, or for want of memory: no frame's fault
-                reason = f"{reason} {CrashRecord(Path(self.settings.directory)).note_crash(reason)}".strip()
+                reason = f"{reason} {self._note_crash(reason)}".strip()
             self.restarts.append(reason)
             ready = self._start_again()
             if ready is None:
                 break
             self._set_ready(ready)
+
+    def _note_crash(self, reason: str) -> str:
+        try:
+            return CrashRecord(Path(self.settings.directory)).note_crash(reason)
+        except OSError as error:
+            log.error("a crash cannot be counted: %s", error)
+            return ""
 
     def _start_again(self) -> Ready | None:
         for failures in range(1, MAX_FAILURES + 1):

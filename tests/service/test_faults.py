@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_scan import TIMEOUT_S, Network, RecordedScan, Session, assert_all_frames_are_there, halves
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves
 
 from nsbluesky.service.control import ask, find_endpoints
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
+from nsbluesky.simulation.network import CuttableNetwork
 
 POISON = Path(__file__).with_name("poisoned_process.py")
 
@@ -104,7 +105,7 @@ def test_a_network_that_is_cut(scan: RecordedScan, tmp_path: Path) -> None:
     with ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0)) as service:
         ports = ask(service.address, "status")["ports"]
         with (
-            Network(service.address, *ports) as network,
+            CuttableNetwork(service.address, *ports) as network,
             Session(network.address, tmp_path, service.credentials) as session,
         ):
             session.connection.subscribe(derived)

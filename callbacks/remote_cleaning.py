@@ -1,0 +1,270 @@
+"""Cleaning on workers: they read a block of frames by reference, clean it and send back photons.
+
+Any `concurrent.futures.Executor` will do: threads, processes, Dask's.  What is the same for all blocks, the recipe,
+lies in a file beside the frames, so that a task is a few hundred bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend, get_backend
+from nsbluesky.callbacks.derived_run import split_page
+from nsbluesky.callbacks.frame_readers import FrameRange
+from nsbluesky.cleaning.background import overscan_drift
+from nsbluesky.cleaning.clean import clean
+from nsbluesky.cleaning.darks import DarkStatistics
+from nsbluesky.cleaning.layout import get_layout
+from nsbluesky.cleaning.plan import CleaningPlan, make_plan
+from nsbluesky.cleaning.spikes import InterferenceLines
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import CleaningSettings
+
+__all__ = ["CleanBlock", "Recipe", "RemoteCleaning", "Task", "clean_block", "clean_exposures"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CleanBlock:
+    """What becomes of a block of raw frames.
+
+    Attributes
+    ----------
+    frames : (n, frame_px, frame_px) float32
+        Photons, oriented.
+    flags : (n,) uint16
+    drift_adu : float
+        Of the overscan since the darks; 0 without darks.
+    """
+
+    frames: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.uint16]
+    drift_adu: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a `CleaningPlan` is made of.
+
+    Attributes
+    ----------
+    settings : CleaningSettings
+        With the centre.
+    shape : (int, int)
+        Of raw frames.
+    dark : DarkStatistics or None
+    mean : (rows, columns) float32 or None
+        Mean of the first frames, assembled.
+    energy_eV, pixel_size_m : float
+    """
+
+    settings: CleaningSettings
+    shape: tuple[int, int]
+    dark: DarkStatistics | None
+    mean: npt.NDArray[np.float32] | None
+    energy_eV: float
+    pixel_size_m: float
+
+    def plan(self, xp: Any) -> CleaningPlan:
+        """Return the plan; the same on every machine."""
+        center = self.settings.center_px
+        assert center is not None
+        layout = get_layout(self.settings, self.shape)
+        return make_plan(
+            self.settings,
+            layout,
+            self.dark,
+            center,
+            energy_eV=self.energy_eV,
+            pixel_size_m=self.pixel_size_m,
+            mean=self.mean,
+            xp=xp,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the recipe to a file, never a part of it."""
+        about = {
+            "settings": self.settings.to_dict(),
+            "shape": list(self.shape),
+            "energy_eV": self.energy_eV,
+            "pixel_size_m": self.pixel_size_m,
+        }
+        arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
+        if self.mean is not None:
+            arrays["mean_image"] = self.mean
+        if self.dark is not None:
+            dark = self.dark
+            arrays |= {"mean": dark.mean, "std": dark.std, "bad": dark.bad, "bad_adcs": dark.bad_adcs}
+            arrays |= {"num_frames": dark.num_frames}
+            arrays |= {"lines": dark.lines.frequencies, "amplitudes_adu": dark.lines.amplitudes_adu}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Return the recipe of a file."""
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            dark = None
+            if "mean" in arrays:
+                dark = DarkStatistics(
+                    mean=arrays["mean"],
+                    std=arrays["std"],
+                    bad=arrays["bad"],
+                    bad_adcs=arrays["bad_adcs"],
+                    num_frames=int(arrays["num_frames"]),
+                    lines=InterferenceLines(arrays["lines"], arrays["amplitudes_adu"]),
+                )
+            rows, columns = about["shape"]
+            settings = CleaningSettings.from_dict(about["settings"])
+            mean = arrays.get("mean_image")
+            return cls(settings, (rows, columns), dark, mean, about["energy_eV"], about["pixel_size_m"])
+
+
+def clean_exposures(
+    raw: Any, exposure: npt.NDArray[np.intp], plans: Sequence[CleaningPlan], backend: Backend, geometry: Geometry
+) -> CleanBlock:
+    """Clean frames, each by the plan of its exposure.
+
+    Parameters
+    ----------
+    raw : (n, rows, columns) uint16
+        In host memory.
+    exposure : (n,) int
+        Which of the plans.
+    plans : sequence of CleaningPlan
+    backend : Backend
+    geometry : Geometry
+        Tells the orientation.
+    """
+    px = plans[0].frame_px
+    frames, flags, drift = np.empty((len(raw), px, px), np.float32), np.zeros(len(raw), np.uint16), 0.0
+    for k, plan in enumerate(plans):
+        rows = np.flatnonzero(exposure == k)
+        if len(rows):
+            part = raw if len(rows) == len(raw) else raw[rows]
+            cleaned = clean(part, plan, threads=backend.threads)
+            frames[rows], flags[rows] = backend.to_numpy(cleaned.frames), cleaned.flags
+            drift = max(drift, overscan_drift(backend.from_numpy(part[-1]), plan.background))
+    return CleanBlock(np.ascontiguousarray(geometry.orient(frames)), flags, drift)
+
+
+def clean_block(
+    frames: FrameRange,
+    exposure: npt.NDArray[np.intp],
+    recipes: Sequence[Path],
+    backend_name: str,
+    geometry: Geometry,
+) -> CleanBlock:
+    """Read and clean a block of frames: the task of a worker."""
+    backend = get_backend(backend_name, threads=1)
+    plans = [_plan(path, backend.name) for path in recipes]
+    return clean_exposures(frames.read(), exposure, plans, backend, geometry)
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(path: Path, backend_name: str) -> CleaningPlan:
+    return Recipe.load(path).plan(get_backend(backend_name, threads=1).xp)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A page of raw frames at a worker.
+
+    Attributes
+    ----------
+    page : dict
+        Its frames are a `FrameRange`.
+    exposure : (n,) int
+    future : Future
+        Of a `CleanBlock`.
+    """
+
+    page: dict[str, Any]
+    exposure: npt.NDArray[np.intp]
+    future: Future[CleanBlock]
+
+
+class RemoteCleaning:
+    """The blocks of one run that are at the workers; results come back in the order of the blocks.
+
+    Parameters
+    ----------
+    executor : Executor
+    directory : Path
+        For recipes; the workers must see it under the same path.
+    backend_name : str
+        "numpy", "cupy", or "auto" for what each worker has.
+    geometry : Geometry
+    """
+
+    def __init__(self, executor: Executor, directory: Path, backend_name: str, geometry: Geometry) -> None:
+        self._executor = executor
+        self._directory = directory
+        self._backend_name = backend_name
+        self._geometry = geometry
+        self._recipes: tuple[Path, ...] = ()
+        self._written: list[Path] = []
+        self._tasks: deque[Task] = deque()
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames are at the workers."""
+        return sum(len(task.page["seq_num"]) for task in self._tasks)
+
+    def use(self, recipes: Sequence[Recipe], name: str) -> None:
+        """Clean by these recipes from now on, one for each exposure; `name` is that of the run."""
+        paths = [self._directory / f"{name}-{len(self._written) + k}.npz" for k in range(len(recipes))]
+        for path, recipe in zip(paths, recipes, strict=True):
+            recipe.save(path)
+        self._recipes = tuple(paths)
+        self._written += paths
+
+    def submit(self, page: dict[str, Any], exposure: npt.NDArray[np.intp]) -> None:
+        """Give a page to the workers; where they take nothing any more, its task has failed with `BrokenExecutor`."""
+        self._tasks.append(self._task(page, exposure))
+
+    def submit_one_by_one(self, task: Task) -> None:
+        """Give the frames of a task that failed to the workers again, before all others."""
+        pages = split_page(task.page)
+        again = [self._task(page, task.exposure[k : k + 1]) for k, page in enumerate(pages)]
+        self._tasks.extendleft(reversed(again))
+
+    def finished(self, wait_s: float = 0.0) -> Iterator[Task]:
+        """Yield what is finished, in the order in which it was given; wait for the first one."""
+        while self._tasks:
+            wait([self._tasks[0].future], wait_s)
+            if not self._tasks[0].future.done():
+                return
+            wait_s = 0.0
+            yield self._tasks.popleft()
+
+    def close(self) -> None:
+        """Take back what no worker has begun, and remove the recipes."""
+        for task in self._tasks:
+            task.future.cancel()
+        self._tasks.clear()
+        for path in self._written:
+            path.unlink(missing_ok=True)
+
+    def _task(self, page: dict[str, Any], exposure: npt.NDArray[np.intp]) -> Task:
+        frames = page["data"]["frame"]
+        arguments = frames, exposure, self._recipes, self._backend_name, self._geometry
+        try:
+            future = self._executor.submit(clean_block, *arguments)
+        except Exception as error:
+            future = Future()
+            future.set_exception(BrokenExecutor(str(error)))
+        return Task(page, exposure, future)

@@ -1,0 +1,81 @@
+"""Dask's workers for the service: processes on this machine, or those of a cluster.
+
+Dask runs what its peers send it, so its scheduler belongs into a network that is trusted, or behind TLS.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Self
+
+from nsbluesky.callbacks.stage import Workers
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.settings import SettingsError
+
+__all__ = ["DaskWorkers"]
+
+log = logging.getLogger(__name__)
+
+RECIPES = "recipes"
+RETRIES = 3
+"""How often a block is tried again that failed on a worker; a worker that is lost does not count."""
+CONNECT_S = 10.0
+
+
+class DaskWorkers:
+    """A client of a Dask cluster, and the cluster where it is this process's own.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    directory : Path
+        Of the results; the workers must see it.
+    cluster : distributed.LocalCluster, optional
+        To be closed with this.
+    """
+
+    def __init__(self, client: Any, directory: Path, cluster: Any = None) -> None:
+        self._client = client
+        self._cluster = cluster
+        for left in (directory / RECIPES).glob("*.npz"):  # by a process that was killed
+            left.unlink()
+        self.workers = Workers(client.get_executor(retries=RETRIES, pure=False), directory / RECIPES)
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> Self | None:
+        """Return the workers that a service is to have; None where it cleans frames itself.
+
+        Raises
+        ------
+        SettingsError
+            If Dask is not installed, or the scheduler does not answer.
+        """
+        if not (settings.scheduler or settings.workers):
+            return None
+        try:
+            import distributed
+        except ImportError:
+            raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
+        directory = Path(settings.directory)
+        if settings.workers:
+            cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=settings.workers, threads_per_worker=1, dashboard_address=None
+            )
+            return cls(distributed.Client(cluster), directory, cluster)  # type: ignore[no-untyped-call]
+        try:
+            client = distributed.Client(settings.scheduler, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+        except (OSError, TimeoutError) as error:
+            raise SettingsError(f"no Dask scheduler answers at {settings.scheduler}: {error}") from error
+        return cls(client, directory)
+
+    @property
+    def count(self) -> int:
+        """How many there are now."""
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def close(self) -> None:
+        """Let go of the workers, and end those that are this process's own."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()

@@ -1,0 +1,162 @@
+"""Scenes of a beamline day, on real processes: scans follow each other, disks fill up, clocks differ."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from recorded_scan import (
+    TIMEOUT_S,
+    RecordedScan,
+    Session,
+    again,
+    assert_all_frames_are_there,
+    halves,
+    wait_for,
+)
+
+from nsbluesky.cli import main
+from nsbluesky.cxi import read_cxi
+from nsbluesky.service.control import ask
+from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.supervisor import ProcessingService
+
+QUICK = {"sweep_frames": 0, "passes_final": 2}
+FULL_DISK = Path(__file__).with_name("full_disk_process.py")
+
+
+def test_abort_and_immediately_start_the_next_scan(scan: RecordedScan, tmp_path: Path) -> None:
+    first, _ = halves(scan.documents)
+    start, stop = scan.documents[0][1], scan.documents[-1][1]
+    aborted = [*first, ("stop", {**stop, "exit_status": "abort", "reason": "changed my mind"})]
+    following = again(scan, "next")
+    with (
+        ProcessingService(scan.settings(tmp_path, **QUICK)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(aborted)
+        session.send(following.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert session.connection.finished[start["uid"]].exit_status == "abort"
+        assert 0 < session.connection.results[start["uid"]]["num_frames"] < scan.num_points
+        assert_all_frames_are_there(session.connection, following)
+
+
+def test_two_scans_in_quick_succession_by_clocks_that_differ(scan: RecordedScan, tmp_path: Path) -> None:
+    """The second one begins while the first is being processed, on a machine whose clock is a day behind."""
+    second = again(scan, "second", clock_s=-86400.0)
+    third = again(scan, "third", clock_s=+3600.0)
+    latencies: list[float] = []
+
+    def note(name: str, document: dict) -> None:
+        if name == "event":
+            latencies.extend(
+                document["data"][key] for key in ("latency_s", "newest_age_s") if key in document["data"]
+            )
+
+    with (
+        ProcessingService(scan.settings(tmp_path, **QUICK)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(note)
+        for run in (scan, second, third):
+            session.send(run.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        for run in (scan, second, third):
+            assert_all_frames_are_there(session.connection, run)
+            assert session.connection.finished[run.uid].exit_status == "success"
+        wait_for(lambda: bool(latencies))
+    assert all(0 <= latency < TIMEOUT_S for latency in latencies), "by the service's own clock"
+
+
+def test_a_full_disk_of_the_results(scan: RecordedScan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image comes; what could not be written whole is not called a result, and is made when there is space."""
+    service = ProcessingService(scan.settings(tmp_path, **QUICK))
+    service.command = (sys.executable, str(FULL_DISK), str(2**20))  # type: ignore[misc]
+    with service, Session(service.address, tmp_path, service.credentials) as session:
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert session.connection.results[scan.uid]["num_frames"] == scan.num_points
+        finished = session.connection.finished[scan.uid]
+        assert finished.exit_status == "fail" and finished.cxi == ""
+        assert "CXIWriter" in finished.reason and "File too large" in finished.reason
+        assert service.restarts == [] and ask(service.address, "status")["state"] == "idle"
+    assert FinishedRuns(tmp_path / "results").read() == []
+    with (
+        ProcessingService(scan.settings(tmp_path, **QUICK)) as service,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("NSBLUESKY_STATE", str(tmp_path / "state"))
+        arguments = ["--address", service.address, "--log", str(tmp_path / "documents"), "--json"]
+        assert main(["resume", scan.uid, *arguments]) == 0
+        (run,) = FinishedRuns(tmp_path / "results").read()
+        with read_cxi(run.cxi) as cxi:
+            assert len(cxi.seq_nums) == scan.num_points
+    assert main(["resume", "--log", str(tmp_path / "documents"), "--out", str(tmp_path / "results")]) == 0
+    assert "no run" in capsys.readouterr().out
+
+
+def test_workers_of_the_service(scan: RecordedScan, tmp_path: Path) -> None:
+    """Frames are cleaned by two processes; they end with the service's, however that ends, and come with the next."""
+    first, second = halves(scan.documents)
+    settings = replace(scan.settings(tmp_path, **QUICK), workers=2)
+    with (
+        ProcessingService(settings) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        wait_for(lambda: ask(service.address, "status")["workers"] == 2)
+        children = psutil.Process(service.pid).children(recursive=True)
+        session.send(first)
+        wait_for(lambda: session.connection.queued == 0)
+        os.kill(service.pid, signal.SIGKILL)
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+        assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
+        children = psutil.Process(service.pid).children(recursive=True)
+        assert len(children) >= 2
+    assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
+    assert list((tmp_path / "results" / "recipes").iterdir()) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(10))
+def test_fifty_kills_at_random_moments(scan: RecordedScan, tmp_path: Path, seed: int) -> None:
+    """Five in each scan: of the service's process, or of the network's, or of the session in the middle of a line."""
+    rng = random.Random(seed)
+    documents = again(scan, f"seed{seed}").documents
+    cuts = sorted(rng.sample(range(len(documents)), 5))
+    with ProcessingService(scan.settings(tmp_path, **QUICK)) as service:
+        session = Session(service.address, tmp_path, service.credentials)
+        for kill, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(documents)], strict=True)):
+            session.send(documents[begin:end])
+            if end == len(documents):
+                break
+            wait_for(lambda: rng.random() < 0.2)
+            os.kill(service.pid, signal.SIGKILL)
+            assert service.wait_for_restart(kill + 1, TIMEOUT_S)
+        with session:
+            assert session.connection.wait(2 * TIMEOUT_S)
+            assert_all_frames_are_there(session.connection, again(scan, f"seed{seed}"))
+    assert len(service.restarts) == 5
+
+
+@pytest.mark.nightly
+def test_memory_stays_flat_over_many_scans(scan: RecordedScan, tmp_path: Path) -> None:
+    with (
+        ProcessingService(scan.settings(tmp_path, **QUICK)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        memory_MB = []
+        for k in range(20):
+            session.send(again(scan, f"scan{k}").documents)
+            assert session.connection.wait(TIMEOUT_S)
+            memory_MB.append(ask(service.address, "status")["memory_MB"])
+        assert len(FinishedRuns(tmp_path / "results").read()) == 20
+    assert memory_MB[-1] < 1.1 * memory_MB[4]
