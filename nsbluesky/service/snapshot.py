@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.callbacks.stage import DocumentError
 from nsbluesky.streams import PRIMARY, holds_frames
 
 __all__ = ["Previews", "Snapshot"]
@@ -60,7 +61,10 @@ def without_frames(page: Mapping[str, Any], keep_last: bool) -> dict[str, Any]:
     kept = [False] * (count - 1) + [keep_last]
     frames: list[Any] = [""] * count
     if keep_last:
-        frames[-1] = np.ascontiguousarray(page["data"]["frame"][-1])
+        try:
+            frames[-1] = np.ascontiguousarray(page["data"]["frame"][-1])
+        except DocumentError:  # a frame that only its worker was to read, and that cannot be read
+            kept[-1] = False
     return {**page, "data": {**page["data"], "frame": frames}, "filled": {**page["filled"], "frame": kept}}
 
 

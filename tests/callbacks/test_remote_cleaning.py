@@ -145,24 +145,35 @@ def test_what_was_taken_back_is_cleaned_here(
 
 
 class OneFrameFails(ThreadPoolExecutor):
-    """A worker that dies each time on one frame."""
+    """Workers that fail each time on one frame."""
+
+    error: Exception
 
     def submit(self, function: Any, /, frames: FrameRange, *arguments: Any) -> Future[Any]:  # type: ignore[override]
         if frames.start <= 76 < frames.stop:
             future: Future[Any] = Future()
-            future.set_exception(OSError("killed the worker"))
+            future.set_exception(self.error)
             return future
         return super().submit(function, frames, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("error", "listed"), [(OSError("killed the worker"), "bad"), (DocumentError("cannot be read"), "lost")]
+)
 def test_a_frame_that_no_worker_can_do(
-    beamline: TwinBeamline, documents: list[Document], serial: Cleaned, tmp_path: Path
+    beamline: TwinBeamline,
+    documents: list[Document],
+    serial: Cleaned,
+    tmp_path: Path,
+    error: Exception,
+    listed: str,
 ) -> None:
     with OneFrameFails(2) as executor:
+        executor.error = error
         cleaned = clean(beamline, documents, Workers(executor, tmp_path))
     assert cleaned.seq_nums == [k for k in serial.seq_nums if k != 77]
-    assert cleaned.health["bad"] == [77]
-    assert any("killed the worker" in message for message in cleaned.warnings)
+    assert (cleaned.health["bad"], cleaned.health["lost"]) == (([77], []) if listed == "bad" else ([], [77]))
+    assert any(str(error) in message for message in (*cleaned.warnings, cleaned.health["message"]))
 
 
 def test_a_recipe_survives_its_file(tmp_path: Path, rng: np.random.Generator) -> None:
