@@ -6,6 +6,7 @@ Dask runs what its peers send it, so its scheduler belongs into a network that i
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ RECIPES = "recipes"
 RETRIES = 3
 """How often a block is tried again that failed on a worker; a worker that is lost does not count."""
 CONNECT_S = 10.0
+COUNT_S = 1.0
 
 
 class DaskWorkers:
@@ -33,6 +35,11 @@ class DaskWorkers:
         Of the results; the workers must see it.
     cluster : distributed.LocalCluster, optional
         To be closed with this.
+
+    Attributes
+    ----------
+    count : int
+        How many there are: asked each second on a thread, as a scheduler that is lost may keep one waiting.
     """
 
     def __init__(self, client: Any, directory: Path, cluster: Any = None) -> None:
@@ -41,6 +48,10 @@ class DaskWorkers:
         for left in (directory / RECIPES).glob("*.npz"):  # by a process that was killed
             left.unlink()
         self.workers = Workers(client.get_executor(retries=RETRIES, pure=False), directory / RECIPES)
+        self.count = self._ask()
+        self._closing = threading.Event()
+        self._counter = threading.Thread(target=self._count, name="nsbluesky-dask", daemon=True)
+        self._counter.start()
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self | None:
@@ -69,13 +80,23 @@ class DaskWorkers:
             raise SettingsError(f"no Dask scheduler answers at {settings.scheduler}: {error}") from error
         return cls(client, directory)
 
-    @property
-    def count(self) -> int:
-        """How many there are now."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
-
     def close(self) -> None:
         """Let go of the workers, and end those that are this process's own."""
+        self._closing.set()
+        self._counter.join(COUNT_S)
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+
+    def _count(self) -> None:
+        while not self._closing.wait(COUNT_S):
+            try:
+                self.count = self._ask()
+            except Exception as error:
+                log.warning("the scheduler does not answer: %s", error)
+                self.count = 0
+
+    def _ask(self) -> int:
+        if self._client.status != "running":
+            return 0
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
