@@ -55,11 +55,11 @@ serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout
 """
 
 FULL_DISK = """
-import resource, sys
+import sys
+from nsbluesky import disk_space
 from nsbluesky.service.process import Order, serve
-order = Order.from_line(sys.stdin.buffer.readline())
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
-serve(order, sys.stdin.buffer, sys.stdout)
+disk_space.free_bytes = lambda folder: 0
+serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
 """
 
 
@@ -153,6 +153,7 @@ def hang_process(damage: Damage) -> None:
 
 def restart_service(damage: Damage) -> None:
     damage.service.stop()
+    damage.begin()  # what was on its way does not count
     damage.service.start()
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.callbacks.derived_run import num_bytes
 from nsbluesky.cxi import CxiError, CxiFile
+from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.geometry import Geometry
 from nsbluesky.run_index import RunIndex
 
@@ -59,6 +61,7 @@ class CXIWriter:
         self._geometry = geometry
         self._index = RunIndex()
         self._runs: dict[str, _RunFile] = {}
+        self._damaged: list[_RunFile] = []
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take one document of a derived run; other runs are left alone."""
@@ -67,10 +70,11 @@ class CXIWriter:
                 self._runs[uid] = _RunFile(self, document)
             try:
                 if uid in self._runs:
+                    require_space(self.directory, num_bytes(document))
                     self._runs[uid].process(name, document)
             except (OSError, RuntimeError) as error:  # RuntimeError: HDF5, where a dataset cannot grow
                 self.errors[uid] = str(error)
-                self._give_up(uid)
+                self._give_up(uid, closes=isinstance(error, NoSpace))
                 raise
             finally:
                 if name == "stop":
@@ -91,10 +95,13 @@ class CXIWriter:
         for run in self._runs.values():
             run.close()
 
-    def _give_up(self, uid: str) -> None:
-        """Close a file that is not whole, and let nobody take it for a result."""
-        with contextlib.suppress(OSError, RuntimeError):
-            self._runs.pop(uid).abandon()
+    def _give_up(self, uid: str, closes: bool) -> None:
+        """Let nobody take a file that is not whole for a result; HDF5 may crash closing one after an error."""
+        run = self._runs.pop(uid)
+        if closes:
+            run.abandon()
+        else:
+            self._damaged.append(run)
         path = self.paths.pop(uid, None)
         if path is not None:
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import numpy as np
 from nsbluesky._version import __version__
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["DerivedRun", "Document", "split_page"]
+__all__ = ["DerivedRun", "Document", "num_bytes", "split_page"]
 
 Document = tuple[str, dict[str, Any]]
 """The name of a document and the document, as callbacks receive them."""
@@ -156,6 +156,11 @@ def _units(stream: str, key: str) -> dict[str, str]:
         return {"units": UNITS[key]}
     suffix = key.rpartition("_")[2]
     return {"units": suffix} if "_" in key and suffix in SUFFIXES else {}
+
+
+def num_bytes(document: Mapping[str, Any]) -> int:
+    """Return the size of the arrays in an event or a page."""
+    return sum(getattr(value, "nbytes", 0) for value in document.get("data", {}).values())
 
 
 def split_page(page: Mapping[str, Any]) -> list[dict[str, Any]]:

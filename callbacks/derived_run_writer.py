@@ -20,8 +20,10 @@ import numpy as np
 
 from nsbluesky.array_file import ArrayFile
 from nsbluesky.callbacks.cxi_writer import CXIWriter
+from nsbluesky.callbacks.derived_run import num_bytes
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
+from nsbluesky.disk_space import require_space
 from nsbluesky.run_index import RunIndex
 from nsbluesky.streams import holds_frames
 
@@ -69,6 +71,7 @@ class DerivedRunWriter:
         self._index = RunIndex()
         self._runs: dict[str, _Run] = {}
         self.errors: dict[str, str] = {}
+        self._given_up: list[_Run] = []  # HDF5 may crash where it closes a file after an error
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take one document of a derived run; other runs are left alone."""
@@ -77,10 +80,11 @@ class DerivedRunWriter:
                 self._runs[uid] = _Run(self.directory / uid, self._target, self._cxi, self._interval_s)
             try:
                 if uid in self._runs:
+                    require_space(self.directory, num_bytes(document))
                     self._runs[uid].process(name, document)
             except Exception as error:
                 self.errors[uid] = str(error)
-                del self._runs[uid]
+                self._given_up.append(self._runs.pop(uid))
                 raise
             finally:
                 if name == "stop":

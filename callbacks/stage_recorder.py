@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.array_file import ArrayFile
+from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.run_index import RunIndex
 from nsbluesky.settings import SettingsError
 from nsbluesky.streams import holds_frames
@@ -56,6 +56,7 @@ class StageRecorder:
         self._streams: dict[str, str] = {}
         self._files: dict[tuple[str, str], ArrayFile] = {}
         self._failed: frozenset[tuple[str, str]] = frozenset()
+        self._damaged: list[ArrayFile] = []
 
     @property
     def stages(self) -> list[str]:
@@ -105,12 +106,18 @@ class StageRecorder:
 
     def _write(self, key: tuple[str, str], columns: Mapping[str, npt.NDArray[Any]]) -> None:
         try:
+            require_space(self.directory, sum(column.nbytes for column in columns.values()))
             if key not in self._files:
                 self._files[key] = self._open(*key, {name: column[0] for name, column in columns.items()})
             self._files[key].extend(columns)
-        except (OSError, RuntimeError):  # RuntimeError: HDF5, where it cannot grow a dataset
+        except NoSpace:
             self._failed |= {key}
             self._close(key)
+            raise
+        except (OSError, RuntimeError):  # RuntimeError: HDF5, where it cannot grow a dataset
+            self._failed |= {key}
+            if key in self._files:
+                self._damaged.append(self._files.pop(key))  # HDF5 may crash where it closes one after an error
             raise
 
     def _open(self, uid: str, stream: str, first: Mapping[str, npt.NDArray[Any]]) -> ArrayFile:
@@ -128,8 +135,7 @@ class StageRecorder:
     def _close(self, key: tuple[str, str]) -> None:
         file = self._files.pop(key, None)
         if file is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # what could not be written was told when it was
-                file.close()
+            file.close()
 
 
 def _stage_of(stream: str) -> str:

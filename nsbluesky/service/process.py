@@ -6,6 +6,7 @@ line when clients may connect.  It ends when standard input closes.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -70,6 +71,7 @@ def log_directory(settings: ServiceSettings) -> Path:
 
 def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
     """Serve until SIGTERM, ``shutdown``, or the end of the lifeline."""
+    faulthandler.enable(all_threads=False)  # a crash below Python tells its place in the supervisor's log
     settings = order.settings
     os.nice(settings.nice)
     _start_logs(log_directory(settings))

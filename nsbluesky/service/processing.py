@@ -57,7 +57,8 @@ class Processing:
         self._derived_of: dict[str, str] = {}
         self._raw_of: dict[str, str] = {}
         self._stopped: list[str] = []
-        self._not_whole: set[str] = set()
+        self.not_whole: set[str] = set()
+        """Raw runs whose files could not be written whole: they may be processed again."""
         self.pipeline = PtychoPipeline(
             pipeline,
             directory=self.directory,
@@ -76,6 +77,8 @@ class Processing:
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take a document of a raw run; returns at once."""
         self.pipeline(name, document)
+        if name == "start":
+            self.not_whole.discard(document["uid"])
         if name == "stop":
             self._stopped.append(document["run_start"])
 
@@ -116,7 +119,7 @@ class Processing:
         ended = {run.raw_uid for run in runs}
         self._stopped = [uid for uid in self._stopped if uid not in ended]
         try:
-            self._record.add(*(run for run in runs if run.raw_uid not in self._not_whole))
+            self._record.add(*(run for run in runs if run.raw_uid not in self.not_whole))
         except OSError as error:
             log.error("finished runs cannot be recorded, they will be processed again: %s", error)
         return runs
@@ -151,6 +154,6 @@ class Processing:
                 cxi=str(cxi or ""),
                 documents="" if unwritten["DerivedRunWriter"] else str(self._derived.directory / f"{uid}.jsonl"),
             )
-            if failures:  # it is done again in the next life of the service: there may be space then
-                self._not_whole.add(run.raw_uid)
+            if failures:
+                self.not_whole.add(run.raw_uid)
             self._ended.put(run)

@@ -234,6 +234,9 @@ class Server:
             owner = self._owners.pop(run.raw_uid, None)
             if owner is not None:
                 self._tell_progress(owner, [run.raw_uid])
+            if run.raw_uid in self._processing.not_whole:  # who sends it again wants it again
+                self._intake.forget(run.raw_uid)
+                del self._finished[run.raw_uid]
 
     # ---- control
 

@@ -82,10 +82,13 @@ class CuttableNetwork:
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
-        if self._cut:
+        try:
+            if self._cut:
+                raise ConnectionRefusedError
+            server = socket.create_connection(("127.0.0.1", listener.getsockname()[1]))
+        except OSError:
             client.close()
             return
-        server = socket.create_connection(("127.0.0.1", listener.getsockname()[1]))
         self._pairs |= {client: server, server: client}
 
     def _pass_on(self, end: socket.socket) -> None:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from nsbluesky.array_file import ArrayFile
+from nsbluesky import disk_space
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage_recorder import StageRecorder
@@ -87,8 +87,8 @@ def test_a_full_disk_ends_the_recording_of_one_stage_until_it_is_asked_for_again
     recorder.record(["clean", "raw"])
     give(recorder, [("start", run.start_document), *page(run, [1])])
     with monkeypatch.context() as full:
-        full.setattr(ArrayFile, "extend", _no_space)
-        with pytest.raises(OSError, match="No space"):
+        full.setattr(disk_space, "free_bytes", lambda folder: disk_space.MARGIN_BYTES)
+        with pytest.raises(disk_space.NoSpace, match="64 MB are free"):
             give(recorder, page(run, [2]))
     give(recorder, [*page(run, [3]), *page(run, [1], "primary")])
     recorder.record(["clean"])
@@ -101,10 +101,6 @@ def test_a_full_disk_ends_the_recording_of_one_stage_until_it_is_asked_for_again
     for path, expected in zip(recorder.paths, ([1], [1], [4]), strict=True):
         with h5py.File(path) as file:
             assert file["seq_num"][()].tolist() == expected
-
-
-def _no_space(*_: Any) -> None:
-    raise OSError(28, "No space left on device")
 
 
 def test_stages_that_there_are_not(tmp_path: Path) -> None:

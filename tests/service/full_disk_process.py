@@ -1,12 +1,13 @@
-"""The service's process whose files cannot grow beyond argv[1] bytes, as on a disk that is full."""
+"""The service's process on a disk that is full as long as the file argv[1] is there."""
 
 from __future__ import annotations
 
-import resource
 import sys
+from pathlib import Path
 
+from nsbluesky import disk_space
 from nsbluesky.service.process import Order, serve
 
-order = Order.from_line(sys.stdin.buffer.readline())
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-serve(order, sys.stdin.buffer, sys.stdout)
+full, free_bytes = Path(sys.argv[1]), disk_space.free_bytes
+disk_space.free_bytes = lambda folder: 0 if full.exists() else free_bytes(folder)
+serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
