@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.stage import DocumentError
+from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 
 __all__ = [
-    "EPICS_EPOCH_S",
-    "TIMESTAMPS",
     "FrameRange",
     "HDF5Frames",
     "NotYetWritten",
@@ -28,13 +27,6 @@ __all__ = [
     "frames_of_stream_resource",
     "local_path",
 ]
-
-
-TIMESTAMPS = "/entry/instrument/NDAttributes/NDArrayTimeStamp"
-"""Where areaDetector's file plugin writes when each frame was taken, in seconds since 1990."""
-
-EPICS_EPOCH_S = 631152000.0
-"""1990-01-01 in seconds since 1970."""
 
 
 class NotYetWritten(DocumentError):
@@ -155,7 +147,7 @@ class HDF5Frames:
             self._open()
             assert self._file is not None
             try:
-                times = self._file[TIMESTAMPS]
+                times = self._file[f"{ATTRIBUTES}/{TIMESTAMP}"]
                 times.refresh()
                 taken = np.asarray(times[start:stop], np.float64) + EPICS_EPOCH_S
             except (KeyError, OSError, TypeError, ValueError):

@@ -8,10 +8,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ATTRIBUTES", "DATASET", "FrameFile"]
+__all__ = ["ATTRIBUTES", "DATASET", "EPICS_EPOCH_S", "TIMESTAMP", "FrameFile"]
 
 DATASET = "/entry/data/data"
 ATTRIBUTES = "/entry/instrument/NDAttributes"
+TIMESTAMP = "NDArrayTimeStamp"
+"""The attribute that tells when a frame was taken, in seconds since 1990 as areaDetector counts them."""
+EPICS_EPOCH_S = 631152000.0
+"""1990-01-01 in seconds since 1970."""
 ROWS_PER_CHUNK = 1024
 
 

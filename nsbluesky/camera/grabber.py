@@ -27,7 +27,7 @@ import numpy.typing as npt
 from nsbluesky.camera.assembler import AssembledFrame, FrameAssembler, FrameFlag
 from nsbluesky.camera.datagrams import DatagramBatch, enlarge_buffer
 from nsbluesky.camera.descramble import descramble, stream_bytes
-from nsbluesky.camera.frame_file import FrameFile
+from nsbluesky.camera.frame_file import EPICS_EPOCH_S, FrameFile
 from nsbluesky.camera.packets import HEADER_BYTES, PacketFormat
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
 from nsbluesky.cleaning.words import LOST_WORDS
@@ -202,7 +202,7 @@ class Grabber:
             file.append(
                 image,
                 NDArrayUniqueId=frame.number,
-                NDArrayTimeStamp=frame.timestamp_s,
+                NDArrayTimeStamp=frame.timestamp_s - EPICS_EPOCH_S,
                 LostPackets=frame.num_lost,
                 FrameFlags=int(frame.flags),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from caproto import ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from nsbluesky.camera.frame_file import FrameFile
+from nsbluesky.camera.frame_file import EPICS_EPOCH_S, TIMESTAMP, FrameFile
 from nsbluesky.simulation.ioc_frames import Frame, Shot
 
 __all__ = ["HDF5Group", "ShotFile"]
@@ -35,12 +36,12 @@ class ShotFile(FrameFile):
     """A file of frames with the shots' truth, which goes beside it when it closes."""
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        super().__init__(path, shape)
+        super().__init__(path, shape, {TIMESTAMP: "<f8"})
         self._shots: list[Shot] = []
 
-    def append_shot(self, frame: Frame, shot: Shot) -> int:
+    def append_shot(self, frame: Frame, shot: Shot, taken_s: float) -> int:
         """Write a frame, make it visible to readers, and return how many there are."""
-        count = self.append(frame)
+        count = self.append(frame, **{TIMESTAMP: taken_s - EPICS_EPOCH_S})
         self._shots.append(shot)
         return count
 
@@ -147,14 +148,15 @@ class HDF5Group(PVGroup):  # type: ignore[misc]
         """Queue a frame for the file; waits only where the queue is full."""
         if self._file is None or self.enable.value != "Enable":
             return
+        taken_s = time.time()
         await self._room.acquire()
-        write = asyncio.create_task(self._write(self._file, frame, shot))
+        write = asyncio.create_task(self._write(self._file, frame, shot, taken_s))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 
-    async def _write(self, file: ShotFile, frame: Frame, shot: Shot) -> None:
+    async def _write(self, file: ShotFile, frame: Frame, shot: Shot, taken_s: float) -> None:
         try:
-            count = await self._on_thread(file.append_shot, frame, shot)
+            count = await self._on_thread(file.append_shot, frame, shot, taken_s)
         except OSError as error:
             await self._fail(f"cannot write frame {shot.index}: {error}")
         else:

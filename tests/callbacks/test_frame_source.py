@@ -22,14 +22,13 @@ from raw_runs import (
 
 from nsbluesky.callbacks import frame_source
 from nsbluesky.callbacks.frame_readers import (
-    EPICS_EPOCH_S,
-    TIMESTAMPS,
     DocumentError,
     HDF5Frames,
     NotYetWritten,
     local_path,
 )
 from nsbluesky.callbacks.frame_source import FrameSource
+from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 
 
 @pytest.fixture(autouse=True)
@@ -318,7 +317,7 @@ def test_frames_are_as_old_as_their_file_tells_while_the_scan_runs(tmp_path, age
     started = time.time() - age_s
     documents[0] = "start", {**documents[0][1], "time": started}
     with h5py.File(tmp_path / "fccd_image_1.h5", "a", libver="latest") as file:
-        file[TIMESTAMPS] = started + TAKEN_S + clock_ahead_s - EPICS_EPOCH_S
+        file[f"{ATTRIBUTES}/{TIMESTAMP}"] = started + TAKEN_S + clock_ahead_s - EPICS_EPOCH_S
     before = time.time()
     collector = feed(documents)
     times = np.concatenate([d["time"] for n, d in collector.documents if n == "event_page"])

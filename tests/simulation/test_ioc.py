@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ophyd import EpicsSignal, EpicsSignalRO
 from ophyd.utils import LimitError
 from recorded_run import RecordedRun, interrupt, path_of
 
+from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.fccd import FCCD, CameraSite
 from nsbluesky.devices.shutter import Shutter
@@ -248,6 +250,8 @@ def test_long_paths_survive(connected: Connected) -> None:
 
 
 def test_live_image_carries_the_bits_of_a_frame(connected: Connected) -> None:
+    """The file has the same frame, and when it was taken."""
+    before_s = time.time()
     prefix = f"{connected.beamline.prefix}FCCD:"
     image = EpicsSignalRO(f"{prefix}image1:ArrayData", name="image")
     image.wait_for_connection(timeout=TIMEOUT_S)
@@ -259,7 +263,9 @@ def test_live_image_carries_the_bits_of_a_frame(connected: Connected) -> None:
     connected.fccd.unstage()
     with h5py.File(path_of(resource)) as file:
         written = file["/entry/data/data"][-1]
+        taken_s = file[f"{ATTRIBUTES}/{TIMESTAMP}"][-1] + EPICS_EPOCH_S
     np.testing.assert_array_equal(shown.reshape(connected.beamline.frame_shape), written)
+    assert before_s <= taken_s <= time.time()
     image.destroy()
 
 
