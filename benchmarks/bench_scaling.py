@@ -91,18 +91,20 @@ def cleaning(folder: Path) -> tuple[list[Figure], float]:
 def sharing(block_s: float) -> list[Figure]:
     """Return the rates of workers that sleep."""
     figures = []
-    for workers in (8, 32):
+    for workers, frames in ((8, BLOCK), (32, BLOCK), (32, 4 * BLOCK)):
         options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "processes": False}
         with distributed.LocalCluster(**options, dashboard_address=None) as cluster:
             executor = cluster.get_client().get_executor(pure=False)
             count = 20 * workers
             began = time.perf_counter()
-            for task in [executor.submit(time.sleep, block_s) for _ in range(count)]:
+            task_s = block_s * frames / BLOCK
+            for task in [executor.submit(time.sleep, task_s) for _ in range(count)]:
                 task.result()
             elapsed = time.perf_counter() - began
-        rate, ideal = BLOCK * count / elapsed, BLOCK * workers / block_s
-        note = f"{100 * rate / ideal:.0f} % of the ideal; blocks that sleep for {1000 * block_s:.0f} ms"
-        figures.append(Figure(f"sharing, {workers} workers (simulated)", f"{rate:.0f} frames/s", note))
+        rate, ideal = frames * count / elapsed, BLOCK * workers / block_s
+        note = f"{100 * rate / ideal:.0f} % of the ideal; tasks sleep for {1000 * task_s:.0f} ms, all in one process"
+        what = f"sharing, {workers} workers (simulated), blocks of {frames} frames"
+        figures.append(Figure(what, f"{rate:.0f} frames/s", note))
     return figures
 
 

@@ -32,11 +32,14 @@ class Endpoints:
         0MQ addresses.
     instance : str
         Changes when the service starts again.
+    restarts : tuple of str
+        Why it did, oldest first.
     """
 
     documents: str
     publications: str
     instance: str
+    restarts: tuple[str, ...] = ()
 
 
 def ask(
@@ -103,7 +106,7 @@ def find_endpoints(
     status = ask(address, "status", credentials, timeout_s=timeout_s)
     host = urlparse(address).hostname
     documents, publications = (f"tcp://{host}:{int(port)}" for port in status["ports"])
-    return Endpoints(documents, publications, str(status["instance"]))
+    return Endpoints(documents, publications, str(status["instance"]), tuple(map(str, status["restarts"])))
 
 
 def _ask(

@@ -115,7 +115,7 @@ class DerivedRuns:
 
     def _follow(self, endpoints: Endpoints) -> None:
         """Follow one life of the service."""
-        self._deliver(self._runs.begin(endpoints.instance))
+        self._deliver(self._runs.begin(endpoints))
         with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger = 0
             socket.rcvhwm = MAX_WAITING
@@ -174,13 +174,14 @@ class _SeenRuns:
         self._health_descriptors: set[str] = set()
         self._told_away = False
 
-    def begin(self, instance: str) -> list[tuple[str, dict[str, Any]]]:
+    def begin(self, endpoints: Endpoints) -> list[tuple[str, dict[str, Any]]]:
         """Return what ends the runs of the former life, where this is another one."""
         self._told_away = False
-        if instance == self._instance:
+        if endpoints.instance == self._instance:
             return []
-        self._instance = instance
-        return [("stop", self._cut_off(uid)) for uid in list(self._open)]
+        self._instance = endpoints.instance
+        why = f" ({endpoints.restarts[-1]})" if endpoints.restarts else ""
+        return [("stop", self._cut_off(uid, why)) for uid in list(self._open)]
 
     def away(self) -> list[tuple[str, dict[str, Any]]]:
         """Return what tells, once, that the service is away."""
@@ -227,9 +228,9 @@ class _SeenRuns:
         self._health = None if not self._open else self._health
         return True
 
-    def _cut_off(self, uid: str) -> dict[str, Any]:
+    def _cut_off(self, uid: str, why: str) -> dict[str, Any]:
         self._close(uid)
-        reason = "the processing service was started again; the run is processed anew"
+        reason = f"the processing service was started again{why}; the run is processed anew"
         return {
             "uid": str(uuid.uuid4()),
             "run_start": uid,

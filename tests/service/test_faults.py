@@ -75,7 +75,7 @@ def test_a_process_that_dies_or_hangs_in_the_middle(
         assert session.connection.wait(TIMEOUT_S)
         assert_all_frames_are_there(session.connection, scan)
         assert [stop["exit_status"] for stop in derived.stops] == ["abort", "success"]
-        assert "started again" in derived.stops[0]["reason"]
+        assert f"started again ({service.restarts[0]})" in derived.stops[0]["reason"]
         again = scan.correlation(session.connection.results[scan.uid]["object"])
     assert undisturbed > 0.7
     assert again > 0.95 * undisturbed
