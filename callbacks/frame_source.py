@@ -1,7 +1,5 @@
 """FrameSource: from references in documents to blocks of frames with their positions.
 
-Frames may be announced by StreamResource and StreamDatum, by Resource and Datum, or lie in the events themselves;
-positions come in events or by StreamDatum.  All are matched on ``seq_num``; what comes later wins, as after a rewind.
 Nothing is read before frame and position are both known, so what waits here costs a few bytes a frame.
 """
 
@@ -9,27 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
-import event_model
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.block_watch import MAX_TRIES
 from nsbluesky.callbacks.derived_run import Document
-from nsbluesky.callbacks.frame_readers import (
-    HDF5Frames,
-    NotYetWritten,
-    frames_of_resource,
-    frames_of_stream_resource,
-)
+from nsbluesky.callbacks.frame_index import FrameIndex, Point
+from nsbluesky.callbacks.frame_readers import NotYetWritten
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import DocumentError, RunContext, Stage
-from nsbluesky.geometry import length_in_m
-from nsbluesky.streams import PRIMARY, holds_frames
+from nsbluesky.streams import PRIMARY
 
 __all__ = ["FrameSource", "ReadFrames"]
 
@@ -42,42 +32,6 @@ WAIT_FOR_FILE_S = 5.0
 """How long after the end of a run a frame may still be missing in its file."""
 
 
-@dataclass(frozen=True)
-class FrameReference:
-    """Where one frame is: a row of a file, or the array itself."""
-
-    source: HDF5Frames | None
-    index: int
-    array: npt.NDArray[Any] | None = None
-
-
-@dataclass(frozen=True)
-class PositionReference:
-    """Where the positions of some points along one axis are."""
-
-    source: HDF5Frames
-    start: int
-    stop: int
-    first_seq_num: int
-    axis: str
-    unit: str
-
-
-@dataclass
-class Point:
-    """What is known of one point of a stream; `time` is when the first of it was heard."""
-
-    time: float
-    frame: FrameReference | None = None
-    x_m: float | None = None
-    y_m: float | None = None
-    emitted: bool = False
-
-    def complete(self, stream: str) -> bool:
-        """Whether it can be read and emitted; darks need no position."""
-        return self.frame is not None and (stream != PRIMARY or (self.x_m is not None and self.y_m is not None))
-
-
 class ReadFrames(Stage):
     """The stage of one run; see the module."""
 
@@ -85,13 +39,7 @@ class ReadFrames(Stage):
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
-        self._descriptors: dict[str, Mapping[str, Any]] = {}
-        self._resources: dict[str, tuple[str, HDF5Frames]] = {}
-        self._data: dict[str, tuple[str, int]] = {}
-        self._points: defaultdict[str, dict[int, Point]] = defaultdict(dict)
-        self._ready: defaultdict[str, list[int]] = defaultdict(list)
-        self._former: dict[int, Point] = {}
-        self._positions: list[PositionReference] = []
+        self._index = FrameIndex(run.start, self._lose, run.roots)
         self._frame_shape: tuple[int, ...] | None = None
         self._stopped_at: float | None = None
         self._losses_listed = False
@@ -101,84 +49,19 @@ class ReadFrames(Stage):
 
     # ---- documents
 
-    def on_descriptor(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Remember which data keys of the darks and of `primary` hold frames and positions."""
-        if self.is_raw(document) and holds_frames(document["name"]):
-            self._descriptors[document["uid"]] = document
-        yield from ()
-
-    def on_stream_resource(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Make a reader for a file."""
-        self._resources[document["uid"]] = document["data_key"], frames_of_stream_resource(document, self.run.roots)
-        yield from ()
-
-    def on_resource(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Make a reader for a file announced in the older way."""
-        self._resources[document["uid"]] = "", frames_of_resource(document, self.run.roots)
-        yield from ()
-
-    def on_datum(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Remember which row of which file a datum is."""
-        row = document["datum_kwargs"].get("point_number", document["datum_kwargs"].get("index", 0))
-        self._data[document["datum_id"]] = document["resource"], int(row)
-        yield from ()
-
-    def on_datum_page(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Take a page as the data that it stands for."""
-        for datum in event_model.unpack_datum_page(cast(event_model.DatumPage, document)):
-            yield from self.on_datum(cast(dict[str, Any], datum))
-
-    def on_stream_datum(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Take references to frames and positions."""
-        descriptor = self._descriptors.get(document["descriptor"])
-        if descriptor is None:
-            return
-        stream, keys = descriptor["name"], self._keys(descriptor)
-        start, stop, first = document["indices"]["start"], document["indices"]["stop"], document["seq_nums"]["start"]
-        if document["stream_resource"] not in self._resources:
-            self._lose(stream, range(first, first + stop - start), "its file cannot be used, see the errors")
-            return
-        key, source = self._resources[document["stream_resource"]]
-        if key == keys.get("image"):
-            for k in range(stop - start):
-                self._set(stream, first + k, frame=FrameReference(source, start + k))
-        elif key in (keys.get("x"), keys.get("y")):
-            axis = "x_m" if key == keys["x"] else "y_m"
-            self._positions.append(PositionReference(source, start, stop, first, axis, _unit(descriptor, key)))
-        yield from self._emit_ready()
-
-    def on_event(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Take positions and inline or older references to frames."""
-        descriptor = self._descriptors.get(document["descriptor"])
-        if descriptor is None:
-            return
-        keys, data = self._keys(descriptor), document["data"]
-        values: dict[str, Any] = {}
-        for axis in ("x", "y"):
-            if keys.get(axis) in data:
-                values[f"{axis}_m"] = float(length_in_m(data[keys[axis]], _unit(descriptor, keys[axis])))
-        if keys.get("image") in data:
-            values["frame"] = self._event_frame(data[keys["image"]])
-        self._set(descriptor["name"], document["seq_num"], **values)
-        yield from self._emit_ready()
-
-    def on_event_page(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Take a page as the events that it stands for."""
-        if document["descriptor"] in self._descriptors:
-            for event in event_model.unpack_event_page(cast(event_model.EventPage, document)):
-                yield from self.on_event(cast(dict[str, Any], event))
-
-    def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
-        """Emit all that can be read; `work` waits for the rest for a while."""
-        if self.is_raw(document):
+    def process(self, name: str, document: dict[str, Any]) -> Iterator[Document]:
+        """Take references to frames and positions, and emit what can be read; `work` waits for the rest."""
+        self._index.process(name, document)
+        if name == "stop" and self.is_raw(document):
             self._stopped_at = time.monotonic()
-            self._fall_back_to_former_points()
+            self._index.complete_points_taken_again()
+        if name in ("event", "event_page", "stream_datum", "stop"):
             yield from self._emit_ready()
 
     @property
     def queue(self) -> int:
         """How many frames are announced and not read yet."""
-        return sum(len(ready) for ready in self._ready.values())
+        return sum(len(ready) for ready in self._index.ready.values())
 
     # ---- waiting for files
 
@@ -189,14 +72,14 @@ class ReadFrames(Stage):
 
     @property
     def _waiting(self) -> bool:
-        return any(self._ready.values()) or bool(self._positions)
+        return any(self._index.ready.values()) or self._index.waits_for_positions
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Ask again for what was not in its file yet; give up some seconds after the end of the run."""
         yield from self._emit_ready()
         if self._stopped_at is not None and not self._waiting:
             self._losses_listed = True
-            for seq_num, point in self._points[PRIMARY].items():
+            for seq_num, point in self._index.points[PRIMARY].items():
                 if not point.emitted:
                     self._lose(PRIMARY, [seq_num], "no frame" if point.frame is None else "no position")
 
@@ -206,50 +89,7 @@ class ReadFrames(Stage):
 
     def close(self) -> None:
         """Close all files."""
-        for _, source in self._resources.values():
-            source.close()
-
-    # ---- points
-
-    def _keys(self, descriptor: Mapping[str, Any]) -> dict[str, str]:
-        """Return the data keys of image, x and y: as the start document says, else by what they look like."""
-        named = dict(self.run.start.get("ptycho", {}).get("keys", {}))
-        for key, described in descriptor["data_keys"].items():
-            if described["dtype"] == "array" and len(described["shape"]) >= 2:
-                named.setdefault("image", key)
-            elif described["dtype"] == "number":
-                for axis in ("x", "y"):
-                    if key.endswith(axis):
-                        named.setdefault(axis, key)
-        return named
-
-    def _event_frame(self, value: Any) -> FrameReference:
-        if isinstance(value, str):
-            resource, row = self._data[value]
-            return FrameReference(self._resources[resource][1], row)
-        return FrameReference(None, 0, np.asarray(value))
-
-    def _set(self, stream: str, seq_num: int, **values: Any) -> None:
-        """Note what came for a point; a point that was emitted starts anew."""
-        points = self._points[stream]
-        point = points.get(seq_num)
-        if point is not None and point.emitted:
-            self._former[seq_num] = point
-            point = None
-        if point is None:
-            point = points[seq_num] = Point(time.time())
-        for name, value in values.items():
-            setattr(point, name, value)
-        if point.complete(stream) and seq_num not in self._ready[stream]:
-            self._ready[stream].append(seq_num)
-
-    def _fall_back_to_former_points(self) -> None:
-        """Complete a point that was taken again only in part with what it had before."""
-        for seq_num, former in self._former.items():
-            point = self._points[PRIMARY][seq_num]
-            missing = {k: getattr(former, k) for k in ("frame", "x_m", "y_m") if getattr(point, k) is None}
-            if missing:
-                self._set(PRIMARY, seq_num, **missing)
+        self._index.close()
 
     def _lose(self, stream: str, seq_nums: Iterable[int], reason: str) -> None:
         if stream != PRIMARY:
@@ -261,32 +101,17 @@ class ReadFrames(Stage):
 
     def _emit_ready(self) -> Iterator[Document]:
         """Read and emit, in order, what is complete; frames of the scan wait for the darks where there are any."""
-        self._read_positions()
-        darks = {d["name"] for d in self._descriptors.values()} - {PRIMARY}
+        self._index.read_positions(patient=self._patient)
+        darks = self._index.dark_streams
         for stream in sorted(darks):
             yield from self._emit_stream(stream)
         if darks <= self._darks_read or self._stopped_at is not None:
             yield from self._emit_stream(PRIMARY)
 
-    def _read_positions(self) -> None:
-        waiting, self._positions = self._positions, []
-        for p in waiting:
-            seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
-            try:
-                values = length_in_m(p.source.read(p.start, p.stop), p.unit)
-            except NotYetWritten as error:
-                if self._patient:
-                    self._positions.append(p)
-                else:
-                    self._lose(PRIMARY, seq_nums, f"no position: {error}")
-                continue
-            for seq_num, value in zip(seq_nums, values.reshape(len(values), -1)[:, 0], strict=True):
-                self._set(PRIMARY, seq_num, **{p.axis: float(value)})
-
     def _emit_stream(self, stream: str) -> Iterator[Document]:
-        ready = self._ready[stream]
+        ready = self._index.ready[stream]
         while ready:
-            block = _next_block(ready, self._points[stream], self.run.settings.block_frames)
+            block = _next_block(ready, self._index.points[stream], self.run.settings.block_frames)
             block = self.run.watch.isolate(self.run.start["uid"], stream, block)
             if self._left_out(stream, block[0]):
                 del ready[:1]
@@ -309,13 +134,13 @@ class ReadFrames(Stage):
         tries = self.run.watch.tries(self.run.start["uid"], stream, seq_num)
         if tries < MAX_TRIES:
             return False
-        self._points[stream][seq_num].emitted = True
+        self._index.points[stream][seq_num].emitted = True
         self._lose(stream, [seq_num], f"left out: the processing died {tries} times with it at work")
         return True
 
     def _block(self, stream: str, block: list[int]) -> tuple[list[int], Any]:
         """Return a block and its frames (n, rows, columns): what workers clean is referred to, all else is read."""
-        first = self._points[stream][block[0]].frame
+        first = self._index.points[stream][block[0]].frame
         assert first is not None
         if self.run.workers is None or stream != PRIMARY or first.source is None:
             return block, _as_block(list(self._read(stream, block).values()))
@@ -332,7 +157,7 @@ class ReadFrames(Stage):
 
     def _read(self, stream: str, block: list[int]) -> dict[int, npt.NDArray[Any]]:
         """Return the frames of a block by seq_num: views of one array where they come from one file."""
-        references = [self._points[stream][seq_num].frame for seq_num in block]
+        references = [self._index.points[stream][seq_num].frame for seq_num in block]
         first = references[0]
         assert first is not None
         if first.source is not None:
@@ -358,11 +183,11 @@ class ReadFrames(Stage):
                 if not isinstance(reason, DocumentError):
                     log.exception("%s %d cannot be read", stream, seq_num)
                 self._lose(stream, [seq_num], str(reason))
-                self._points[stream][seq_num].emitted = True
+                self._index.points[stream][seq_num].emitted = True
         return list(frames), _as_block(list(frames.values())) if frames else None
 
     def _page(self, stream: str, seq_nums: list[int], frames: Any) -> Iterator[Document]:
-        points = [self._points[stream][seq_num] for seq_num in seq_nums]
+        points = [self._index.points[stream][seq_num] for seq_num in seq_nums]
         times = self._times(points)
         data: dict[str, Any] = {"frame": frames}
         if stream == PRIMARY:
@@ -390,13 +215,6 @@ class ReadFrames(Stage):
             return cast(list[float], heard.tolist())
         possible = (taken >= self._started_at) & (taken <= heard)  # by the same clock, or one that agrees
         return cast(list[float], np.where(possible, taken, heard).tolist())
-
-
-def _unit(descriptor: Mapping[str, Any], key: str) -> str:
-    unit = descriptor["data_keys"][key].get("units")
-    if not unit:
-        raise DocumentError(f"data key {key!r} has no units: set the motor record's EGU, positions are never guessed")
-    return str(unit)
 
 
 def _next_block(ready: list[int], points: Mapping[int, Point], limit: int) -> list[int]:
