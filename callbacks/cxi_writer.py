@@ -194,18 +194,24 @@ class _RunFile:
                 raise CxiError("clean frames came before the detector's document: subscribe CXIWriter before the run")
             self._cxi = self._writer._create(self._start, self._detector)
         data = page["data"]
-        frames = np.asarray(data["frame"])
+        frames, flags, weights = (np.asarray(data[key]) for key in ("frame", "flags", "weight"))
         translation_m = np.stack([data["x_m"], data["y_m"]], axis=1)
         new: dict[int, int] = {}
         for row in np.flatnonzero(np.isfinite(translation_m).all(axis=1)).tolist():
             seq_num = int(page["seq_num"][row])
             if seq_num in self._index:
-                self._cxi.replace(self._index[seq_num], frames[row], translation_m[row])
+                index = self._index[seq_num]
+                self._cxi.replace(
+                    index, frames[row], translation_m[row], flags=int(flags[row]), weight=float(weights[row])
+                )
             else:
                 new[seq_num] = row
         if new:
             rows = list(new.values())
-            self._index.update(zip(new, self._cxi.append(frames[rows], translation_m[rows], list(new)), strict=True))
+            appended = self._cxi.append(
+                frames[rows], translation_m[rows], list(new), flags=flags[rows], weights=weights[rows]
+            )
+            self._index.update(zip(new, appended, strict=True))
 
     def _write_pictures(self) -> None:
         """Write the newest picture and illumination, where they are not in the file yet."""

@@ -17,7 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, recover, siemens_star_to_cxi, validate, write_raw_cxi
-from nsbluesky.cxi.layout import DATA, DETECTOR, IMAGE, SOURCE, TRANSLATION, orientation_of
+from nsbluesky.cxi.layout import (
+    DATA,
+    DETECTOR,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
+    IMAGE,
+    SOURCE,
+    TRANSLATION,
+    orientation_of,
+)
 from nsbluesky.geometry import ELECTRON_VOLT_J, Geometry
 
 EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
@@ -64,8 +73,9 @@ def create(tmp_path: Path) -> Iterator[Callable[..., CxiFile]]:
 def written(create: Callable[..., CxiFile]) -> Path:
     """Return a finished file with everything in it."""
     rng = np.random.default_rng(1)
-    cxi = create(start_time=0.0)
-    cxi.append(rng.random((5, *SHAPE)), rng.random((5, 2)), [1, 2, 4, 5, 7])
+    cxi = create(start_time=0.0, parameters={"source": "raw.cxi"})
+    marks = {"flags": [0, 1, 0, 18, 0], "weights": [1, 1, 1, 0, 0.5]}
+    cxi.append(rng.random((5, *SHAPE)), rng.random((5, 2)), [1, 2, 4, 5, 7], **marks)
     cxi.set_illumination(np.ones(SHAPE), intensities=np.ones(SHAPE), probe_mask=np.ones(SHAPE))
     cxi.write_image(np.ones((20, 30)), np.ones((2, *SHAPE)), 1e-8, {"passes": 3}, [0.3, 0.2])
     cxi.close(end_time=60.0)
@@ -99,6 +109,8 @@ def test_what_is_written_is_read_and_keeps_the_rules(written: Path) -> None:
         np.testing.assert_array_equal(data.translation_m[:, :2], rng.random((5, 2)))
         assert data.translation_m.shape == (5, 3)
         assert data.seq_nums.tolist() == [1, 2, 4, 5, 7]
+        assert data.frame_flags.tolist() == [0, 1, 0, 18, 0] and data.frame_flags.dtype == np.uint16
+        assert data.frame_weights.tolist() == [1, 1, 1, 0, 0.5] and data.parameters == {"source": "raw.cxi"}
         assert data.energy_eV == pytest.approx(930.0)
         assert_geometry(data.geometry())
         assert data.illumination.dtype == np.complex64 and data.illumination_intensities.shape == SHAPE
@@ -111,6 +123,31 @@ def test_what_is_written_is_read_and_keeps_the_rules(written: Path) -> None:
         assert file["entry_1/end_time"].asstr()[()].startswith("1970-01-01T00:01:00")
         assert file["entry_1/data_1/data"] == file[DATA] and file["entry_1/image_latest"] == file[IMAGE]
         assert file[DATA].attrs["axes"] == "translation:y:x" and file[DATA].chunks == (1, *SHAPE)
+
+
+def test_a_file_that_says_nothing_of_its_frames_has_frames_without_fault(written: Path) -> None:
+    with h5py.File(written, "r+") as file:
+        del file[FRAME_FLAGS], file[f"{DETECTOR}/process_1"]
+        weights = file[FRAME_WEIGHTS][:4]  # one is missing
+        del file[FRAME_WEIGHTS]
+        file[FRAME_WEIGHTS] = weights
+    with read_cxi(written) as data:
+        assert data.frame_flags.tolist() == [0] * 5 and data.parameters == {}
+        assert data.frame_weights.tolist() == [1, 1, 1, 0, 1]
+    assert [problem for problem in validate(written) if "frame_weights" in problem]
+    with h5py.File(written, "r+") as file:
+        del file[FRAME_WEIGHTS]
+        file[FRAME_WEIGHTS] = np.ones((5, 2))
+    with pytest.raises(CxiError, match="a number for each frame"):
+        read_cxi(written)
+
+
+@pytest.mark.parametrize("name", ["seq_nums", "flags", "weights"])
+def test_marks_of_another_number_of_frames_are_refused(create: Callable[..., CxiFile], name: str) -> None:
+    cxi = create()
+    with pytest.raises(CxiError, match=f"{name} of shape"):
+        cxi.append(np.ones((2, *SHAPE)), np.ones((2, 2)), **{name: [1, 1, 1]})
+    assert cxi.num_frames == 0
 
 
 def test_frames_can_be_asked_for_in_every_way(written: Path) -> None:

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             data.geometry(),
             settings,
             get_backend(options.backend),
+            weights=data.frame_weights,
             passes=options.passes,
             probe=data.illumination if options.use_probe else None,
             progress=lambda done, wanted, r: bar.update(done - bar.n),
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "frames_used": picture.num_frames,
         "frames_rejected": len(result.rejected),
+        "frames_left_out": int((data.frame_weights == 0).sum()),
         "passes": len(result.r_factors),
         "r_factor": float(result.r_factors[-1]),
         "object_pixel_nm": picture.pixel_m * 1e9,
@@ -86,10 +88,17 @@ def _write(path: Path, data: CxiData, frames: FrameStack, result: Reconstruction
         pixel_size_m=data.pixel_size_m,
         frame_shape=frames.shape[1:],
         mask=data.mask,
+        parameters=data.parameters or None,
     ) as cxi:
         for start in range(0, len(frames), COPY_FRAMES):
             block = slice(start, start + COPY_FRAMES)
-            cxi.append(frames[block].astype(np.float32), data.translation_m[block])
+            cxi.append(
+                frames[block].astype(np.float32),
+                data.translation_m[block],
+                data.seq_nums[block],
+                flags=data.frame_flags[block],
+                weights=data.frame_weights[block],
+            )
         cxi.set_illumination(picture.probe[0], intensities=data.illumination_intensities)
         cxi.write_image(
             picture.object,

@@ -18,6 +18,9 @@ __all__ = [
     "CXI_VERSION",
     "DATA",
     "DETECTOR",
+    "DETECTOR_PROCESS",
+    "FRAME_FLAGS",
+    "FRAME_WEIGHTS",
     "GEOMETRY",
     "GOOD_MASK_BITS",
     "IMAGE",
@@ -43,6 +46,9 @@ IMAGE = "entry_1/image_1"
 PROCESS = f"{IMAGE}/process_1"
 DATA = f"{DETECTOR}/data"
 SEQ_NUM = f"{DETECTOR}/seq_num"
+FRAME_FLAGS = f"{DETECTOR}/frame_flags"
+FRAME_WEIGHTS = f"{DETECTOR}/frame_weights"
+DETECTOR_PROCESS = f"{DETECTOR}/process_1"
 TRANSLATION = f"{GEOMETRY}/translation"
 
 PIXEL_MISSING = 0x200

@@ -17,6 +17,9 @@ import numpy.typing as npt
 from nsbluesky.cxi.layout import (
     DATA,
     DETECTOR,
+    DETECTOR_PROCESS,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
     GOOD_MASK_BITS,
     SEQ_NUM,
     SOURCE,
@@ -63,23 +66,31 @@ class FrameStack:
     ----------
     shape : (int, int, int)
     dtype : dtype
+    path : Path
+        File that the frames lie in.
+    dataset : str
+        Where in it.
+    rows : (N,) int
+        Which of its rows they are.
     """
 
     def __init__(self, dataset: h5py.Dataset, rows: npt.NDArray[np.intp]) -> None:
         self._dataset = dataset
-        self._rows = rows
+        self.path = Path(dataset.file.filename)
+        self.dataset = str(dataset.name)
+        self.rows = rows
         self.shape: tuple[int, int, int] = (len(rows), *dataset.shape[1:])
         self.dtype: np.dtype[Any] = dataset.dtype
 
     def __len__(self) -> int:
         """Return the number of frames."""
-        return len(self._rows)
+        return len(self.rows)
 
     @_hdf5_errors
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Read frames: (ny, nx) for an integer, else (n, ny, nx)."""
         try:
-            rows = self._rows[index]
+            rows = self.rows[index]
         except IndexError:
             raise CxiError(f"frame {index} of {len(self)}: expected 0 to {len(self) - 1}") from None
         if rows.ndim == 0 or len(rows) == 0:
@@ -141,6 +152,10 @@ class CxiData:
         (N, ny, nx) photons, zero frequency at the centre; None in a raw file.
     seq_nums : array of int64
         (N,) number of each frame in its run.
+    frame_flags : array of uint16
+        (N,) what is wrong with each frame, as `nsbluesky.cleaning.flags.FrameFlag`; 0 where the file does not say.
+    frame_weights : array of float32
+        (N,) 0 for frames that must not be used; 1 where the file does not say.
     mask : array of uint32
         (ny, nx) CXI codes, 0 is good; zeros where the file has none.
     raw_data, dark_data : FrameStack or None
@@ -149,6 +164,8 @@ class CxiData:
         Exposures per point in a raw file.
     exposure_order : str
         How they follow one another, as the file's writer put it.
+    parameters : dict
+        How the frames were made; empty where the file does not say.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -175,6 +192,9 @@ class CxiData:
         self.dark_data = None if dark is None else FrameStack(dark, _all(dark))
         numbers = _array(file, SEQ_NUM)
         self.seq_nums = rows + 1 if numbers is None or len(numbers) < len(frames) else numbers[rows].astype(np.int64)
+        self.frame_flags = _per_frame(file, FRAME_FLAGS, np.zeros(len(frames), np.uint16))[rows]
+        self.frame_weights = _per_frame(file, FRAME_WEIGHTS, np.ones(len(frames), np.float32))[rows]
+        self.parameters = _parameters(_text(file, f"{DETECTOR_PROCESS}/parameters"))
         self.mask = _mask(file, frames.shape[1:])
         self.number_exposures = int(_number(file, f"{DETECTOR}/number_exposures") or 1)
         self.exposure_order = _text(file, f"{DETECTOR}/exposure_order") or ""
@@ -364,6 +384,28 @@ def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], 
     return padded[rows], rows
 
 
+def _per_frame(file: h5py.File, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a number for each frame; the default's where the file has none, or too few of them."""
+    values = _array(file, name)
+    if values is None:
+        return default
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise CxiError(
+            f"{name} is {values.dtype} {values.shape}: expected ({len(default)},), a number for each frame"
+        )
+    known = min(len(values), len(default))
+    return np.concatenate([values[:known].astype(default.dtype), default[known:]])
+
+
+def _parameters(text: str | None) -> dict[str, Any]:
+    """Return parameters that were written as JSON."""
+    try:
+        parameters = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        return {"text": text}
+    return parameters if isinstance(parameters, dict) else {"value": parameters}
+
+
 def _mask(file: h5py.File, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
     mask = _array(file, f"{DETECTOR}/mask")
     if mask is None:
@@ -397,11 +439,6 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
     size = _array(file, f"{group}/image_size")
     center = _array(file, f"{group}/image_center")
     complete = _number(file, f"{group}/process_1/complete")
-    text = _text(file, f"{group}/process_1/parameters")
-    try:
-        parameters = json.loads(text) if text else {}
-    except json.JSONDecodeError:
-        parameters = {"text": text}
     return CxiImage(
         object=picture,
         mask=mask.astype(np.uint32),
@@ -409,6 +446,6 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
         errors=errors[np.isfinite(errors)],
         pixel_m=np.nan if size is None else float(size[0]) / picture.shape[1],
         center_m=(0.0, 0.0) if center is None else (float(center[0]), float(center[1])),
-        parameters=parameters if isinstance(parameters, dict) else {"value": parameters},
+        parameters=_parameters(_text(file, f"{group}/process_1/parameters")),
         complete=complete is None or bool(complete),
     )

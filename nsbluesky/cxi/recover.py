@@ -10,11 +10,22 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.cxi.layout import DATA, IMAGE, PROCESS, SEQ_NUM, TRANSLATION, CxiError, part_path
+from nsbluesky.cxi.layout import (
+    DATA,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
+    IMAGE,
+    PROCESS,
+    SEQ_NUM,
+    TRANSLATION,
+    CxiError,
+    part_path,
+)
 
 __all__ = ["open_file", "recover", "rewrite", "whole_frames"]
 
-FRAME_DATASETS = (DATA, SEQ_NUM, TRANSLATION)
+PER_FRAME = (TRANSLATION, SEQ_NUM, FRAME_FLAGS, FRAME_WEIGHTS)
+FRAME_DATASETS = (DATA, *PER_FRAME)
 
 
 def open_file(path: str | Path) -> h5py.File:
@@ -123,7 +134,7 @@ def _copy_frames(source: h5py.File, target: h5py.File, lost: list[str]) -> None:
         except OSError as error:
             lost.append(f"frame {row}: {error}")
     copy.resize(len(kept), axis=0)
-    for name in (TRANSLATION, SEQ_NUM):
+    for name in PER_FRAME:
         if name in source:
             target[name] = source[name][()][kept]
 

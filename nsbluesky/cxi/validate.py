@@ -8,7 +8,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from nsbluesky.cxi.layout import CXI_VERSION, DATA, DETECTOR, IMAGE, SOURCE, TRANSLATION, CxiError, basis_vectors
+from nsbluesky.cxi.layout import (
+    CXI_VERSION,
+    DATA,
+    DETECTOR,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
+    IMAGE,
+    SEQ_NUM,
+    SOURCE,
+    TRANSLATION,
+    CxiError,
+    basis_vectors,
+)
 from nsbluesky.cxi.read import CxiData, read_cxi
 from nsbluesky.cxi.recover import open_file
 from nsbluesky.geometry import wavelength_m
@@ -114,6 +126,9 @@ def _frames(file: h5py.File, data: CxiData) -> list[str]:
         problems.append(
             f"{len(frames) - len(data.translation_m)} frames have no translation: use nsbluesky.cxi.recover"
         )
+    for per_frame in (SEQ_NUM, FRAME_FLAGS, FRAME_WEIGHTS):
+        if per_frame in file and file[per_frame].shape != (len(frames),):
+            problems.append(f"{per_frame} has shape {file[per_frame].shape}: expected ({len(frames)},)")
     for link, target in (
         (f"entry_1/data_1/{Path(name).name}", name),
         ("entry_1/data_1/translation", TRANSLATION),

@@ -22,6 +22,9 @@ from nsbluesky._version import __version__
 from nsbluesky.cxi.layout import (
     DATA,
     DETECTOR,
+    DETECTOR_PROCESS,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
     IMAGE,
     PIXEL_MISSING,
     PROCESS,
@@ -71,6 +74,7 @@ class CxiFile:
         mask: npt.ArrayLike | None = None,
         instrument_name: str = "nsbluesky",
         start_time: float | str | None = None,
+        parameters: dict[str, Any] | None = None,
     ) -> CxiFile:
         """Create the file; it replaces one of the same name.
 
@@ -91,6 +95,8 @@ class CxiFile:
         instrument_name : str
         start_time : float or str, optional
             Seconds since 1970 or ISO-8601 text; now by default.
+        parameters : dict, optional
+            What the frames were made of and how; must be JSON.
 
         Raises
         ------
@@ -112,6 +118,10 @@ class CxiFile:
                 start_time=start_time,
             )
             _create_datasets(file, frame_shape)
+            if parameters is not None:
+                file[f"{DETECTOR_PROCESS}/parameters"] = json.dumps(parameters)
+                file[f"{DETECTOR_PROCESS}/version"] = __version__
+                file[f"{DETECTOR_PROCESS}/date"] = iso_time()
             cxi = cls(path, file, frame_shape)
             if mask is not None:
                 cxi.set_mask(mask)
@@ -134,7 +144,13 @@ class CxiFile:
         return int(self._file[DATA].shape[0])
 
     def append(
-        self, frames: npt.ArrayLike, translation_m: npt.ArrayLike, seq_nums: npt.ArrayLike | None = None
+        self,
+        frames: npt.ArrayLike,
+        translation_m: npt.ArrayLike,
+        seq_nums: npt.ArrayLike | None = None,
+        *,
+        flags: npt.ArrayLike = 0,
+        weights: npt.ArrayLike = 1.0,
     ) -> range:
         """Append frames; when this returns they are on disk.
 
@@ -146,6 +162,10 @@ class CxiFile:
             (n, 2 or 3) x, y, z of the sample in metres.
         seq_nums : array of int, optional
             (n,) number of each frame in its run; its index + 1 by default.
+        flags : array of int, optional
+            (n,) what is wrong with each frame, as `nsbluesky.cleaning.flags.FrameFlag`; nothing by default.
+        weights : array of float, optional
+            (n,) 0…1; a reconstruction leaves frames of weight 0 out.
 
         Returns
         -------
@@ -155,21 +175,32 @@ class CxiFile:
         Raises
         ------
         CxiError
-            For frames or translations of another shape.
+            For anything of another shape.
         """
         frames, translation = self._checked(frames, translation_m)
         first = self.num_frames
         rows = range(first, first + len(frames))
         numbers = np.arange(first, rows.stop) + 1 if seq_nums is None else np.asarray(seq_nums)
-        for name, values in ((DATA, frames), (SEQ_NUM, numbers), (TRANSLATION, translation)):
+        for name, given in (("seq_nums", numbers), ("flags", np.asarray(flags)), ("weights", np.asarray(weights))):
+            if given.shape not in ((), (len(frames),)):
+                raise CxiError(f"{name} of shape {given.shape}: expected ({len(frames)},), one for each frame")
+        for name, values in (
+            (DATA, frames),
+            (SEQ_NUM, numbers),
+            (FRAME_FLAGS, flags),
+            (FRAME_WEIGHTS, weights),
+            (TRANSLATION, translation),  # the last one: from now on the frame counts
+        ):
             dataset = self._file[name]
             dataset.resize(rows.stop, axis=0)
             dataset[first : rows.stop] = values
             dataset.flush()
         return rows
 
-    def replace(self, index: int, frame: npt.ArrayLike, translation_m: npt.ArrayLike) -> None:
-        """Replace one frame (ny, nx) and its translation (2 or 3,); in between the frame counts as missing.
+    def replace(
+        self, index: int, frame: npt.ArrayLike, translation_m: npt.ArrayLike, *, flags: int = 0, weight: float = 1.0
+    ) -> None:
+        """Replace one frame (ny, nx) and what belongs to it; in between the frame counts as missing.
 
         Raises
         ------
@@ -181,7 +212,13 @@ class CxiFile:
                 f"frame {index} cannot be replaced: expected 0 to {self.num_frames - 1}; append it instead"
             )
         frames, translation = self._checked(np.asarray(frame)[np.newaxis], translation_m)
-        for name, values in ((TRANSLATION, np.nan), (DATA, frames[0]), (TRANSLATION, translation[0])):
+        for name, values in (
+            (TRANSLATION, np.nan),
+            (DATA, frames[0]),
+            (FRAME_FLAGS, flags),
+            (FRAME_WEIGHTS, weight),
+            (TRANSLATION, translation[0]),
+        ):
             dataset = self._file[name]
             dataset[index] = values
             dataset.flush()
@@ -367,6 +404,8 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     frames.attrs["axes"] = "translation:y:x"
     growing(TRANSLATION, (0, 3), np.float64, (POSITIONS_PER_CHUNK, 3), np.nan)
     growing(SEQ_NUM, (0,), np.int64, (POSITIONS_PER_CHUNK,))
+    growing(FRAME_FLAGS, (0,), np.uint16, (POSITIONS_PER_CHUNK,))
+    growing(FRAME_WEIGHTS, (0,), np.float32, (POSITIONS_PER_CHUNK,), 1)
     file.create_dataset(f"{DETECTOR}/mask", frame_shape, np.uint32, chunks=frame_shape)
     growing(f"{SOURCE}/illumination", (0, 0), np.complex64, frame_shape)
     growing(f"{SOURCE}/illumination_intensities", (0, 0), np.float32, frame_shape)

@@ -52,6 +52,7 @@ def reconstruct(
     settings: SolverSettings,
     backend: Backend,
     *,
+    weights: npt.ArrayLike | None = None,
     passes: int | None = None,
     probe: npt.ArrayLike | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -70,6 +71,8 @@ def reconstruct(
         `pixel_size_m` is the pixel of `frames`.
     settings : SolverSettings
     backend : Backend
+    weights : (n,) float, optional
+        0…1; frames of weight 0 are left out.  1 by default.
     passes : int, optional
         Full passes; `settings.passes_final` by default.
     probe : (N, N) or (modes, N, N) complex, optional
@@ -98,11 +101,16 @@ def reconstruct(
     if mask is not None:
         solver.set_mask(mask)
     places = np.asarray(translations_m, np.float64)
+    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if given.shape != (count,):
+        raise ValueError(f"weights of shape {given.shape} for {count} frames: expected one for each")
     for first in range(0, count, BLOCK_FRAMES):
         block = slice(first, min(first + BLOCK_FRAMES, count))
-        solver.add_frames(np.arange(block.start, block.stop), frames[block], places[block])
+        solver.add_frames(np.arange(block.start, block.stop), frames[block], places[block], given[block])
     if solver.num_frames == 0:
-        raise ValueError(f"none of the {count} frames can be used: expected photons at finite positions")
+        raise ValueError(
+            f"none of the {count} frames can be used: expected photons, finite positions and weights above 0"
+        )
     if probe is not None:
         solver.start_with(probe)
     solver.finish()

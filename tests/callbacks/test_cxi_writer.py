@@ -36,7 +36,7 @@ class Source:
         mask = np.zeros((SIDE, SIDE), np.uint32) if mask is None else mask
         self.send(self.run.event("detector", center_row_px=1.0, center_column_px=2.0, mask=mask, pixel_size_m=240e-6))
 
-    def clean(self, seq_nums: list[int], values: list[float]) -> None:
+    def clean(self, seq_nums: list[int], values: list[float], flags: int = 0) -> None:
         """Send frames that are all of one value, at x = value, y = -value."""
         x_m = np.array(values, dtype=np.float64)
         frames = np.broadcast_to(x_m[:, None, None], (len(values), SIDE, SIDE)).astype(np.float32)
@@ -48,8 +48,8 @@ class Source:
             x_m=x_m,
             y_m=-x_m,
             photons=frames.sum(axis=(1, 2)),
-            weight=np.ones(len(values)),
-            flags=np.zeros(len(values), np.uint16),
+            weight=np.full(len(values), 0.0 if flags else 1.0, np.float32),
+            flags=np.full(len(values), flags, np.uint16),
         )
         self.send(page)
 
@@ -83,7 +83,7 @@ def test_frames_and_pictures_of_a_run(tmp_path: Path) -> None:
     assert not writer.closed
     with read_cxi(writer.path) as data:  # at any moment
         assert len(data.frames) == 2
-    source.clean([4, 2, 5], [40, 21, 50])
+    source.clean([4, 2, 5], [40, 21, 50], flags=4)
     picture = np.ones((SIDE, SIDE), np.float32)
     source.send(source.run.event("low_resolution", transmission=picture, illumination=7 * picture, num_frames=2))
     source.picture(2.0)
@@ -94,6 +94,7 @@ def test_frames_and_pictures_of_a_run(tmp_path: Path) -> None:
     with read_cxi(writer.path) as data:
         assert data.seq_nums.tolist() == [1, 2, 4, 5]
         assert data.frames[:][:, 0, 0].tolist() == [10, 21, 40, 50]
+        assert data.frame_flags.tolist() == [0, 4, 4, 4] and data.frame_weights.tolist() == [1, 0, 0, 0]
         np.testing.assert_array_equal(data.translation_m[:, 0], [10, 21, 40, 50])
         np.testing.assert_array_equal(data.translation_m[:, 1], [-10, -21, -40, -50])
         np.testing.assert_array_equal(data.mask, mask)

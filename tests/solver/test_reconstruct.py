@@ -56,6 +56,35 @@ def test_every_algorithm_reconstructs(scan, backend, algorithm):
     assert contrast_correlation(result.picture.object, scan.object, margin_px=8) > 0.85
 
 
+def test_frames_of_weight_0_are_left_out(scan, backend, rng):
+    """Frames of noise ruin the image, and do nothing to it where their weight is 0."""
+    frames, weights = scan.frames.copy(), np.ones(len(scan.frames))
+    weights[::7] = 0
+    noise = rng.permuted(frames[::7].reshape(weights[::7].size, -1), axis=1)
+    frames[::7] = 3 * noise.reshape(frames[::7].shape)
+
+    def image(**given):
+        return reconstruct(
+            frames,
+            scan.translations_m,
+            None,
+            geometry_of(scan),
+            small_settings(),
+            backend,
+            probe=scan.probe[0],
+            **given,
+        )
+
+    clean = image(weights=weights)
+    assert clean.picture.num_frames == np.count_nonzero(weights)
+    assert contrast_correlation(clean.picture.object, scan.object) > 0.9
+    assert contrast_correlation(image().picture.object, scan.object) < 0.8
+    with pytest.raises(ValueError, match="weights of shape"):
+        image(weights=weights[1:])
+    with pytest.raises(ValueError, match="weights above 0"):
+        image(weights=0 * weights)
+
+
 def test_frames_and_positions_must_fit(scan, backend):
     with pytest.raises(ValueError, match="crop them to squares"):
         reconstruct(np.zeros((2, 4, 5)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
