@@ -138,7 +138,7 @@ def test_a_file_that_says_nothing_of_its_frames_has_frames_without_fault(written
     with h5py.File(written, "r+") as file:
         del file[FRAME_WEIGHTS]
         file[FRAME_WEIGHTS] = np.ones((5, 2))
-    with pytest.raises(CxiError, match="a number for each frame"):
+    with pytest.raises(CxiError, match="a number for each of 5"):
         read_cxi(written)
 
 

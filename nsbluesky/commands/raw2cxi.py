@@ -1,20 +1,17 @@
-"""``nsbluesky raw2cxi``: raw FCCD frames of a CXI file to clean frames, block by block."""
+"""``nsbluesky raw2cxi``: raw FCCD frames, of a CXI file or a recorded run, to clean frames in a CXI file."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from nsbluesky.cleaning.clean import clean
-from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
-from nsbluesky.cleaning.layout import FCCDLayout, get_layout
-from nsbluesky.cleaning.plan import plan_for
-from nsbluesky.commands import output_file
-from nsbluesky.cxi import CxiError, CxiFile, FrameStack, read_cxi
+from nsbluesky.commands import output_file, parse_count
+from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, scan_of_run, stage_path
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
@@ -22,57 +19,75 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("raw", type=Path, help="a CXI file with raw_data and dark_data")
+    parser.add_argument("raw", type=Path, nargs="?", help="a CXI file with raw_data and dark_data; or --run")
     parser.add_argument("clean", type=Path, help="the CXI file to write")
+    parser.add_argument(
+        "--run", metavar="UID", help="a recorded run; in the document log its first characters will do"
+    )
+    parser.add_argument("--log", type=Path, help="with --run: document log (the session's by default)")
+    parser.add_argument("--catalog", type=Path, help="with --run: catalog to read where the log has no such run")
+    parser.add_argument(
+        "--exposures-s",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="exposures of a point, where the file does not tell",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in cleaning.frame_px=208")
+    parser.add_argument(
+        "--save-stage", action="append", default=[], metavar="NAME", help="keep the frames after this step as well"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where a conversion was killed")
+    parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="(the processors there are)")
+    parser.add_argument("--processes", action="store_true", help="workers are processes, not threads")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Clean a file; memory holds one block of frames."""
+    """Clean a scan; memory holds the blocks at work."""
     settings = PipelineSettings().set_from_text(options.set)
-    out = output_file(options.clean, options.raw)
-    with read_cxi(options.raw) as raw:
-        if raw.raw_data is None:
-            raise CxiError(f"{options.raw} has no raw_data: expected a raw CXI file; is it clean already?")
-        if raw.number_exposures != 1:
-            raise CxiError(f"{options.raw} has {raw.number_exposures} exposures a point: expected 1")
-        layout = get_layout(settings.cleaning, raw.raw_data.shape[1:])
-        dark = _average(raw.dark_data, layout, settings)
-        first = raw.raw_data[: settings.cleaning.center_frames]
-        plan = plan_for(first, settings.cleaning, layout, dark, energy_eV=raw.energy_eV)
-        pixel_size_m = raw.pixel_size_m[0] * settings.cleaning.pixel_ratio
-        with CxiFile.create(
+    sources = [] if options.raw is None else [options.raw]
+    out = output_file(options.clean, *sources)
+    stages = list(dict.fromkeys(options.save_stage))
+    for stage in stages:
+        output_file(stage_path(out, stage), *sources)
+    number = options.workers or len(os.sched_getaffinity(0))
+    workers = Workers.processes(number) if options.processes else Workers.threads(number)
+    scan = _scan(options)
+    with tqdm(total=len(scan), unit="point", disable=None) as bar:
+        result = convert(
+            scan,
             out,
-            energy_eV=raw.energy_eV,
-            detector_distance_m=raw.detector_distance_m,
-            pixel_size_m=pixel_size_m,
-            frame_shape=(plan.frame_px, plan.frame_px),
-            mask=plan.mask,
-        ) as cxi:
-            total = np.zeros((plan.frame_px, plan.frame_px))
-            with tqdm(total=len(raw.raw_data), unit="frame", disable=None) as progress:
-                for start in range(0, len(raw.raw_data), settings.block_frames):
-                    block = slice(start, start + settings.block_frames)
-                    frames = clean(raw.raw_data[block], plan).frames
-                    cxi.append(frames, raw.translation_m[block])
-                    total += frames.sum(axis=0)
-                    progress.update(len(frames))
-            cxi.set_illumination(intensities=total / len(raw.raw_data))
+            settings,
+            workers=workers,
+            stages=stages,
+            resume=options.resume,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
     return {
         "cxi": str(out),
-        "frames": len(raw.translation_m),
-        "darks": 0 if dark is None else dark.num_frames,
-        "bad_adcs": [] if dark is None else [int(k) for k in dark.bad_adcs],
-        "center_row_px": plan.center[0],
-        "center_column_px": plan.center[1],
-        "pixel_size_um": pixel_size_m * 1e6,
+        "frames": result.num_frames,
+        "darks": result.num_darks,
+        "bad_adcs": result.bad_adcs,
+        "center_row_px": result.center_px[0],
+        "center_column_px": result.center_px[1],
+        "pixel_size_um": result.pixel_size_m * 1e6,
+        **{f"frames_{name}": count for name, count in result.flagged.items()},
+        "left_out": result.left_out,
+        "warnings": result.warnings,
+        "stages": [str(stage_path(out, stage)) for stage in stages],
     }
 
 
-def _average(darks: FrameStack | None, layout: FCCDLayout, settings: PipelineSettings) -> DarkStatistics | None:
-    if darks is None or len(darks) == 0:
-        return None
-    accumulator = DarkAccumulator(layout)
-    for start in range(0, len(darks), settings.block_frames):
-        accumulator.add(darks[start : start + settings.block_frames])
-    return accumulator.result(settings.cleaning)
+def _scan(options: argparse.Namespace) -> RawScan:
+    if (options.raw is None) == (options.run is None):
+        raise ValueError("expected either a raw CXI file or --run UID")
+    if options.run is not None and options.exposures_s is not None:
+        raise ValueError("--exposures-s is about files: the run's start document tells them")
+    if options.raw is not None:
+        return scan_of_cxi(options.raw, options.exposures_s)
+    from nsbluesky.catalog import data_directory, open_catalog
+    from nsbluesky.replay import documents_of
+
+    with ExitStack() as stack:
+        catalog = None if options.catalog is None else stack.enter_context(open_catalog(options.catalog))
+        return scan_of_run(documents_of(options.run, options.log or data_directory() / "documents", catalog))

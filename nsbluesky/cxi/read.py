@@ -166,6 +166,8 @@ class CxiData:
         How they follow one another, as the file's writer put it.
     parameters : dict
         How the frames were made; empty where the file does not say.
+    start_time : str or None
+        As the file has it, ISO-8601 where it keeps the rules.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -195,6 +197,7 @@ class CxiData:
         self.frame_flags = _per_frame(file, FRAME_FLAGS, np.zeros(len(frames), np.uint16))[rows]
         self.frame_weights = _per_frame(file, FRAME_WEIGHTS, np.ones(len(frames), np.float32))[rows]
         self.parameters = _parameters(_text(file, f"{DETECTOR_PROCESS}/parameters"))
+        self.start_time = _text(file, "entry_1/start_time")
         self.mask = _mask(file, frames.shape[1:])
         self.number_exposures = int(_number(file, f"{DETECTOR}/number_exposures") or 1)
         self.exposure_order = _text(file, f"{DETECTOR}/exposure_order") or ""
@@ -390,9 +393,7 @@ def _per_frame(file: h5py.File, name: str, default: npt.NDArray[Any]) -> npt.NDA
     if values is None:
         return default
     if values.ndim != 1 or values.dtype.kind not in "iuf":
-        raise CxiError(
-            f"{name} is {values.dtype} {values.shape}: expected ({len(default)},), a number for each frame"
-        )
+        raise CxiError(f"{name} is {values.dtype} {values.shape}: expected a number for each of {len(default)}")
     known = min(len(values), len(default))
     return np.concatenate([values[:known].astype(default.dtype), default[known:]])
 

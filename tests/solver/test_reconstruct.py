@@ -64,16 +64,8 @@ def test_frames_of_weight_0_are_left_out(scan, backend, rng):
     frames[::7] = 3 * noise.reshape(frames[::7].shape)
 
     def image(**given):
-        return reconstruct(
-            frames,
-            scan.translations_m,
-            None,
-            geometry_of(scan),
-            small_settings(),
-            backend,
-            probe=scan.probe[0],
-            **given,
-        )
+        given["probe"] = scan.probe[0]
+        return reconstruct(frames, scan.translations_m, None, geometry_of(scan), small_settings(), backend, **given)
 
     clean = image(weights=weights)
     assert clean.picture.num_frames == np.count_nonzero(weights)

@@ -1,0 +1,98 @@
+"""What the cleaning of a whole scan starts from: dark statistics and one plan for each exposure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
+from nsbluesky.cleaning.layout import FCCDLayout, get_layout
+from nsbluesky.cleaning.plan import CleaningPlan, plan_for
+from nsbluesky.conversion.frames import ConversionError, StoredFrames
+from nsbluesky.conversion.scan import RawScan
+from nsbluesky.settings import PipelineSettings
+
+__all__ = ["Preparation", "prepare"]
+
+NO_DARKS = "no dark frames: the overscan alone gives the pedestal, and bad pixels stay in (take darks)"
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """What is known before the first block.
+
+    Attributes
+    ----------
+    plans : tuple of CleaningPlan
+        One for each exposure, all with the same centre.
+    mask : (frame_px, frame_px) uint32
+        CXI codes; what no exposure measures, oriented as the clean frames are.
+    num_darks : int
+    bad_adcs : tuple of int
+        Of any exposure.
+    warnings : tuple of str
+    """
+
+    plans: tuple[CleaningPlan, ...]
+    mask: npt.NDArray[np.uint32]
+    num_darks: int
+    bad_adcs: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare(scan: RawScan, settings: PipelineSettings, backend: Backend) -> Preparation:
+    """Average the darks, and find the centre and the plans on the first frames.
+
+    Raises
+    ------
+    ValueError
+        Where the darks or the first frames cannot be what they are said to be.
+    """
+    longest_first = sorted(range(len(scan.exposures_s)), key=lambda k: -scan.exposures_s[k])
+    cleaning = settings.cleaning
+    plans: dict[int, CleaningPlan] = {}
+    darks: list[DarkStatistics] = []
+    warnings: list[str] = []
+    for exposure in longest_first:
+        stored = scan.frames[exposure]
+        recorded = np.flatnonzero(stored.recorded)[: cleaning.center_frames]
+        if not len(recorded):
+            raise ConversionError(f"exposure {exposure + 1} of {len(longest_first)} has no frames: expected some")
+        first = stored[recorded].read()
+        layout = get_layout(cleaning, first.shape[1:])
+        dark = _average(scan.darks[exposure], layout, settings)
+        if dark is not None:
+            darks.append(dark)
+        else:
+            which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
+            warnings.append(which + NO_DARKS)
+        plans[exposure] = plan_for(
+            first,
+            cleaning,
+            layout,
+            dark,
+            energy_eV=scan.geometry.energy_eV,
+            pixel_size_m=scan.geometry.pixel_size_m,
+            xp=backend.xp,
+        )
+        cleaning = cleaning.replace(center_px=plans[exposure].center)  # the same for all
+    mask = np.bitwise_or.reduce([backend.to_numpy(plan.mask) for plan in plans.values()])
+    return Preparation(
+        plans=tuple(plans[k] for k in sorted(plans)),
+        mask=np.ascontiguousarray(scan.geometry.orient(mask)),
+        num_darks=sum(dark.num_frames for dark in darks),
+        bad_adcs=tuple(sorted({int(adc) for dark in darks for adc in dark.bad_adcs})),
+        warnings=tuple(warnings),
+    )
+
+
+def _average(darks: StoredFrames, layout: FCCDLayout, settings: PipelineSettings) -> DarkStatistics | None:
+    if not len(darks):
+        return None
+    accumulator = DarkAccumulator(layout)
+    for start in range(0, len(darks), settings.block_frames):
+        accumulator.add(darks[start : start + settings.block_frames].read())
+    return accumulator.result(settings.cleaning)

@@ -1,0 +1,146 @@
+"""Blocks over any executor: a few at a time, a failed one twice, and none lost to a worker that dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, replace
+
+from nsbluesky.conversion.blocks import Block, clean_block
+from nsbluesky.conversion.frames import ConversionError
+
+__all__ = ["Workers", "clean_blocks"]
+
+MAX_DEATHS = 3
+"""After so many workers that died one after the other, the fault is not with the blocks."""
+
+BLOCKS_PER_WORKER = 2
+"""One at work and one that waits, so that no worker waits for the next one."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the blocks of a conversion are spread.
+
+    Attributes
+    ----------
+    number : int
+        How many blocks are at work at the same time.
+    start : callable
+        Returns a new executor; called again where one broke.  Processes must see the raw files and the output
+        folder: ``Workers(8, client.get_executor)`` takes those of a Dask cluster.
+    """
+
+    number: int
+    start: Callable[[], Executor]
+
+    @classmethod
+    def threads(cls, number: int) -> Workers:
+        """Return threads of this process: compiled code runs side by side, nothing has to be started."""
+        return cls(number, lambda: ThreadPoolExecutor(number, "nsbluesky-raw2cxi"))
+
+    @classmethod
+    def processes(cls, number: int) -> Workers:
+        """Return processes on this machine: a second each to start, and one that dies takes no other with it."""
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
+        return cls(number, lambda: ProcessPoolExecutor(number, context, initializer=_end_with_parent))
+
+
+def _end_with_parent() -> None:
+    """End this worker process when the one that started it is killed: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def clean_blocks(blocks: Iterable[Block], workers: Workers) -> Iterator[tuple[Block, str]]:
+    """Clean blocks, and yield each with what is wrong with it: "" where its file is there.
+
+    A block that fails is tried again, point by point.  Where a worker dies, the blocks that were at work are tried
+    again one after the other, so that the one that killed it costs no other.
+
+    Raises
+    ------
+    ConversionError
+        Where workers die whatever they do.
+    """
+    waiting, again = iter(blocks), deque[Block]()
+    at_work: dict[Future[None], Block] = {}
+    deaths = 0
+    pool = workers.start()
+    try:
+        while True:
+            while len(at_work) < BLOCKS_PER_WORKER * workers.number:
+                block = again.popleft() if again else next(waiting, None)
+                if block is None:
+                    break
+                at_work[_submit(pool, block)] = block
+            if not at_work:
+                return
+            suspects = []
+            for future in wait_for(at_work, return_when=FIRST_COMPLETED).done:
+                block, error = at_work.pop(future), future.exception()
+                if isinstance(error, BrokenExecutor):
+                    suspects.append(block)
+                elif error is None or block.one_by_one:
+                    yield block, _reason(error)
+                else:
+                    again.append(replace(block, one_by_one=True))
+            if not suspects:
+                continue
+            suspects += at_work.values()
+            at_work.clear()
+            pool.shutdown(cancel_futures=True)
+            for block in sorted(suspects, key=lambda block: block.number):
+                error = _clean_alone(block, workers)
+                deaths = deaths + 1 if isinstance(error, BrokenExecutor) else 0
+                if deaths == MAX_DEATHS:
+                    raise ConversionError(
+                        f"worker processes died {deaths} times one after the other ({error}): is there enough "
+                        "memory? use fewer --workers; --resume goes on from here"
+                    )
+                if error is None or block.one_by_one or isinstance(error, BrokenExecutor):
+                    yield block, _reason(error)
+                else:
+                    again.append(replace(block, one_by_one=True))
+            pool = workers.start()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: Executor, block: Block) -> Future[None]:
+    try:
+        return pool.submit(clean_block, block)
+    except BrokenExecutor as error:  # it broke since the last block came back
+        future: Future[None] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _clean_alone(block: Block, workers: Workers) -> BaseException | None:
+    """Clean a block in an executor of its own, and return what is wrong."""
+    with workers.start() as pool:
+        return _submit(pool, block).exception()
+
+
+def _reason(error: BaseException | None) -> str:
+    if isinstance(error, BrokenExecutor):
+        return "the worker process died with it twice"
+    return "" if error is None else f"{error}" or type(error).__name__
