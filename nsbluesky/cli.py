@@ -35,7 +35,7 @@ COMMANDS = {
     "replay": "send a recorded run through the processing again",
     "reconstruct": "reconstruct the object from any CXI file",
     "simulate": "a simulated scan from any picture",
-    "raw2cxi": "clean raw FCCD frames of a CXI file",
+    "raw2cxi": "clean raw FCCD frames of a CXI file or a recorded run",
     "view": "look at a CXI file in a window, or save a picture of that window",
     "quality": "Fourier ring correlation, R factor and resolution of reconstructions",
     "import-star": "turn the Siemens star's published npz.bz2 file into CXI",

@@ -33,6 +33,7 @@ __all__ = [
     "CleaningPlan",
     "Counting",
     "center_and_mean",
+    "check_darks",
     "check_overscan",
     "make_plan",
     "mean_image",
@@ -342,7 +343,7 @@ def plan_for(
     Raises
     ------
     ValueError
-        As `check_overscan`, `find_center` and `make_plan`.
+        As `check_darks`, `check_overscan`, `find_center` and `make_plan`.
     """
     center, mean = center_and_mean(frames, settings, layout, dark, energy_eV=energy_eV)
     return make_plan(
@@ -370,8 +371,9 @@ def center_and_mean(
     Raises
     ------
     ValueError
-        As `check_overscan` and `find_center`.
+        As `check_darks`, `check_overscan` and `find_center`.
     """
+    check_darks(dark, layout)
     frames = _whole_frames(frames, dark, settings, layout)
     mean, good = mean_image(frames, dark, settings, layout, energy_eV=energy_eV)
     check_overscan(frames, dark, settings, layout, mean)
@@ -412,6 +414,17 @@ def mean_image(
         image += one
     good = np.ones((rows, columns), bool) if dark is None else ~assemble(dark.bad, layout)
     return image[0] / np.float32(len(frames) * adu_per_photon(settings, energy_eV)), good
+
+
+def check_darks(dark: DarkStatistics | None, layout: FCCDLayout) -> None:
+    """Raise a ValueError for darks of an FCCD that never change: a sensor that is alive has read noise."""
+    if dark is None or dark.num_frames < 2 or layout.adcs_per_half == 1:
+        return
+    if np.median(assemble(dark.std, layout)) == 0:
+        raise ValueError(
+            f"more than half of the pixels have the same value in all {dark.num_frames} dark frames: expected read "
+            "noise; the camera was off or froze, take darks again"
+        )
 
 
 def check_overscan(

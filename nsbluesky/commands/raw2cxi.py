@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nsbluesky.commands import output_file, parse_count
-from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, scan_of_run, stage_path
+from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
@@ -86,6 +86,7 @@ def _scan(options: argparse.Namespace) -> RawScan:
     if options.raw is not None:
         return scan_of_cxi(options.raw, options.exposures_s)
     from nsbluesky.catalog import data_directory, open_catalog
+    from nsbluesky.conversion.run_scan import scan_of_run
     from nsbluesky.replay import documents_of
 
     with ExitStack() as stack:

@@ -1,10 +1,13 @@
-"""Raw scans to clean CXI files, offline: from a raw CXI file or a recorded run, in blocks, over any executor."""
+"""Raw scans to clean CXI files, offline: from a raw CXI file or a recorded run, in blocks, over any executor.
+
+`nsbluesky.conversion.run_scan.scan_of_run` reads recorded runs.  It stands apart because it needs all that handles
+documents, which a worker process that only cleans need not load.
+"""
 
 from nsbluesky.conversion.clean_file import stage_path
 from nsbluesky.conversion.convert import Conversion, convert
 from nsbluesky.conversion.cxi_scan import scan_of_cxi
 from nsbluesky.conversion.frames import ConversionError, StoredFrames
-from nsbluesky.conversion.run_scan import scan_of_run
 from nsbluesky.conversion.scan import RawScan
 from nsbluesky.conversion.workers import Workers
 
@@ -16,6 +19,5 @@ __all__ = [
     "Workers",
     "convert",
     "scan_of_cxi",
-    "scan_of_run",
     "stage_path",
 ]

@@ -98,7 +98,7 @@ def write_block(path: Path, block: CleanBlock) -> None:
 def read_block(path: Path) -> CleanBlock | None:
     """Return a block, or None where there is none or its file is damaged (the checksums of the file tell)."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return CleanBlock(
                 points=arrays["points"],
                 frames=arrays["frames"],

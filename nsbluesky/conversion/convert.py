@@ -80,7 +80,7 @@ def convert(
     Parameters
     ----------
     scan : RawScan
-        From `scan_of_cxi` or `scan_of_run`.
+        From `nsbluesky.conversion.cxi_scan.scan_of_cxi` or `nsbluesky.conversion.run_scan.scan_of_run`.
     out : path
         The CXI file; one that is there is replaced at the end.
     settings : PipelineSettings, optional

@@ -107,20 +107,22 @@ def clean_blocks(blocks: Iterable[Block], workers: Workers) -> Iterator[tuple[Bl
                 continue
             suspects += at_work.values()
             at_work.clear()
-            pool.shutdown(cancel_futures=True)
+            pool = _anew(pool, workers)
             for block in sorted(suspects, key=lambda block: block.number):
-                error = _clean_alone(block, workers)
-                deaths = deaths + 1 if isinstance(error, BrokenExecutor) else 0
+                error = _submit(pool, block).exception()
+                died = isinstance(error, BrokenExecutor)
+                deaths = deaths + 1 if died else 0
                 if deaths == MAX_DEATHS:
                     raise ConversionError(
                         f"worker processes died {deaths} times one after the other ({error}): is there enough "
                         "memory? use fewer --workers; --resume goes on from here"
                     )
-                if error is None or block.one_by_one or isinstance(error, BrokenExecutor):
+                if died:
+                    pool = _anew(pool, workers)
+                if error is None or died or block.one_by_one:
                     yield block, _reason(error)
                 else:
                     again.append(replace(block, one_by_one=True))
-            pool = workers.start()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -134,10 +136,10 @@ def _submit(pool: Executor, block: Block) -> Future[None]:
         return future
 
 
-def _clean_alone(block: Block, workers: Workers) -> BaseException | None:
-    """Clean a block in an executor of its own, and return what is wrong."""
-    with workers.start() as pool:
-        return _submit(pool, block).exception()
+def _anew(pool: Executor, workers: Workers) -> Executor:
+    """Return a new executor in the place of one that broke."""
+    pool.shutdown(cancel_futures=True)
+    return workers.start()
 
 
 def _reason(error: BaseException | None) -> str:

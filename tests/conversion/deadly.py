@@ -1,0 +1,35 @@
+"""An executor whose worker processes die of some blocks, as of a bug in a compiled library."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+from nsbluesky.conversion.frames import StoredFrames
+
+DEADLY_ROW = 4
+
+
+def processes_that_die_of_a_frame() -> Executor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=_die_of_row)
+
+
+def processes_that_die_at_once() -> Executor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=_die)
+
+
+def _die() -> None:
+    os._exit(9)
+
+
+def _die_of_row() -> None:
+    read = StoredFrames.read
+
+    def deadly(self: StoredFrames) -> Any:
+        if DEADLY_ROW in self.rows:
+            _die()
+        return read(self)
+
+    StoredFrames.read = deadly  # type: ignore[method-assign]

@@ -1,0 +1,141 @@
+"""Blocks over executors: the same result from all, one failure costs one point, one death costs one block."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from deadly import DEADLY_ROW, processes_that_die_at_once, processes_that_die_of_a_frame
+from small_scans import NUM_POINTS, SETTINGS, content, convert_file, write_scan
+
+from nsbluesky.conversion import ConversionError, Workers
+from nsbluesky.conversion import workers as workers_module
+from nsbluesky.conversion.blocks import Block, clean_block
+from nsbluesky.cxi import read_cxi
+from nsbluesky.cxi.layout import DETECTOR
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    return write_scan(tmp_path / "raw.cxi")
+
+
+@pytest.mark.parametrize("workers", [Workers.threads(3), Workers.processes(2)], ids=["threads", "processes"])
+def test_all_executors_give_the_same_bit_by_bit(raw: Path, tmp_path: Path, workers: Workers) -> None:
+    convert_file(raw, tmp_path / "one.cxi")
+    convert_file(raw, tmp_path / "many.cxi", workers=workers)
+    assert content(tmp_path / "many.cxi") == content(tmp_path / "one.cxi")
+
+
+def test_no_more_blocks_are_handed_out_than_workers_need(raw: Path, tmp_path: Path) -> None:
+    handed_out: list[int] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **more: Any) -> Any:
+            handed_out.append(handed_out[-1] + 1 if handed_out else 1)
+            future = super().submit(*arguments, **more)
+            future.add_done_callback(lambda _: handed_out.append(handed_out[-1] - 1))
+            return future
+
+    settings = SETTINGS.replace(block_frames=1)
+    convert_file(raw, tmp_path / "clean.cxi", settings=settings, workers=Workers(2, lambda: Counting(2)))
+    assert len(handed_out) == 2 * NUM_POINTS and max(handed_out) <= 4
+
+
+def damage_frame(path: Path, row: int) -> None:
+    """Let nothing read one frame: its chunk says that it is compressed, and is not."""
+    with h5py.File(path, "r+") as file:
+        old = file[f"{DETECTOR}/raw_data"]
+        frames, attributes = old[()], dict(old.attrs)
+        del file[f"{DETECTOR}/raw_data"]
+        new = file.create_dataset(
+            f"{DETECTOR}/raw_data", data=frames, chunks=(1, *frames.shape[1:]), compression="gzip"
+        )
+        new.attrs.update(attributes)
+        new.id.write_direct_chunk((row, 0, 0), b"no gzip")
+
+
+def test_a_frame_that_cannot_be_read_costs_its_point_alone(raw: Path, tmp_path: Path) -> None:
+    convert_file(raw, tmp_path / "whole.cxi")
+    damage_frame(raw, 7)
+    result = convert_file(raw, tmp_path / "clean.cxi", workers=Workers.threads(2))
+    assert list(result.left_out) == ["8"] and "frame 7: cannot be read" in result.left_out["8"]
+    with read_cxi(tmp_path / "whole.cxi") as whole, read_cxi(tmp_path / "clean.cxi") as clean:
+        assert whole.frames is not None and clean.frames is not None
+        kept = np.delete(np.arange(NUM_POINTS), 7)
+        np.testing.assert_array_equal(clean.frames[:], whole.frames[kept])
+        np.testing.assert_array_equal(clean.translation_m, whole.translation_m[kept])
+        assert clean.seq_nums.tolist() == (kept + 1).tolist()
+
+
+def test_a_failure_that_does_not_come_again_costs_nothing(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[tuple[int, bool]] = []
+
+    def fails_at_first(block: Block) -> None:
+        tries.append((block.number, block.one_by_one))
+        if block.number == 1 and not block.one_by_one:
+            raise OSError("the disk was away for a moment")
+        clean_block(block)
+
+    monkeypatch.setattr(workers_module, "clean_block", fails_at_first)
+    result = convert_file(raw, tmp_path / "clean.cxi")
+    assert result.left_out == {} and result.num_frames == NUM_POINTS
+    assert sorted(tries) == [(0, False), (1, False), (1, True), (2, False), (3, False)]
+
+
+def test_a_scan_of_which_nothing_can_be_cleaned_fails(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(block: Block) -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(workers_module, "clean_block", fails)
+    with pytest.raises(ConversionError, match=f"none of the {NUM_POINTS} points can be cleaned: no disk"):
+        convert_file(raw, tmp_path / "clean.cxi")
+    assert [path.name for path in tmp_path.iterdir() if "clean" in path.name] == []
+
+
+def test_killed_workers_cost_nothing(raw: Path, tmp_path: Path) -> None:
+    """The first finished block is the sign to kill every worker process there is."""
+    convert_file(raw, tmp_path / "one.cxi")
+    killed: list[int] = []
+
+    def kill(done: int, total: int) -> None:
+        if done and not killed:
+            for process in multiprocessing.active_children():
+                assert process.pid is not None
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    settings = SETTINGS.replace(block_frames=1)
+    convert_file(raw, tmp_path / "one.cxi", settings=settings)
+    convert_file(raw, tmp_path / "many.cxi", settings=settings, workers=Workers.processes(2), progress=kill)
+    assert killed
+    assert content(tmp_path / "many.cxi") == content(tmp_path / "one.cxi")
+
+
+def test_a_block_that_kills_its_worker_costs_itself_alone(raw: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.replace(block_frames=2, cleaning__center_frames=2)
+    workers = Workers(2, processes_that_die_of_a_frame)
+    result = convert_file(raw, tmp_path / "clean.cxi", settings=settings, workers=workers)
+    assert result.left_out == dict.fromkeys(
+        (str(DEADLY_ROW + 1), str(DEADLY_ROW + 2)), "the worker process died with it twice"
+    )
+    assert result.num_frames == NUM_POINTS - 2
+
+
+def test_workers_that_always_die_end_the_conversion(raw: Path, tmp_path: Path) -> None:
+    def start() -> Executor:
+        return processes_that_die_at_once()
+
+    with pytest.raises(ConversionError, match="worker processes died 3 times one after the other"):
+        convert_file(raw, tmp_path / "clean.cxi", workers=Workers(2, start))
