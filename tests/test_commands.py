@@ -22,7 +22,7 @@ from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
-from nsbluesky.cxi import CxiFile, FrameStack, read_cxi, validate
+from nsbluesky.cxi import CxiFile, read_cxi, validate
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -189,23 +189,6 @@ def test_raw2cxi(commands: Commands, raw: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(photons, expected, rtol=0.05)
         assert after.pixel_size_m[0] == pytest.approx(8 * before.pixel_size_m[0])
         np.testing.assert_allclose(after.illumination_intensities, after.frames[:].mean(axis=0), rtol=1e-5)
-
-
-def test_raw2cxi_holds_one_block_of_frames(
-    commands: Commands, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[int] = []
-    original = FrameStack.__getitem__
-
-    def count(stack: FrameStack, index: Any) -> Any:
-        frames = original(stack, index)
-        read.append(len(frames))
-        return frames
-
-    monkeypatch.setattr(FrameStack, "__getitem__", count)
-    commands.run("raw2cxi", raw, tmp_path / "c.cxi", "--set", "block_frames=2", "--set", "cleaning.center_frames=2")
-    assert max(read) == 2
-    assert sum(read) == 6 + 5 + 2
 
 
 def test_raw2cxi_with_another_binning(commands: Commands, raw: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from twin_beamline import QUICK_SOLVER, RIM_PX, TwinBeamline, make_twin_beamline
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.conversion.run_scan import scan_of_run
 from nsbluesky.cxi import read_cxi, validate
 from nsbluesky.devices.detector import DATASET
 from nsbluesky.document_log import DocumentLog, DocumentLogError
@@ -120,6 +121,19 @@ def test_the_same_image_where_the_solver_waits(
     shuffled = image_of(other, uid)
     alike = shuffled.shape == image.shape and difference(shuffled, image) < SAME
     assert not alike, "the difference shows another order of frames"
+
+
+@pytest.mark.parametrize("plan", ["fly", "step"])
+def test_the_raw_scan_is_the_same_from_log_and_catalog(
+    RE: RunEngine, site: Site, request: pytest.FixtureRequest, plan: str
+) -> None:
+    uid = site.record(RE, request.getfixturevalue(plan))
+    log, catalog = (scan_of_run(site.documents(uid, way)) for way in ("log", "catalog"))
+    assert len(log) == NUM_POINTS and log.left_out == catalog.left_out == {}
+    np.testing.assert_array_equal(log.frames[0].read(), catalog.frames[0].read())
+    np.testing.assert_array_equal(log.darks[0].read(), catalog.darks[0].read())
+    np.testing.assert_array_equal(log.translation_m, catalog.translation_m)
+    assert log.geometry == catalog.geometry and log.exposures_s == catalog.exposures_s
 
 
 def test_much_the_same_image_where_the_solver_works_meanwhile(RE: RunEngine, site: Site) -> None:

@@ -85,10 +85,14 @@ def _scan(options: argparse.Namespace) -> RawScan:
         raise ValueError("--exposures-s is about files: the run's start document tells them")
     if options.raw is not None:
         return scan_of_cxi(options.raw, options.exposures_s)
-    from nsbluesky.catalog import data_directory, open_catalog
     from nsbluesky.conversion.run_scan import scan_of_run
+    from nsbluesky.folders import data_directory
     from nsbluesky.replay import documents_of
 
     with ExitStack() as stack:
-        catalog = None if options.catalog is None else stack.enter_context(open_catalog(options.catalog))
+        catalog = None
+        if options.catalog is not None:
+            from nsbluesky.catalog import open_catalog
+
+            catalog = stack.enter_context(open_catalog(options.catalog))
         return scan_of_run(documents_of(options.run, options.log or data_directory() / "documents", catalog))
