@@ -6,6 +6,7 @@ import bz2
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
     blank = np.where(image.mask == 0, 1 + 0j, np.nan)
     assert contrast_correlation(measured, truth, RIM_PX) > 0.5 > contrast_correlation(blank, truth, RIM_PX)
     assert_picture(png)
+
+
+def test_reconstruct_leaves_frames_of_weight_0_out(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    weighted, out = tmp_path / "weighted.cxi", tmp_path / "out.cxi"
+    shutil.copy(clean, weighted)
+    with h5py.File(weighted, "r+") as file:
+        file[FRAME_WEIGHTS][[3, 7]] = 0
+        file[FRAME_FLAGS][[3, 7]] = 4
+        file[SEQ_NUM][:] += 100
+    summary = commands.run("reconstruct", weighted, out, "--passes", "1", *QUICK)
+    assert (summary["frames_used"], summary["frames_left_out"]) == (34, 2)
+    with read_cxi(weighted) as before, read_cxi(out) as after:
+        for name in ("frame_weights", "frame_flags", "seq_nums"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
 def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstruction: Path, tmp_path: Path) -> None:

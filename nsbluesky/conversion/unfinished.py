@@ -90,7 +90,19 @@ class UnfinishedConversion:
                 f"{self.folder} holds a conversion that was not finished ({len(self._blocks())} blocks are there): "
                 "add --resume to go on with it, or remove the folder to begin anew"
             )
-        _check_same(self.folder, json.loads(self._description.read_text()), identity)
+        _check_same(self.folder, self._read_description(), identity)
+
+    def _read_description(self) -> dict[str, Any]:
+        try:
+            begun = json.loads(self._description.read_text())
+        except ValueError:
+            begun = None
+        if not isinstance(begun, dict):
+            raise ConversionError(
+                f"{self._description} is damaged: expected what the conversion began with; remove the folder to begin "
+                "anew"
+            )
+        return begun
 
     @property
     def begun(self) -> bool:

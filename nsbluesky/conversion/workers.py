@@ -17,11 +17,12 @@ from concurrent.futures import (
 )
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
 
 from nsbluesky.conversion.blocks import Block, clean_block
 from nsbluesky.conversion.frames import ConversionError
 
-__all__ = ["Workers", "clean_blocks"]
+__all__ = ["Workers", "clean_blocks", "forking_server"]
 
 MAX_DEATHS = 3
 """After so many workers that died one after the other, the fault is not with the blocks."""
@@ -53,9 +54,18 @@ class Workers:
 
     @classmethod
     def processes(cls, number: int) -> Workers:
-        """Return processes on this machine: a second each to start, and one that dies takes no other with it."""
-        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-        return cls(number, lambda: ProcessPoolExecutor(number, context, initializer=_end_with_parent))
+        """Return processes on this machine: one that dies takes no other with it."""
+        return cls(number, lambda: ProcessPoolExecutor(number, forking_server(), initializer=_end_with_parent))
+
+
+def forking_server() -> BaseContext:
+    """Return how worker processes are made: forked by a process that has imported what they need, and has no threads.
+
+    A fork of this process would copy locks that its threads hold; a process from scratch would import for a second.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nsbluesky.conversion.blocks"])
+    return context
 
 
 def _end_with_parent() -> None:

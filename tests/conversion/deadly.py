@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any
 
 from nsbluesky.conversion.frames import StoredFrames
+from nsbluesky.conversion.workers import forking_server
 
 DEADLY_ROW = 4
 
 
 def processes_that_die_of_a_frame() -> Executor:
-    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=_die_of_row)
+    return ProcessPoolExecutor(2, forking_server(), initializer=_die_of_row)
 
 
 def processes_that_die_at_once() -> Executor:
-    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=_die)
+    return ProcessPoolExecutor(2, forking_server(), initializer=_die)
 
 
 def _die() -> None:

@@ -33,7 +33,8 @@ def put(name: str, values: np.ndarray) -> Callable[[h5py.File], None]:
     def change(file: h5py.File) -> None:
         axes = file[name].attrs["axes"]
         del file[name]
-        file.create_dataset(name, data=values, chunks=(1, *values.shape[1:])).attrs["axes"] = axes
+        layout = {"chunks": (1, *values.shape[1:]), "maxshape": (None, *values.shape[1:])}
+        file.create_dataset(name, data=values, **layout).attrs["axes"] = axes
 
     return change
 
@@ -76,7 +77,7 @@ def move_overscan(frames: np.ndarray) -> np.ndarray:
         (turn_into(lambda a: a[:1].repeat(4, 0), DARK), [], "same value in all 4 dark frames: expected read noise"),
         (turn_into(np.zeros_like, DARK), [], "same value in all 4 dark frames"),
         (turn_into(move_overscan, RAW), [], "overscan_columns = .* hold light"),
-        (turn_into(lambda a: a[:0], RAW), [], "has no frame|no point|at least one"),
+        (turn_into(lambda a: a[:0], RAW), [], "no point has 1 frames"),
         (turn_into(lambda a: np.zeros_like(a) + 4096, RAW), [], "the mean frame shows no light: open the shutter"),
         (say_that_there_are_exposures, [], r"exposure of -0\.01 s: expected a positive number of seconds"),
         (None, ["--exposures-s", "-1"], r"exposure of -1\.0 s: expected a positive number of seconds"),
