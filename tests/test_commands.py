@@ -24,6 +24,7 @@ from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
 from nsbluesky.cxi import CxiFile, read_cxi, validate
+from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, SEQ_NUM
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay

@@ -99,8 +99,8 @@ class UnfinishedConversion:
             begun = None
         if not isinstance(begun, dict):
             raise ConversionError(
-                f"{self._description} is damaged: expected what the conversion began with; remove the folder to begin "
-                "anew"
+                f"{self._description} is damaged: expected what the conversion began with; remove the folder to "
+                "begin anew"
             )
         return begun
 
