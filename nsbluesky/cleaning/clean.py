@@ -30,7 +30,11 @@ from nsbluesky.cleaning.words import (
     spread_saturation,
 )
 
-__all__ = ["CleanedFrames", "clean", "clean_reference", "trace"]
+__all__ = ["IN_PHOTONS", "CleanedFrames", "clean", "clean_reference", "trace"]
+
+
+IN_PHOTONS = ("photons", "beamstop", "clean")
+"""Steps of `trace` whose windows are in photons; the others are in ADU."""
 
 
 class CleanedFrames(NamedTuple):
@@ -122,7 +126,7 @@ def trace(frame: Any, plan: CleaningPlan) -> dict[str, npt.NDArray[np.float32]]:
     raw = assemble(frame, plan.layout, plan.xp).astype(np.float32)
     windows = {"raw": _on_window(raw, plan)}
     for name, values in _steps(frame[None], plan, plan.good):
-        scale = plan.adu_per_photon if name in ("photons", "beamstop") else 1.0
+        scale = plan.adu_per_photon if name in IN_PHOTONS else 1.0
         windows[name] = _crop(values, plan)[0] / np.float32(scale)
     windows["clean"] = clean(frame[None], plan).frames[0]
     return windows if plan.xp is np else {name: plan.xp.asnumpy(a) for name, a in windows.items()}

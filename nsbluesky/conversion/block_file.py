@@ -37,7 +37,7 @@ class CleanBlock:
     stage_points : (m,) int64
         Indices of the points of the kept stages: one for each exposure.
     stages : dict of str to (m, crop_px, crop_px) float32
-        Windows after the steps that are kept.
+        Windows after the steps that are kept, in photons.
     """
 
     points: npt.NDArray[np.int64]

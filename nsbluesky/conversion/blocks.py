@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.cleaning.background import overscan_drift
-from nsbluesky.cleaning.clean import clean, trace
+from nsbluesky.cleaning.clean import IN_PHOTONS, clean, trace
 from nsbluesky.cleaning.exposures import combine_exposures
 from nsbluesky.cleaning.plan import CleaningPlan
 from nsbluesky.conversion.block_file import CleanBlock, block_path, write_block
@@ -117,7 +117,8 @@ def _cleaned(block: Block, recipe: Recipe, backend: Backend) -> CleanBlock:
         for frame in raw if recipe.stages else ():
             windows = trace(frame, plan)
             for name in recipe.stages:
-                stages[name].append(windows[name])
+                photon = 1.0 if name in IN_PHOTONS else plan.adu_per_photon
+                stages[name].append(windows[name] / np.float32(photon))
     if len(exposures) == 1:
         flags = cleaned.flags
     else:

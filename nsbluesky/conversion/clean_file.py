@@ -75,7 +75,7 @@ def write_clean_file(
 def write_stage_file(path: Path, scan: RawScan, blocks: Sequence[Path], stage: str) -> None:
     """Write the windows after one step, at the detector's own pixel: a CXI file like any other, for every viewer.
 
-    With several exposures a point there is a frame for each.
+    All steps are in photons, so that they compare.  With several exposures a point there is a frame for each.
 
     Raises
     ------

@@ -183,9 +183,15 @@ class CxiWindow(QtWidgets.QMainWindow):
                 f"detector at {self.data.detector_distance_m * 1e3:.4g} mm",
                 f"{columns} × {rows} pixels of {self.data.pixel_size_m[1] * 1e6:.4g} µm",
                 f"{int((~self.data.good).sum())} masked",
-                "raw file" if self.data.frames is None else "clean file",
+                self._kind(),
             ]
         )
+
+    def _kind(self) -> str:
+        if self.data.frames is None:
+            return "raw file"
+        stage = self.data.parameters.get("stage")
+        return "clean file" if stage is None else f"stage {stage} of the cleaning"
 
 
 class PositionsPanel(Panel):

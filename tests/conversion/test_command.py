@@ -16,7 +16,11 @@ from nsbluesky.document_log import DocumentLog
 
 OPTIONS = [
     "--set=backend=numpy",
-    *(f"--set=cleaning.{name}={value}" for name, value in SETTINGS.cleaning.to_dict().items() if value is not None),
+    *(
+        f"--set=cleaning.{name}={json.dumps(value)}"
+        for name, value in SETTINGS.cleaning.to_dict().items()
+        if value is not None
+    ),
     "--set=block_frames=3",
 ]
 

@@ -183,7 +183,8 @@ def test_stages_are_files_of_their_own(raw: Path, tmp_path: Path) -> None:
         with read_cxi(path) as data:
             assert data.frames is not None and data.frames.shape == (NUM_POINTS, 32, 32)
             for k in range(NUM_POINTS):
-                np.testing.assert_array_equal(data.frames[k], trace(frames[k], plan)[stage])
+                expected = trace(frames[k], plan)[stage] / (1 if stage == "photons" else 10)
+                np.testing.assert_allclose(data.frames[k], expected, rtol=1e-6)
             np.testing.assert_array_equal(data.translation_m[:, :2], places(NUM_POINTS))
             assert data.pixel_size_m == (30e-6, 30e-6) and data.parameters == {"stage": stage}
     convert_file(raw, tmp_path / "plain.cxi")
@@ -371,15 +372,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
-    """350 frames more are 180 MB of raw and 80 MB of clean frames more."""
+    """120 frames more are 63 MB of raw and 28 MB of clean frames more."""
     rng = np.random.default_rng(0)
     frame = rng.integers(100, 110, (512, 512), np.uint16)
     frame[200:300, 200:300] += 500
     peaks = []
-    for num in (50, 400):
+    for num in (30, 150):
         path = tmp_path / f"{num}.cxi"
         write_raw_cxi(path, (frame for _ in range(num)), [frame - 1, frame], places(num), **EXPERIMENT)
         script = PEAK.format(here=str(Path(__file__).parent))
         command = [sys.executable, "-c", script, str(path), str(tmp_path / "clean.cxi")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    assert abs(peaks[1] - peaks[0]) < 30e6
+    assert abs(peaks[1] - peaks[0]) < 20e6
