@@ -5,7 +5,7 @@ documents, which a worker process that only cleans need not load.
 """
 
 from nsbluesky.conversion.clean_file import stage_path
-from nsbluesky.conversion.convert import Conversion, convert
+from nsbluesky.conversion.conversion import Conversion, convert
 from nsbluesky.conversion.cxi_scan import scan_of_cxi
 from nsbluesky.conversion.frames import ConversionError, StoredFrames
 from nsbluesky.conversion.scan import RawScan

@@ -118,25 +118,19 @@ def convert(
         recipe.save(work.folder)
         blocks = list(_blocks(scan, settings.block_frames, work.folder))
         failed = _clean(blocks, work, workers or Workers.threads(1), progress)
-        notes = [read_notes(work.path(block.number)) for block in blocks if block.number not in failed]
-        if not notes:
+        paths = [work.path(block.number) for block in blocks if block.number not in failed]
+        if not paths:
             raise ConversionError(f"none of the {len(scan)} points can be cleaned: {next(iter(failed.values()))}")
+        notes = [read_notes(path) for path in paths]
         flags = _flags(notes, settings)
         result = _result(scan, settings, preparation, blocks, failed, notes, flags)
-        paths = [work.path(block.number) for block in blocks if block.number not in failed]
-        targets = [out, *(stage_path(out, stage) for stage in stages)]
-        for target, stage in zip(targets[1:], stages, strict=True):
+        targets = {stage_path(out, stage): stage for stage in stages}
+        for target, stage in targets.items():
             write_stage_file(work.folder / target.name, scan, paths, stage)
-        write_clean_file(
-            work.folder / out.name,
-            scan,
-            paths,
-            flags,
-            preparation.mask,
-            result.pixel_size_m,
-            {**identity, "result": dataclasses.asdict(result)},
-        )
-        for target in reversed(targets):  # the clean frames last: where they are, everything is
+        parameters = {**identity, "result": dataclasses.asdict(result)}
+        new = work.folder / out.name
+        write_clean_file(new, scan, paths, flags, preparation.mask, result.pixel_size_m, parameters)
+        for target in (*targets, out):  # the clean frames last: where they are, everything is
             (work.folder / target.name).replace(target)
         work.remove()
     return result
@@ -226,15 +220,13 @@ def _check_stages(scan: RawScan, recipe: Recipe) -> None:
 
 def _finished(out: Path, identity: Mapping[str, Any]) -> Conversion | None:
     """Return the result in `out`, where it is that of the same conversion."""
-    if not out.exists():
+    if not all(path.exists() for path in (out, *(stage_path(out, stage) for stage in identity["stages"]))):
         return None
     try:
         with read_cxi(out) as cxi:
             parameters = cxi.parameters
     except CxiError:
         return None
-    if {key: parameters.get(key) for key in identity if key != "source"} != {
-        key: value for key, value in identity.items() if key != "source"
-    }:
+    if any(parameters.get(key) != value for key, value in identity.items() if key != "source"):
         return None
     return Conversion(**{**parameters["result"], "center_px": tuple(parameters["result"]["center_px"])})
