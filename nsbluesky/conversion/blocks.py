@@ -20,7 +20,7 @@ from nsbluesky.cleaning.exposures import combine_exposures
 from nsbluesky.cleaning.plan import CleaningPlan
 from nsbluesky.conversion.block_file import CleanBlock, block_path, write_block
 from nsbluesky.conversion.frames import StoredFrames
-from nsbluesky.conversion.recipe import Recipe
+from nsbluesky.conversion.recipe import ScanRecipe
 
 __all__ = ["Block", "clean_block"]
 
@@ -61,7 +61,7 @@ class Block:
 
 def clean_block(block: Block) -> None:
     """Clean a block and write its file; runs in any thread or process that sees the files."""
-    recipe = Recipe.load(block.folder)
+    recipe = ScanRecipe.load(block.folder)
     backend = get_backend(recipe.backend, threads=1)
     if not block.one_by_one:
         result = _cleaned(block, recipe, backend)
@@ -70,7 +70,7 @@ def clean_block(block: Block) -> None:
     write_block(block_path(block.folder, block.number), result)
 
 
-def _cleaned_one_by_one(block: Block, recipe: Recipe, backend: Backend) -> CleanBlock:
+def _cleaned_one_by_one(block: Block, recipe: ScanRecipe, backend: Backend) -> CleanBlock:
     """Return what can be cleaned of a block; a point that cannot is listed.
 
     Raises
@@ -98,7 +98,7 @@ def _cleaned_one_by_one(block: Block, recipe: Recipe, backend: Backend) -> Clean
     )
 
 
-def _cleaned(block: Block, recipe: Recipe, backend: Backend) -> CleanBlock:
+def _cleaned(block: Block, recipe: ScanRecipe, backend: Backend) -> CleanBlock:
     exposures: list[dict[int, tuple[npt.NDArray[np.float32], int]]] = []
     drift_adu = np.nan
     stage_points: list[npt.NDArray[np.int64]] = []
@@ -108,14 +108,14 @@ def _cleaned(block: Block, recipe: Recipe, backend: Backend) -> CleanBlock:
         if not len(rows):
             exposures.append({})
             continue
-        raw = backend.from_numpy(stored[rows].read())
+        raw = stored[rows].read()
         cleaned = clean(raw, plan)
         frames = backend.to_numpy(cleaned.frames)
         exposures.append(dict(zip(rows.tolist(), zip(frames, cleaned.flags.tolist(), strict=True), strict=True)))
         drift_adu = np.fmax(drift_adu, _drift_adu(raw, cleaned.flags, plan))
         stage_points.append(block.points[rows])
         for frame in raw if recipe.stages else ():
-            windows = trace(frame, plan)
+            windows = trace(backend.from_numpy(frame), plan)
             for name in recipe.stages:
                 photon = 1.0 if name in IN_PHOTONS else plan.adu_per_photon
                 stages[name].append(windows[name] / np.float32(photon))
@@ -135,11 +135,13 @@ def _cleaned(block: Block, recipe: Recipe, backend: Backend) -> CleanBlock:
     )
 
 
-def _drift_adu(raw: Any, flags: npt.NDArray[np.uint16], plan: CleaningPlan) -> float:
+def _drift_adu(raw: npt.NDArray[Any], flags: npt.NDArray[np.uint16], plan: CleaningPlan) -> float:
     """Return the drift that the last whole frame shows; NaN where there is none, or nothing to compare it with."""
     whole = np.flatnonzero(flags == 0)
     known = plan.probe is not None  # there are darks, and columns without light
-    return overscan_drift(raw[whole[-1]], plan.background) if len(whole) and known else np.nan
+    if not (len(whole) and known):
+        return np.nan
+    return overscan_drift(plan.xp.asarray(raw[whole[-1]]), plan.background)
 
 
 def _combined(

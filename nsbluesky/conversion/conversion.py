@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.backend import get_backend
 from nsbluesky.cleaning.clean import trace
 from nsbluesky.cleaning.flags import FluxMonitor, FrameFlag
 from nsbluesky.conversion.block_file import BlockNotes, read_notes
@@ -19,11 +18,12 @@ from nsbluesky.conversion.blocks import Block
 from nsbluesky.conversion.clean_file import stage_path, write_clean_file, write_stage_file
 from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.conversion.prepare import Preparation, prepare
-from nsbluesky.conversion.recipe import Recipe
+from nsbluesky.conversion.recipe import ScanRecipe
 from nsbluesky.conversion.scan import RawScan
 from nsbluesky.conversion.unfinished import UnfinishedConversion, identity_of
 from nsbluesky.conversion.workers import Workers, clean_blocks
 from nsbluesky.cxi import CxiError, read_cxi
+from nsbluesky.disk_space import MARGIN_BYTES, free_bytes
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["Conversion", "convert"]
@@ -110,17 +110,16 @@ def convert(
         done = _finished(out, identity)
         if done is not None:
             return done
-    backend = get_backend(settings.backend, threads=1)
-    preparation = prepare(scan, settings, backend)
-    recipe = Recipe(preparation.plans, scan.exposures_s, scan.geometry, settings.backend, tuple(stages))
-    _check_stages(scan, recipe)
+    preparation = prepare(scan, settings, tuple(stages))
+    _check_stages(scan, preparation.recipe)
     with work:
-        recipe.save(work.folder)
+        preparation.recipe.save(work.folder)
         blocks = list(_blocks(scan, settings.block_frames, work.folder))
         failed = _clean(blocks, work, workers or Workers.threads(1), progress)
         paths = [work.path(block.number) for block in blocks if block.number not in failed]
         if not paths:
             raise ConversionError(f"none of the {len(scan)} points can be cleaned: {next(iter(failed.values()))}")
+        _require_space(work.folder, paths)
         notes = [read_notes(path) for path in paths]
         flags = _flags(notes, settings)
         result = _result(scan, settings, preparation, blocks, failed, notes, flags)
@@ -164,6 +163,17 @@ def _clean(
     return failed
 
 
+def _require_space(folder: Path, paths: Sequence[Path]) -> None:
+    """Raise an error where the files have no room: HDF5 does not survive a write that fails."""
+    needed = 2 * sum(path.stat().st_size for path in paths)  # a file and its compact copy
+    free = free_bytes(folder)
+    if free < needed + MARGIN_BYTES:
+        raise ConversionError(
+            f"{free / 2**20:.0f} MB are free in {folder}: expected {(needed + MARGIN_BYTES) / 2**20:.0f} MB for the "
+            "clean frames; make space, then --resume goes on"
+        )
+
+
 def _flags(notes: Sequence[BlockNotes], settings: PipelineSettings) -> npt.NDArray[np.uint16]:
     """Return the flags of all frames, with those of frames whose photons are far from the scan's median."""
     photons = np.concatenate([one.photons for one in notes])
@@ -197,7 +207,7 @@ def _result(
         num_frames=len(flags),
         num_darks=preparation.num_darks,
         bad_adcs=list(preparation.bad_adcs),
-        center_px=preparation.plans[0].center,
+        center_px=preparation.recipe.plans[0].center,
         pixel_size_m=scan.geometry.pixel_size_m * settings.cleaning.pixel_ratio,
         flagged={str(flag.name).lower(): int(((flags & flag) != 0).sum()) for flag in FrameFlag},
         left_out={str(number): left_out[number] for number in sorted(left_out)},
@@ -205,7 +215,7 @@ def _result(
     )
 
 
-def _check_stages(scan: RawScan, recipe: Recipe) -> None:
+def _check_stages(scan: RawScan, recipe: ScanRecipe) -> None:
     """Raise an error for stages that this cleaning does not have."""
     if not recipe.stages:
         return

@@ -1,4 +1,4 @@
-"""What the cleaning of a whole scan starts from: dark statistics and one plan for each exposure."""
+"""What the cleaning of a whole scan starts from: dark statistics, the centre, and what follows for each exposure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.backend import Backend
+from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
-from nsbluesky.cleaning.plan import CleaningPlan, plan_for
+from nsbluesky.cleaning.plan import center_and_mean
 from nsbluesky.conversion.frames import ConversionError, StoredFrames
+from nsbluesky.conversion.recipe import ScanRecipe
 from nsbluesky.conversion.scan import RawScan
 from nsbluesky.settings import PipelineSettings
 
@@ -26,8 +28,7 @@ class Preparation:
 
     Attributes
     ----------
-    plans : tuple of CleaningPlan
-        One for each exposure, all with the same centre.
+    recipe : ScanRecipe
     mask : (frame_px, frame_px) uint32
         CXI codes; what no exposure measures, oriented as the clean frames are.
     num_darks : int
@@ -36,15 +37,15 @@ class Preparation:
     warnings : tuple of str
     """
 
-    plans: tuple[CleaningPlan, ...]
+    recipe: ScanRecipe
     mask: npt.NDArray[np.uint32]
     num_darks: int
     bad_adcs: tuple[int, ...]
     warnings: tuple[str, ...]
 
 
-def prepare(scan: RawScan, settings: PipelineSettings, backend: Backend) -> Preparation:
-    """Average the darks, and find the centre and the plans on the first frames.
+def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) -> Preparation:
+    """Average the darks, and find the centre on the first frames.
 
     Raises
     ------
@@ -53,7 +54,8 @@ def prepare(scan: RawScan, settings: PipelineSettings, backend: Backend) -> Prep
     """
     longest_first = sorted(range(len(scan.exposures_s)), key=lambda k: -scan.exposures_s[k])
     cleaning = settings.cleaning
-    plans: dict[int, CleaningPlan] = {}
+    recipes: dict[int, Recipe] = {}
+    energy_eV, pixel_size_m = scan.geometry.energy_eV, scan.geometry.pixel_size_m
     darks: list[DarkStatistics] = []
     warnings: list[str] = []
     for exposure in longest_first:
@@ -69,19 +71,15 @@ def prepare(scan: RawScan, settings: PipelineSettings, backend: Backend) -> Prep
         else:
             which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
             warnings.append(which + NO_DARKS)
-        plans[exposure] = plan_for(
-            first,
-            cleaning,
-            layout,
-            dark,
-            energy_eV=scan.geometry.energy_eV,
-            pixel_size_m=scan.geometry.pixel_size_m,
-            xp=backend.xp,
-        )
-        cleaning = cleaning.replace(center_px=plans[exposure].center)  # the same for all
-    mask = np.bitwise_or.reduce([backend.to_numpy(plan.mask) for plan in plans.values()])
+        center, mean = center_and_mean(first, cleaning, layout, dark, energy_eV=energy_eV)
+        cleaning = cleaning.replace(center_px=center)  # the same for all
+        recipes[exposure] = Recipe(cleaning, first.shape[1:], dark, mean, energy_eV, pixel_size_m)
+    exposures = tuple(recipes[k] for k in sorted(recipes))
+    recipe = ScanRecipe(exposures, scan.exposures_s, scan.geometry, settings.backend, stages)
+    to_numpy = get_backend(settings.backend, threads=1).to_numpy
+    mask = np.bitwise_or.reduce([to_numpy(plan.mask) for plan in recipe.plans])
     return Preparation(
-        plans=tuple(plans[k] for k in sorted(plans)),
+        recipe=recipe,
         mask=np.ascontiguousarray(scan.geometry.orient(mask)),
         num_darks=sum(dark.num_frames for dark in darks),
         bad_adcs=tuple(sorted({int(adc) for dark in darks for adc in dark.bad_adcs})),

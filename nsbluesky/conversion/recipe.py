@@ -1,30 +1,30 @@
-"""What all blocks of a conversion share, in a file beside them: each process reads it once."""
+"""What all blocks of a conversion share, in files beside them: each process reads them once."""
 
 from __future__ import annotations
 
-import importlib
-import pickle
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.cleaning.plan import CleaningPlan
 from nsbluesky.geometry import Geometry
 
-__all__ = ["Recipe"]
+__all__ = ["ScanRecipe"]
 
-FILE = "recipe.pickle"
+FILE = "recipe.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class ScanRecipe:
     """How every block of a scan is cleaned.
 
     Attributes
     ----------
-    plans : tuple of CleaningPlan
-        One for each exposure.
+    exposures : tuple of Recipe
+        One for each exposure of a point.
     exposures_s : tuple of float
     geometry : Geometry
         For the orientation.
@@ -34,34 +34,47 @@ class Recipe:
         Steps of the cleaning that are kept, as `nsbluesky.cleaning.clean.trace` calls them.
     """
 
-    plans: tuple[CleaningPlan, ...]
+    exposures: tuple[Recipe, ...]
     exposures_s: tuple[float, ...]
     geometry: Geometry
     backend: str
     stages: tuple[str, ...]
 
-    def save(self, folder: Path) -> None:
-        """Write the recipe for the workers of this conversion; those in this process have it at once.
+    @cached_property
+    def plans(self) -> tuple[CleaningPlan, ...]:
+        """The plans that follow, one for each exposure; the same on every machine."""
+        xp = get_backend(self.backend, threads=1).xp
+        return tuple(recipe.plan(xp) for recipe in self.exposures)
 
-        It is made anew whenever a conversion begins or goes on, so that no other file is unpickled.
-        """
+    def save(self, folder: Path) -> None:
+        """Write the recipe for the workers of this conversion; those in this process have it at once."""
+        for k, recipe in enumerate(self.exposures):
+            recipe.save(folder / f"exposure-{k}.npz")
+        about = {
+            "exposures_s": self.exposures_s,
+            "geometry": self.geometry.to_dict(),
+            "backend": self.backend,
+            "stages": self.stages,
+        }
         part = folder / f"{FILE}.part"
-        with part.open("wb") as file:
-            _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(self)
+        part.write_text(json.dumps(about))
         part.replace(folder / FILE)
         _keep(folder, self)
 
-    @staticmethod
-    def load(folder: Path) -> Recipe:
+    @classmethod
+    def load(cls, folder: Path) -> ScanRecipe:
         """Return the recipe of the conversion at work in this folder."""
         key = _key(folder)
         if key not in _KEPT:
-            with (folder / FILE).open("rb") as file:
-                _keep(folder, pickle.load(file))
+            about = json.loads((folder / FILE).read_text())
+            times = tuple(about["exposures_s"])
+            exposures = tuple(Recipe.load(folder / f"exposure-{k}.npz") for k in range(len(times)))
+            geometry = Geometry.from_dict(about["geometry"])
+            _keep(folder, cls(exposures, times, geometry, about["backend"], tuple(about["stages"])))
         return _KEPT[key]
 
 
-_KEPT: dict[tuple[Path, int], Recipe] = {}
+_KEPT: dict[tuple[Path, int], ScanRecipe] = {}
 """The newest recipe that this process has used."""
 
 
@@ -69,13 +82,6 @@ def _key(folder: Path) -> tuple[Path, int]:
     return folder, (folder / FILE).stat().st_mtime_ns
 
 
-def _keep(folder: Path, recipe: Recipe) -> None:
+def _keep(folder: Path, recipe: ScanRecipe) -> None:
     _KEPT.clear()
     _KEPT[_key(folder)] = recipe
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles modules, such as a plan's NumPy or CuPy, by their names."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        return (importlib.import_module, (obj.__name__,)) if isinstance(obj, ModuleType) else NotImplemented

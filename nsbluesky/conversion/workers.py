@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -89,7 +90,7 @@ def clean_blocks(blocks: Iterable[Block], workers: Workers) -> Iterator[tuple[Bl
     Raises
     ------
     ConversionError
-        Where workers die whatever they do.
+        Where workers die whatever they do, or the disk is full: every further block would fail as well.
     """
     waiting, again = iter(blocks), deque[Block]()
     at_work: dict[Future[None], Block] = {}
@@ -107,6 +108,7 @@ def clean_blocks(blocks: Iterable[Block], workers: Workers) -> Iterator[tuple[Bl
             suspects = []
             for future in wait_for(at_work, return_when=FIRST_COMPLETED).done:
                 block, error = at_work.pop(future), future.exception()
+                _stop_at_a_full_disk(error)
                 if isinstance(error, BrokenExecutor):
                     suspects.append(block)
                 elif error is None or block.one_by_one:
@@ -120,6 +122,7 @@ def clean_blocks(blocks: Iterable[Block], workers: Workers) -> Iterator[tuple[Bl
             pool = _anew(pool, workers)
             for block in sorted(suspects, key=lambda block: block.number):
                 error = _submit(pool, block).exception()
+                _stop_at_a_full_disk(error)
                 died = isinstance(error, BrokenExecutor)
                 deaths = deaths + 1 if died else 0
                 if deaths == MAX_DEATHS:
@@ -144,6 +147,11 @@ def _submit(pool: Executor, block: Block) -> Future[None]:
         future: Future[None] = Future()
         future.set_exception(error)
         return future
+
+
+def _stop_at_a_full_disk(error: BaseException | None) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise ConversionError(f"no space left for the blocks ({error.strerror}): make space, then --resume goes on")
 
 
 def _anew(pool: Executor, workers: Workers) -> Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from deadly import DEADLY_ROW, processes_that_die_at_once, processes_that_die_of
 from small_scans import NUM_POINTS, SETTINGS, content, convert_file, write_scan
 
 from nsbluesky.conversion import ConversionError, Workers
+from nsbluesky.conversion import conversion as conversion_module
 from nsbluesky.conversion import workers as workers_module
 from nsbluesky.conversion.blocks import Block, clean_block
 from nsbluesky.cxi import read_cxi
@@ -90,6 +92,29 @@ def test_a_failure_that_does_not_come_again_costs_nothing(
     result = convert_file(raw, tmp_path / "clean.cxi")
     assert result.left_out == {} and result.num_frames == NUM_POINTS
     assert sorted(tries) == [(0, False), (1, False), (1, True), (2, False), (3, False)]
+
+
+def test_a_full_disk_stops_the_conversion_and_space_lets_it_go_on(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert_file(raw, tmp_path / "whole.cxi")
+
+    def full(block: Block) -> None:
+        if block.number == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        clean_block(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers_module, "clean_block", full)
+        with pytest.raises(ConversionError, match=r"no space left for the blocks .*make space, then --resume"):
+            convert_file(raw, tmp_path / "clean.cxi")
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion_module, "free_bytes", lambda folder: 60 * 2**20)
+        with pytest.raises(ConversionError, match=r"60 MB are free in .*: expected 64 MB .* then --resume"):
+            convert_file(raw, tmp_path / "clean.cxi", resume=True)
+    assert not (tmp_path / "clean.cxi").exists()
+    convert_file(raw, tmp_path / "clean.cxi", resume=True)
+    assert content(tmp_path / "clean.cxi") == content(tmp_path / "whole.cxi")
 
 
 def test_a_scan_of_which_nothing_can_be_cleaned_fails(
