@@ -291,7 +291,8 @@ class SolverSettings(Settings):
     Attributes
     ----------
     algorithm : str
-        Name of the engine in `nsbluesky.solver.engines.ENGINES`.
+        Name of the engine in `nsbluesky.solver.engines.ENGINES`, or several with the passes of each, as in
+        ``wasp:20,lsqml:50``: the first one runs while frames arrive, all one after another once no more come.
     modes : int
         Incoherent probe modes.
     subpixel : int
@@ -301,8 +302,16 @@ class SolverSettings(Settings):
     alpha, beta : float
         WASP's weights of the object and probe denominators.  The publication's 2 and 1 are slower to settle: on fresh
         seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
+    momentum : float
+        WASP's momentum, 0 for none; less where there are few photons, and none in the last passes, which average
+        photon noise (`nsbluesky.solver.dose`).
     probe_start : int
         Full passes before the probe is updated.
+    newest_frames : int
+        Half of each batch is from so many of the newest frames while frames arrive; 0: only from those never used.
+    coarse_uses : int
+        Uses of each frame on the central half of the detector (`nsbluesky.solver.coarse`) before whole frames are
+        used; 0 begins with whole frames.
     passes_final : int
         Full passes after the last frame.
     final_s : float
@@ -325,11 +334,14 @@ class SolverSettings(Settings):
     algorithm: str = "wasp"
     modes: int = 2
     subpixel: int = 4
-    batch: int = 8
-    batch_final: int = 16
+    batch: int = 16
+    batch_final: int = 32
     alpha: float = 6.0
     beta: float = 0.2
+    momentum: float = 0.8
     probe_start: int = 1
+    newest_frames: int = 200
+    coarse_uses: int = 12
     passes_final: int = 10
     final_s: float = 3.0
     sweep_frames: int = 80
@@ -344,10 +356,11 @@ class SolverSettings(Settings):
         """Check every value."""
         for name in ("modes", "subpixel", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("probe_start", "passes_final", "sweep_frames", "seed"):
+        for name in ("probe_start", "newest_frames", "coarse_uses", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
         for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")
 
 
 @dataclass(frozen=True)

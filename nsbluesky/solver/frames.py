@@ -69,6 +69,8 @@ class FrameStore:
         self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
         self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.central_photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.central_amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.residuals = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
@@ -88,6 +90,8 @@ class FrameStore:
             self.weights,
             self.photons,
             self.amplitude_sums,
+            self.central_photons,
+            self.central_amplitude_sums,
             self.residuals,
             self.uses,
         )
@@ -141,16 +145,24 @@ class FrameStore:
         return slot
 
     def _measure(self, slot: int) -> None:
-        """Sum the photons and amplitudes of the usable pixels of a frame."""
+        """Sum the photons and amplitudes of the usable pixels of a frame, and those of its central half."""
         xp = self.backend.xp
-        usable = xp.maximum(self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES], 0) * self.good
+        usable = xp.fft.fftshift(xp.maximum(self.amplitude(slot), 0) * self.good)
+        edge = (self.frame_px - self.frame_px // 2) // 2
+        centre = usable[edge : edge + self.frame_px // 2, edge : edge + self.frame_px // 2]
         self.amplitude_sums[slot] = float(usable.sum(dtype=np.float64))
         self.photons[slot] = float((usable**2).sum(dtype=np.float64))
+        self.central_amplitude_sums[slot] = float(centre.sum(dtype=np.float64))
+        self.central_photons[slot] = float((centre**2).sum(dtype=np.float64))
+
+    def amplitude(self, slot: int) -> Any:
+        """Return the amplitudes (N, N) of a slot, FFT order."""
+        return self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
 
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
         """Copy the amplitudes of `slots` into the first rows of `out` (n, N, N) and return those."""
         for row, slot in enumerate(slots):
-            out[row] = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+            out[row] = self.amplitude(slot)
         return out[: len(slots)]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
@@ -159,7 +171,7 @@ class FrameStore:
         total = xp.zeros((self.frame_px, self.frame_px), np.float64)
         count = xp.zeros((self.frame_px, self.frame_px), np.int64)
         for slot in slots:
-            amplitude = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+            amplitude = self.amplitude(slot)
             measured = amplitude >= 0
             total += xp.where(measured, amplitude, 0) ** 2
             count += measured

@@ -1,4 +1,8 @@
-"""A reconstruction that lives while the scan runs: frames come, are replaced or withdrawn; nothing is reset."""
+"""A reconstruction that lives while the scan runs: frames come, are replaced or withdrawn; nothing is reset.
+
+It begins with the optic's defocus as soon as there are a few frames, and a sweep beside it looks whether another one
+fits better.  Until each frame has had some uses, only the central half of the detector is used.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,35 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, grown_box, window_corners_px
-from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
+from nsbluesky.solver.dose import photons_on_lit_pixels
+from nsbluesky.solver.engines import Engine, make_engine
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
+from nsbluesky.solver.schedule import parse_schedule, stage_of
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import DefocusSweep, Sweep
 from nsbluesky.solver.windows import pad_canvas
 
 __all__ = ["IncrementalSolver"]
+
+SWEEP_SHARE = 3
+"""Batches of a sweep for each batch of the picture beside it."""
+
+SWEEPS = 3
+"""Sweeps at most, each over more frames than the one before, while none is accepted."""
+
+CENTRAL_LIGHT = 0.8
+"""Part of the photons that must fall on the central half of the detector for it to be used alone."""
+
+DOSE_FRAMES = 64
+"""Frames whose mean pattern tells the dose."""
+
+RESTING_PASSES = 10
+"""The last full passes, at most half of all, are without momentum, so that they average photon noise."""
 
 
 class IncrementalSolver:
@@ -52,7 +74,9 @@ class IncrementalSolver:
     sweep : Sweep or None
         The latest defocus sweep.
     state : SolverState or None
-        Object and probe; None before there were enough frames.
+        Object and probe, of half the pixels while `is_coarse`; None before there were enough frames.
+    is_coarse : bool
+        True while only the central half of the detector is used.
     rejected : dict of int to str
         Sequence numbers of frames that cannot be used, and why.
     """
@@ -79,11 +103,19 @@ class IncrementalSolver:
         self.rejected: dict[int, str] = {}
         self.frames = FrameStore(frame_px, backend)
         self._backend = backend
-        self._engine = make_engine(settings, backend)
-        self._deck = Deck(settings.seed)
+        self._stages = parse_schedule(settings.algorithm, settings.passes_final)
+        self._stage = 0
+        self._engine = self._make_engine()
+        self._deck = Deck(settings.seed, settings.newest_frames)
+        self._level = self.frames
         self._work: Iterator[None] | None = None
+        self._search: Iterator[None] | None = None
+        self._swept: list[int] = []
+        self._turn = 0
         self._finishing = False
+        self._was_ripe = False
         self._settled_passes = 0
+        self._changes = 0
         self._previous: Picture | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -151,7 +183,7 @@ class IncrementalSolver:
             self._make_room(self.state)
         if weight > 0:
             self._deck.add(slot)
-            self._settled_passes = 0
+            self._unsettle()
         else:
             self._deck.remove([slot])
 
@@ -183,10 +215,15 @@ class IncrementalSolver:
             if weight > 0 and self.frames.weights[slot] == 0 and int(number) not in self.rejected:
                 self._deck.add(slot)
             self.frames.weights[slot] = 0 if int(number) in self.rejected else _valid_weight(weight)
-            self._settled_passes = 0
+            self._unsettle()
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
         if self.state is not None:
             self._make_room(self.state)  # a frame that had weight 0 until now may lie outside the canvas
+
+    def _unsettle(self) -> None:
+        """Count full passes from here on: the frames are others, or the reconstruction began anew."""
+        self._settled_passes = 0
+        self._changes += 1
 
     @property
     def num_frames(self) -> int:
@@ -210,21 +247,60 @@ class IncrementalSolver:
         if self.num_frames == 0:
             raise ValueError("there are no frames yet: add frames before start_with")
         photons = float(np.mean(self.frames.photons[self.frames.active]))
-        self._work = None
-        self._begin(self._blank(with_modes(given, self.settings.modes, photons)))
+        self._work = self._search = None
+        self._swept = [0] * SWEEPS  # a known probe needs no sweep
+        self._level = self._starting_level()
+        complete = with_modes(given, self.settings.modes, photons)
+        device = self._backend.from_numpy(complete)
+        self._begin(self._blank(coarsened(self._backend, device) if self.is_coarse else device))
 
     # Work -----------------------------------------------------------------------------------------------------
 
     @property
+    def is_coarse(self) -> bool:
+        """True while only the central half of the detector is used."""
+        return self._level is not self.frames
+
+    @property
+    def passes_wanted(self) -> int:
+        """Full passes after the last frame, of all engines of the schedule."""
+        return sum(stage.passes for stage in self._stages)
+
+    @property
+    def passes_done(self) -> int:
+        """Full passes since the last frame came, or since the end was told."""
+        return self._settled_passes
+
+    @property
     def has_work(self) -> bool:
         """True when a `step` would improve the picture."""
-        if self._work is not None:
+        if self._work is not None or self._search is not None:
             return True
         if self.num_frames == 0:
             return False
+        if self._sweep_is_due:
+            return True
         if self.state is None:
-            return self._finishing or self.num_frames >= max(self.settings.sweep_frames, self.settings.batch)
-        return self._deck.fresh > 0 or self._settled_passes < self.settings.passes_final
+            return self._can_begin
+        return self.is_coarse or self._deck.fresh > 0 or self._settled_passes < self.passes_wanted
+
+    @property
+    def _can_begin(self) -> bool:
+        """Whether there are frames enough for a first picture, and a defocus that is worth one."""
+        if self._finishing:
+            return True
+        waits_for_sweep = self.settings.sweep_frames > 0 and self.geometry.optic.outer_zone_m == 0
+        return not waits_for_sweep and self.num_frames >= self.settings.batch
+
+    @property
+    def _sweep_is_due(self) -> bool:
+        """Whether a sweep should begin: at first, and again with more frames while none was accepted."""
+        wanted = self.settings.sweep_frames
+        if wanted == 0 or len(self._swept) == SWEEPS or (self.sweep is not None and self.sweep.accepted):
+            return False
+        if not self._swept:
+            return self.num_frames >= wanted or self._finishing
+        return self.num_frames >= 2 * self._swept[-1]
 
     @property
     def num_unused(self) -> int:
@@ -240,66 +316,125 @@ class IncrementalSolver:
         """Say that no more frames will come; `step` then does the last passes."""
         if not self._finishing:
             self._finishing = True
-            self._settled_passes = 0
+            self._unsettle()
+            state = self.state
+            self._was_ripe = state is not None and not self.is_coarse and state.passes >= RESTING_PASSES
 
     def step(self, budget_s: float) -> None:
         """Work for about `budget_s` seconds, at least one batch; return at once where there is nothing to do."""
         end = time.monotonic() + budget_s
         while self.has_work:
-            if self._work is None:
-                self._work = self._start() if self.state is None else self._pass(self.state)
-            if next(self._work, self) is self:
-                self._work = None
+            self._one_batch()
             if time.monotonic() >= end:
                 return
 
-    def _start(self) -> Iterator[None]:
-        """Find the starting probe, by a sweep where settings want one, and begin."""
-        settings, frames, wavelength_m = self.settings, self.frames, self.geometry.wavelength_m
-        slots = frames.active
-        mean = self._backend.to_numpy(frames.mean_intensity(slots))
-        optic = self.geometry.optic
-        if settings.sweep_frames:
-            aperture = numerical_aperture(mean, optic, wavelength_m, self.pixel_m)
-            window_m = self.frame_px * self.pixel_m
-            candidates = defocus_candidates_m(
-                aperture, optic, wavelength_m, window_m, settings.sweep_range, settings.sweep_candidates
-            )
-            search = DefocusSweep(
-                frames,
-                slots[: 2 * settings.sweep_frames],
-                candidates,
-                settings,
-                self._backend,
-                wavelength_m=wavelength_m,
-                pixel_m=self.pixel_m,
-            )
-            yield from search.run()
-            self.sweep = search.sweep
-            self._begin(search.best)
+    def _one_batch(self) -> None:
+        """Use one batch: of the sweep, or of the picture beside it, which waits for the sweep once frames are all."""
+        if self._search is None and self._sweep_is_due:
+            self._search = self._find_defocus()
+        self._turn = (self._turn + 1) % (SWEEP_SHARE + 1)
+        shows = not self._finishing and (self.state is not None or self._can_begin)
+        if self._search is not None and not (shows and self._turn == 0):
+            if next(self._search, self) is self:
+                self._search = None
             return
-        photons = float(np.mean(frames.photons[slots]))
-        probe = starting_probe(mean, optic.defocus_m, wavelength_m, self.pixel_m, settings.modes, photons)
-        self._begin(self._blank(probe))
+        if self._work is None:
+            if self.state is None:
+                self._begin_from_optic()
+            self._work = self._pass(self._known_state())
+        if next(self._work, self) is self:
+            self._work = None
 
-    def _blank(self, probe: npt.NDArray[np.complex64]) -> SolverState:
-        row0, column0, row1, column1 = bounding_box(self.frames.corners_px[self.frames.active], self.frame_px)
+    def _known_state(self) -> SolverState:
+        assert self.state is not None
+        return self.state
+
+    def _starting_level(self) -> FrameStore:
+        """Return the frames' central halves, where they are wanted and most of the light is there, or the frames."""
+        if self.settings.coarse_uses and can_be_halved(self.frame_px):
+            mean = self.frames.mean_intensity(self.frames.active[:DOSE_FRAMES])
+            if central_light(self._backend.to_numpy(mean)) >= CENTRAL_LIGHT:
+                return CentralHalf(self.frames)
+        return self.frames
+
+    def _find_defocus(self) -> Iterator[None]:
+        """Sweep over the frames that are here; begin anew where another defocus than the optic's fits better."""
+        settings, optic, wavelength_m = self.settings, self.geometry.optic, self.geometry.wavelength_m
+        level = self._starting_level()
+        level_pixel_m = self.pixel_m * self.frame_px / level.frame_px
+        slots = self.frames.active[: settings.sweep_frames << len(self._swept)]
+        self._swept.append(len(slots))
+        mean = self._backend.to_numpy(level.mean_intensity(slots))
+        aperture = numerical_aperture(mean, optic, wavelength_m, level_pixel_m)
+        window_m = self.frame_px * self.pixel_m
+        search = DefocusSweep(
+            level,
+            slots,
+            defocus_candidates_m(
+                aperture, optic, wavelength_m, window_m, settings.sweep_range, settings.sweep_candidates
+            ),
+            settings,
+            self._backend,
+            wavelength_m=wavelength_m,
+            pixel_m=level_pixel_m,
+        )
+        yield from search.run()
+        self.sweep = search.sweep
+        assert self.sweep is not None and search.best is not None
+        if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
+            self._restart(search.best, level)
+
+    def _restart(self, state: SolverState, level: FrameStore) -> None:
+        """Go on from another state, for which no frame has been used."""
+        self._level = level
+        self._work = None
+        self._unsettle()
+        for slot in self.frames.active.tolist():
+            self._deck.add(slot)
+        self.frames.uses[: len(self.frames)] = 0
+        self._begin(state)
+
+    def _begin_from_optic(self) -> None:
+        """Begin with the mean pattern's amplitude and the optic's defocus."""
+        self._level = self._starting_level()
+        slots = self._level.active
+        mean = self._backend.to_numpy(self._level.mean_intensity(slots))
+        photons = float(np.mean(self._level.photons[slots]))
+        pixel_m = self.pixel_m * self.frame_px / self._level.frame_px
+        geometry, modes = self.geometry, self.settings.modes
+        probe = starting_probe(mean, geometry.optic.defocus_m, geometry.wavelength_m, pixel_m, modes, photons)
+        self._begin(self._blank(self._backend.from_numpy(probe)))
+
+    def _blank(self, probe: Any) -> SolverState:
+        row0, column0, row1, column1 = bounding_box(self._level.corners_px[self._level.active], self._level.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
-        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0))
+        return SolverState(canvas, probe, (row0, column0))
 
-    def _begin(self, state: SolverState | None) -> None:
-        assert state is not None
+    def _begin(self, state: SolverState) -> None:
+        """Take this state, of the present level, as the reconstruction."""
         self.state = state
-        self._engine.initialize(state, self.frames)
+        self._initialize(state)
         self._make_room(state)
+
+    def _make_engine(self) -> Engine:
+        stage = self._stages[self._stage]
+        return make_engine(self.settings.replace(algorithm=stage.algorithm), self._backend)
+
+    def _initialize(self, state: SolverState) -> None:
+        slots = self._level.active
+        if len(slots):
+            mean = self._backend.to_numpy(self._level.mean_intensity(slots[:DOSE_FRAMES]))
+            self._engine.adapt(photons_on_lit_pixels(mean))
+        self._engine.initialize(state, self._level)
 
     def _make_room(self, state: SolverState) -> None:
         """Grow the canvas where a window lies outside it."""
         if self.num_frames == 0:
             return
+        level = self._level
         row0, column0 = state.origin_px
         box = (row0, column0, row0 + state.object.shape[0], column0 + state.object.shape[1])
-        grown = grown_box(box, bounding_box(self.frames.corners_px[self.frames.active], self.frame_px))
+        grown = grown_box(box, bounding_box(level.corners_px[level.active], level.frame_px))
         if grown == box:
             return
         before = (box[0] - grown[0], box[1] - grown[1])
@@ -310,21 +445,48 @@ class IncrementalSolver:
 
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
-        frames, active = self.frames, self.frames.active
-        batch = self.settings.batch_final if self._finishing else self.settings.batch
-        self._settled_passes += 1
-        self._deck.start_pass(active, frames.corners_px[active], batch)
+        frames, active, changes = self._level, self._level.active, self._changes
+        self._choose_engine(state)
+        batch = self.settings.batch_final if self._finishing and not self.is_coarse else self.settings.batch
+        self._deck.start_pass(active, frames.corners_px[active], batch, live=not self._finishing)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
-            frames.residuals[slots] = self._engine.update(state, frames, slots)
+            whole = self.frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
+            frames.residuals[slots] = self._engine.update(state, frames, slots) * whole
             frames.uses[slots] += 1
             yield
         self._engine.end_pass(state, frames)
         state.passes += 1
+        if not self.is_coarse and changes == self._changes:
+            self._settled_passes += 1
         active = frames.active
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
-            state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(frames.amplitude_sums[active]))
+            state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(self.frames.amplitude_sums[active]))
+        if self.is_coarse and self._search is None and self._coarse_is_ripe:
+            self._level = self.frames
+            self._begin(refined(self._backend, state))
+
+    @property
+    def _coarse_is_ripe(self) -> bool:
+        """Whether frames had the uses they should have, and the sweep found the probe to go on with."""
+        if self.settings.sweep_frames and not self._swept:
+            return False
+        active = self.frames.active
+        return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= self.settings.coarse_uses
+
+    def _choose_engine(self, state: SolverState) -> None:
+        """Begin the next stage of the schedule when it is time; rest before the end."""
+        if not self._finishing or self.is_coarse:
+            return
+        stage, left = stage_of(self._stages, self._settled_passes)
+        if stage != self._stage:
+            self._stage = stage
+            self._engine = self._make_engine()
+            self._initialize(state)
+        resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
+        if left <= resting or self._was_ripe:
+            self._engine.rest()
 
     # Results --------------------------------------------------------------------------------------------------
 
@@ -340,13 +502,16 @@ class IncrementalSolver:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
         self._previous = render(
             self._backend,
-            self.state,
+            self._fine_state(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,
             previous=self._previous,
         )
         return self._previous
+
+    def _fine_state(self, state: SolverState) -> SolverState:
+        return refined(self._backend, state) if self.is_coarse else state
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint of object and probe; the frames are not in it.
@@ -358,7 +523,7 @@ class IncrementalSolver:
         """
         if self.state is None:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
-        self.state.save(path, self._backend)
+        self._fine_state(self.state).save(path, self._backend)
 
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint; frames may be added before or after.
@@ -373,10 +538,10 @@ class IncrementalSolver:
             raise ValueError(
                 f"checkpoint {path} has frames of {state.probe.shape[-1]} pixels: expected {self.frame_px}"
             )
-        self._work = None
-        self.state = state
-        self._engine.initialize(state, self.frames)
-        self._make_room(state)
+        self._work = self._search = None
+        self._swept = [0] * SWEEPS
+        self._level = self.frames
+        self._begin(state)
 
 
 def _valid_weight(weight: float) -> float:

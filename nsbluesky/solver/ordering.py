@@ -40,15 +40,24 @@ def spread(
 class Deck:
     """Deals batches of frames; a pass ends when every frame that was there at its start has been dealt.
 
-    While frames arrive, half of each batch is new frames, so that a picture follows the stage and the older part
-    goes on ripening.
+    While frames arrive, half of each batch is from the newest ones, those never dealt before first: so a picture
+    follows the stage, a frame has many uses soon after it came, and the older part goes on ripening.  On simulated
+    scans this was at its plateau when the last frame came; half from frames never dealt, and no more of them, was not.
+
+    Parameters
+    ----------
+    seed : int
+    newest : int
+        How many frames count as newest; the rule rests while there are no more than these, and with 0.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, newest: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
         self._fresh: deque[int] = deque()
         self._rest: deque[int] = deque()
         self._fresh_planned = 0
+        self._arrived: deque[int] = deque(maxlen=newest)
+        self._follows = False
 
     @property
     def fresh(self) -> int:
@@ -64,23 +73,33 @@ class Deck:
         """Put in a frame that is new, or measured again."""
         if slot not in self._fresh:
             self._fresh.append(slot)
+        if slot not in self._arrived:
+            self._arrived.append(slot)
 
     def remove(self, slots: Iterable[int]) -> None:
         """Take frames out."""
         gone = set(slots)
         self._fresh = deque(slot for slot in self._fresh if slot not in gone)
         self._rest = deque(slot for slot in self._rest if slot not in gone)
+        self._arrived = deque((slot for slot in self._arrived if slot not in gone), self._arrived.maxlen)
 
-    def start_pass(self, slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int) -> None:
-        """Plan a pass over `slots` with windows at `corners_px` (n, 2)."""
+    def start_pass(
+        self, slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int, *, live: bool = True
+    ) -> None:
+        """Plan a pass over `slots` with windows at `corners_px` (n, 2); `live` while frames arrive."""
         old = ~np.isin(slots, list(self._fresh))
         self._rest = deque(spread(slots[old], corners_px[old], batch, self._rng).tolist()) if old.any() else deque()
         self._fresh_planned = len(self._fresh)
+        self._follows = live and len(slots) > len(self._arrived)
 
     def deal(self, batch: int) -> npt.NDArray[np.intp]:
         """Return up to `batch` frames, new ones first."""
-        share = batch // 2 if self._rest else batch
-        dealt = [self._fresh.popleft() for _ in range(min(max(share, 1), len(self._fresh)))]
+        share = max(batch // 2 if self._rest else batch, 1)
+        dealt = [self._fresh.popleft() for _ in range(min(share, len(self._fresh)))]
         self._fresh_planned -= len(dealt)
+        if self._follows and self._rest:
+            again = [slot for slot in self._arrived if slot not in dealt and slot not in self._fresh]
+            count = min(share - len(dealt), len(again))
+            dealt += [again[k] for k in self._rng.permutation(len(again))[:count]]
         dealt += [self._rest.popleft() for _ in range(min(batch - len(dealt), len(self._rest)))]
-        return np.array(dealt, dtype=np.intp)
+        return np.array(list(dict.fromkeys(dealt)), dtype=np.intp)

@@ -74,7 +74,7 @@ def reconstruct(
     weights : (n,) float, optional
         0…1; frames of weight 0 are left out.  1 by default.
     passes : int, optional
-        Full passes; `settings.passes_final` by default.
+        Full passes of a stage of the schedule that names none; `settings.passes_final` by default.
     probe : (N, N) or (modes, N, N) complex, optional
         Starting probe, centred; without it the defocus sweep finds one.
     progress : callable, optional
@@ -115,15 +115,12 @@ def reconstruct(
         solver.start_with(probe)
     solver.finish()
     r_factors: list[float] = []
-    begun = None  # passes of the sweep, which the state that won it brings along
     while not solver.finished:
         solver.step(ONE_BATCH_S)
         state = solver.state
-        if state is None:
+        if state is None or solver.is_coarse or solver.passes_done == len(r_factors):
             continue
-        begun = state.passes if begun is None else begun
-        if state.passes > begun + len(r_factors):
-            r_factors.append(state.r_factor)
-            if progress is not None:
-                progress(len(r_factors), settings.passes_final, state.r_factor)
+        r_factors.append(state.r_factor)
+        if progress is not None:
+            progress(len(r_factors), solver.passes_wanted, state.r_factor)
     return Reconstruction(solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected))

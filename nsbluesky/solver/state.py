@@ -29,7 +29,7 @@ class SolverState:
     background : float
         Photons a pixel that do not come from the sample.
     passes : int
-        Full passes over the frames.
+        Full passes over the frames, or over their central halves.
     r_factor : float
         Σ | ‖model‖ − A | / Σ A over the last pass, each frame before its own update; NaN before the first.
     """

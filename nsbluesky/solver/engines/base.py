@@ -41,6 +41,12 @@ class Engine(Protocol):
     def forget(self, slot: int) -> None:
         """Drop what is kept of a frame that was measured again."""
 
+    def adapt(self, dose: float) -> None:
+        """Fit steps to the photons on a lit pixel (`nsbluesky.solver.dose.photons_on_lit_pixels`)."""
+
+    def rest(self) -> None:
+        """Take no more steps of momentum: the last passes average photon noise instead."""
+
 
 @dataclass
 class ThreadSpace:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.dose import caution
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.forward import EPSILON, amplitude_correction
 from nsbluesky.solver.frames import FrameStore
@@ -47,6 +48,9 @@ class StepRule(Protocol):
     def momentum(self) -> float:
         """Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0 for none."""
 
+    def damped(self, caution: float) -> StepRule:
+        """Return the rule with so many times the regularisation, and so much less momentum."""
+
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Return what Σ conj(P)·χ is divided by, given the probe's |P|² (N, N)."""
 
@@ -54,7 +58,7 @@ class StepRule(Protocol):
         """Return what Σ conj(O)·χ is divided by, given Σ |O|² (N, N) over the batch."""
 
 
-class BatchedEngine:
+class BatchedEngine(Engine):
     """Runs a `StepRule` over batches.
 
     Parameters
@@ -82,13 +86,14 @@ class BatchedEngine:
         compiled: bool | None = None,
     ) -> None:
         self.name = rule.name
+        self._full_rule = rule
         self._rule = rule
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
-        self._momentum = (
+        self._momentum: Momentum | None = (
             Momentum(backend, rule.momentum, MOMENTUM_FRAMES, compiled=self._compiled) if rule.momentum else None
         )
 
@@ -113,8 +118,15 @@ class BatchedEngine:
         if self._momentum is not None:
             self._momentum.pad(before, after)
 
-    def forget(self, slot: int) -> None:
-        """Nothing is kept of a frame."""
+    def adapt(self, dose: float) -> None:
+        """Regularise more, and have less momentum, where there are few photons."""
+        self._rule = self._full_rule.damped(caution(dose))
+        if self._momentum is not None:
+            self._momentum.friction = np.float32(self._rule.momentum)
+
+    def rest(self) -> None:
+        """Take no more steps of momentum."""
+        self._momentum = None
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.forward import EPSILON, likelihood_change
 from nsbluesky.solver.frames import FrameStore
@@ -37,7 +37,7 @@ LONGEST_STEP = 2.0
 """Steps are kept within this, for a batch may know too little about one of the two."""
 
 
-class LeastSquaresEngine:
+class LeastSquaresEngine(Engine):
     """Runs batches; keeps nothing of a frame.
 
     Parameters
@@ -81,7 +81,9 @@ class LeastSquaresEngine:
         self._damping = np.float32(damping)
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
-        self._momentum = Momentum(backend, momentum, 1, compiled=self._compiled) if momentum else None
+        self._momentum: Momentum | None = (
+            Momentum(backend, momentum, 1, compiled=self._compiled) if momentum else None
+        )
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
@@ -100,8 +102,9 @@ class LeastSquaresEngine:
         if self._momentum is not None:
             self._momentum.pad(before, after)
 
-    def forget(self, slot: int) -> None:
-        """Nothing is kept of a frame."""
+    def rest(self) -> None:
+        """Take no more steps of momentum."""
+        self._momentum = None
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: directions, then the steps along them."""

@@ -30,7 +30,7 @@ class Momentum:
 
     def __init__(self, backend: Backend, friction: float, period_frames: int, *, compiled: bool) -> None:
         self._backend = backend
-        self._friction = np.float32(friction)
+        self.friction = np.float32(friction)
         self._period_frames = period_frames
         self._compiled = compiled
 
@@ -60,13 +60,13 @@ class Momentum:
         if self._compiled:
 
             def rows(band: slice) -> None:
-                kernels.push(target[band], before[band], velocity[band], self._friction)
+                kernels.push(target[band], before[band], velocity[band], self.friction)
 
             self._backend.map(rows, bands(self._backend, len(target)))
             return
-        velocity *= self._friction
+        velocity *= self.friction
         velocity += target - before
-        target += self._friction * velocity
+        target += self.friction * velocity
         before[...] = target
 
     def take_up(self, state: SolverState) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,11 @@ class PieRule:
     beta: float
     averages_passes: bool = False
     momentum: float = 0.0
+
+    def damped(self, caution: float) -> PieRule:
+        """Return the rule nearer to ePIE."""
+        alpha, beta = min(1.0, self.alpha * caution), min(1.0, self.beta * caution)
+        return replace(self, alpha=alpha, beta=beta, momentum=self.momentum / caution)
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """(1 − α)·Σ|P|² + α·max(|P|²)."""

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
 from nsbluesky.solver.frames import CHUNK_FRAMES, FrameStore
 from nsbluesky.solver.state import SolverState
@@ -73,7 +73,7 @@ def raar(relaxation: float) -> Coefficients:
     return Coefficients("raar", 2 * relaxation, 1 - 2 * relaxation, -relaxation, relaxation)
 
 
-class ProjectionEngine:
+class ProjectionEngine(Engine):
     """Runs a combination of projections; keeps an exit wave of every frame.
 
     Parameters

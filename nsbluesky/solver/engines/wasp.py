@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,19 @@ class WaspRule:
         Weight of the probe's mean intensity in the object's denominator.
     beta : float
         Weight of the number of frames in the probe's denominator.
+    momentum : float
+        Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0, as published, for none.
     """
 
     alpha: float = 2.0
     beta: float = 1.0
+    momentum: float = 0.0
     name: str = "wasp"
     averages_passes: bool = True
-    momentum: float = 0.0
+
+    def damped(self, caution: float) -> WaspRule:
+        """Return the rule with larger weights."""
+        return replace(self, alpha=self.alpha * caution, beta=self.beta * caution, momentum=self.momentum / caution)
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Σ |P|² + α·⟨|P|²⟩."""

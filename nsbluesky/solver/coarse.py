@@ -1,0 +1,147 @@
+"""Coarse to fine: the central half of the detector first, as frames of half the side and twice the object pixel.
+
+Low frequencies of object and probe settle slowest, and cost as much as all others on whole frames.  On the central
+half a pass costs a quarter, a pixel of the object is twice as wide, and each window spans as much of the sample as
+before; so slow errors go first, at little cost.  What it found is then put on the fine grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["CentralHalf", "can_be_halved", "central_light", "coarsened", "refined"]
+
+
+def can_be_halved(frame_px: int) -> bool:
+    """Return whether frames of that side have a central half whose own centre is a pixel."""
+    return frame_px % 4 == 0
+
+
+def central_light(mean_intensity: npt.NDArray[Any]) -> float:
+    """Return the part of the photons of a pattern (N, N), FFT order, that falls on the central half."""
+    total = float(mean_intensity.sum())
+    return float(_centre(np, mean_intensity).sum()) / total if total > 0 else 0.0
+
+
+def _centre(xp: Any, spectrum: Any) -> Any:
+    """Return the low frequencies (…, N/2, N/2) of spectra (…, N, N) in FFT order."""
+    half = spectrum.shape[-1] // 2
+    out = xp.empty((*spectrum.shape[:-2], half, half), spectrum.dtype)
+    _copy_centre(spectrum, out)
+    return out
+
+
+def _copy_centre(spectrum: Any, out: Any) -> None:
+    for rows, columns in _corners_of_spectrum(out.shape[-1]):
+        out[..., rows, columns] = spectrum[..., rows, columns]
+
+
+def _corners_of_spectrum(side: int) -> list[tuple[slice, slice]]:
+    """Return where the lowest `side` frequencies lie in FFT order, whatever the spectrum's own side."""
+    near, far = slice(0, side // 2), slice(-(side // 2), None)
+    return [(rows, columns) for rows in (near, far) for columns in (near, far)]
+
+
+class _Derived:
+    """A column that follows from those of the whole frames."""
+
+    def __init__(self, value_of: Callable[[Any], npt.NDArray[Any]]) -> None:
+        self._value_of = value_of
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        return self._value_of(index)
+
+
+class CentralHalf(FrameStore):
+    """The central halves of the frames of a store, for reading; slots, weights and uses are those of the store.
+
+    Parameters
+    ----------
+    whole : FrameStore
+    """
+
+    def __init__(self, whole: FrameStore) -> None:
+        self._whole = whole
+        self._good_of: Any = None
+        self.frame_px = whole.frame_px // 2
+        self.backend = whole.backend
+        self.slots, self.seq_nums = whole.slots, whole.seq_nums
+        self.weights, self.uses = whole.weights, whole.uses
+        self.residuals = whole.residuals
+        self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
+        self.corners_px = _Derived(lambda index: self._corners(index))  # type: ignore[assignment]
+        self.shifts_px = _Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
+
+    @property
+    def good(self) -> Any:  # type: ignore[override]
+        """Usable pixels (N/2, N/2)."""
+        if self._good_of is not self._whole.good:
+            self._good_of = self._whole.good
+            self._good = _centre(self.backend.xp, self._good_of)
+        return self._good
+
+    @property
+    def has_gaps(self) -> bool:  # type: ignore[override]
+        """Whether any frame has pixels that were not measured."""
+        return self._whole.has_gaps
+
+    def _positions(self, index: Any) -> npt.NDArray[np.float64]:
+        """Return the first row and column of windows, in coarse pixels and with fractions."""
+        return np.asarray((self._whole.corners_px[index] + self._whole.shifts_px[index]) / 2)
+
+    def _corners(self, index: Any) -> npt.NDArray[np.int64]:
+        return np.rint(self._positions(index)).astype(np.int64)
+
+    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
+        """Copy the central amplitudes of `slots` into the first rows of `out` (n, N/2, N/2) and return those."""
+        for row, slot in enumerate(slots):
+            _copy_centre(self._whole.amplitude(slot), out[row])
+        return out[: len(slots)]
+
+    def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
+        """Return the mean photons (N/2, N/2), FFT order."""
+        return _centre(self.backend.xp, self._whole.mean_intensity(slots))
+
+
+def coarsened(backend: Backend, probe: Any) -> Any:
+    """Return a centred probe (modes, N, N) on pixels of twice the width (modes, N/2, N/2)."""
+    return backend.ifft2(_centre(backend.xp, backend.fft2(probe.copy())))
+
+
+def refined(backend: Backend, state: SolverState) -> SolverState:
+    """Return a coarse state on the fine grid, with no passes yet: the object interpolated, the probe's spectrum wider.
+
+    Pixel i of the fine grid lies at i/2 on the coarse one, for the object as for the probe, whose centre N/2 lies
+    at N/4.
+    """
+    xp = backend.xp
+    spectrum = backend.fft2(state.probe.copy())
+    modes, side, _ = spectrum.shape
+    wide = xp.zeros((modes, 2 * side, 2 * side), np.complex64)
+    for rows, columns in _corners_of_spectrum(side):
+        wide[:, rows, columns] = spectrum[:, rows, columns]
+    return SolverState(
+        _with_midpoints(xp, _with_midpoints(xp, state.object).T).T.copy(),
+        backend.ifft2(wide),
+        (2 * state.origin_px[0], 2 * state.origin_px[1]),
+        state.background,
+        passes=0,
+        r_factor=state.r_factor,
+    )
+
+
+def _with_midpoints(xp: Any, image: Any) -> Any:
+    """Return (2H, W): the rows of an image (H, W) and, after each, the cubic between it and the next."""
+    padded = xp.pad(image, ((1, 2), (0, 0)), mode="edge")
+    fine = xp.empty((2 * len(image), image.shape[1]), image.dtype)
+    fine[::2] = image
+    fine[1::2] = (9 * (padded[1:-2] + padded[2:-1]) - padded[:-3] - padded[3:]) / 16
+    return fine

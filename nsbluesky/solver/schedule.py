@@ -1,0 +1,57 @@
+"""Which engine runs when, written as text: ``wasp``, or ``wasp:20,lsqml:50`` for a polish after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nsbluesky.settings import SettingsError
+from nsbluesky.solver.engines import ENGINES
+
+__all__ = ["Stage", "parse_schedule", "stage_of"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One engine and how many full passes it has."""
+
+    algorithm: str
+    passes: int
+
+
+def parse_schedule(text: str, passes: int) -> tuple[Stage, ...]:
+    """Return the stages of a schedule.
+
+    Parameters
+    ----------
+    text : str
+        Engines of `nsbluesky.solver.engines.ENGINES`, separated by commas, each with or without ``:passes``.
+    passes : int
+        Passes of a stage that names none.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown engine, or a number of passes that is none.
+    """
+    return tuple(_parse_stage(part.strip(), passes) for part in text.split(","))
+
+
+def _parse_stage(text: str, passes: int) -> Stage:
+    name, colon, number = (part.strip() for part in text.partition(":"))
+    if name not in ENGINES:
+        raise SettingsError(f"solver.algorithm = {name!r}: expected one of {', '.join(ENGINES)}")
+    if colon and not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise SettingsError(
+            f"solver.algorithm = {text!r}: expected passes above 0 after the colon, as in wasp:20,lsqml:50"
+        )
+    return Stage(name, int(number) if colon else passes)
+
+
+def stage_of(stages: tuple[Stage, ...], passes_done: int) -> tuple[int, int]:
+    """Return the number of the stage whose turn it is after so many passes, and the passes it has left."""
+    left = passes_done
+    for number, stage in enumerate(stages):
+        if left < stage.passes:
+            return number, stage.passes - left
+        left -= stage.passes
+    return len(stages) - 1, 0
