@@ -321,7 +321,7 @@ class SolverSettings(Settings):
     sweep_range : float
         The sweep covers ± this many depths of field λ/NA² around the optic's defocus.
     sweep_candidates, sweep_passes : int
-        Number of candidates and passes over each.
+        Number of candidates and passes over each; the best few get some more.
     publish_hz : float
         Pictures a second at most.
     live : bool
@@ -347,7 +347,7 @@ class SolverSettings(Settings):
     sweep_frames: int = 80
     sweep_range: float = 5.0
     sweep_candidates: int = 21
-    sweep_passes: int = 5
+    sweep_passes: int = 3
     publish_hz: float = 2.0
     live: bool = True
     seed: int = 0

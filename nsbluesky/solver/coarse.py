@@ -117,7 +117,7 @@ def coarsened(backend: Backend, probe: Any) -> Any:
 
 
 def refined(backend: Backend, state: SolverState) -> SolverState:
-    """Return a coarse state on the fine grid, with no passes yet: the object interpolated, the probe's spectrum wider.
+    """Return a coarse state on the fine grid, with no passes yet: object interpolated, spectrum of the probe wider.
 
     Pixel i of the fine grid lies at i/2 on the coarse one, for the object as for the probe, whose centre N/2 lies
     at N/4.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "misfit"]
+__all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "line_terms", "misfit"]
 
 EPSILON = np.float32(1e-6)
 
@@ -109,6 +110,34 @@ def likelihood_change(
     if poisson:
         return usable * (amplitude**2 - intensity) / (2 * (intensity + EPSILON)), residual
     return usable * (amplitude - model) / (model + EPSILON), residual
+
+
+def line_terms(
+    xp: Any, field: Any, turn: Any, amplitude: Any, good: Any, background: float, weights: Any
+) -> npt.NDArray[np.float64]:
+    """Return −L′/2 and L″/2 of L(t) = Σ_j w_j Σ m·(G(t) − A)² at t = 0, where far fields are Ψ + t·Δ.
+
+    With p = Re Σ_k conj(Ψ_k)·Δ_k/G they are Σ w·m·(A − G)·p and Σ w·m·(p² + (Σ_k |Δ_k|² − p²)·(1 − A/G)); of the
+    last factor only what is not negative counts, so that the second is a curvature to divide by.
+
+    Parameters
+    ----------
+    xp : module
+    field, turn : (n, modes, N, N) complex
+        Ψ and Δ.
+    amplitude : (n, N, N) float
+    good : (N, N) float
+    background : float
+    weights : (n,) float
+    """
+    real = amplitude.dtype.type
+    model = xp.sqrt((field.real**2 + field.imag**2).sum(axis=1) + real(background)) + real(EPSILON)
+    used = good * (amplitude >= 0) * xp.asarray(weights)[:, None, None]
+    along = (field.real * turn.real + field.imag * turn.imag).sum(axis=1) / model
+    across = xp.maximum((turn.real**2 + turn.imag**2).sum(axis=1) - along**2, 0)
+    slope = (used * (amplitude - model) * along).sum(dtype=np.float64)
+    curvature = (used * (along**2 + across * xp.maximum(1 - amplitude / model, 0))).sum(dtype=np.float64)
+    return np.array([float(slope), float(curvature)])
 
 
 def misfit(

@@ -42,7 +42,7 @@ class Deck:
 
     While frames arrive, half of each batch is from the newest ones, those never dealt before first: so a picture
     follows the stage, a frame has many uses soon after it came, and the older part goes on ripening.  On simulated
-    scans this was at its plateau when the last frame came; half from frames never dealt, and no more of them, was not.
+    scans this was at its plateau when the last frame came; half from frames never dealt, but no more, was not.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["MovedProbe", "ramps", "steps_of"]
+__all__ = ["MovedProbe", "largest_nearby", "ramps", "steps_of"]
 
 
 def steps_of(shifts_px: npt.NDArray[np.floating[Any]], subpixel: int) -> npt.NDArray[np.int64]:
@@ -26,6 +26,12 @@ def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
     frequency = xp.fft.fftfreq(side)
     down, right = (xp.exp(-2j * np.pi * xp.asarray(shifts_px[:, axis])[:, None] * frequency) for axis in (0, 1))
     return (down[:, :, None] * right[:, None, :]).astype(np.complex64)
+
+
+def largest_nearby(xp: Any, image: Any) -> Any:
+    """Return the largest value of each pixel (H, W) and its eight neighbours; the rims are neighbours, as in a DFT."""
+    tall = xp.maximum(image, xp.maximum(xp.roll(image, 1, axis=0), xp.roll(image, -1, axis=0)))
+    return xp.maximum(tall, xp.maximum(xp.roll(tall, 1, axis=1), xp.roll(tall, -1, axis=1)))
 
 
 class MovedProbe:

@@ -8,6 +8,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines.base import Engine
 from nsbluesky.solver.engines.batched import BatchedEngine, StepRule
+from nsbluesky.solver.engines.cg import ConjugateGradientEngine
 from nsbluesky.solver.engines.lsqml import LeastSquaresEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
@@ -46,6 +47,16 @@ def _least_squares(name: str, *, poisson: bool) -> EngineMaker:
     )
 
 
+def _conjugate_gradients(settings: SolverSettings, backend: Backend) -> Engine:
+    return ConjugateGradientEngine(
+        backend,
+        probe_start=settings.probe_start,
+        batch=_batch(settings),
+        damping=0.05,
+        subpixel=settings.subpixel,
+    )
+
+
 def _projections(coefficients: Coefficients) -> EngineMaker:
     return lambda settings, backend: ProjectionEngine(
         coefficients, backend, probe_start=settings.probe_start, batch=_batch(settings)
@@ -59,6 +70,7 @@ ENGINES: dict[str, EngineMaker] = {
     "epie": _batched(lambda settings: PieRule("epie", alpha=1.0, beta=1.0)),
     "lsqml": _least_squares("lsqml", poisson=False),
     "lsqml_poisson": _least_squares("lsqml_poisson", poisson=True),
+    "cg": _conjugate_gradients,
     "raar": _projections(raar(0.75)),
     "dm": _projections(DM),
     "ap": _projections(AP),

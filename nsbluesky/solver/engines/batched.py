@@ -19,14 +19,18 @@ from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.forward import EPSILON, amplitude_correction
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.shifts import MovedProbe, steps_of
+from nsbluesky.solver.shifts import MovedProbe, largest_nearby, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, gather, regions
 
 __all__ = ["BatchedEngine", "StepRule"]
 
 COVERED = np.float32(1e-3)
-"""A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum."""
+"""A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum …"""
+
+FAINT = np.float32(1e-2)
+"""… as if it had been seen, as it is, by this part of the maximum as well: an average of little light is noise, and
+one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
 
 
 MOMENTUM_FRAMES = 96
@@ -178,11 +182,14 @@ class BatchedEngine(Engine):
 
         backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
-            self._step_probe(state, self._spaces[: len(parts)], len(slots))
+            self._step_probe(state, self._spaces[: len(parts)], len(slots), moved=bool(steps.any()))
+        found = np.concatenate([backend.to_numpy(r) for r in residuals])
         if self._momentum is not None:
-            self._momentum.after(state, len(slots))
+            seen = frames.uses[slots] > 0
+            amplitude = float(frames.amplitude_sums[slots[seen]].sum())
+            self._momentum.after(state, len(slots), float(found[seen].sum()), amplitude)
         residual = np.empty(len(slots), np.float32)
-        residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
+        residual[order] = found
         return residual
 
     def _difference(
@@ -243,7 +250,7 @@ class BatchedEngine(Engine):
         numerator[...] = 0
         denominator[...] = 0
 
-    def _step_probe(self, state: SolverState, spaces: list[ThreadSpace], batch: int) -> None:
+    def _step_probe(self, state: SolverState, spaces: list[ThreadSpace], batch: int, *, moved: bool) -> None:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator
         for space in spaces[1:]:
             numerator += space.probe_numerator
@@ -251,6 +258,8 @@ class BatchedEngine(Engine):
         if self._rule.averages_passes:
             self._probe_numerator += numerator + denominator * state.probe
             self._probe_denominator += denominator
+        if moved:  # what was moved back lies beside the |O|² that belong to it
+            denominator = largest_nearby(self._backend.xp, denominator)
         state.probe += numerator / self._rule.probe_denominator(self._backend.xp, denominator, batch)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
@@ -267,6 +276,9 @@ class BatchedEngine(Engine):
 
 
 def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:
-    """Set `target` to numerator/denominator where the denominator is large enough; leave it elsewhere."""
-    covered = denominator > COVERED * denominator.max()
-    target[...] = xp.where(covered, numerator / xp.where(covered, denominator, np.float32(1)), target)
+    """Draw `target` to numerator/denominator where the denominator is large enough; leave it elsewhere."""
+    most = denominator.max()
+    covered = denominator > COVERED * most
+    floor = FAINT * most
+    drawn = (numerator + floor * target) / xp.where(covered, denominator + floor, np.float32(1))
+    target[...] = xp.where(covered, drawn, target)

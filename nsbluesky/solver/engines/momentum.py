@@ -13,6 +13,12 @@ from nsbluesky.solver.windows import bands, pad_canvas
 
 __all__ = ["Momentum"]
 
+WORSE = 1.2
+"""Momentum is dropped where the misfit has risen by this factor: steps that overshoot would grow without bound."""
+
+RECOVERY = 1.1
+"""Growth of the friction from one step to the next after it was halved."""
+
 
 class Momentum:
     """After every so many frames: v ← η·v + (O − O_before), O ← O + η·v; the probe likewise.
@@ -38,6 +44,9 @@ class Momentum:
         """Begin at rest."""
         xp = self._backend.xp
         self._frames = 0
+        self._share = 1.0
+        self._misfit = self._amplitude = 0.0
+        self._least = float("inf")
         self._before = [state.object.copy(), state.probe.copy()]
         self._velocity = [xp.zeros_like(state.object), xp.zeros_like(state.probe)]
 
@@ -46,27 +55,52 @@ class Momentum:
         self._before[0] = pad_canvas(self._backend, self._before[0], before, after, 1)
         self._velocity[0] = pad_canvas(self._backend, self._velocity[0], before, after, 0)
 
-    def after(self, state: SolverState, frames: int) -> None:
-        """Take note of a batch, and the step of momentum when it is time."""
+    def after(self, state: SolverState, frames: int, misfit: float = 0.0, amplitude: float = 0.0) -> None:
+        """Take note of a batch, and the step of momentum when it is time.
+
+        Parameters
+        ----------
+        state : SolverState
+        frames : int
+        misfit, amplitude : float
+            Σ|G − A| and ΣA of those of them that were used before; new ones fit worse for another reason.
+        """
         self._frames += frames
+        self._misfit += misfit
+        self._amplitude += amplitude
         if self._frames < self._period_frames:
             return
-        self._frames = 0
+        self._watch()
         self._push(state.object, self._before[0], self._velocity[0])
         for mode in range(len(state.probe)):
             self._push(state.probe[mode], self._before[1][mode], self._velocity[1][mode])
 
+    def _watch(self) -> None:
+        """Drop the velocity, and halve the friction for a while, where the misfit has risen."""
+        residual = self._misfit / self._amplitude if self._amplitude > 0 else 0.0
+        self._frames = 0
+        self._misfit = self._amplitude = 0.0
+        if not residual <= WORSE * self._least:
+            self._share /= 2
+            self._least = residual
+            for velocity in self._velocity:
+                velocity[...] = 0
+        elif residual > 0:
+            self._share = min(1.0, RECOVERY * self._share)
+            self._least = min(self._least, residual)
+
     def _push(self, target: Any, before: Any, velocity: Any) -> None:
+        friction = np.float32(self.friction * self._share)
         if self._compiled:
 
             def rows(band: slice) -> None:
-                kernels.push(target[band], before[band], velocity[band], self.friction)
+                kernels.push(target[band], before[band], velocity[band], friction)
 
             self._backend.map(rows, bands(self._backend, len(target)))
             return
-        velocity *= self.friction
+        velocity *= friction
         velocity += target - before
-        target += self.friction * velocity
+        target += friction * velocity
         before[...] = target
 
     def take_up(self, state: SolverState) -> None:

@@ -1,0 +1,248 @@
+"""Conjugate gradients on all frames at once: slow to begin with, the least misfit at the end; for a polish.
+
+The loss is Σ_j w_j Σ m·(G − A)², the likelihood of amplitudes with equal noise.  A pass adds up its gradient
+
+    g_O = Σ_j w_j Σ_k conj(P_k)·χ_jk        g_P = Σ_j w_j conj(O_j)·χ_jk
+
+and at its end takes one step along d = g/(D + δ·max D) + β·d_before, D being Σ_j w_j Σ_k |P_k|² for the object and
+Σ_j w_j |O_j|² for the probe, β that of Polak and Ribière, not below 0 (Nocedal & Wright, Numerical Optimization,
+2nd ed., eq. 5.44).  How far is one step of Newton's method along d, which needs a transform more of each frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.forward import EPSILON, likelihood_change, line_terms
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.shifts import MovedProbe, steps_of
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import ObjectSums, bands, gather, pad_canvas
+
+__all__ = ["ConjugateGradientEngine"]
+
+
+@dataclass
+class _Line:
+    """A direction, the gradient that it came from, and ⟨s, g⟩ of that with its preconditioned form s."""
+
+    object: Any
+    probe: Any
+    object_gradient: Any
+    probe_gradient: Any
+    power: float
+
+
+class ConjugateGradientEngine(Engine):
+    """One step a pass; keeps nothing of a frame.
+
+    Parameters
+    ----------
+    backend : Backend
+    probe_start : int
+        Passes before the probe is updated.
+    batch : int
+        The largest batch that will be used.
+    damping : float
+        δ.
+    subpixel : int
+        Steps of a position in a pixel.
+    compiled : bool, optional
+        Use the loops compiled for a CPU; by default wherever arrays live in host memory.
+    """
+
+    name = "cg"
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        probe_start: int,
+        batch: int,
+        damping: float,
+        subpixel: int = 1,
+        compiled: bool | None = None,
+    ) -> None:
+        self._backend = backend
+        self._probe_start = probe_start
+        self._batch = batch
+        self._damping = np.float32(damping)
+        self._subpixel = subpixel
+        self._compiled = not backend.on_device if compiled is None else compiled
+
+    def initialize(self, state: SolverState, frames: FrameStore) -> None:
+        """Make work space; the first step follows the gradient."""
+        backend, xp = self._backend, self._backend.xp
+        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
+        self._terms = xp.empty((self._batch, *state.probe.shape[1:]), np.complex64)
+        self._sums = ObjectSums.zeros(backend, state.object.shape)
+        self._probe_numerator = xp.zeros(state.probe.shape, np.complex64)
+        self._probe_denominator = xp.zeros(state.probe.shape[1:], np.float32)
+        self._used: list[Slots] = []
+        self._line: _Line | None = None
+
+    def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Follow a canvas that grew."""
+        self._sums.pad(self._backend, before, after)
+        if self._line is not None:
+            self._line.object = pad_canvas(self._backend, self._line.object, before, after, 0)
+            self._line.object_gradient = pad_canvas(self._backend, self._line.object_gradient, before, after, 0)
+
+    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+        """Add the gradient of one batch."""
+        backend, xp = self._backend, self._backend.xp
+        self._used.append(slots)
+        corners, weights = corners_on_canvas(state, frames, slots), frames.weights[slots]
+        steps = steps_of(frames.shifts_px[slots], self._subpixel)
+        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
+        parts = shares(backend, len(slots))
+
+        def differences(space: ThreadSpace, share: slice) -> list[Any]:
+            space.probe_denominator[...] = 0
+            moved = MovedProbe(backend, state.probe, field, steps[share], self._subpixel)
+            numerators = xp.zeros(moved.probes.shape, np.complex64)
+            residuals = []
+            for part in _pieces(share, space.frames):
+                which = moved.which[part.start - share.start : part.stop - share.start]
+                batch = (slots[part], corners[part], weights[part], which)
+                residuals.append(
+                    self._difference(state, frames, *batch, moved.probes, space, self._terms[part], numerators)
+                )
+            space.probe_numerator[...] = moved.back(numerators)
+            return residuals
+
+        spaces = self._spaces[: len(parts)]
+        residuals = [r for part in backend.map(differences, spaces, parts) for r in part]
+        power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
+        terms = self._terms[: len(slots)]
+
+        def add(band: slice) -> None:
+            self._sums.add(backend, band, corners, terms, power, weights)
+
+        backend.map(add, bands(backend, state.object.shape[0]))
+        for space in spaces:
+            self._probe_numerator += space.probe_numerator
+            self._probe_denominator += space.probe_denominator
+        return np.concatenate([backend.to_numpy(r) for r in residuals])
+
+    def _difference(
+        self,
+        state: SolverState,
+        frames: FrameStore,
+        slots: Slots,
+        corners: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32],
+        which: npt.NDArray[np.int64],
+        probes: Any,
+        space: ThreadSpace,
+        terms: Any,
+        numerators: Any,
+    ) -> Any:
+        """Write w_j Σ_k conj(P_jk)·χ_jk of a few frames into `terms`; add to the probe's sums."""
+        backend, xp, count = self._backend, self._backend.xp, len(slots)
+        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
+        if self._compiled:
+            kernels.multiply_windows(state.object, probes, which, corners, waves)
+            field = backend.fft2(waves)
+            misfit = np.empty(count, np.float32)
+            kernels.amplitude_change(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
+            measured = (state.object, corners, weights, terms)
+            change = backend.ifft2(field)
+            kernels.back_project(change, probes, which, *measured, True, numerators, space.probe_denominator)
+            return misfit
+        windows, light = gather(backend, state.object, corners, space.windows), probes[which]
+        field = backend.fft2(windows[:, None] * light)
+        factor, misfit = likelihood_change(xp, field, amplitude, frames.good, state.background, poisson=False)
+        change = backend.ifft2(field * factor[:, None])
+        xp.sum(change * xp.conj(light), axis=1, out=terms)
+        terms *= xp.asarray(weights)[:, None, None]
+        space.add_probe_terms(xp, windows, change, weights, which, numerators)
+        return misfit
+
+    def end_pass(self, state: SolverState, frames: FrameStore) -> None:
+        """Take one step along the conjugate direction."""
+        used = np.unique(np.concatenate(self._used)) if self._used else np.empty(0, np.intp)
+        used = used[frames.weights[used] > 0]
+        if len(used):
+            with_probe = state.passes >= self._probe_start
+            line = self._line = self._direction(with_probe)
+            step = np.float32(self._step_along(state, frames, used, line))
+            state.object += step * line.object
+            if with_probe:
+                state.probe += step * line.probe
+        self._used = []
+        self._sums.clear()
+        self._probe_numerator[...] = 0
+        self._probe_denominator[...] = 0
+
+    def _direction(self, with_probe: bool) -> _Line:
+        xp = self._backend.xp
+
+        def preconditioned(gradient: Any, curvature: Any) -> Any:
+            return gradient / xp.maximum(curvature + self._damping * curvature.max(), np.float32(1e-30))
+
+        gradient = [self._sums.numerator.copy(), self._probe_numerator.copy()]
+        scaled = [
+            preconditioned(gradient[0], self._sums.denominator),
+            preconditioned(gradient[1], self._probe_denominator),
+        ]
+        if not with_probe:
+            scaled[1][...] = 0
+        power = sum(_product(xp, s, g) for s, g in zip(scaled, gradient, strict=True))
+        before, direction = self._line, [part.copy() for part in scaled]
+        if before is not None and before.power > 0:
+            turned = power - _product(xp, scaled[0], before.object_gradient)
+            turned -= _product(xp, scaled[1], before.probe_gradient)
+            beta = np.float32(max(0.0, turned / before.power))
+            direction[0] += beta * before.object
+            direction[1] += beta * before.probe
+            if sum(_product(xp, d, g) for d, g in zip(direction, gradient, strict=True)) <= 0:  # uphill: begin anew
+                direction = scaled
+        return _Line(*direction, *gradient, power)
+
+    def _step_along(self, state: SolverState, frames: FrameStore, slots: Slots, line: _Line) -> float:
+        """Return −L′/L″ of the loss along a line, with the part of L″ that is never negative."""
+        backend = self._backend
+        corners = corners_on_canvas(state, frames, slots)
+        steps = steps_of(frames.shifts_px[slots], self._subpixel)
+        fields = [backend.fft2(p.copy()) if steps.any() else p for p in (state.probe, line.probe)]
+
+        def sums(space: ThreadSpace, share: slice) -> npt.NDArray[np.float64]:
+            total = np.zeros(2)
+            for part in _pieces(share, space.frames):
+                moved = MovedProbe(backend, state.probe, fields[0], steps[part], self._subpixel)
+                bent = MovedProbe(backend, line.probe, fields[1], steps[part], self._subpixel)
+                amplitude = frames.amplitudes(slots[part], space.amplitude)
+                waves = self._waves(state.object, corners[part], moved, space.windows)
+                turned = self._waves(line.object, corners[part], moved, space.windows)
+                turned += self._waves(state.object, corners[part], bent, space.windows)
+                measured = (amplitude, frames.good, state.background, frames.weights[slots[part]])
+                total += line_terms(backend.xp, backend.fft2(waves), backend.fft2(turned), *measured)
+            return total
+
+        parts = shares(backend, len(slots))
+        slope, curvature = np.sum(backend.map(sums, self._spaces[: len(parts)], parts), axis=0)
+        return float(slope / curvature) if curvature > 0 else 0.0
+
+    def _waves(self, canvas: Any, corners: npt.NDArray[np.int64], probe: MovedProbe, windows: Any) -> Any:
+        """Return P_jk·O_j (n, modes, N, N)."""
+        if self._compiled:
+            out = np.empty((len(corners), *probe.probes.shape[1:]), np.complex64)
+            kernels.multiply_windows(canvas, probe.probes, probe.which, corners, out)
+            return out
+        return gather(self._backend, canvas, corners, windows)[:, None] * probe.probes[probe.which]
+
+
+def _pieces(share: slice, size: int) -> list[slice]:
+    return [slice(first, min(first + size, share.stop)) for first in range(share.start, share.stop, size)]
+
+
+def _product(xp: Any, a: Any, b: Any) -> float:
+    return float((a.conj() * b).real.sum(dtype=np.float64))
