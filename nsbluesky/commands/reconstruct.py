@@ -15,6 +15,7 @@ from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.solver.schedule import parse_schedule
 from nsbluesky.viewer.pictures import save_object_png
 
 __all__ = ["add_arguments", "run"]
@@ -26,8 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("source", type=Path, help="a CXI file with frames and translations")
     parser.add_argument("out", type=Path, help="the CXI file to write: the frames and the image")
-    parser.add_argument("--algorithm", choices=sorted(ENGINES), default="wasp", help="(%(default)s)")
-    parser.add_argument("--passes", type=int, default=40, help="passes over all frames (%(default)s)")
+    parser.add_argument(
+        "--algorithm",
+        default="wasp",
+        metavar="NAME[:PASSES],…",
+        help=f"of {', '.join(sorted(ENGINES))}; several one after another, as in wasp:20,lsqml:50 (%(default)s)",
+    )
+    parser.add_argument("--passes", type=int, default=40, help="of an engine that names none (%(default)s)")
     parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="(%(default)s)")
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
@@ -40,10 +46,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
     if options.passes < 1:
         raise ValueError(f"--passes {options.passes}: expected at least 1")
+    passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source)
     if options.png is not None:
         output_file(options.png, options.source, out)
-    with read_cxi(options.source) as data, tqdm(total=options.passes, unit="pass", disable=None) as bar:
+    with read_cxi(options.source) as data, tqdm(total=passes, unit="pass", disable=None) as bar:
         if data.frames is None:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
         if options.use_probe and data.illumination is None:

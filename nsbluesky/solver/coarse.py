@@ -81,7 +81,7 @@ class CentralHalf(FrameStore):
         self.shifts_px = _Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
 
     @property
-    def good(self) -> Any:  # type: ignore[override]
+    def good(self) -> Any:
         """Usable pixels (N/2, N/2)."""
         if self._good_of is not self._whole.good:
             self._good_of = self._whole.good
@@ -128,10 +128,11 @@ def refined(backend: Backend, state: SolverState) -> SolverState:
     wide = xp.zeros((modes, 2 * side, 2 * side), np.complex64)
     for rows, columns in _corners_of_spectrum(side):
         wide[:, rows, columns] = spectrum[:, rows, columns]
+    fine = _with_midpoints(xp, _with_midpoints(xp, state.object).T).T
     return SolverState(
-        _with_midpoints(xp, _with_midpoints(xp, state.object).T).T.copy(),
+        xp.pad(fine, 1, mode="edge"),  # a fine window may begin a pixel before its coarse one, or end after it
         backend.ifft2(wide),
-        (2 * state.origin_px[0], 2 * state.origin_px[1]),
+        (2 * state.origin_px[0] - 1, 2 * state.origin_px[1] - 1),
         state.background,
         passes=0,
         r_factor=state.r_factor,

@@ -29,7 +29,7 @@ def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
 
 
 def largest_nearby(xp: Any, image: Any) -> Any:
-    """Return the largest value of each pixel (H, W) and its eight neighbours; the rims are neighbours, as in a DFT."""
+    """Return the largest value of each pixel (H, W) and its eight neighbours; opposite rims touch."""
     tall = xp.maximum(image, xp.maximum(xp.roll(image, 1, axis=0), xp.roll(image, -1, axis=0)))
     return xp.maximum(tall, xp.maximum(xp.roll(tall, 1, axis=1), xp.roll(tall, -1, axis=1)))
 

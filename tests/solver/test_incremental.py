@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.settings import SettingsError
-from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.quality import align, contrast_correlation, nrmse
 
 
 def run(solver, passes=None):
@@ -64,11 +64,83 @@ def test_a_stream_in_scan_order_gives_the_object(live, scan):
 def test_the_sweep_finds_the_defocus_that_the_optic_has_wrong(scan, backend):
     solver = scan.solver(backend, sweep_frames=60, sweep_range=3, sweep_candidates=13, sweep_passes=6)
     stream(solver, scan, np.arange(len(scan.frames)))
+    picture = finished(solver)
     assert solver.sweep.accepted
     depth_m = scan.defocus_m / 2
     assert solver.sweep.defocus_m == pytest.approx(scan.defocus_m, abs=0.5 * depth_m)
     assert solver.sweep.confidence == pytest.approx(1 - min(solver.sweep.residual) / np.median(solver.sweep.residual))
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.95
+
+
+def test_a_picture_comes_before_the_sweep_has_ended(scan, backend):
+    """From the optic's defocus, which is right here to half a depth of field: the state is kept, not begun anew."""
+    solver = scan.solver(backend, sweep_frames=60, sweep_range=3, sweep_candidates=7)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=1.1 * scan.defocus_m)
+    solver.add_frames(scan.seq_nums[:20], scan.frames[:20], scan.translations_m[:20])
+    solver.step(0.0)
+    assert solver.sweep is None and solver.picture().num_frames == 16
+    solver.add_frames(scan.seq_nums[20:], scan.frames[20:], scan.translations_m[20:])
+    pictures = 0
+    while solver.sweep is None:
+        solver.step(0.0)
+        pictures += solver.state.passes > 0
+    assert pictures > 100  # passes went on beside it
+    assert solver.sweep.accepted
     assert contrast_correlation(scanned(finished(solver), scan), scan.object) > 0.95
+
+
+def test_a_sweep_that_tells_nothing_keeps_the_optic_and_looks_again(scan, backend):
+    """Frames without structure: no candidate stands out, at first over few frames, then over twice as many."""
+    flat = np.random.default_rng(3).poisson(0.05, scan.frames.shape).astype(np.float32)
+    solver = scan.solver(backend, sweep_frames=24, sweep_candidates=5, sweep_range=2, sweep_passes=1)
+    solver.add_frames(scan.seq_nums[:30], flat[:30], scan.translations_m[:30])
+    run(solver)
+    first = solver.sweep
+    assert not first.accepted and solver.state is not None
+    solver.add_frames(scan.seq_nums[30:60], flat[30:60], scan.translations_m[30:60])
+    run(solver)
+    assert solver.sweep is not first
+
+
+def test_a_picture_of_the_central_half_has_the_pixels_of_all_others(live, scan):
+    """While the coarse level is used, the picture is on the grid of whole frames, at the same place."""
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live, 8)
+    assert live.is_coarse and live.state.probe.shape == (1, 24, 24)
+    coarse = live.picture()
+    picture = finished(live)
+    assert not live.is_coarse and live.state.probe.shape == (1, 48, 48)
+    assert coarse.pixel_m == picture.pixel_m and coarse.probe.shape == (1, 48, 48)
+    assert np.allclose(coarse.extent_m, picture.extent_m, atol=3 * picture.pixel_m)
+    assert contrast_correlation(scanned(coarse, scan), scan.object) > 0.9
+    assert coarse.r_factor < 0.2
+
+
+def test_light_beyond_the_central_half_is_used_from_the_start(scan, backend):
+    bright_rim = scan.frames.copy()
+    bright_rim[:, :8] += scan.frames.mean() * 4
+    solver = scan.solver(backend)
+    solver.add_frames(scan.seq_nums, bright_rim, scan.translations_m)
+    solver.step(0.0)
+    assert not solver.is_coarse
+
+
+def test_a_schedule_ends_with_its_last_engine(live, scan, backend):
+    solver = scan.solver(backend, algorithm="wasp:6,cg:8", passes_final=3)
+    solver.geometry = live.geometry
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert solver.passes_wanted == 14
+    solver.finish()
+    engines = []
+    while not solver.finished:
+        solver.step(0.0)
+        engines.append(solver._engine.name)
+    assert engines[0] == "wasp" and engines[-1] == "cg"
+    assert solver.passes_done == 14
+    plain = scan.solver(backend, algorithm="wasp:14")
+    plain.geometry = live.geometry
+    plain.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert solver.state.r_factor < finished(plain).r_factor
 
 
 def test_two_modes_fit_two_mode_data_better_than_one(two_mode_scan, backend):
@@ -105,13 +177,38 @@ def test_the_extent_puts_the_object_where_the_stage_was(live, scan):
     assert abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b) > 0.9  # no registration
 
 
-def test_shuffled_doubled_and_missing_frames(live, scan):
+def error_of(picture, scan):
+    aligned = align(scanned(picture, scan), scan.object)
+    return nrmse(aligned.image, aligned.truth)
+
+
+@pytest.mark.parametrize("fault", ["late", "doubled", "shuffled", "missing", "withdrawn"])
+def test_faults_of_the_stream_leave_the_image_as_it_is(live, scan, backend, fault):
+    """The error against the truth is that of the orderly run within a fifth, or as frames are fewer."""
     rng = np.random.default_rng(1)
-    order = rng.permutation(len(scan.frames))[: int(0.9 * len(scan.frames))]
-    doubled = np.concatenate([order, order[:30]])
-    stream(live, scan, doubled)
-    assert live.num_frames == len(order)
-    assert contrast_correlation(scanned(finished(live), scan), scan.object) > 0.95
+    count = len(scan.frames)
+    order = np.arange(count)
+    if fault == "late":
+        order = np.concatenate([order[:40], order[60:], order[40:60]])
+    elif fault == "doubled":
+        order = np.repeat(order, 2)
+    elif fault == "shuffled":
+        order = rng.permutation(count)
+    elif fault == "missing":
+        order = np.sort(rng.permutation(count)[: int(0.9 * count)])
+    if fault == "withdrawn":
+        garbage = rng.poisson(100.0, (5, 48, 48)).astype(np.float32)
+        live.add_frames(np.arange(900, 905), garbage, scan.translations_m[:5])
+    stream(live, scan, order)
+    if fault == "withdrawn":
+        live.withdraw(np.arange(900, 905))
+    assert live.num_frames == len(set(order.tolist()))
+    faulty = error_of(finished(live), scan)
+    orderly = scan.solver(backend)
+    orderly.geometry = live.geometry
+    stream(orderly, scan, np.arange(count))
+    worst = 1.2 * np.sqrt(count / live.num_frames)
+    assert faulty < worst * error_of(finished(orderly), scan)
 
 
 def test_a_frame_that_comes_again_replaces_the_first(live, scan):
@@ -265,6 +362,12 @@ def test_a_checkpoint_goes_on_where_it_was(live, scan, backend, tmp_path):
     live.save(path)
     other = scan.solver(backend)
     other.load(path)
+    assert live.is_coarse and not other.is_coarse
+    assert other.state.object.shape == tuple(2 * side + 2 for side in live.state.object.shape)
+    while live.is_coarse or live.state.passes < 6:
+        live.step(0.0)
+    live.save(path)
+    other.load(path)
     assert np.array_equal(other.state.object, live.state.object)
     assert other.state.origin_px == live.state.origin_px and other.state.passes == 6
     other.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
@@ -298,7 +401,8 @@ def test_the_number_of_threads_does_not_change_the_answer(scan):
 
     found = []
     for threads in (1, 3):
-        solver = scan.solver(get_backend("numpy", threads=threads), passes_final=3)
+        solver = scan.solver(get_backend("numpy", threads=threads), passes_final=3, coarse_uses=0, batch_final=16)
+        solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
         solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
         found.append(finished(solver).object)
     known = np.isfinite(found[0]) & np.isfinite(found[1])

@@ -7,7 +7,7 @@ import pytest
 
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.lsqml import LeastSquaresEngine, best_steps
-from nsbluesky.solver.forward import likelihood_change
+from nsbluesky.solver.forward import likelihood_change, line_terms
 
 SIDE = 12
 
@@ -124,12 +124,35 @@ def test_it_ends_at_less_misfit_than_sequential_steps(scan, backend):
     """From the same start, steps with all frames at once end below WASP's misfit."""
     geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
     found = {}
-    for name in ("wasp", "lsqml"):
-        solver = scan.solver(backend, algorithm=name, batch=8, batch_final=128, passes_final=40)
+    for name in ("wasp", "lsqml", "cg"):
+        batch = 32 if name == "wasp" else 128
+        solver = scan.solver(backend, algorithm=name, batch=8, batch_final=batch, passes_final=40)
         solver.geometry = geometry
         solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
         solver.finish()
         while not solver.finished:
             solver.step(1.0)
         found[name] = solver.state.r_factor
-    assert found["lsqml"] < found["wasp"]
+    assert max(found["lsqml"], found["cg"]) < found["wasp"]
+
+
+def test_the_line_of_conjugate_gradients_is_the_loss_along_it(problem):
+    """Slope and curvature against finite differences; the curvature where no pixel has too little light."""
+    p = problem
+    windows = [(slice(r, r + SIDE), slice(c, c + SIDE)) for r, c in p["corners"]]
+    turn, bend = p["steps"]
+    field = np.fft.fft2([p["probe"] * p["canvas"][w] for w in windows], norm="ortho")
+    amplitude = 0.5 * np.sqrt((np.abs(field) ** 2).sum(axis=1))
+    change = np.fft.fft2([p["probe"] * turn[w] + bend * p["canvas"][w] for w in windows], norm="ortho")
+    slope, curvature = line_terms(np, field, change, amplitude, p["good"], p["background"], p["weights"])
+
+    def along(t):  # far fields change in proportion: what a step adds in second order is left out
+        total = 0.0
+        for psi, delta, measured, weight in zip(field, change, amplitude, p["weights"], strict=True):
+            model = np.sqrt((np.abs(psi + t * delta) ** 2).sum(axis=0) + p["background"])
+            total += weight * (p["good"] * (model - measured) ** 2).sum()
+        return total
+
+    h = 1e-4
+    assert (along(h) - along(-h)) / (2 * h) == pytest.approx(-2 * slope, rel=1e-5)
+    assert (along(h) - 2 * along(0) + along(-h)) / h**2 == pytest.approx(2 * curvature, rel=1e-4)

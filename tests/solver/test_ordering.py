@@ -76,3 +76,32 @@ def test_withdrawn_frames_are_not_dealt():
     deck.add(30)
     deck.remove([3, 30])
     assert sorted(chain(*deal_pass(deck, 4))) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
+    deck = Deck(0, newest=20)
+    for slot in range(100):
+        deck.add(slot)
+    deck.start_pass(np.arange(100), GRID[:100], 8)
+    deal_pass(deck, 8)
+    deck.start_pass(np.arange(100), GRID[:100], 8)
+    dealt = deal_pass(deck, 8)
+    uses = np.bincount(list(chain(*dealt)), minlength=100)
+    assert uses[:80].tolist() == [1] * 80  # the older ones once a pass
+    assert uses[80:].mean() > 3
+    assert all(len(set(batch)) == len(batch) for batch in dealt)
+    deck.start_pass(np.arange(100), GRID[:100], 8, live=False)
+    assert sorted(chain(*deal_pass(deck, 8))) == list(range(100))
+
+
+def test_new_frames_come_before_the_newest_and_withdrawn_ones_not_at_all():
+    deck = Deck(0, newest=4)
+    for slot in range(30):
+        deck.add(slot)
+    deck.start_pass(np.arange(30), GRID[:30], 6)
+    deal_pass(deck, 6)
+    deck.add(30)
+    deck.remove([29])
+    deck.start_pass(np.arange(31), GRID[:31], 6)
+    first = deck.deal(6).tolist()
+    assert first[0] == 30 and set(first[1:3]) <= {26, 27, 28}

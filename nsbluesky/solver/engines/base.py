@@ -39,13 +39,16 @@ class Engine(Protocol):
         """Follow a canvas that grew by rows and columns before and after."""
 
     def forget(self, slot: int) -> None:
-        """Drop what is kept of a frame that was measured again."""
+        """Drop what is kept of a frame that was measured again; nothing by default."""
+        return
 
     def adapt(self, dose: float) -> None:
-        """Fit steps to the photons on a lit pixel (`nsbluesky.solver.dose.photons_on_lit_pixels`)."""
+        """Fit steps to the photons on a lit pixel (`nsbluesky.solver.dose`); by default they stay."""
+        return
 
     def rest(self) -> None:
-        """Take no more steps of momentum: the last passes average photon noise instead."""
+        """Take no more steps of momentum, where there are any: the last passes average photon noise instead."""
+        return
 
 
 @dataclass

@@ -205,7 +205,7 @@ class ConjugateGradientEngine(Engine):
             direction[1] += beta * before.probe
             if sum(_product(xp, d, g) for d, g in zip(direction, gradient, strict=True)) <= 0:  # uphill: begin anew
                 direction = scaled
-        return _Line(*direction, *gradient, power)
+        return _Line(direction[0], direction[1], gradient[0], gradient[1], power)
 
     def _step_along(self, state: SolverState, frames: FrameStore, slots: Slots, line: _Line) -> float:
         """Return −L′/L″ of the loss along a line, with the part of L″ that is never negative."""
