@@ -18,7 +18,7 @@ from nsbluesky.cxi import read_cxi, siemens_star_to_cxi
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
-from nsbluesky.simulation.samples import gold_balls
+from nsbluesky.simulation.samples import Sample, gold_balls
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import align, contrast_correlation, nrmse
 from nsbluesky.trajectories import make_trajectory
@@ -34,12 +34,7 @@ METRES_PER_UM = 1e-6
 def measure() -> list[Figure]:
     """Stream the measured star and two simulated scans."""
     figures = []
-    with tempfile.TemporaryDirectory() as folder:
-        siemens_star_to_cxi(STAR, Path(folder) / "star.cxi")
-        with read_cxi(Path(folder) / "star.cxi") as star:
-            assert star.frames is not None
-            order = np.lexsort((star.translation_m[:, 0], np.round(star.translation_m[:, 1] / 5e-7)))
-            frames, places, geometry = star.frames[:][order], star.translation_m[order], star.geometry()
+    frames, places, geometry = star_scan()
     solver = _solver(geometry, frames)
     end = _stream(solver, frames, places)
     final = _finish(solver)
@@ -50,16 +45,34 @@ def measure() -> list[Figure]:
     return figures
 
 
-def _gold_balls(side: int, seed: int) -> list[Figure]:
+def star_scan() -> tuple[Any, Any, Geometry]:
+    """Return frames, translations in the order of a raster, and geometry of the measured star."""
+    with tempfile.TemporaryDirectory() as folder:
+        siemens_star_to_cxi(STAR, Path(folder) / "star.cxi")
+        with read_cxi(Path(folder) / "star.cxi") as star:
+            assert star.frames is not None
+            order = np.lexsort((star.translation_m[:, 0], np.round(star.translation_m[:, 1] / 5e-7)))
+            return star.frames[:][order], star.translation_m[order], star.geometry()
+
+
+def gold_balls_scan(side: int, seed: int) -> tuple[Any, Any, Geometry, Sample]:
+    """Return frames, translations, geometry with a wrong defocus, and the sample with the truth."""
     sample = gold_balls()
     simulator = FrameSimulator(sample, layout="none", seed=seed)
     step_um = sample.scan_range_m[0] / side / METRES_PER_UM
     places = make_trajectory("jittered_raster", (side, side), step_um, seed) * METRES_PER_UM
     frames = np.stack([simulator.raw_frame(x, y, shutter_open=True, index=k) for k, (x, y) in enumerate(places)])
-    optic, wavelength = sample.optic, sample.geometry.wavelength_m
-    depth_m = 4 * optic.outer_zone_m**2 / wavelength
-    wrong = optic.replace(defocus_m=optic.defocus_m + WRONG_BY_DEPTHS * depth_m)
-    solver = _solver(simulator.geometry.replace(optic=wrong), frames)
+    wrong = sample.optic.replace(defocus_m=sample.optic.defocus_m + WRONG_BY_DEPTHS * _depth_m(sample))
+    return frames.astype(np.float32), places, simulator.geometry.replace(optic=wrong), sample
+
+
+def _depth_m(sample: Sample) -> float:
+    return 4 * sample.optic.outer_zone_m**2 / sample.geometry.wavelength_m
+
+
+def _gold_balls(side: int, seed: int) -> list[Figure]:
+    frames, places, geometry, sample = gold_balls_scan(side, seed)
+    solver = _solver(geometry, frames)
     figures = []
     for when, picture in (("scan end", _stream(solver, frames, places)), ("10 more passes", _finish(solver))):
         aligned = align(picture.object, sample.object, RIM_PX)
@@ -71,7 +84,7 @@ def _gold_balls(side: int, seed: int) -> list[Figure]:
             )
         )
     assert solver.sweep is not None
-    found = (solver.sweep.defocus_m - optic.defocus_m) / depth_m
+    found = (solver.sweep.defocus_m - sample.optic.defocus_m) / _depth_m(sample)
     figures.append(Figure(f"gold balls {side} × {side}: defocus found", f"{found:+.2f} λ/NA² from the truth"))
     return figures
 

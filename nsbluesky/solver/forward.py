@@ -17,6 +17,10 @@ __all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "line_term
 
 EPSILON = np.float32(1e-6)
 
+HALF_A_PHOTON = np.float32(0.5)
+"""Added to counted and calculated photons in the Poisson likelihood, whose gradient has no bound without it: where
+the model is dark and one photon came, it would ask for any step."""
+
 
 def exit_waves(backend: Backend, probe: Any, windows: Any, out: Any) -> Any:
     """Write P_k·O_j for windows (n, N, N) and a probe (modes, N, N) into `out` (n, modes, N, N)."""
@@ -84,8 +88,8 @@ def likelihood_change(
 ) -> tuple[Any, Any]:
     """Return the factor on far fields that makes minus half the gradient of a likelihood.
 
-    With I = Σ_k |Ψ_k|² + b and G = √I: m·(A/G − 1) for Σ m·(G − A)², or m·(A²/I − 1)/2 for Σ m·(I − A²·ln I)/2, whose
-    curvature is the same near A = G.
+    With I = Σ_k |Ψ_k|² + b and G = √I: m·(A/G − 1) for Σ m·(G − A)², or m·(A² − I)/(2·(I + ½)) for
+    Σ m·(I − (A² + ½)·ln(I + ½))/2, whose curvature is the same near A = G where there are many photons.
 
     Parameters
     ----------
@@ -108,7 +112,7 @@ def likelihood_change(
     usable = good * (amplitude >= 0)
     residual = (xp.abs(amplitude - model) * usable).sum(axis=(1, 2))
     if poisson:
-        return usable * (amplitude**2 - intensity) / (2 * (intensity + EPSILON)), residual
+        return usable * (amplitude**2 - intensity) / (2 * (intensity + HALF_A_PHOTON)), residual
     return usable * (amplitude - model) / (model + EPSILON), residual
 
 

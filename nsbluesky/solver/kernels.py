@@ -214,8 +214,8 @@ def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
 def poisson_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
     """Multiply far fields (n, modes, N, N) by m·(A² − G²)/(2·(G² + ε)); write Σ m·|G − A| of each frame.
 
-    This is minus half the gradient of Σ m·(G² − A²·ln G²) (Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108
-    (2018)), so that it agrees with `amplitude_change` for A near G.
+    This is minus half the gradient of Σ m·(G² − (A² + ε)·ln(G² + ε)) (for ε = 0: Odstrčil, Menzel & Guizar-Sicairos,
+    Opt. Express 26, 3108 (2018)), so that it agrees with `amplitude_change` for A near G and many photons.
     """
     count, modes, side, _ = field.shape
     model = np.empty(side, good.dtype)

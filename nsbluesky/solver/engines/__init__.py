@@ -66,7 +66,7 @@ def _projections(coefficients: Coefficients) -> EngineMaker:
 ENGINES: dict[str, EngineMaker] = {
     "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta, settings.momentum)),
     "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
-    "mpie": _batched(lambda settings: PieRule("mpie", alpha=0.3, beta=0.5, momentum=0.5)),
+    "mpie": _batched(lambda settings: PieRule("mpie", alpha=0.05, beta=0.1, momentum=0.9, step=0.3)),
     "epie": _batched(lambda settings: PieRule("epie", alpha=1.0, beta=1.0)),
     "lsqml": _least_squares("lsqml", poisson=False),
     "lsqml_poisson": _least_squares("lsqml_poisson", poisson=True),

@@ -33,10 +33,6 @@ FAINT = np.float32(1e-2)
 one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
 
 
-MOMENTUM_FRAMES = 96
-"""Frames between two steps of momentum."""
-
-
 class StepRule(Protocol):
     """How the sums of a batch become steps of object and probe."""
 
@@ -51,6 +47,10 @@ class StepRule(Protocol):
     @property
     def momentum(self) -> float:
         """Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0 for none."""
+
+    @property
+    def momentum_frames(self) -> int:
+        """Frames between two of its steps."""
 
     def damped(self, caution: float) -> StepRule:
         """Return the rule with so many times the regularisation, and so much less momentum."""
@@ -98,7 +98,7 @@ class BatchedEngine(Engine):
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
         self._momentum: Momentum | None = (
-            Momentum(backend, rule.momentum, MOMENTUM_FRAMES, compiled=self._compiled) if rule.momentum else None
+            Momentum(backend, rule.momentum, rule.momentum_frames, compiled=self._compiled) if rule.momentum else None
         )
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:

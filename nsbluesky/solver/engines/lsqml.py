@@ -21,7 +21,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.engines.momentum import Momentum
-from nsbluesky.solver.forward import EPSILON, likelihood_change
+from nsbluesky.solver.forward import EPSILON, HALF_A_PHOTON, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe, steps_of
@@ -195,7 +195,8 @@ class LeastSquaresEngine(Engine):
             field = backend.fft2(waves)
             misfit = np.empty(count, np.float32)
             loop = kernels.poisson_change if self._poisson else kernels.amplitude_change
-            loop(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
+            floor = HALF_A_PHOTON if self._poisson else EPSILON
+            loop(field, amplitude, frames.good, np.float32(state.background), floor, misfit)
             change[...] = backend.ifft2(field)
             measured = (state.object, corners, weights, terms)
             kernels.back_project(change, probes, which, *measured, True, numerators, space.probe_denominator)

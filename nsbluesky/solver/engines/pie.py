@@ -25,6 +25,10 @@ class PieRule:
         Regularisation of object and probe; 1 gives ePIE.
     momentum : float
         Friction; with it, rPIE is mPIE.
+    momentum_frames : int
+        Frames between two steps of momentum.
+    step : float
+        Part of the step that is taken: momentum makes up for it, and averages meanwhile.
     """
 
     name: str
@@ -32,6 +36,8 @@ class PieRule:
     beta: float
     averages_passes: bool = False
     momentum: float = 0.0
+    momentum_frames: int = 48
+    step: float = 1.0
 
     def damped(self, caution: float) -> PieRule:
         """Return the rule nearer to ePIE."""
@@ -39,9 +45,11 @@ class PieRule:
         return replace(self, alpha=alpha, beta=beta, momentum=self.momentum / caution)
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
-        """(1 − α)·Σ|P|² + α·max(|P|²)."""
-        return StepTerms(slope=1 - self.alpha, share=self.alpha, bound=float(power.max()))
+        """((1 − α)·Σ|P|² + α·max(|P|²)) / step."""
+        slope, share = (1 - self.alpha) / self.step, self.alpha / self.step
+        return StepTerms(slope=slope, share=share, bound=float(power.max()))
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
-        """(1 − β)·Σ|O|² + β·max(Σ|O|²)."""
-        return np.float32(1 - self.beta) * denominator + np.float32(self.beta) * denominator.max()
+        """((1 − β)·Σ|O|² + β·max(Σ|O|²)) / step."""
+        damped = np.float32(1 - self.beta) * denominator + np.float32(self.beta) * denominator.max()
+        return damped / np.float32(self.step)

@@ -24,11 +24,14 @@ class WaspRule:
         Weight of the number of frames in the probe's denominator.
     momentum : float
         Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0, as published, for none.
+    momentum_frames : int
+        Frames between two steps of momentum.
     """
 
     alpha: float = 2.0
     beta: float = 1.0
     momentum: float = 0.0
+    momentum_frames: int = 96
     name: str = "wasp"
     averages_passes: bool = True
 

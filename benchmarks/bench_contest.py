@@ -1,0 +1,207 @@
+"""Which engine is the live default: WASP against rPIE with momentum, streamed; then the dose, against all engines.
+
+Frames arrive at a rate on a virtual clock, which runs by the processor time of the solver's threads: a figure does
+not depend on what else the machine does.  The optic's defocus is told 20 % too small; a sweep has to find it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bench_image import TICK_FRAMES, gold_balls_scan, star_scan
+from benchmarks.figures import Figure
+from benchmarks.simulated_scans import SimulatedScan, simulated_scan
+from nsbluesky.backend import Backend, get_backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.quality import align, nrmse
+from nsbluesky.solver.reconstruct import reconstruct
+
+CONTESTANTS = {
+    "WASP": {"algorithm": "wasp"},
+    "WASP, whole detector only": {"algorithm": "wasp", "coarse_uses": 0},
+    "WASP without momentum": {"algorithm": "wasp", "momentum": 0.0},
+    "rPIE with momentum": {"algorithm": "mpie", "batch": 48, "batch_final": 96},
+}
+AFTER_S = 1.0
+TOLD_DEFOCUS = 0.8
+DOSES = (1e3, 1e4, 1e5, 1e6, 1e7)
+RATES_HZ = (200.0, 50.0, 10.0)
+LONGEST_S = 12.0
+"""Processor time of one run while frames arrive: at low rates the solver rests once it has had that much."""
+
+SCHEDULES = {
+    "wasp (default)": "wasp:50",
+    "mpie": "mpie:50",
+    "epie": "epie:50",
+    "raar": "raar:50",
+    "lsqml": "lsqml:50",
+    "lsqml_poisson": "lsqml_poisson:50",
+    "cg": "cg:50",
+    "wasp, then cg": "wasp:25,cg:25",
+    "wasp, then lsqml_poisson": "wasp:25,lsqml_poisson:25",
+}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of an object against its truth: by the whole object, by its contrast, and with a scale for each 64-px tile."""
+
+    whole: float
+    contrast: float
+    tiles: float
+
+    def __str__(self) -> str:
+        """Return all three."""
+        return f"{self.whole:.4f} / {self.contrast:.4f} / {self.tiles:.4f}"
+
+
+def errors(image: Any, truth: Any, margin_px: int) -> Errors:
+    """Compare an image with the truth after alignment; a blank image has a contrast error of 1."""
+    aligned = align(image, truth, margin_px)
+    known = np.isfinite(aligned.image) & np.isfinite(aligned.truth)
+    there = aligned.truth[known]
+    whole = nrmse(aligned.image, aligned.truth)
+    contrast = whole * np.linalg.norm(there) / np.linalg.norm(there - there.mean())
+    return Errors(whole, float(contrast), nrmse(aligned.image, aligned.truth, 64))
+
+
+@dataclass
+class Streamed:
+    """A solver fed by a virtual clock, and the seconds on it."""
+
+    solver: IncrementalSolver
+    backend: Backend
+    clock_s: float = 0.0
+    busy_s: float = 0.0
+
+    def work(self) -> None:
+        """Use one batch."""
+        before = time.process_time()
+        self.solver.step(0.0)
+        spent = (time.process_time() - before) / self.backend.threads
+        self.clock_s += spent
+        self.busy_s += spent
+
+    def stream(self, frames: Any, translations_m: Any, rate_hz: float) -> None:
+        """Take all frames at their time; work in between."""
+        taken = 0
+        while taken < len(frames):
+            here = min(int(self.clock_s * rate_hz), len(frames))
+            if here - taken >= TICK_FRAMES or here == len(frames):
+                part = np.arange(taken, here)
+                self.solver.add_frames(part, frames[part], translations_m[part])
+                taken = here
+            if self.solver.has_work and self.busy_s < LONGEST_S:
+                self.work()
+            else:
+                self.clock_s = max(self.clock_s, (taken + TICK_FRAMES) / rate_hz)
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Do the last passes, or as much of them as the time allows."""
+        self.solver.finish()
+        end = float("inf") if seconds is None else self.clock_s + seconds
+        while not self.solver.finished and self.clock_s < end:
+            self.work()
+
+
+def solver_for(frames: Any, geometry: Geometry, backend: Backend, **settings: Any) -> IncrementalSolver:
+    """Return a solver with the defaults but for `settings`."""
+    side = frames.shape[-1]
+    return IncrementalSolver(
+        SolverSettings(**settings),
+        frame_px=side,
+        pixel_m=geometry.object_pixel_m(side),
+        geometry=geometry,
+        backend=backend,
+        num_points=len(frames),
+    )
+
+
+def told_wrong(scan: SimulatedScan) -> Geometry:
+    """Return the geometry with too small a defocus."""
+    return scan.geometry.replace(optic__defocus_m=TOLD_DEFOCUS * scan.defocus_m)
+
+
+def race(scan: SimulatedScan, rate_hz: float, backend: Backend, name: str, what: str) -> Figure:
+    """Stream a simulated scan; the value is the error at scan end, a second later and at the end."""
+    run = Streamed(solver_for(scan.frames, told_wrong(scan), backend, modes=1, **CONTESTANTS[name]), backend)
+    run.stream(scan.frames, scan.translations_m, rate_hz)
+    margin = scan.side // 6
+    found = [errors(run.solver.picture().object, scan.object, margin)]
+    last = run.clock_s
+    for seconds in (AFTER_S, None):
+        run.finish(seconds)
+        found.append(errors(run.solver.picture().object, scan.object, margin))
+    whole = " → ".join(f"{each.whole:.4f}" for each in found)
+    contrast = " → ".join(f"{each.contrast:.4f}" for each in found)
+    tiles = " → ".join(f"{each.tiles:.4f}" for each in found)
+    note = f"by contrast {contrast}, by tiles {tiles}; last passes take {run.clock_s - last:.1f} s"
+    return Figure(f"{what}, {rate_hz:.0f} Hz: {name}", whole, note)
+
+
+def measured(backend: Backend, name: str) -> list[Figure]:
+    """Stream the measured star and the simulated gold balls at 50 Hz."""
+    figures = []
+    frames, translations_m, geometry = star_scan()
+    run = Streamed(solver_for(frames, geometry, backend, **CONTESTANTS[name]), backend)
+    run.stream(frames, translations_m, 50.0)
+    at_end = run.solver.picture().r_factor
+    run.finish()
+    figures.append(
+        Figure(f"star (measured): {name}", f"R {at_end:.4f} → {run.solver.picture().r_factor:.4f}", "scan end → end")
+    )
+    frames, translations_m, geometry, sample = gold_balls_scan(20, 21)
+    run = Streamed(solver_for(frames, geometry, backend, **CONTESTANTS[name]), backend)
+    run.stream(frames, translations_m, 50.0)
+    first = errors(run.solver.picture().object, sample.object, 10)
+    run.finish()
+    final = errors(run.solver.picture().object, sample.object, 10)
+    note = f"by contrast {first.contrast:.4f} → {final.contrast:.4f}, by tiles {first.tiles:.4f} → {final.tiles:.4f}"
+    figures.append(Figure(f"gold balls 20 × 20: {name}", f"{first.whole:.4f} → {final.whole:.4f}", note))
+    return figures
+
+
+def dose_table(backend: Backend) -> list[Figure]:
+    """Reconstruct 400 × 64² at each dose with each schedule of 50 passes, all else by default."""
+    figures = []
+    for photons in DOSES:
+        scan = simulated_scan(64, 20, photons)
+        found = {}
+        for name, schedule in SCHEDULES.items():
+            settings = SolverSettings(algorithm=schedule, modes=1)
+            result = reconstruct(scan.frames, scan.translations_m, None, told_wrong(scan), settings, backend)
+            found[name] = errors(result.picture.object, scan.object, scan.side // 6)
+        best = min(found, key=lambda name: found[name].whole)
+        default = found["wasp (default)"]
+        others = ", ".join(f"{name} {each.whole:.4f}" for name, each in found.items() if name != "wasp (default)")
+        figures.append(
+            Figure(
+                f"400 × 64², {photons:.0e} photons a frame: default",
+                str(default),
+                f"{default.whole / found[best].whole:.2f} × the best ({best}); {others}",
+            )
+        )
+    return figures
+
+
+def measure() -> list[Figure]:
+    """Run the contest, the rates and the doses."""
+    backend = get_backend("auto")
+    race(simulated_scan(64, 12, 1e5), 1e3, backend, "WASP", "warming up")
+    figures = []
+    for photons in (1e4, 1e5, 1e6, 1e7):
+        small = simulated_scan(64, 20, photons)
+        figures += [race(small, 50.0, backend, name, f"400 × 64², {photons:.0e} photons") for name in CONTESTANTS]
+    for photons in (1e4, 1e6):
+        big = simulated_scan(128, 40, photons)
+        figures += [race(big, 200.0, backend, name, f"1600 × 128², {photons:.0e} photons") for name in CONTESTANTS]
+    figures += [race(big, rate, backend, "WASP", "1600 × 128², 1e6 photons") for rate in RATES_HZ[1:]]
+    for name in CONTESTANTS:
+        figures += measured(backend, name)
+    return figures + dose_table(backend)
