@@ -46,6 +46,9 @@ CENTRAL_LIGHT = 0.8
 DOSE_FRAMES = 64
 """Frames whose mean pattern tells the dose."""
 
+RIPE_USES = 25
+"""Uses of each frame, on average, from which on there is no momentum while frames arrive either."""
+
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
 
@@ -447,7 +450,9 @@ class IncrementalSolver:
         """One pass over all frames, in batches, new frames first."""
         frames, active, changes = self._level, self._level.active, self._changes
         self._choose_engine(state)
-        batch = self.settings.batch_final if self._finishing and not self.is_coarse else self.settings.batch
+        batch = self.settings.batch
+        if self._finishing and not self.is_coarse:
+            batch = max(self.settings.batch_final, self._engine.least_batch)
         self._deck.start_pass(active, frames.corners_px[active], batch, live=not self._finishing)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
@@ -476,8 +481,10 @@ class IncrementalSolver:
         return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= self.settings.coarse_uses
 
     def _choose_engine(self, state: SolverState) -> None:
-        """Begin the next stage of the schedule when it is time; rest before the end."""
+        """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
         if not self._finishing or self.is_coarse:
+            active = self.frames.active
+            self._engine.rest(not self.is_coarse and float(np.mean(self.frames.uses[active])) >= RIPE_USES)
             return
         stage, left = stage_of(self._stages, self._settled_passes)
         if stage != self._stage:
@@ -485,8 +492,7 @@ class IncrementalSolver:
             self._engine = self._make_engine()
             self._initialize(state)
         resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
-        if left <= resting or self._was_ripe:
-            self._engine.rest()
+        self._engine.rest(left <= resting or self._was_ripe)
 
     # Results --------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def _least_squares(name: str, *, poisson: bool) -> EngineMaker:
         backend,
         poisson=poisson,
         probe_start=settings.probe_start,
-        batch=_batch(settings),
+        batch=max(_batch(settings), LeastSquaresEngine.least_batch),
         damping=0.1,
         momentum=0.5,
         subpixel=settings.subpixel,

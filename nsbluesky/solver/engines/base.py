@@ -25,6 +25,8 @@ class Engine(Protocol):
     """An algorithm on an explicit `SolverState`; what it keeps itself is scratch and can be made anew."""
 
     name: str
+    least_batch: int = 1
+    """Frames that a batch should have once all are there."""
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space for this state and begin a pass."""
@@ -46,8 +48,8 @@ class Engine(Protocol):
         """Fit steps to the photons on a lit pixel (`nsbluesky.solver.dose`); by default they stay."""
         return
 
-    def rest(self) -> None:
-        """Take no more steps of momentum, where there are any: the last passes average photon noise instead."""
+    def rest(self, resting: bool) -> None:
+        """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again."""
         return
 
 

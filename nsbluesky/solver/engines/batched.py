@@ -91,6 +91,7 @@ class BatchedEngine(Engine):
     ) -> None:
         self.name = rule.name
         self._full_rule = rule
+        self._resting = self._resumes = False
         self._rule = rule
         self._backend = backend
         self._probe_start = probe_start
@@ -128,16 +129,20 @@ class BatchedEngine(Engine):
         if self._momentum is not None:
             self._momentum.friction = np.float32(self._rule.momentum)
 
-    def rest(self) -> None:
-        """Take no more steps of momentum."""
-        self._momentum = None
+    def rest(self, resting: bool) -> None:
+        """Take no steps of momentum, or begin anew, at rest, to take them."""
+        self._resumes = self._resumes or (self._resting and not resting)
+        self._resting = resting
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
         backend = self._backend
-        if self._pass_begins and self._momentum is not None:
-            self._momentum.take_up(state)
-        self._pass_begins = False
+        momentum = None if self._resting else self._momentum
+        if self._resumes and momentum is not None:
+            momentum.begin(state)
+        elif self._pass_begins and momentum is not None:
+            momentum.take_up(state)
+        self._pass_begins = self._resumes = False
         steps = steps_of(frames.shifts_px[slots], self._subpixel)
         order = np.lexsort(steps.T)  # frames with one shift beside each other
         slots, steps = slots[order], steps[order]
@@ -184,10 +189,10 @@ class BatchedEngine(Engine):
         if updates_probe:
             self._step_probe(state, self._spaces[: len(parts)], len(slots), moved=bool(steps.any()))
         found = np.concatenate([backend.to_numpy(r) for r in residuals])
-        if self._momentum is not None:
+        if momentum is not None:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            self._momentum.after(state, len(slots), float(found[seen].sum()), amplitude)
+            momentum.after(state, len(slots), float(found[seen].sum()), amplitude)
         residual = np.empty(len(slots), np.float32)
         residual[order] = found
         return residual

@@ -38,7 +38,7 @@ LONGEST_STEP = 2.0
 
 
 class LeastSquaresEngine(Engine):
-    """Runs batches; keeps nothing of a frame.
+    """Runs batches, better large ones; keeps nothing of a frame.
 
     Parameters
     ----------
@@ -60,6 +60,8 @@ class LeastSquaresEngine(Engine):
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
 
+    least_batch = 128
+
     def __init__(
         self,
         name: str,
@@ -74,6 +76,7 @@ class LeastSquaresEngine(Engine):
         compiled: bool | None = None,
     ) -> None:
         self.name = name
+        self._resting = self._resumes = False
         self._backend = backend
         self._poisson = poisson
         self._probe_start = probe_start
@@ -102,16 +105,20 @@ class LeastSquaresEngine(Engine):
         if self._momentum is not None:
             self._momentum.pad(before, after)
 
-    def rest(self) -> None:
-        """Take no more steps of momentum."""
-        self._momentum = None
+    def rest(self, resting: bool) -> None:
+        """Take no steps of momentum, or begin anew, at rest, to take them."""
+        self._resumes = self._resumes or (self._resting and not resting)
+        self._resting = resting
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: directions, then the steps along them."""
         backend, xp = self._backend, self._backend.xp
-        if self._pass_begins and self._momentum is not None:
-            self._momentum.take_up(state)
-        self._pass_begins = False
+        momentum = None if self._resting else self._momentum
+        if self._resumes and momentum is not None:
+            momentum.begin(state)
+        elif self._pass_begins and momentum is not None:
+            momentum.take_up(state)
+        self._pass_begins = self._resumes = False
         steps = steps_of(frames.shifts_px[slots], self._subpixel)
         order = np.lexsort(steps.T)
         slots, steps = slots[order], steps[order]
@@ -167,8 +174,8 @@ class LeastSquaresEngine(Engine):
             state.probe += np.float32(probe_step) * probe_direction
         direction[box] = 0
         illumination[box] = 0
-        if self._momentum is not None:
-            self._momentum.after(state, 1)
+        if momentum is not None:
+            momentum.after(state, 1)
         residual = np.empty(len(slots), np.float32)
         residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
         return residual
