@@ -13,6 +13,7 @@ import os
 import queue
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ COUNTS = "nsbluesky_grab"
 ATTRIBUTE_TYPES = {"NDArrayUniqueId": "<i4", "NDArrayTimeStamp": "<f8", "LostPackets": "<i4", "FrameFlags": "<i4"}
 BATCH = 128
 POLL_S = 0.1
+RECEIVER_NICE = -10
 FEW_DATAGRAMS = 100
 FEW_FRAMES = 3
 UNPLACED = FrameFlag.AMBIGUOUS | FrameFlag.CONFLICT
@@ -70,7 +72,7 @@ class GrabberSettings:
     host: str = "127.0.0.1"
     port: int = 49201
     payload_bytes: int = 4096
-    buffer_bytes: int = 64 << 20
+    buffer_bytes: int = 256 << 20
     timeout_s: float = 10.0
     queue_frames: int = 256
 
@@ -213,6 +215,9 @@ class Grabber:
             ) from error
 
     def _receive(self, num_frames: int | None) -> None:
+        if sys.platform == "linux":  # where a thread can be first, if this user may say so
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), RECEIVER_NICE)
         try:
             self._receive_frames(num_frames)
             self._frames.put(None)

@@ -89,8 +89,9 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
 
 def _clean_whole(frames: Any, plan: CleaningPlan, out: Any, threads: int) -> Doubts:
     """Clean frames as if they were whole, and return which ones may not be."""
-    if plan.xp is not np and frames.dtype == np.uint16:
-        return DeviceCleaning.of(plan)(frames, out)
+    if plan.xp is not np:
+        words = frames if frames.dtype == np.uint16 else frames.clip(0, 0xFFFF).astype(np.uint16)
+        return DeviceCleaning.of(plan)(words, out)
     if can_compile(plan) and frames.dtype == np.uint16:
         doubtful = CompiledCleaning.of(plan)(frames, out, threads)
     else:

@@ -92,12 +92,15 @@ class DeviceCleaning:
 
 
 class _Lane:
-    """A stream with its work space: pinned memory on the host, and a block's arrays on the device."""
+    """A stream with its work space: pinned memory on the host, and a block's arrays on the device.
+
+    The stream waits for what the default stream has begun: the plan's arrays, and frames that are on the device.
+    """
 
     def __init__(self, plan: CleaningPlan) -> None:
         xp, block = plan.xp, BLOCK_FRAMES
         self._on_device = xp is not np
-        self._stream = xp.cuda.Stream(non_blocking=True) if self._on_device else None
+        self._stream = xp.cuda.Stream() if self._on_device else None
         self._sent = _pinned(xp, (block, *plan.layout.shape), np.uint16)
         self._returned = _pinned(xp, (block, plan.frame_px, plan.frame_px), np.float32)
         self._doubts = _pinned(xp, (3, block), np.uint8)
