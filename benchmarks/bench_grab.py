@@ -36,21 +36,24 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder) / "frames.h5"
         figures = [figure for payload in (4096, 8184) for figure in _at_the_cameras_rate(path, payload)]
-        most = 0
-        for rate_hz in STEPS_HZ:
+        most = _most_without_loss(path)
+    tried = f"{STEP_FRAMES} frames at each of {_listed(STEPS_HZ)}/s, twice where once fails"
+    return [*figures, Figure("most without loss", f"{most} frames/s", tried)]
+
+
+def _most_without_loss(path: Path) -> int:
+    """Return the last of the rising rates at which every frame came, and the camera was not late."""
+    most = 0
+    for rate_hz in STEPS_HZ:
+        for _ in range(2):
             summary, sent = _grab(path, STEP_FRAMES, rate_hz, 4096)
-            if summary["exact_frames"] < STEP_FRAMES or sent["frames_per_s"] < 0.99 * rate_hz:
+            held = summary["exact_frames"] == STEP_FRAMES and sent["frames_per_s"] > 0.99 * rate_hz
+            if held:
                 break
-            most = rate_hz
-    buffer_mb = f"{summary['buffer_bytes'] / 1e6:.0f} MB of kernel buffer"
-    return [
-        *figures,
-        Figure(
-            "most without loss",
-            f"{most} frames/s",
-            f"{STEP_FRAMES} frames at each of {_listed(STEPS_HZ)}/s; {buffer_mb}",
-        ),
-    ]
+        if not held:
+            return most
+        most = rate_hz
+    return most
 
 
 def _listed(rates_hz: tuple[int, ...]) -> str:
@@ -73,12 +76,18 @@ def _at_the_cameras_rate(path: Path, payload_bytes: int) -> list[Figure]:
         Figure(
             f"{name}: frames grabbed exactly",
             f"{summary['exact_frames']} of {NUM_FRAMES}",
-            f"{summary['frames_per_s']:.1f} frames/s, {summary['lost_packets']} packets lost; target: all at 146/s",
+            f"{summary['frames_per_s']:.1f} frames/s, {summary['lost_packets']} packets lost; target: all at 146/s; "
+            f"{summary['buffer_bytes'] / 1e6:.0f} MB of kernel buffer",
         ),
         Figure(
             f"{name}: processor of the grabber",
             f"{share['packets to frames']} + {share['frames to file']}",
             f"packets to frames + frames to file; the camera itself: {share['camera']}",
+        ),
+        Figure(
+            f"{name}: other programs meanwhile",
+            f"{100 * summary['others']:.0f} % of a core",
+            "on the same two cores, the machine's host included",
         ),
         Figure(f"{name}: file on the disk itself", f"{summary['sync_s']:.1f} s later", "fsync after the last frame"),
     ]
@@ -92,13 +101,24 @@ def _grab(path: Path, num_frames: int, rate_hz: float, payload_bytes: int) -> tu
     with Grabber(LAYOUT, GrabberSettings(port=0, payload_bytes=payload_bytes, timeout_s=5.0)) as grabber:
         camera = context.Process(target=_send, args=(theirs, grabber.address, num_frames, rate_hz, payload_bytes))
         camera.start()
+        ours.recv()  # its frames are ready
+        busy_s, own_s, started = _busy_s(), time.process_time(), time.perf_counter()
+        ours.send("go")
         summary = grabber.record(path, num_frames)
-    sent = ours.recv()
+        sent = ours.recv()
+        others_s = _busy_s() - busy_s - (time.process_time() - own_s) - sent["cpu_ms_per_frame"] * num_frames / 1e3
+        summary["others"] = max(others_s, 0.0) / (time.perf_counter() - started)
     camera.join()
     started = time.perf_counter()
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return summary | {"sync_s": time.perf_counter() - started}, sent
+
+
+def _busy_s() -> float:
+    """Return what all programs have taken of all cores, and what the machine's host has taken from them."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _send(pipe: Any, address: tuple[str, int], num_frames: int, rate_hz: float, payload_bytes: int) -> None:
@@ -111,6 +131,8 @@ def _send(pipe: Any, address: tuple[str, int], num_frames: int, rate_hz: float, 
             yield streams[k % DISTINCT]
 
     with VirtualFCCD(address, LAYOUT, payload_bytes=payload_bytes, rate_hz=rate_hz) as camera:
+        pipe.send("ready")
+        pipe.recv()
         started = time.perf_counter()
         counts = camera.send_streams(again())
         elapsed = time.perf_counter() - started

@@ -177,6 +177,7 @@ class Grabber:
                     raise frame
                 self._write(file, frame, image)
                 counts.add(frame)
+                counts.most_queued = max(counts.most_queued, self._frames.qsize())
                 if each is not None:
                     each(frame)
                 self.assembler.release(frame.stream)
@@ -293,6 +294,7 @@ class Grabber:
             "frames_per_s": counts.rate,
             "receive_cpu_ms_per_frame": 1e3 * self._cpu_s["receive"] / max(counts.frames, 1),
             "write_cpu_ms_per_frame": 1e3 * self._cpu_s["write"] / max(counts.frames, 1),
+            "most_queued_frames": counts.most_queued,
             "buffer_bytes": self.buffer_bytes,
             "buffer_limited": self.buffer_bytes < self.settings.buffer_bytes,
             "lost": counts.described(),
@@ -304,7 +306,7 @@ class _FrameCounts:
 
     def __init__(self) -> None:
         self.frames = self.exact = self.fillers = self.with_lost = self.lost_packets = 0
-        self.out_of_order = self.in_conflict = self.doubled = 0
+        self.out_of_order = self.in_conflict = self.doubled = self.most_queued = 0
         self.ranges: list[tuple[int, int, int]] = []
         self._first_s = self._last_s = 0.0
 
