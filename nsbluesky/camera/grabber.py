@@ -32,6 +32,7 @@ from nsbluesky.camera.frame_file import EPICS_EPOCH_S, FrameFile
 from nsbluesky.camera.packets import HEADER_BYTES, PacketFormat
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
 from nsbluesky.cleaning.words import LOST_WORDS
+from nsbluesky.disk_space import require_space
 
 __all__ = ["LOST_RANGES", "Grabber", "GrabberError", "GrabberSettings"]
 
@@ -186,14 +187,14 @@ class Grabber:
             while receiver.is_alive():  # it may wait for room in the queue
                 _empty(self._frames)
                 receiver.join(POLL_S)
-            with contextlib.suppress(RuntimeError):  # of a full disk, which was told before
+            self._cpu_s["write"] = time.thread_time() - started
+            summary = self._summary(counts)
+            with contextlib.suppress(OSError, RuntimeError):  # of a full disk, which was told before
                 file.close()
+                if counts.frames:
+                    _note_losses(path, counts, summary)
             if not counts.frames:
                 path.unlink()
-        self._cpu_s["write"] = time.thread_time() - started
-        summary = self._summary(counts)
-        if counts.frames:
-            _note_losses(path, counts, summary)
         return summary
 
     def _write(self, file: FrameFile, frame: AssembledFrame, image: npt.NDArray[np.uint16]) -> None:
@@ -202,6 +203,7 @@ class Grabber:
         else:
             descramble(frame.stream, self.layout, image)
         try:
+            require_space(file.path.parent, image.nbytes)
             file.append(
                 image,
                 NDArrayUniqueId=frame.number,

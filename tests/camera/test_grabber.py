@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_camera import NUM_PACKETS, PAYLOAD, QUICK, SMALL, GrabbedFile, frame_of, full_disk
 
+from nsbluesky import disk_space
 from nsbluesky.camera import grabber as grabber_module
 from nsbluesky.camera.assembler import FrameFlag
 from nsbluesky.camera.descramble import descramble, scramble, stream_bytes
@@ -31,6 +32,7 @@ from nsbluesky.cleaning.flags import FrameFlag as CleanFlag
 from nsbluesky.cleaning.flags import weights_of
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.cleaning.plan import make_plan
+from nsbluesky.disk_space import MARGIN_BYTES
 from nsbluesky.settings import CleaningSettings, DetectorMode
 
 FORM = PacketFormat(stream_bytes(SMALL), PAYLOAD)
@@ -288,6 +290,21 @@ def test_a_full_disk_leaves_the_frames_before(path: Path) -> None:
         frames = file["entry/data/data"][()]
     assert 0 < len(frames) < 10
     np.testing.assert_array_equal(frames, [frame_of(number) for number in range(len(frames))])
+
+
+def test_a_disk_that_fills_up_is_left_with_space_to_close_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([MARGIN_BYTES * 2] * 3 + [MARGIN_BYTES])
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: next(free))
+    with Grabber(SMALL, QUICK) as grabber:
+        send(grabber, range(6))
+        with pytest.raises(
+            GrabberError, match=r"cannot write frame 3 .*No space left.* the 3 frames before it are there"
+        ):
+            grabber.record(path)
+    written = GrabbedFile(path)
+    np.testing.assert_array_equal(written.frames, [frame_of(number) for number in range(3)])
 
 
 def test_a_stop_in_the_middle_keeps_what_came(path: Path) -> None:
