@@ -79,7 +79,7 @@ class FrameFile:
         HDF5 lets no other thread of Python run while it waits for the disk, this does.
         """
         offset = self._data.id.get_chunk_info_by_coord((self.count, 0, 0)).byte_offset
-        content = memoryview(frame).cast("B")
+        content = frame.data.cast("B")
         while content:
             written = os.pwrite(self._descriptor, content, offset)
             content, offset = content[written:], offset + written
