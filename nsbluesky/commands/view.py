@@ -1,4 +1,4 @@
-"""``nsbluesky view``: look at a CXI file, or at the scan that a processing service is working on."""
+"""``nsbluesky view``: look at a CXI file, at recorded runs, or at what a processing service is working on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", type=Path, nargs="?", help="a CXI file; one that is being written is fine")
     what.add_argument("--live", metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610")
+    what.add_argument("--run", metavar="UID", help="the newest CXI file of a run; the beginning of its uid will do")
+    what.add_argument("--runs", action="store_true", help="the runs in the catalog: search them, open them")
+    what.add_argument("--picture", type=Path, metavar="FILE", help="rehearse a scan of any picture, as from an SEM")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="with --run and --runs: folder of catalog and results (the user's)"
+    )
     parser.add_argument("--key", type=Path, metavar="FILE", help="key file, for a service on another machine")
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="save a picture of the window and exit")
 
@@ -29,7 +35,72 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.screenshot is not None:
         output_file(options.screenshot, *([options.file] if options.file is not None else []))
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    return _view_service(options) if options.live is not None else _view_file(options)
+    if options.live is not None:
+        return _view_service(options)
+    if options.runs:
+        return _view_runs(options)
+    if options.picture is not None:
+        return _view_picture(options)
+    if options.run is not None:
+        options.file = _file_of_run(options)
+    return _view_file(options)
+
+
+def _data(options: argparse.Namespace) -> Path:
+    from nsbluesky.folders import data_directory
+
+    return data_directory() if options.data is None else Path(options.data)
+
+
+def _file_of_run(options: argparse.Namespace) -> Path:
+    from nsbluesky.run_table import image_file
+
+    if len(options.run) < 8:
+        raise ValueError(f"--run {options.run}: expected at least the first eight signs of a uid")
+    path = image_file(options.run, _data(options))
+    if path is None:
+        raise ValueError(
+            f"run {options.run} has no CXI file below {_data(options)}: expected one; "
+            f"make one with 'nsbluesky replay {options.run}', or name another folder with --data"
+        )
+    return path
+
+
+def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
+    from nsbluesky.catalog import open_catalog
+    from nsbluesky.run_table import runs_of_catalog
+    from nsbluesky.viewer.qt import application
+    from nsbluesky.viewer.run_browser import RunBrowser
+
+    app = application()
+    with open_catalog(_data(options) / "catalog") as catalog:
+        browser = RunBrowser(lambda: runs_of_catalog(catalog.client), _data(options))
+        _show(app, browser, options.screenshot)
+        return _summary(options, runs=len(browser.shown))
+
+
+def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
+    from nsbluesky.viewer.qt import application
+    from nsbluesky.viewer.rehearsal_window import RehearsalWindow
+
+    app = application()
+    window = RehearsalWindow(options.picture)
+    _show(app, window, options.screenshot)
+    return _summary(options, file=str(options.picture))
+
+
+def _show(app: Any, window: Any, screenshot: Path | None) -> None:
+    """Show a window until it is closed, or save its picture."""
+    window.show()
+    if screenshot is None:
+        app.exec()
+    else:
+        window.save_screenshot(screenshot)
+        window.close()
+
+
+def _summary(options: argparse.Namespace, **told: Any) -> dict[str, Any]:
+    return told if options.screenshot is None else {**told, "picture": str(options.screenshot)}
 
 
 def _view_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -37,14 +108,8 @@ def _view_file(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.viewer.qt import application
 
     app = application()
-    window = CxiWindow(options.file)
-    window.show()
-    if options.screenshot is None:
-        app.exec()
-        return {"file": str(options.file)}
-    window.save_screenshot(options.screenshot)
-    window.close()
-    return {"file": str(options.file), "picture": str(options.screenshot)}
+    _show(app, CxiWindow(options.file), options.screenshot)
+    return _summary(options, file=str(options.file))
 
 
 def _view_service(options: argparse.Namespace) -> dict[str, Any]:
@@ -67,14 +132,9 @@ def _view_service(options: argparse.Namespace) -> dict[str, Any]:
             log_lines=lambda: tail_of_files(state_directory() / "logs") if is_loopback(options.live) else [],
             processing=RemoteProcessing(options.live, credentials),
         )
-        window.show()
-        if options.screenshot is None:
-            app.exec()
-            return {"address": options.live}
-        if not runs.wait_for_state(WAIT_S):
+        if options.screenshot is not None and not runs.wait_for_state(WAIT_S):
             raise ConnectionError(f"no answer from {options.live} in {WAIT_S:g} s: is 'nsbluesky serve' running?")
-        window.save_screenshot(options.screenshot)
-        window.close()
-        return {"address": options.live, "picture": str(options.screenshot)}
+        _show(app, window, options.screenshot)
+        return _summary(options, address=options.live)
     finally:
         runs.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
 
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
 from nsbluesky.viewer.display import Span, common_exponent, length_text, nice_length, power_text, to_host
@@ -135,13 +136,12 @@ class Panel(QtWidgets.QWidget):
     def curves(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return the columns of the curves that are shown, by axis label and name."""
         columns: dict[str, npt.NDArray[np.float64]] = {}
-        for number, item in enumerate(self.plot.listDataItems()):
+        for item in self.plot.listDataItems():
             x, y = item.getData()
-            if x is None or not len(x):
-                continue
-            name = item.name() or (self._axes[1].labelText if number == 0 else f"curve {number + 1}")
-            columns[f"{name}: {self._axes[0].labelText}"] = np.asarray(x, np.float64)
-            columns[f"{name}: {self._axes[1].labelText}"] = np.asarray(y, np.float64)
+            if x is not None and len(x):
+                for axis, values in zip(self._axes, (x, y), strict=True):
+                    name = f"{item.name()}: {axis.labelText}" if item.name() else axis.labelText
+                    columns[name] = np.asarray(values, np.float64)
         return columns
 
 
@@ -261,6 +261,29 @@ class ImagePanel(Panel):
         rows = self.item.image.shape[0]
         pixel_um = self._back.rect().height() / rows if self.scale_bar is not None else np.nan
         return self.item.image, pixel_um
+
+    @property
+    def value_label(self) -> str:
+        """What the numbers of `picture` are, with unit."""
+        return f"log₁₀ {self._label}" if self._log else self._label
+
+    def values_along(
+        self, start: tuple[float, float], stop: tuple[float, float]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return distance (axes' unit) and value (linear between pixels) along a line, where it was measured."""
+        image, rect = self.item.image, self._back.rect()
+        if image is None or image.ndim == 3 or rect.isEmpty():
+            return np.empty(0), np.empty(0)
+        scale = np.array([image.shape[1] / rect.width(), image.shape[0] / rect.height()])
+        ends = (np.array([start, stop]) - (rect.left(), rect.top())) * scale - 0.5
+        count = int(np.ceil(np.hypot(*(ends[1] - ends[0])))) + 1
+        part = np.linspace(0, 1, count)
+        columns, rows = (ends[0] + part[:, None] * (ends[1] - ends[0])).T
+        values = map_coordinates(image.astype(np.float64), [rows, columns], order=1, mode="nearest")
+        height, width = image.shape
+        inside = (columns >= -0.5) & (columns <= width - 0.5) & (rows >= -0.5) & (rows <= height - 0.5)
+        known = inside & np.isfinite(values)
+        return part[known] * float(np.hypot(*np.subtract(stop, start))), values[known]
 
     def value_at(self, x: float, y: float) -> str:
         """Return place and value of the pixel at a point of the plot, for people; "" outside."""

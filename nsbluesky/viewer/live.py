@@ -19,7 +19,7 @@ from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.panels import LivePanel, LowResolutionPanel, live_panels
 from nsbluesky.viewer.panels.base import LiveImagePanel
 from nsbluesky.viewer.pictures import save_window_png
-from nsbluesky.viewer.preferences import THEMES, Theme, apply_theme, preferences
+from nsbluesky.viewer.preferences import THEMES, Theme, apply_theme, preferences, theme_of
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 from nsbluesky.viewer.scan_panel import ScanPanel, Scans
 
@@ -85,7 +85,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         self._state = LiveState()
         self._next_slow = 0.0
         self._preferences = preferences()
-        apply_theme(self._theme)
+        apply_theme(theme_of(self._preferences))
         self.panels: dict[type[Any], Any] = {kind: kind() for kind in panels or live_panels()}
         self.health = HealthBar()
         self.health_panel = HealthPanel()
@@ -203,11 +203,6 @@ class LiveWindow(QtWidgets.QMainWindow):
         action.setShortcut(QtGui.QKeySequence(shortcut))
         action.triggered.connect(lambda *_: slot())
         return action
-
-    @property
-    def _theme(self) -> Theme:
-        told = self._preferences.value("theme")
-        return next((theme for theme in THEMES if theme == told), "system")
 
     def _choose_theme(self, theme: Theme) -> None:
         self._preferences.setValue("theme", theme)

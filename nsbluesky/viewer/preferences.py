@@ -10,7 +10,7 @@ import platformdirs
 
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
-__all__ = ["THEMES", "Theme", "apply_theme", "preferences"]
+__all__ = ["THEMES", "Theme", "apply_theme", "preferences", "theme_of"]
 
 Theme = Literal["system", "light", "dark"]
 THEMES: tuple[Theme, ...] = ("system", "light", "dark")
@@ -26,6 +26,12 @@ def preferences() -> QtCore.QSettings:
     """Return the user's preferences: ``windows.ini`` in ``$NSBLUESKY_CONFIG``, or in the user's config folder."""
     folder = Path(os.environ.get("NSBLUESKY_CONFIG") or platformdirs.user_config_dir("nsbluesky"))
     return QtCore.QSettings(str(folder / "windows.ini"), QtCore.QSettings.Format.IniFormat)
+
+
+def theme_of(settings: QtCore.QSettings) -> Theme:
+    """Return the theme that the user has chosen."""
+    told = settings.value("theme")
+    return next((theme for theme in THEMES if theme == told), "system")
 
 
 def apply_theme(theme: Theme) -> None:

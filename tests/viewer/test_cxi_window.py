@@ -7,11 +7,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.cxi import CxiError, CxiFile, write_raw_cxi
 from nsbluesky.viewer.cxi_window import CxiWindow
-from nsbluesky.viewer.qt import QtCore, QtGui
+from nsbluesky.viewer.export import EXPORTS, export_panel
+from nsbluesky.viewer.image_panel import ImagePanel
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 FRAME_PX, COUNT, PIXEL_M = 12, 30, 25e-9
 EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
@@ -157,3 +160,93 @@ def test_screenshot_and_close(window: CxiWindow, tmp_path: Path) -> None:
     window.close()
     window.show_frame(3)
     assert "cannot be read" in window.status.text()
+
+
+def test_a_line_profile(window: CxiWindow, picture: np.ndarray, qtbot: QtBot) -> None:
+    with qtbot.waitActive(window):
+        window.show()
+        window.activateWindow()
+    amplitude, profile = window.panels["Object amplitude"], window.profile
+    assert isinstance(amplitude, ImagePanel)
+    y = -2 - 0.25 + 10.5 * 0.025  # the middle of row 10
+    profile.draw_on(amplitude, [(1 - 0.375 + 0.0125, y), (1 + 0.375 - 0.0125, y)])
+    distance, values = profile.curve.getData()
+    np.testing.assert_allclose(values, np.abs(picture[10]), rtol=1e-5)
+    np.testing.assert_allclose(distance, np.arange(30) * 0.025, atol=1e-9)
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_L)
+    assert profile.is_on(window.panels["Object phase"])  # type: ignore[arg-type]
+    qtbot.keyClick(window, QtCore.Qt.Key.Key_L)
+    assert profile.curve.getData()[0] is None
+
+
+def test_the_histogram_counts_every_measured_pixel(window: CxiWindow, picture: np.ndarray) -> None:
+    edges, counts = window.histogram.steps.getData()
+    assert counts.sum() == np.isfinite(picture).sum()
+    assert len(edges) == len(counts) + 1
+    assert window.histogram.title_label.text().startswith("Histogram · Object phase")
+
+
+def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
+    def write(path: Path, image: np.ndarray, pixel_m: float = PIXEL_M) -> Path:
+        with CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+            cxi.append(np.ones((1, FRAME_PX, FRAME_PX), np.float32), np.zeros((1, 2)))
+            cxi.write_image(image, np.ones((1, FRAME_PX, FRAME_PX), np.complex64), pixel_m)
+        return path
+
+    image = (rng.random((64, 64)) + 0.5).astype(np.complex64)
+    first = write(tmp_path / "a.cxi", image)
+    noise = 0.05 * rng.normal(size=image.shape)
+    second = write(tmp_path / "b.cxi", (1j * (image + noise)).astype(np.complex64))
+    opened = CxiWindow(first)
+    qtbot.addWidget(opened)
+    opened.compare(second)
+    _, correlation = opened.frc.curve.getData()
+    assert 0.9 < correlation.mean() < 1
+    assert "half period" in opened.frc.title_label.text()
+    shown = opened.difference.item.image
+    assert np.nanmedian(shown) < 0.1
+    with pytest.raises(CxiError, match="pixels of 25 and 30 nm"):
+        opened.compare(write(tmp_path / "c.cxi", image, 30e-9))
+    opened.close()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy", ".csv"])
+def test_export(window: CxiWindow, picture: np.ndarray, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    window.show()
+    panel = window.panels["Error" if suffix == ".csv" else "Object amplitude"]
+    export_panel(path, panel)
+    if suffix == ".csv":
+        assert path.read_text().splitlines() == ["pass,error metric", "1.0,0.5", "2.0,0.3"]
+    elif suffix == ".npy":
+        np.testing.assert_allclose(np.load(path), np.abs(picture[4:]))
+    else:
+        with Image.open(path) as image:
+            if suffix == ".tif":  # on the stage, row 0 has the largest y
+                np.testing.assert_allclose(np.asarray(image)[::-1], np.abs(picture[4:]), rtol=1e-6)
+            else:
+                assert image.width == 2 * panel.graphics.width()
+                assert len(image.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_export_says_what_is_wrong(window: CxiWindow, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a name that ends in .png, .tif, .npy, .csv"):
+        export_panel(tmp_path / "out.jpg", window.errors)
+    with pytest.raises(ValueError, match="Error shows no image"):
+        export_panel(tmp_path / "out.npy", window.errors)
+    with pytest.raises(ValueError, match="FRC shows no curves"):
+        export_panel(tmp_path / "out.csv", window.frc)
+    with pytest.raises(OSError, match="cannot write"):
+        export_panel(tmp_path / "missing" / "out.png", window.errors)
+
+
+def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = str(tmp_path / "curve"), EXPORTS[".csv"]
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: chosen)
+    window._ask_and_export(window.errors)
+    assert (tmp_path / "curve.csv").exists()
+    window._ask_and_export(window.frc)
+    assert "no curves" in window.status.text()
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "none.cxi"), ""))
+    window._ask_and_compare()
+    assert "no such file" in window.status.text()

@@ -1,0 +1,180 @@
+"""RunBrowser: the recorded runs, searched by plan, sample, date and energy, with the image of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nsbluesky.cxi import CxiError, read_cxi
+from nsbluesky.run_table import RunEntry, find_runs, image_file
+from nsbluesky.viewer.cxi_window import CxiWindow, reconstruction_of
+from nsbluesky.viewer.display import display_phase, measured_window, thin_out
+from nsbluesky.viewer.pictures import colored, save_window_png
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
+
+__all__ = ["RunBrowser", "thumbnail"]
+
+COLUMNS = ("", "date", "plan", "sample", "energy", "points", "ended", "uid")
+WIDTHS_PX = (84, 150, 130, 150, 80, 60, 80, 240)
+THUMBNAIL_PX = 72
+
+
+def thumbnail(path: Path) -> QtGui.QPixmap | None:
+    """Return the phase of the last picture in a file, y upwards; None where it has none."""
+    try:
+        with read_cxi(path) as data:
+            images = data.images
+            if not images:
+                return None
+            image = reconstruction_of(data, images[-1]).object
+    except CxiError:
+        return None
+    phase = display_phase(thin_out(image[measured_window(image)], 4 * THUMBNAIL_PX))
+    colors = np.ascontiguousarray(colored(phase.image, phase.span, phase.colormap)[::-1])
+    rows, columns, _ = colors.shape
+    picture = QtGui.QImage(colors.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888)
+    return QtGui.QPixmap.fromImage(picture).scaled(
+        THUMBNAIL_PX,
+        THUMBNAIL_PX,
+        QtCore.Qt.AspectRatioMode.KeepAspectRatio,
+        QtCore.Qt.TransformationMode.SmoothTransformation,
+    )
+
+
+class RunBrowser(QtWidgets.QMainWindow):
+    """A table of runs and a line to search in them; Return or a double click opens the file of a run.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the runs, newest first.
+    results : path
+        Folder of the CXI files.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[RunEntry]], results: Path) -> None:
+        super().__init__()
+        self._read, self._results = read, results
+        self._entries: Sequence[RunEntry] = ()
+        self.shown: list[RunEntry] = []
+        self.opened: list[CxiWindow] = []
+        self.words = QtWidgets.QLineEdit()
+        self.words.setPlaceholderText("search: any part of plan, sample, date (2026-11-25), uid; several words")
+        self.words.setToolTip("all words must be found")
+        self.words.setClearButtonEnabled(True)
+        self.low, self.high = _energy_box("from", 0.0), _energy_box("to", MAX_ENERGY_EV)
+        self.table = QtWidgets.QTableWidget(0, len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(list(COLUMNS))
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(THUMBNAIL_PX + 4)
+        self.table.setIconSize(QtCore.QSize(THUMBNAIL_PX, THUMBNAIL_PX))
+        self.table.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
+        for column, width in enumerate(WIDTHS_PX):
+            self.table.setColumnWidth(column, width)
+        self.status = QtWidgets.QLabel()
+        self._next_picture = QtCore.QTimer(self)
+        self._next_picture.setInterval(0)
+        self._next_picture.timeout.connect(self._draw_one)
+        self._without_picture: list[int] = []
+        self._lay_out()
+        self.words.textChanged.connect(self._show)
+        self.low.valueChanged.connect(self._show)
+        self.high.valueChanged.connect(self._show)
+        self.table.itemActivated.connect(lambda item: self.open(self.shown[item.row()].uid))
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the runs again."""
+        self._entries = self._read()
+        self._show()
+
+    def open(self, uid: str) -> CxiWindow | None:
+        """Open the file of a run in a window of its own; what is wrong is told in the line below."""
+        path = image_file(uid, self._results)
+        if path is None:
+            self.status.setText(f"run {uid[:8]} has no CXI file in {self._results}: was it processed?")
+            return None
+        try:
+            window = CxiWindow(path)
+        except CxiError as error:
+            self.status.setText(str(error))
+            return None
+        window.show()
+        self.opened.append(window)
+        return window
+
+    def save_screenshot(self, path: str | Path) -> None:
+        """Write the window as it is now to a PNG file, with all its pictures.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        self.show()
+        while self._without_picture:
+            self._draw_one()
+        save_window_png(path, self)
+
+    def _lay_out(self) -> None:
+        self.setWindowTitle("nsbluesky runs")
+        row = QtWidgets.QHBoxLayout()
+        reload = QtWidgets.QPushButton("Reload")
+        reload.setShortcut(QtGui.QKeySequence("F5"))
+        reload.setToolTip("read the catalog again (F5)")
+        reload.clicked.connect(self.reload)
+        row.addWidget(self.words, 1)
+        for label, box in (("energy", self.low), ("to", self.high)):
+            row.addWidget(QtWidgets.QLabel(label))
+            row.addWidget(box)
+        row.addWidget(reload)
+        center = QtWidgets.QWidget()
+        layout = QtWidgets.QVBoxLayout(center)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(row)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.status)
+        self.setCentralWidget(center)
+        self.resize(1040, 640)
+
+    def _show(self) -> None:
+        energies = (self.low.value(), self.high.value())
+        wanted = None if energies == (0.0, MAX_ENERGY_EV) else energies
+        self.shown = find_runs(self._entries, self.words.text(), wanted)
+        self.table.setRowCount(len(self.shown))
+        for row, entry in enumerate(self.shown):
+            points = "" if entry.points is None else str(entry.points)
+            texts = ("", entry.date, entry.plan, entry.sample, entry.energy, points, entry.exit_status, entry.uid)
+            for column, text in enumerate(texts):
+                self.table.setItem(row, column, QtWidgets.QTableWidgetItem(text))
+        self.status.setText(f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one")
+        self._without_picture = list(range(len(self.shown)))
+        self._next_picture.start()
+
+    def _draw_one(self) -> None:
+        """Draw the image of one run; others follow when Qt has nothing better to do."""
+        if not self._without_picture:
+            self._next_picture.stop()
+            return
+        row = self._without_picture.pop(0)
+        path = image_file(self.shown[row].uid, self._results)
+        picture = thumbnail(path) if path is not None else None
+        item = self.table.item(row, 0)
+        if picture is not None and item is not None:
+            item.setIcon(QtGui.QIcon(picture))
+
+
+MAX_ENERGY_EV = 100_000.0
+
+
+def _energy_box(what: str, value: float) -> QtWidgets.QDoubleSpinBox:
+    box = QtWidgets.QDoubleSpinBox()
+    box.setRange(0.0, MAX_ENERGY_EV)
+    box.setDecimals(1)
+    box.setValue(value)
+    box.setSuffix(" eV")
+    box.setToolTip(f"photon energy {what} (eV)")
+    return box

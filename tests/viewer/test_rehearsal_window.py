@@ -1,0 +1,93 @@
+"""What is typed is previewed, and what is run goes through the pipeline into a live window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.rehearsal import RehearsalSettings
+from nsbluesky.viewer.qt import QtCore, QtWidgets
+from nsbluesky.viewer.rehearsal_window import RehearsalWindow
+
+LEFT = QtCore.Qt.MouseButton.LeftButton
+QUICK = RehearsalSettings(rows=3, columns=4, rate_hz=50.0, num_dark=2, picture_um=1.0)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, rng: np.random.Generator) -> Path:
+    path = tmp_path / "sem.png"
+    Image.fromarray(rng.integers(0, 255, (30, 40), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def window(picture: Path, qtbot: QtBot) -> Iterator[RehearsalWindow]:
+    window = RehearsalWindow(picture, QUICK)
+    qtbot.addWidget(window)
+    window.show()
+    qtbot.waitUntil(lambda: window.plan is not None, timeout=20_000)
+    yield window
+    window.close()
+
+
+def type_into(qtbot: QtBot, window: RehearsalWindow, name: str, text: str) -> None:
+    line = window.form.editors[name]
+    assert isinstance(line, QtWidgets.QLineEdit)
+    line.selectAll()
+    qtbot.keyClicks(line, text)
+
+
+def test_the_preview_follows_what_is_typed(window: RehearsalWindow, qtbot: QtBot) -> None:
+    assert len(window.points.getData()[0]) == 12
+    assert "12 points in 0 s · overlap" in window.status.text()
+    assert window.frame.title_label.text() == "Frame · point 1 of 12"
+    type_into(qtbot, window, "rows", "5")
+    qtbot.waitUntil(lambda: len(window.points.getData()[0]) == 20, timeout=20_000)
+    window.slider.setValue(19)
+    qtbot.waitUntil(lambda: "point 20 of 20" in window.frame.title_label.text(), timeout=20_000)
+    type_into(qtbot, window, "step_um", "0.3")
+    qtbot.waitUntil(lambda: "too little" in window.status.text(), timeout=20_000)
+
+
+def test_wrong_values_cannot_be_run(window: RehearsalWindow, qtbot: QtBot) -> None:
+    type_into(qtbot, window, "rows", "0")
+    qtbot.waitUntil(lambda: not window.run.isEnabled(), timeout=20_000)
+    assert "rows = 0" in window.form.messages["rows"].text()
+    type_into(qtbot, window, "rows", "3")
+    type_into(qtbot, window, "outer_zone_nm", "5")
+    qtbot.waitUntil(lambda: "outer_zone_m" in window.status.text(), timeout=20_000)
+    assert not window.run.isEnabled()
+
+
+def test_run_and_cancel(window: RehearsalWindow, qtbot: QtBot) -> None:
+    type_into(qtbot, window, "rows", "100")
+    qtbot.waitUntil(lambda: len(window.points.getData()[0]) == 400, timeout=20_000)
+    qtbot.mouseClick(window.run, LEFT)
+    assert window.live is not None and window.rehearsal is not None
+    qtbot.addWidget(window.live)
+    assert not window.run.isEnabled()
+    live = window.rehearsal.pipeline.live
+    qtbot.waitUntil(lambda: len(live.snapshot().positions_m) > 0, timeout=60_000)
+    qtbot.mouseClick(window.cancel, LEFT)
+    qtbot.waitUntil(lambda: window.run.isEnabled(), timeout=60_000)
+    assert window.status.text() == "cancelled"
+    assert live.snapshot().run.exit_status == "abort"  # type: ignore[union-attr]
+
+
+def test_choose_a_picture(qtbot: QtBot, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = RehearsalWindow(settings=QUICK)
+    qtbot.addWidget(window)
+    assert window.status.text() == "choose a picture" and not window.run.isEnabled()
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(picture), ""))
+    qtbot.mouseClick(window.open, LEFT)
+    qtbot.waitUntil(lambda: window.plan is not None, timeout=20_000)
+    picture.write_bytes(b"no picture")
+    qtbot.mouseClick(window.open, LEFT)
+    qtbot.waitUntil(lambda: "sem.png" in window.status.text(), timeout=20_000)
+    assert not window.run.isEnabled()
+    window.close()

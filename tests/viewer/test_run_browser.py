@@ -1,0 +1,86 @@
+"""The browser finds runs while one types, shows their images, and opens them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.cxi import CxiFile
+from nsbluesky.run_table import RunEntry
+from nsbluesky.viewer.qt import QtCore
+from nsbluesky.viewer.run_browser import RunBrowser, thumbnail
+
+ENTRIES = (
+    RunEntry("aaaaaaaa-1", 1.7e9, "ptycho_fly_scan", "star", 930.0, 100, "success"),
+    RunEntry("bbbbbbbb-2", 1.6e9, "ptycho_scan", "gold", 1000.0, 25, "abort"),
+    RunEntry("cccccccc-3", 1.5e9, "count", "", None, None, ""),
+)
+
+
+@pytest.fixture
+def results(tmp_path: Path, rng: np.random.Generator) -> Path:
+    experiment = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
+    with CxiFile.create(tmp_path / "aaaaaaaa_clean.cxi", **experiment, frame_shape=(8, 8)) as cxi:
+        cxi.append(np.ones((2, 8, 8), np.float32), np.zeros((2, 2)))
+        image = np.exp(1j * np.linspace(0, 1, 600).reshape(20, 30) ** 2).astype(np.complex64)
+        cxi.write_image(image, np.ones((1, 8, 8), np.complex64), 20e-9)
+    (tmp_path / "bbbbbbbb_clean.cxi").write_bytes(b"no file of this kind")
+    return tmp_path
+
+
+@pytest.fixture
+def browser(results: Path, qtbot: QtBot) -> RunBrowser:
+    browser = RunBrowser(lambda: ENTRIES, results)
+    qtbot.addWidget(browser)
+    browser.show()
+    return browser
+
+
+def dates(browser: RunBrowser) -> list[str]:
+    return [browser.table.item(row, 7).text()[0] for row in range(browser.table.rowCount())]  # type: ignore[union-attr]
+
+
+def test_search_by_words_and_energy(browser: RunBrowser, qtbot: QtBot) -> None:
+    assert dates(browser) == ["a", "b", "c"]
+    qtbot.keyClicks(browser.words, "ptycho gold")
+    assert dates(browser) == ["b"]
+    assert browser.status.text().startswith("1 of 3 runs")
+    browser.words.clear()
+    browser.high.setValue(950.0)
+    assert dates(browser) == ["a"]
+
+
+def test_images_come_by_themselves(browser: RunBrowser, results: Path, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: not browser.table.item(0, 0).icon().isNull(), timeout=10_000)  # type: ignore[union-attr]
+    qtbot.waitUntil(lambda: not browser._without_picture, timeout=10_000)
+    assert browser.table.item(1, 0).icon().isNull()  # type: ignore[union-attr]
+    picture = thumbnail(results / "aaaaaaaa_clean.cxi")
+    assert picture is not None and picture.width() == 72 and picture.height() == 48
+
+
+def test_return_opens_a_run(browser: RunBrowser, qtbot: QtBot) -> None:
+    browser.table.setCurrentCell(0, 1)
+    qtbot.keyClick(browser.table, QtCore.Qt.Key.Key_Return)
+    (window,) = browser.opened
+    qtbot.addWidget(window)
+    assert window.isVisible() and window.data.path.name == "aaaaaaaa_clean.cxi"
+
+
+@pytest.mark.parametrize(
+    ("uid", "message"), [("bbbbbbbb-2", "bbbbbbbb_clean.cxi"), ("cccccccc-3", "was it processed")]
+)
+def test_a_run_without_a_readable_file_is_told(browser: RunBrowser, uid: str, message: str) -> None:
+    assert browser.open(uid) is None
+    assert message in browser.status.text()
+
+
+def test_reload(results: Path, qtbot: QtBot) -> None:
+    entries = list(ENTRIES[:1])
+    browser = RunBrowser(lambda: tuple(entries), results)
+    qtbot.addWidget(browser)
+    entries.append(ENTRIES[1])
+    browser.reload()
+    assert dates(browser) == ["a", "b"]
