@@ -81,7 +81,7 @@ def _save_png(path: Path, panel: Panel) -> None:
     painter = QtGui.QPainter(picture)
     panel.graphics.render(painter, QtCore.QRectF(0, 0, size.width(), size.height()))
     painter.end()
-    if not picture.save(str(path), "PNG"):
+    if not picture.save(str(path)):
         raise OSError(f"cannot write {path}: expected a file in a folder that exists and is writable")
 
 

@@ -176,13 +176,13 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         future.add_done_callback(tell)
         return future
 
-    def _show_preview(self, made: object) -> None:
+    def _show_preview(self, made: Any) -> None:
         if isinstance(made, BaseException):
             self.plan = None
             self.status.setText(str(made))
             self._mark()
             return
-        plan, point, frame = made  # type: ignore[misc]
+        plan, point, frame = made
         self.plan = plan
         points = plan.points_um
         with QtCore.QSignalBlocker(self.slider):
