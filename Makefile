@@ -14,7 +14,7 @@ export PYTEST_QT_API := pyside6
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports style format docs bench tree ready ready-dev clean
+.PHONY: help demo test lint types imports style format docs screenshots bench tree ready ready-dev clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ format: ready-dev  ## let ruff rewrite what it can
 
 docs: ready-dev  ## the documentation as web pages in docs/_build/html
 	QT_QPA_PLATFORM=offscreen $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+screenshots: ready  ## pictures of every window for the documentation, in docs/images/windows
+	$(BIN)/python docs/screenshots.py
 
 bench: ready  ## measure, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)

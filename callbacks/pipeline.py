@@ -11,9 +11,10 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
-from nsbluesky.callbacks.stage import Workers
+from nsbluesky.callbacks.stage import Stage, Workers
 from nsbluesky.callbacks.stage_recorder import StageRecorder
 from nsbluesky.geometry import Geometry
+from nsbluesky.plugins import STAGES, load_plugins
 from nsbluesky.settings import PipelineSettings, SettingsError
 
 __all__ = ["PtychoPipeline"]
@@ -47,6 +48,10 @@ class PtychoPipeline(IncrementalReconstructor):
     """
 
     max_results = 4
+
+    def make_stages(self) -> tuple[type[Stage], ...]:
+        """Return the stages of a run: those of this package, and those that are installed beside it."""
+        return (*self.stages, *load_plugins(STAGES, Stage))
 
     def __init__(
         self,

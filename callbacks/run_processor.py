@@ -132,6 +132,10 @@ class RunProcessor:
         """Stop calling the callback of that token."""
         self._callbacks = {k: v for k, v in self._callbacks.items() if k != token}
 
+    def make_stages(self) -> tuple[type[Stage], ...]:
+        """Return the stages of a run."""
+        return self.stages
+
     @property
     def queued(self) -> int:
         """How many documents wait."""
@@ -232,7 +236,7 @@ class RunProcessor:
             watch=self.watch,
             workers=self.workers,
         )
-        chain = RunChain(run, self.stages)
+        chain = RunChain(run, self.make_stages())
         self._chains.append(chain)
 
         def process(name: str, document: dict[str, Any]) -> None:

@@ -1,0 +1,99 @@
+"""A live window on a real service: it comes late, steers, and finds the service again after a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from pytestqt.qtbot import QtBot
+from recorded_scan import TIMEOUT_S, RecordedScan, Session
+
+from nsbluesky.service.control import ask
+from nsbluesky.service.remote_processing import RemoteProcessing
+from nsbluesky.service.subscriber import DerivedRuns
+from nsbluesky.service.supervisor import ProcessingService
+from nsbluesky.viewer.live import LiveWindow
+from nsbluesky.viewer.modules import AWAY_S, modules_of_heartbeat
+from nsbluesky.viewer.panels import CleanPanel, ObjectPanel
+from nsbluesky.viewer.qt import QtCore, QtWidgets
+
+LEFT = QtCore.Qt.MouseButton.LeftButton
+PATIENCE_MS = round(1000 * TIMEOUT_S)
+
+
+def live_window(service: ProcessingService, runs: DerivedRuns, qtbot: QtBot) -> LiveWindow:
+    window = LiveWindow(
+        runs.live,
+        modules=lambda: modules_of_heartbeat(runs.heartbeat),
+        processing=RemoteProcessing(service.address, service.credentials),
+    )
+    qtbot.addWidget(window)
+    window.show()
+    return window
+
+
+def test_late_windows_steering_and_a_crash(scan: RecordedScan, tmp_path: Path, qtbot: QtBot) -> None:
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, modes=1, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+
+        # two windows that come when all is over
+        viewers = [DerivedRuns(service.address, service.credentials) for _ in range(2)]
+        windows = [live_window(service, runs, qtbot) for runs in viewers]
+        for window in windows:
+            qtbot.waitUntil(
+                lambda window=window: window.panels[ObjectPanel].item.image is not None, timeout=PATIENCE_MS
+            )
+            qtbot.waitUntil(
+                lambda window=window: window.panels[CleanPanel].item.image is not None, timeout=PATIENCE_MS
+            )
+            assert window.health.status.text().startswith("finished")
+        window = windows[0]
+
+        # the form shows the service's settings, and changes them
+        control = window.control
+        assert control is not None
+        qtbot.waitUntil(lambda: control.form.settings.solver.passes_final == 2, timeout=PATIENCE_MS)  # type: ignore[attr-defined]
+        modes = control.form.editors["solver.modes"]
+        assert isinstance(modes, QtWidgets.QLineEdit)
+        window.docks.show_dock("Control")
+        modes.selectAll()
+        qtbot.keyClicks(modes, "3")
+        qtbot.mouseClick(control.apply, LEFT)
+        qtbot.waitUntil(lambda: "changed" in control.answer.text(), timeout=PATIENCE_MS)
+        settings = ask(service.address, "configure", service.credentials, settings={})["settings"]
+        assert settings["solver"]["modes"] == 3
+        qtbot.mouseClick(control.buttons["pause"], LEFT)
+        qtbot.waitUntil(lambda: window.health_panel.lights().get("documents") is None, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: ask(service.address, "status")["state"] == "paused", timeout=PATIENCE_MS)
+        qtbot.mouseClick(control.buttons["resume"], LEFT)
+        qtbot.waitUntil(lambda: ask(service.address, "status")["state"] == "idle", timeout=PATIENCE_MS)
+
+        # killed: it is started again by whoever watches over it, and the window finds it
+        before = viewers[0].heartbeat["instance"]
+        os.kill(service.pid, signal.SIGKILL)
+        qtbot.waitUntil(lambda: viewers[0].heartbeat["instance"] != before, timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: window.health_panel.lights().get("service") == "●", timeout=PATIENCE_MS)
+        assert window.health.away.isHidden()
+        for runs in viewers:
+            runs.close()
+
+
+def test_a_viewer_without_rights_is_told(scan: RecordedScan, tmp_path: Path, qtbot: QtBot) -> None:
+    with ProcessingService(scan.settings(tmp_path)) as service:
+        processing = RemoteProcessing("tcp://127.0.0.1:9", None)
+        with pytest.raises(ConnectionError, match="no answer"):
+            processing.do("pause")
+        runs = DerivedRuns(service.address, service.credentials)
+        window = live_window(service, runs, qtbot)
+        qtbot.waitUntil(lambda: window.health_panel.lights().get("service") == "●", timeout=PATIENCE_MS)
+        runs.close()
+    # nobody is there any more
+    runs.heartbeat = {**runs.heartbeat, "heard": runs.heartbeat["heard"] - AWAY_S}
+    qtbot.waitUntil(lambda: not window.health.away.isHidden(), timeout=PATIENCE_MS)
+    assert "no heartbeat" in window.health.away.text()
