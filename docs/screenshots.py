@@ -34,7 +34,7 @@ from nsbluesky.viewer.log_tail import LogLines
 from nsbluesky.viewer.modules import Modules, modules_of_activity
 from nsbluesky.viewer.panels import LowResolutionPanel
 from nsbluesky.viewer.panels.low_resolution import Region
-from nsbluesky.viewer.preferences import apply_theme
+from nsbluesky.viewer.preferences import apply_theme, preferences
 from nsbluesky.viewer.qt import QtWidgets, application
 from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 from nsbluesky.viewer.run_browser import RunBrowser
@@ -42,7 +42,7 @@ from nsbluesky.viewer.session_processing import SessionProcessing
 
 FOLDER = Path(__file__).resolve().parent / "images" / "windows"
 MAX_BYTES = 200_000
-COLORS = 200
+COLORS = 256
 SHAPE, STEP_UM = (14, 14), 0.075
 TIMEOUT_S = 300.0
 
@@ -267,15 +267,19 @@ def wait_for(app: QtWidgets.QApplication, condition: Callable[[], bool]) -> None
 
 
 def save(app: QtWidgets.QApplication, window: Any, name: str, *, close: bool = True) -> None:
-    """Write a picture of a window with few colours, so that the repository stays small."""
+    """Write a picture of a window, with fewer colours where it would be large."""
     for _ in range(10):
         app.processEvents()
     path = FOLDER / f"{name}.png"
     window.save_screenshot(path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(COLORS).save(path, optimize=True)
+        picture.convert("RGB").save(path, optimize=True)
+    if path.stat().st_size > MAX_BYTES:
+        with Image.open(path) as picture:
+            picture.quantize(COLORS).save(path, optimize=True)
     if close:
         window.close()
+        preferences().clear()  # the next window opens as for a first time
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ def without_frames(page: Mapping[str, Any], keep_last: bool) -> dict[str, Any]:
     return {**page, "data": {**page["data"], "frame": frames}, "filled": {**page["filled"], "frame": kept}}
 
 
+WHOLE = (PRIMARY, "clean")
+"""Streams of which a late viewer gets the numbers of all frames: positions, photons."""
+
+
 class Snapshot:
     """Start, descriptors, newest event of each stream and stop of the newest derived runs; any thread."""
 
@@ -130,8 +134,9 @@ class _RunState:
         elif name == "event":
             self._events[self._key(document)] = (name, document)
         elif name == "event_page":
-            self._events[self._key(document)] = (name, document)
-            if self._streams.get(document["descriptor"]) == PRIMARY:
+            if document["filled"].get("frame", [True])[-1] is not False:  # the last frame that was filled stays
+                self._events[self._key(document)] = (name, document)
+            if self._streams.get(document["descriptor"]) in WHOLE:
                 pages = self._pages.setdefault(document["descriptor"], [])
                 pages.append(without_frames(document, keep_last=False))
                 if len(pages) > 64:

@@ -41,7 +41,7 @@ class DockArea(QtWidgets.QMainWindow):
         self._places: dict[str, list[str]] = {place: [] for place in PLACES}
         self._in_front: set[str] = set()
         Option = QtWidgets.QMainWindow.DockOption
-        self.setDockOptions(Option.AllowNestedDocks | Option.AllowTabbedDocks | Option.AnimatedDocks)
+        self.setDockOptions(Option.AllowNestedDocks | Option.AllowTabbedDocks)
         self.setTabPosition(QtCore.Qt.DockWidgetArea.AllDockWidgetAreas, QtWidgets.QTabWidget.TabPosition.North)
         self.setDocumentMode(True)
 

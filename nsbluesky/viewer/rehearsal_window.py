@@ -41,7 +41,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         What is shown at first.
     """
 
-    _previewed = Signal(object)
+    _previewed = Signal(object, object)
 
     def __init__(self, picture: str | Path | None = None, settings: RehearsalSettings | None = None) -> None:
         super().__init__()
@@ -98,8 +98,10 @@ class RehearsalWindow(QtWidgets.QMainWindow):
             If the file cannot be written.
         """
         self.show()
-        if self._wanted is not None:
-            self._wanted.exception()
+        if self._settle.isActive():
+            self._settle.stop()
+            self._preview()
+        while self._wanted is not None:
             QtWidgets.QApplication.processEvents()
         save_window_png(path, self)
 
@@ -170,13 +172,15 @@ class RehearsalWindow(QtWidgets.QMainWindow):
     def _submit(self, make: Callable[[], Any]) -> Future[Any]:
         def tell(future: Future[Any]) -> None:
             if not future.cancelled():
-                self._previewed.emit(future.exception() or future.result())
+                self._previewed.emit(future, future.exception() or future.result())
 
         future = self._thread.submit(make)
         future.add_done_callback(tell)
         return future
 
-    def _show_preview(self, made: Any) -> None:
+    def _show_preview(self, future: object, made: Any) -> None:
+        if future is self._wanted:
+            self._wanted = None
         if isinstance(made, BaseException):
             self.plan = None
             self.status.setText(str(made))

@@ -55,7 +55,7 @@ class LivePanel(Panel):
         self._drawn = self.parts(state)
         try:
             if self._drawn[0] is None:
-                self.set_subtitle("")
+                self.set_subtitle("nothing yet")
                 self.clear()
             else:
                 self.draw(state)

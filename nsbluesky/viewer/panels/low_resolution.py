@@ -45,7 +45,7 @@ class LowResolutionPanel(LiveImagePanel):
         self.pick = self.add_button("region", "draw the region of the next scan (R)", checkable=True)
         self.pick.toggled.connect(self._show_region)
         self.coming = pg.ScatterPlotItem(size=3, pen=pg.mkPen(COMING_COLOR, width=1), brush=None)
-        self.points = pg.ScatterPlotItem(size=2.5, pen=None, brush=pg.mkBrush(255, 255, 255, 140))
+        self.points = pg.ScatterPlotItem(size=3.5, pen=pg.mkPen(0, 0, 0, 110), brush=pg.mkBrush(255, 255, 255, 200))
         self.current = pg.ScatterPlotItem(size=11, symbol="o", brush=None, pen=pg.mkPen(MARK_COLOR, width=2))
         for z, item in enumerate((self.coming, self.points, self.current), start=1):
             item.setZValue(z)
