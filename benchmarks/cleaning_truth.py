@@ -98,7 +98,7 @@ def trial(
         sample = dataclasses.replace(sample, energy_eV=energy_eV, detector_distance_m=distance_m)
     simulator = FrameSimulator(sample, seed=seed, detector=model)
     assert simulator.layout is not None
-    darks = DarkAccumulator(simulator.layout)
+    darks = DarkAccumulator(simulator.layout, model.electronics.gain.words)
     for k in range(NUM_DARKS):
         darks.add(simulator.raw_frame(0, 0, shutter_open=False, index=k)[None])
     places = np.random.default_rng(seed).uniform(-5e-7, 5e-7, (num_frames, 2))

@@ -11,7 +11,7 @@ from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
-from nsbluesky.cleaning.darks import DarkAccumulator
+from nsbluesky.cleaning.darks import RollingDarks
 from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.streams import PRIMARY, exposure_of_dark
 
@@ -19,13 +19,16 @@ __all__ = ["AverageDarks", "DarkAverager"]
 
 
 class AverageDarks(Stage):
-    """The stage of one run: adds up dark frames; tells their statistics when the scan's first frame comes."""
+    """The stage of one run: adds up dark frames; tells their statistics when the next frame with light comes.
+
+    Darks that are taken again during the scan are told again, and replace older ones.
+    """
 
     name = "darks"
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
-        self._accumulators: dict[int, DarkAccumulator] = {}
+        self._darks: dict[int, RollingDarks] = {}
         self._told = False
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
@@ -34,27 +37,28 @@ class AverageDarks(Stage):
         exposure = exposure_of_dark(stream)
         if exposure is not None:
             frames = page["data"]["frame"]
-            if exposure not in self._accumulators:
-                layout = get_layout(self.run.settings.cleaning, frames.shape[1:])
-                self._accumulators[exposure] = DarkAccumulator(layout)
-            self._accumulators[exposure].add(frames)
-        elif stream == PRIMARY and not self._told:
-            self._told = True
+            if exposure not in self._darks:
+                settings = self.run.settings.cleaning
+                self._darks[exposure] = RollingDarks(get_layout(settings, frames.shape[1:]), settings)
+            self._darks[exposure].add(frames)
+        elif stream == PRIMARY:
             yield from self._statistics()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Tell the statistics of a run that has nothing but darks."""
-        if self.is_raw(document) and not self._told and self._accumulators:
-            self._told = True
+        if self.is_raw(document) and self._darks:
             yield from self._statistics()
 
     def _statistics(self) -> Iterator[Document]:
-        if not self._accumulators:
+        if not self._darks and not self._told:
             self.run.warnings.append(
                 "no dark frames: pedestals are taken from the frames themselves, bad pixels stay in (take darks)"
             )
-        for exposure, accumulator in sorted(self._accumulators.items()):
-            dark = accumulator.result(self.run.settings.cleaning)
+        self._told = True
+        for exposure, darks in sorted(self._darks.items()):
+            if not darks.has_news:
+                continue
+            dark = darks.result()
             yield from self.run.derived.event(
                 "dark_statistics",
                 exposure=exposure,
@@ -65,6 +69,9 @@ class AverageDarks(Stage):
                 num_frames=int(dark.num_frames),
                 line_frequencies=dark.lines.frequencies.tolist(),
                 line_amplitudes_adu=dark.lines.amplitudes_adu.tolist(),
+                gain_steps=np.zeros((0, *dark.mean.shape), np.float32)
+                if dark.gain_steps is None
+                else dark.gain_steps,
             )
 
 

@@ -23,7 +23,7 @@ from nsbluesky.cleaning.flags import FluxMonitor, weights_of
 from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.cleaning.plan import CleaningPlan, center_and_mean
 from nsbluesky.cleaning.spikes import InterferenceLines
-from nsbluesky.streams import PRIMARY, num_exposures
+from nsbluesky.streams import PRIMARY, exposure_of_dark, num_exposures
 
 __all__ = ["CleanFrames", "FrameCleaner"]
 
@@ -58,6 +58,8 @@ class CleanFrames(Stage):
         self._recipes: list[Recipe] = []
         self._plans: list[CleaningPlan] = []
         self._held: list[dict[str, Any]] = []
+        self._awaited: set[int] = set()
+        self._waiting: list[dict[str, Any]] = []
         self._num_exposures = num_exposures(run.start)
         self._points: dict[int, dict[int, Exposure]] = {}
         self._flux = FluxMonitor(self._settings)
@@ -78,17 +80,44 @@ class CleanFrames(Stage):
                 bad=data["bad"].astype(bool),
                 bad_adcs=np.asarray(data["bad_adcs"], dtype=np.intp),
                 num_frames=data["num_frames"],
+                gain_steps=data["gain_steps"] if len(data["gain_steps"]) else None,
                 lines=InterferenceLines(np.array(data["line_frequencies"]), np.array(data["line_amplitudes_adu"])),
             )
             self._darks[int(data["exposure"])] = dark
             if self._plans:
                 self._renew(int(data["exposure"]), dark)
-        yield from ()
+            self._awaited.discard(int(data["exposure"]))
+            if not self._awaited:
+                yield from self._take_waiting()
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
-        """Clean a block of frames, or hold it until the centre is known."""
-        if self.stream_of(page) != PRIMARY:
-            return
+        """Clean a block of frames, or hold it until the darks' statistics are there and the centre is known.
+
+        The statistics of darks follow right behind the first block of frames that comes after them.
+        """
+        exposure = exposure_of_dark(self.stream_of(page))
+        if exposure is not None:
+            self._awaited.add(exposure)
+        elif self.stream_of(page) == PRIMARY:
+            if self._awaited and not self._waiting:
+                self._waiting.append(page)
+                return
+            self._awaited.clear()  # the statistics could not be made
+            yield from self._take_waiting()
+            yield from self._take(page)
+
+    def _take_waiting(self) -> Iterator[Document]:
+        waiting, self._waiting = self._waiting, []
+        for page in waiting:
+            self.run.watch.begin(self.run.start["uid"], self.name, PRIMARY, page["seq_num"])
+            try:
+                yield from self._take(page)
+            except FramesFailed:
+                raise
+            except Exception as error:  # the document at hand is another one: these are the frames that failed
+                raise FramesFailed(str(error), page["seq_num"]) from error
+
+    def _take(self, page: dict[str, Any]) -> Iterator[Document]:
         if not self._plans:
             self._held.append(page)
             held = sum(len(held["seq_num"]) for held in self._held)
@@ -102,6 +131,7 @@ class CleanFrames(Stage):
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Clean what was held in a run of few frames, and combine points whose last exposure never came."""
         if self.is_raw(document):
+            yield from self._take_waiting()
             if self._held:
                 yield from self._begin()
             if self._num_exposures > 1:
@@ -176,7 +206,7 @@ class CleanFrames(Stage):
         """Take newer darks; what the detector's mask was made of stays, as the solver knows it."""
         old = self._plans[exposure]
         former_bad = self.run.backend.to_numpy(old.mask)
-        recipe = dataclasses.replace(self._recipes[exposure], dark=dark, mean=None)
+        recipe = dataclasses.replace(self._recipes[exposure], dark=dark)
         plan = recipe.plan(old.xp)
         if not np.array_equal(self.run.backend.to_numpy(plan.mask), former_bad):
             self.run.warnings.append("newer dark frames show other bad pixels than the first ones: mask unchanged")

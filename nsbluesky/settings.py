@@ -185,6 +185,8 @@ class CleaningSettings(Settings):
         A pixel or ADC is bad where its dark standard deviation exceeds the median by this, or is zero.
     dark_drift_adu : float
         A warning is given where the overscan has moved by this (median over ADCs) since the darks were taken.
+    rolling_darks : int
+        Dark frames taken again during a scan replace older ones as soon as there are so many newer ones.
     flat_field : str
         Path of an ``.npy`` file with the relative sensitivity of every image pixel; "" for none.
     saturation_word : int
@@ -225,6 +227,9 @@ class CleaningSettings(Settings):
         Side of a clean frame; `crop_px` / `frame_px` detector pixels become one of its pixels.
     downsample : {"rebin", "fourier"}
         Sums of square bins, where `frame_px` divides `crop_px`; or band-limited resampling, at any ratio.
+    lag_filter : {"soft_disk", "gaussian"}
+        What the Fourier transform of a frame is multiplied by in resampling: 1 up to 85 % of the longest lag and a
+        soft edge, or a Gaussian that is 0.6 % there.
     dark_flux, bright_flux : float
         A frame is flagged where its photons are below or above this fraction of the scan's median.
     """
@@ -236,6 +241,7 @@ class CleaningSettings(Settings):
     subtract_dark: bool = True
     bad_std_adu: float = 50.0
     dark_drift_adu: float = 10.0
+    rolling_darks: int = 10
     flat_field: str = ""
     saturation_word: int = 0
     saturation_dilation_px: int = 1
@@ -255,6 +261,7 @@ class CleaningSettings(Settings):
     crop_px: int = 832
     frame_px: int = 104
     downsample: typing.Literal["rebin", "fourier"] = "rebin"
+    lag_filter: typing.Literal["soft_disk", "gaussian"] = "soft_disk"
     dark_flux: float = 0.2
     bright_flux: float = 5.0
 
@@ -267,6 +274,7 @@ class CleaningSettings(Settings):
         _require(0 <= self.saturation_word <= 0xFFFF, "saturation_word", self.saturation_word, "0 to 65535")
         for name in ("saturation_dilation_px", "shadow_adcs", "overscan_start_row", "beamstop_radius_m"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
+        _require(self.rolling_darks >= 1, "rolling_darks", self.rolling_darks, "at least 1")
         _require(self.spike_sigmas > 0, "spike_sigmas", self.spike_sigmas, "> 0")
         transmission = self.beamstop_transmission
         _require(0 < transmission <= 1, "beamstop_transmission", transmission, "above 0 and at most 1")

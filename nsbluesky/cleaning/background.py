@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
 from nsbluesky.cleaning.overscan import drift_basis, drift_fit, minimum_bias, running_median
-from nsbluesky.cleaning.words import decode_words
+from nsbluesky.cleaning.words import LOWER_GAINS, decode_words
 from nsbluesky.settings import CleaningSettings
 
 __all__ = [
@@ -74,6 +74,8 @@ class HalfBackground:
         Wanted raw rows, and where they go in the target.
     dark : (rows, ADCs, data columns) float32
         Dark mean in ADU.
+    gain_steps : (2, rows, ADCs, data columns) float32 or None
+        What the dark means of the middle and of the lowest gain exceed it by; None where they are not known.
     overscan : OverscanFit or None
         None where there is no overscan, or it is not wanted.
     gain_words : str
@@ -87,6 +89,7 @@ class HalfBackground:
     raw_rows: slice
     image_rows: slice
     dark: Any
+    gain_steps: Any | None
     overscan: OverscanFit | None
     gain_words: str
     xp: ModuleType
@@ -115,6 +118,9 @@ def image_background(
             raw_rows = slice(good_start + start - first, good_start + stop - first)
             subtract = dark is not None and settings.subtract_dark
             mean = dark.mean if dark is not None and subtract else np.zeros(layout.shape, np.float32)
+            steps = None
+            if dark is not None and subtract and dark.gain_steps is not None:
+                steps = xp.asarray(by_adc(dark.gain_steps[:, raw_rows], own)[:, :, adcs, own.data_columns])
             halves.append(
                 HalfBackground(
                     layout=own,
@@ -122,6 +128,7 @@ def image_background(
                     raw_rows=raw_rows,
                     image_rows=slice(start - rows.start, stop - rows.start),
                     dark=xp.asarray(by_adc(mean[raw_rows], own)[:, adcs, own.data_columns]),
+                    gain_steps=steps,
                     overscan=_overscan_fit(settings, own, dark, half, raw_rows, adcs, xp),
                     gain_words=settings.gain_words,
                     xp=xp,
@@ -198,8 +205,12 @@ def subtract_background(frames: Any, halves: tuple[HalfBackground, ...], out: An
 def subtract_dark(frames: Any, halves: tuple[HalfBackground, ...], out: Any) -> None:
     """Write the values of the words without dark to `out`, in ADU at each word's own gain."""
     for half in halves:
-        values, _ = decode_words(_words(frames, half), half.gain_words, half.xp)
-        half.xp.subtract(values, half.dark, out=_part(out, half))
+        values, factors = decode_words(_words(frames, half), half.gain_words, half.xp)
+        part = _part(out, half)
+        half.xp.subtract(values, half.dark, out=part)
+        if half.gain_steps is not None and factors is not None:
+            for factor, step in zip(LOWER_GAINS, half.gain_steps, strict=True):
+                part -= (factors == factor) * step
 
 
 def subtract_offset(frames: Any, halves: tuple[HalfBackground, ...], out: Any, lost: Any = None) -> None:

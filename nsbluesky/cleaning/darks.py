@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
 from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines, background_sequences, find_lines
-from nsbluesky.cleaning.words import decode_words
+from nsbluesky.cleaning.words import decode_words, gain_of_frame
 from nsbluesky.settings import CleaningSettings
 
-__all__ = ["DarkAccumulator", "DarkStatistics"]
+__all__ = ["DarkAccumulator", "DarkStatistics", "RollingDarks"]
 
 # Bad ADCs of a real frame had 6 to 60 times the normal noise: the mildest stay far below `bad_std_adu`.  The median
 # over the thousands of pixels of an ADC is so well known that half of that tells it from a good one.
@@ -35,15 +35,19 @@ class DarkStatistics:
     Attributes
     ----------
     mean, std : (rows, columns) float32
-        Mean and sample standard deviation in ADU; zeros where there are too few frames to tell.
+        Mean and sample standard deviation in ADU, at the highest gain that there are darks of; zeros where there
+        are too few frames to tell.
     bad : (rows, columns) bool
         True for pixels that must not be used, those of bad ADCs among them.
     bad_adcs : (k,) int
         Bad ADCs, counted as in `nsbluesky.cleaning.layout`.
     num_frames : int
-        Frames that were really averaged.
+        Frames that were really averaged, at that gain.
     lines : InterferenceLines
         Periodic interference along the readout.
+    gain_steps : (2, rows, columns) float32 or None
+        What the means at the middle and at the lowest gain exceed `mean` by, 0 for a gain without darks; None where
+        all darks are of one gain.
     """
 
     mean: npt.NDArray[np.float32]
@@ -52,17 +56,60 @@ class DarkStatistics:
     bad_adcs: npt.NDArray[np.int_]
     num_frames: int
     lines: InterferenceLines = NO_LINES
+    gain_steps: npt.NDArray[np.float32] | None = None
+
+
+class _Sums:
+    """Exact sums over the dark frames of one gain, and the first of them."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.num_frames = 0
+        self.sum = np.zeros(shape, np.uint64)
+        self.sum_of_squares = np.zeros(shape, np.uint64)
+        self.first: list[npt.NDArray[np.uint16]] = []
+
+    def add(self, values: npt.NDArray[np.uint16]) -> None:
+        if len(self.first) < LINE_FRAMES:
+            self.first.append(values.copy())
+        words = values.astype(np.uint32)
+        self.sum += words
+        np.multiply(words, words, out=words)  # 65535² fits
+        self.sum_of_squares += words
+        self.num_frames += 1
+
+    def merge(self, other: _Sums) -> None:
+        self.num_frames += other.num_frames
+        self.sum += other.sum
+        self.sum_of_squares += other.sum_of_squares
+        self.first = (self.first + other.first)[-LINE_FRAMES:]
+
+    @property
+    def mean(self) -> npt.NDArray[np.float32]:
+        mean: npt.NDArray[np.float32] = (self.sum / max(self.num_frames, 1)).astype(np.float32)
+        return mean
 
 
 class DarkAccumulator:
-    """Exact running sums over dark frames; memory does not grow with their number."""
+    """Exact running sums over dark frames; memory does not grow with their number.
 
-    def __init__(self, layout: FCCDLayout) -> None:
+    Dark frames taken at a lower gain, as their gain bits tell, are summed apart.
+
+    Parameters
+    ----------
+    layout : FCCDLayout
+    gain_words : str
+        As `CleaningSettings.gain_words`.
+    """
+
+    def __init__(self, layout: FCCDLayout, gain_words: str = "plain") -> None:
         self.layout = layout
-        self.num_frames = 0
-        self._sum = np.zeros(layout.shape, np.uint64)
-        self._sum_of_squares = np.zeros(layout.shape, np.uint64)
-        self._first: list[npt.NDArray[np.uint16]] = []
+        self.gain_words = gain_words
+        self._gains: dict[int, _Sums] = {}
+
+    @property
+    def num_frames(self) -> int:
+        """Frames added so far."""
+        return sum(sums.num_frames for sums in self._gains.values())
 
     def add(self, frames: npt.NDArray[Any]) -> None:
         """Add raw frames (n, rows, columns) uint16.
@@ -80,13 +127,17 @@ class DarkAccumulator:
         if self.num_frames + len(frames) > MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} dark frames: expected some tens")
         for frame in frames:
-            if len(self._first) < LINE_FRAMES:
-                self._first.append(frame.copy())
-            words = frame.astype(np.uint32)
-            self._sum += words
-            np.multiply(words, words, out=words)  # 65535² fits
-            self._sum_of_squares += words
-        self.num_frames += len(frames)
+            words = frame.astype(np.uint16, copy=False)
+            values, _ = decode_words(words, "plain" if self.gain_words == "plain" else "13_bits")
+            self._of_gain(gain_of_frame(words, self.gain_words)).add(values)
+
+    def merge(self, other: DarkAccumulator) -> None:
+        """Add what another one has seen."""
+        for gain, sums in other._gains.items():
+            self._of_gain(gain).merge(sums)
+
+    def _of_gain(self, gain: int) -> _Sums:
+        return self._gains.setdefault(gain, _Sums(self.layout.shape))
 
     def result(self, settings: CleaningSettings) -> DarkStatistics:
         """Return the statistics of what was added so far.
@@ -95,26 +146,85 @@ class DarkAccumulator:
         pixels that have noise.  An ADC is bad where the median of its pixels is so, exceeds the median of all
         several times, or where its pedestal stands far away from the others'.
         """
-        n = self.num_frames
-        mean = (self._sum / max(n, 1)).astype(np.float32)
+        if not self._gains:
+            return self._statistics(_Sums(self.layout.shape), settings)
+        highest = min(self._gains)
+        statistics = self._statistics(self._gains[highest], settings)
+        if len(self._gains) == 1:
+            return statistics
+        steps = np.zeros((2, *self.layout.shape), np.float32)
+        for gain, sums in self._gains.items():
+            if gain != highest:
+                steps[gain - 1] = sums.mean - statistics.mean
+        return replace(statistics, gain_steps=steps)
+
+    def _statistics(self, sums: _Sums, settings: CleaningSettings) -> DarkStatistics:
+        n, mean = sums.num_frames, sums.mean
         if n < 2:
             bad, bad_adcs = np.zeros(self.layout.shape, bool), np.zeros(0, int)
             return DarkStatistics(mean, np.zeros_like(mean), bad, bad_adcs, n)
-        scatter = np.uint64(n) * self._sum_of_squares - self._sum * self._sum  # exact: zero means constant
+        scatter = np.uint64(n) * sums.sum_of_squares - sums.sum * sums.sum  # exact: zero means constant
         std = np.sqrt(scatter / (n * (n - 1.0))).astype(np.float32)
         bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu)
         bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu)
         _mark_adcs(bad, bad_adcs, self.layout)
-        lines = self._lines(mean, bad, settings) if settings.spikes == "lines" else NO_LINES
+        lines = self._lines(sums.first, mean, bad, settings) if settings.spikes == "lines" else NO_LINES
         return DarkStatistics(mean, std, bad, bad_adcs, n, lines)
 
     def _lines(
-        self, mean: npt.NDArray[np.float32], bad: npt.NDArray[np.bool_], settings: CleaningSettings
+        self,
+        frames: list[npt.NDArray[np.uint16]],
+        mean: npt.NDArray[np.float32],
+        bad: npt.NDArray[np.bool_],
+        settings: CleaningSettings,
     ) -> InterferenceLines:
-        """Return the lines in the first frames: without light, nothing else looks like them."""
-        values, _ = decode_words(np.stack(self._first), settings.gain_words)
-        sequences = background_sequences(values, mean, bad, self.layout, settings.bad_std_adu)
+        """Return the lines in dark frames: without light, nothing else looks like them."""
+        sequences = background_sequences(np.stack(frames), mean, bad, self.layout, settings.bad_std_adu)
         return find_lines(sequences, settings.spike_sigmas, self.layout.columns_per_adc)
+
+
+class RollingDarks:
+    """Dark frames that are taken again while a scan runs: the newest ones count.
+
+    Parameters
+    ----------
+    layout : FCCDLayout
+    settings : CleaningSettings
+        `rolling_darks` says how many frames are enough to forget older ones.
+    """
+
+    def __init__(self, layout: FCCDLayout, settings: CleaningSettings) -> None:
+        self._layout, self._settings = layout, settings
+        self._batches: list[DarkAccumulator] = []
+        self._open = False
+
+    def add(self, frames: npt.NDArray[Any]) -> None:
+        """Add raw frames (n, rows, columns) uint16 to those taken last; as `DarkAccumulator.add`."""
+        if not self._open:
+            self._batches.append(DarkAccumulator(self._layout, self._settings.gain_words))
+            self._open = True
+        self._batches[-1].add(frames)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether frames came since the last result."""
+        return self._open
+
+    def result(self) -> DarkStatistics:
+        """Return the statistics of the newest batches that are enough together, and forget older ones.
+
+        A batch is what came between two results.
+        """
+        self._open = False
+        total = DarkAccumulator(self._layout, self._settings.gain_words)
+        kept: list[DarkAccumulator] = []
+        for batch in reversed(self._batches):
+            if kept and total.num_frames >= self._settings.rolling_darks:
+                break
+            kept.insert(0, batch)
+            total.merge(batch)
+        self._batches = kept
+        return total.result(self._settings)
 
 
 def _blocks(values: npt.NDArray[Any], layout: FCCDLayout) -> npt.NDArray[Any]:

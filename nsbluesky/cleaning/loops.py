@@ -32,6 +32,7 @@ MAX_COLUMNS_PER_ADC = 12  # `remove_spikes_compiled` has a table of 2**columns e
 
 Floats = npt.NDArray[np.float32]
 FAST = {"nsz", "contract", "reassoc", "nnan", "ninf"}
+U1, U2, U3, U4, U5, U6, U7, U8, U9 = (np.uintp(k) for k in range(1, 10))
 
 
 def can_compile(plan: CleaningPlan) -> bool:
@@ -78,10 +79,14 @@ class CompiledCleaning:
         raw_rows, halves = np.full(crop, -1, np.int64), np.zeros(crop, np.int64)
         self._dark = np.zeros((crop, width), np.float32)
         self._basis = np.zeros((crop, self._num_terms), np.float32)
+        has_steps = plan.background[0].gain_steps is not None
+        self._gain_steps = np.zeros((2 if has_steps else 0, crop, width), np.float32)
         for k, half in enumerate(plan.background):
             raw_rows[half.image_rows] = np.arange(half.raw_rows.start, half.raw_rows.stop)
             halves[half.image_rows] = k
             self._dark[half.image_rows] = half.dark.reshape(len(half.dark), width)
+            if half.gain_steps is not None:
+                self._gain_steps[:, half.image_rows] = half.gain_steps.reshape(2, len(half.dark), width)
             if half.overscan is not None and half.overscan.basis is not None:
                 self._basis[half.image_rows] = half.overscan.basis[half.overscan.wanted]
         self._rows = raw_rows, halves
@@ -133,8 +138,8 @@ class CompiledCleaning:
         drift, offsets = self._offsets(frames)
         if not self._spikes:
             _one_pass(
-                frames, self._rows, self._columns, self._dark, drift, self._basis, offsets, self._gain, self._good,
-                self._bad, self._maps, self._threshold, self._place, bin_px, scale, bins, doubtful,
+                frames, self._rows, self._columns, self._dark, drift, self._basis, offsets, self._gain,
+                self._gain_steps, self._good, self._bad, self._maps, self._threshold, self._place, bin_px, scale, bins, doubtful,
             )  # fmt: skip
         else:
             values = self._buffer("values", self._dark.shape)
@@ -143,7 +148,7 @@ class CompiledCleaning:
                 own_offsets = offsets[k] if len(offsets) else offsets.reshape(0, 0)
                 _load_frame(
                     frame, self._rows, self._columns, self._dark, own_drift, self._basis, own_offsets, self._gain,
-                    self._good, self._bad, values, doubtful[k : k + 1],
+                    self._gain_steps, self._good, self._bad, values, doubtful[k : k + 1],
                 )  # fmt: skip
                 for fit, usable, (full, pair_rows, pair_sums) in self._spikes:
                     remove_spikes_compiled(
@@ -258,8 +263,7 @@ def _fit_overscan(
 def _gather(words, first, per, data, row):  # type: ignore[no-untyped-def]
     """Copy the data columns of each ADC to `row`.
 
-    Indices are unsigned, as numba looks at signed ones for counting from the end, which no vector can.  Counts that a
-    compiler knows make it twice as fast.
+    Indices are unsigned, as numba looks at signed ones for counting from the end, which no vector can.
     """
     adcs = len(row) // data
     if adcs == 1:
@@ -268,9 +272,12 @@ def _gather(words, first, per, data, row):  # type: ignore[no-untyped-def]
             row[x] = part[x]
     elif per == 12 and data == 10:
         for a in range(adcs):
-            source, place = np.uintp(first + a * 12), np.uintp(a * 10)
-            for j in range(np.uintp(10)):
-                row[place + j] = words[source + j]
+            s, p = np.uintp(first + a * 12), np.uintp(a * 10)
+            # all of an ADC is read before any is written: else a compiler must fear that one changes the other
+            w0, w1, w2, w3, w4 = words[s], words[s + U1], words[s + U2], words[s + U3], words[s + U4]
+            w5, w6, w7, w8, w9 = words[s + U5], words[s + U6], words[s + U7], words[s + U8], words[s + U9]
+            row[p], row[p + U1], row[p + U2], row[p + U3], row[p + U4] = w0, w1, w2, w3, w4
+            row[p + U5], row[p + U6], row[p + U7], row[p + U8], row[p + U9] = w5, w6, w7, w8, w9
     else:
         for a in range(adcs):
             source, place = np.uintp(first + a * per), np.uintp(a * data)
@@ -281,6 +288,12 @@ def _gather(words, first, per, data, row):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
 def _drift_row(drift, basis, row):  # type: ignore[no-untyped-def]
     """Write the offset of every column from coefficients (terms, width)."""
+    if len(basis) == 4:
+        b0, b1, b2, b3 = basis[0], basis[1], basis[2], basis[3]
+        d0, d1, d2, d3 = drift[0], drift[1], drift[2], drift[3]
+        for x in range(len(row)):
+            row[x] = (b0 * d0[x] + b1 * d1[x]) + (b2 * d2[x] + b3 * d3[x])
+        return
     row[:] = 0
     for t in range(len(basis)):
         factor, part = basis[t], drift[t]
@@ -296,8 +309,11 @@ def _spread_row(offsets, data, row):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def _load_row(words, dark, offset, gain, row):  # type: ignore[no-untyped-def]
-    """Write gathered words without dark and offset, at gain ×8, to `row`."""
+def _load_row(words, dark, offset, gain, gain_steps, row):  # type: ignore[no-untyped-def]
+    """Write gathered words without dark and offset, at gain ×8, to `row`.
+
+    `gain_steps` (2, width), or without elements, are the darks of the other gains less that of ×8.
+    """
     bits = np.uint16(gain[0])
     if len(offset):
         for x in range(len(row)):
@@ -306,13 +322,17 @@ def _load_row(words, dark, offset, gain, row):  # type: ignore[no-untyped-def]
         for x in range(len(row)):
             row[x] = np.float32(words[x] & bits) - dark[x]
     if gain[1]:
-        middle = np.uint16(gain[1])
+        middle, lowest = np.uint16(gain[1]), np.uint16(6)
+        one, four, eight = np.float32(1), np.float32(4), np.float32(8)
+        if gain_steps.shape[0]:
+            of_middle, of_lowest = gain_steps[0], gain_steps[1]
+            for x in range(len(row)):
+                code = words[x] >> np.uint16(13)
+                row[x] -= np.float32(code == middle) * of_middle[x] + np.float32(code == lowest) * of_lowest[x]
         for x in range(len(row)):
             code = words[x] >> np.uint16(13)
-            factor = np.float32(0)
-            factor = np.float32(1) if code == 0 else factor
-            factor = np.float32(4) if code == middle else factor
-            factor = np.float32(8) if code == 6 else factor
+            factor = one * np.float32(code == np.uint16(0))
+            factor += four * np.float32(code == middle) + eight * np.float32(code == lowest)
             row[x] *= factor
 
 
@@ -358,16 +378,31 @@ def _add_row(above, here, below, threshold, source, count, widest, line):  # typ
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
-def _end_bins(line, bin_px, scale, sums, out):  # type: ignore[no-untyped-def]
-    """Write the sums of groups of `bin_px` of a line to a row of bins, and clear the line."""
-    count = len(line) - bin_px + 1
-    sums[:count] = line[:count]
-    for k in range(1, bin_px):  # all sums of neighbours, in vectors, though few of them are wanted
-        shifted = line[k : k + count]
-        for i in range(count):
-            sums[i] += shifted[i]
-    for b in range(np.uintp(len(out))):
-        out[b] = sums[b * np.uintp(bin_px)] * scale[b]
+def _end_bins(line, bin_px, scale, out):  # type: ignore[no-untyped-def]
+    """Write the sums of groups of `bin_px` of a line to a row of bins, and clear the line.
+
+    Sizes that a compiler knows run in vectors.
+    """
+    if bin_px == 2:
+        for b in range(np.uintp(len(out))):
+            k = b * U2
+            out[b] = (line[k] + line[k + U1]) * scale[b]
+    elif bin_px == 4:
+        for b in range(np.uintp(len(out))):
+            k = b * U4
+            out[b] = ((line[k] + line[k + U1]) + (line[k + U2] + line[k + U3])) * scale[b]
+    elif bin_px == 8:
+        for b in range(np.uintp(len(out))):
+            k = b * np.uintp(8)
+            low = (line[k] + line[k + U1]) + (line[k + U2] + line[k + U3])
+            high = (line[k + U4] + line[k + U5]) + (line[k + U6] + line[k + U7])
+            out[b] = (low + high) * scale[b]
+    else:
+        for b in range(len(out)):
+            total = np.float32(0)
+            for x in range(b * bin_px, (b + 1) * bin_px):
+                total += line[x]
+            out[b] = total * scale[b]
     line[:] = 0
 
 
@@ -381,6 +416,7 @@ def _one_pass(
     basis: Floats,
     offsets: Floats,
     gain: tuple[int, int, int, int],
+    gain_steps: Floats,
     good: npt.NDArray[np.bool_],
     bad: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     maps: tuple[Floats, Floats],
@@ -400,7 +436,6 @@ def _one_pass(
     raw_rows, halves = rows_of
     ring = np.zeros((n, 3, width), np.float32)
     lines = np.zeros((n, rows), np.float32)  # a window is a square
-    sums = np.zeros(rows, np.float32)
     widest = np.zeros(width + 2, np.float32)
     bright = np.zeros(width, np.float32)
     words = np.zeros(width, np.uint16)
@@ -417,7 +452,7 @@ def _one_pass(
                     _drift_row(drift[f, halves[r]], basis[r], offset)
                 elif offsets.shape[0]:
                     _spread_row(offsets[f, r], data, offset)
-                _load_row(words, dark[r], offset, gain, here)
+                _load_row(words, dark[r], offset, gain, gain_steps[:, r], here)
                 if not doubtful[f]:
                     doubtful[f] = _is_doubtful(words, gain, good[r])
                 for b in range(bad[0][r], bad[0][r + 1]):
@@ -438,7 +473,7 @@ def _one_pass(
             else:
                 _add_row(above, middle, here, threshold, source, count, widest, line)
             if r % bin_px == 0:
-                _end_bins(lines[f], bin_px, scale[done // bin_px], sums, out[f, done // bin_px])
+                _end_bins(lines[f], bin_px, scale[done // bin_px], out[f, done // bin_px])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
@@ -451,6 +486,7 @@ def _load_frame(
     basis: Floats,
     offsets: Floats,
     gain: tuple[int, int, int, int],
+    gain_steps: Floats,
     good: npt.NDArray[np.bool_],
     bad: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     values: Floats,
@@ -472,7 +508,7 @@ def _load_frame(
             _drift_row(drift[halves[r]], basis[r], offset)
         elif offsets.shape[0]:
             _spread_row(offsets[r], data, offset)
-        _load_row(words, dark[r], offset, gain, here)
+        _load_row(words, dark[r], offset, gain, gain_steps[:, r], here)
         if not doubtful[0]:
             doubtful[0] = _is_doubtful(words, gain, good[r])
         for b in range(bad[0][r], bad[0][r + 1]):
@@ -497,7 +533,7 @@ def _finish_frame(
     widest = np.zeros(width + 2, np.float32)
     bright = np.zeros(width, np.float32)
     dark = np.zeros(width, np.float32)
-    whole_line, sums = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+    whole_line = np.zeros(rows, np.float32)
     line = whole_line[target : target + count]
     for r in range(rows):
         for b in range(bad[0][r], bad[0][r + 1]):
@@ -516,4 +552,4 @@ def _finish_frame(
         else:
             _add_row(above, values[r], below, threshold, source, count, widest, line)
         if (r + 1) % bin_px == 0:
-            _end_bins(whole_line, bin_px, scale[r // bin_px], sums, out[r // bin_px])
+            _end_bins(whole_line, bin_px, scale[r // bin_px], out[r // bin_px])

@@ -253,7 +253,7 @@ def make_plan(
     resampling = None
     if fourier:
         in_window = (center[0] - row0, center[1] - column0)
-        resampling = fourier_resampling(crop, settings.frame_px, in_window, bin_px, xp)
+        resampling = fourier_resampling(crop, settings.frame_px, in_window, bin_px, xp, settings.lag_filter)
     return CleaningPlan(
         settings=settings,
         layout=layout,

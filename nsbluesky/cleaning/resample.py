@@ -23,6 +23,9 @@ __all__ = [
 
 # Lags beyond this part of the target's Nyquist lag are let go smoothly, so that single photons do not ring.
 SOFT_FROM = 0.85
+# Of the Gaussian, in units of the target's Nyquist lag.  It damps the autocorrelation from its start: contrast is lost
+# for the sake of values that ring less.
+GAUSSIAN_SIGMA = 0.3125
 # Bins before the Fourier transform are at most as large as leaves the target's Nyquist lag well below their own.
 LEAST_OVERSAMPLING = 1.5
 
@@ -75,7 +78,12 @@ class FourierResampling:
 
 
 def fourier_resampling(
-    crop_px: int, frame_px: int, center_px: tuple[float, float], bin_px: int = 1, xp: ModuleType = np
+    crop_px: int,
+    frame_px: int,
+    center_px: tuple[float, float],
+    bin_px: int = 1,
+    xp: ModuleType = np,
+    lag_filter: str = "soft_disk",
 ) -> FourierResampling:
     """Prepare `resample`.
 
@@ -88,6 +96,8 @@ def fourier_resampling(
         Side of the bins that were summed before.
     xp : module
         NumPy or CuPy.
+    lag_filter : {"soft_disk", "gaussian"}
+        As `CleaningSettings.lag_filter`.
 
     Notes
     -----
@@ -99,6 +109,8 @@ def fourier_resampling(
     radius = np.hypot(lags[:, np.newaxis], half) / (frame_px / 2)
     edge = np.clip((1 - radius) / (1 - SOFT_FROM), 0, 1)
     soft = 0.5 - 0.5 * np.cos(np.pi * edge)
+    if lag_filter == "gaussian":
+        soft = np.exp(-0.5 * (radius / GAUSSIAN_SIGMA) ** 2)
     ratio = crop_px / frame_px
     # In a window of bins, pixel k of the detector lies at (k − (b − 1)/2)/b; lags count cycles per window either way.
     shifts = [c - (bin_px - 1) / 2 - (frame_px // 2) * ratio for c in center_px]

@@ -16,10 +16,12 @@ from nsbluesky.settings import CleaningSettings
 __all__ = [
     "GAIN_FACTORS",
     "LOST_WORDS",
+    "LOWER_GAINS",
     "LevelProbe",
     "decode_words",
     "find_errors",
     "find_lost_words",
+    "gain_of_frame",
     "has_lost_packets",
     "is_saturated",
     "level_probe",
@@ -37,8 +39,13 @@ GAIN_FACTORS = {
     "middle_0x4000": (1.0, 0.0, 4.0, 0.0, 0.0, 0.0, 8.0, 0.0),
 }
 
+LOWER_GAINS = (4.0, 8.0)
+"""Factors of the middle and of the lowest gain."""
+
 LOST_WORDS = (0x0000, 0x2000)
 """What receivers write where a packet is missing: zeros (ALS), or the error bit alone (libcin)."""
+
+GAIN_PROBE_EVERY = 13
 
 # Words this far from the dark mean, and in so many places, belong to no frame: a pedestal moves by some tens.
 WILD_ADU = 1000
@@ -75,6 +82,17 @@ def decode_words(words: Any, gain_words: str, xp: ModuleType = np) -> tuple[Any,
         return values, None
     factors = xp.asarray(GAIN_FACTORS[gain_words], dtype=xp.float32)
     return values, factors[words >> np.uint16(13)]
+
+
+def gain_of_frame(frame: npt.NDArray[np.uint16], gain_words: str) -> int:
+    """Return the gain that most words of a raw frame have: 0 for ×8, which words without gain bits have; 1, 2 lower.
+
+    Some thousand words of it decide.
+    """
+    if gain_words not in GAIN_FACTORS:
+        return 0
+    factors = np.asarray(GAIN_FACTORS[gain_words])[frame[::GAIN_PROBE_EVERY, ::GAIN_PROBE_EVERY] >> np.uint16(13)]
+    return int(np.argmax([(factors == factor).sum() for factor in (1.0, *LOWER_GAINS)]))
 
 
 def saturation_limit(settings: CleaningSettings) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) 
 def _average(darks: StoredFrames, layout: FCCDLayout, settings: PipelineSettings) -> DarkStatistics | None:
     if not len(darks):
         return None
-    accumulator = DarkAccumulator(layout)
+    accumulator = DarkAccumulator(layout, settings.cleaning.gain_words)
     for start in range(0, len(darks), settings.block_frames):
         accumulator.add(darks[start : start + settings.block_frames].read())
     return accumulator.result(settings.cleaning)

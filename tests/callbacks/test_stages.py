@@ -7,6 +7,7 @@ import dataclasses
 import event_model
 import numpy as np
 import pytest
+from raw_runs import PTYCHO, RawRun, image_key, number_key
 from simulated_runs import METRES_PER_UM, process, simulate
 
 from nsbluesky.callbacks.dark_averager import DarkAverager
@@ -111,3 +112,32 @@ def test_frames_without_light_are_listed_and_the_scan_goes_on(scan, tmp_path, ca
 def test_documents_validate(low_resolution):
     for name, document in low_resolution.documents:
         event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+
+
+def test_darks_taken_again_during_the_scan_count_from_then_on(scan, tmp_path):
+    """The detector's level rises by 40 ADU after half of the points; without overscan the darks alone tell it."""
+    run = RawRun(tmp_path, ptycho={**PTYCHO, **scan.simulator.geometry.to_dict()})
+    shape, half, rise = scan.frames.shape[1:], len(scan.frames) // 2, np.uint16(40)
+    documents = [run.start, *run.declare("dark", fccd_image=image_key(shape))]
+    bundle, resource = run.file("fccd_image", scan.darks)
+    documents += [*resource, run.datum("dark", bundle, 0, 10)]
+    again, again_resource = run.file("fccd_image", scan.darks + rise)
+    documents += run.declare("primary", fccd_image=image_key(shape), stage_x=number_key(), stage_y=number_key())
+    frames = np.concatenate([scan.frames[:half], scan.frames[half:] + rise])
+    bundle, resource = run.file("fccd_image", frames)
+    documents += resource
+    for k, (x, y) in enumerate(scan.points_um):
+        if k == half:
+            documents += [*again_resource, run.datum("dark", again, 0, 10, first_seq_num=11)]
+        documents.append(run.datum("primary", bundle, k, k + 1))
+        documents.append(run.event("primary", k + 1, stage_x=float(x), stage_y=float(y)))
+    settings = scan.settings()
+    cleaning = settings.cleaning.replace(overscan="none", center_frames=2, center_px=scan.simulator.center_px)
+    result = process(FrameCleaner(settings.replace(cleaning=cleaning)), [*documents, run.stop()])
+    first, second = result.events["dark_statistics"]
+    assert first["num_frames"] == second["num_frames"] == 10
+    np.testing.assert_allclose(second["mean"] - first["mean"], rise, atol=0.01)
+    good = result.last("detector")["mask"] == 0
+    for seq_num, frame in result.clean.items():
+        x, y = scan.points_um[seq_num - 1] * METRES_PER_UM
+        assert frame[good].sum() == pytest.approx(scan.simulator.expected_clean(x, y)[good].sum(), rel=0.02)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nsbluesky.cleaning.darks import DarkAccumulator
+from nsbluesky.cleaning.darks import DarkAccumulator, RollingDarks
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
 from nsbluesky.settings import CleaningSettings
 
@@ -104,3 +104,45 @@ def test_too_few_frames_find_no_fault(darks, num):
 def test_wrong_frames_are_refused(frames):
     with pytest.raises(ValueError, match="expected \\(n, 80, 96\\) uint16"):
         DarkAccumulator(LAYOUT).add(frames)
+
+
+@pytest.mark.parametrize(("gain_words", "middle"), [("csxtools", 0x8000), ("middle_0x4000", 0x4000)])
+def test_each_gain_has_darks_of_its_own(darks, gain_words, middle):
+    accumulator = DarkAccumulator(LAYOUT, gain_words)
+    accumulator.add((darks[:7] - np.uint16(240)) | np.uint16(0xC000))
+    accumulator.add(darks)
+    accumulator.add((darks[:5] - np.uint16(120)) | np.uint16(middle))
+    dark = accumulator.result(SETTINGS.replace(gain_words=gain_words))
+    np.testing.assert_allclose(dark.mean, darks.mean(axis=0), rtol=1e-6)
+    assert dark.num_frames == 25 and accumulator.num_frames == 37
+    assert dark.gain_steps is not None
+    np.testing.assert_allclose(dark.gain_steps[0], darks[:5].mean(axis=0) - 120 - dark.mean, atol=1e-3)
+    np.testing.assert_allclose(dark.gain_steps[1], darks[:7].mean(axis=0) - 240 - dark.mean, atol=1e-3)
+    assert not dark.bad.any()
+
+
+def test_constant_bits_above_the_value_are_no_part_of_it(darks):
+    accumulator = DarkAccumulator(LAYOUT, "13_bits")
+    accumulator.add(darks | np.uint16(0xC000))
+    dark = accumulator.result(SETTINGS.replace(gain_words="13_bits"))
+    np.testing.assert_allclose(dark.mean, darks.mean(axis=0), rtol=1e-6)
+    assert dark.gain_steps is None
+
+
+def test_newer_darks_replace_older_ones(darks):
+    rolling = RollingDarks(LAYOUT, SETTINGS.replace(rolling_darks=10))
+    rolling.add(darks[:15])
+    rolling.add(darks[15:])
+    assert rolling.has_news
+    np.testing.assert_array_equal(rolling.result().mean, result(darks).mean)
+    assert not rolling.has_news
+
+    rolling.add(darks[:6] + np.uint16(20))  # too few alone: with the older ones
+    assert rolling.result().num_frames == 31
+    rolling.add(darks[:6] + np.uint16(20))  # enough together
+    newest = rolling.result()
+    assert newest.num_frames == 12
+    np.testing.assert_allclose(newest.mean, darks[:6].mean(axis=0) + 20, rtol=1e-6)
+    np.testing.assert_array_equal(newest.std > 0, (darks[:6] != darks[0]).any(axis=0))
+    rolling.add(darks)
+    assert rolling.result().num_frames == 25

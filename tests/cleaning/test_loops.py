@@ -26,20 +26,22 @@ def raw_frames(layout, n=3, seed=0):
     return (frames + wave).astype(np.uint16)
 
 
-def darks(layout, seed=1, with_bad=True, lines=NO_LINES):
+def darks(layout, seed=1, with_bad=True, lines=NO_LINES, gain_steps=None):
     rng = np.random.default_rng(seed)
     bad = np.zeros(layout.shape, bool)
     if with_bad:
         by_adc(bad, layout)[: layout.rows // 2, 45] = True
         bad.flat[rng.integers(0, bad.size, 500)] = True
     mean = (4096 + rng.normal(0, 20, layout.shape)).astype(np.float32)
-    return DarkStatistics(mean, np.full(layout.shape, 3, np.float32), bad, np.zeros(0, int), 25, lines)
+    return DarkStatistics(mean, np.full(layout.shape, 3, np.float32), bad, np.zeros(0, int), 25, lines, gain_steps)
 
 
-def assert_agree(settings, center=(479.5, 479.5), layout="cosmic", frames=None, lines=None, with_bad=True):
+def assert_agree(
+    settings, center=(479.5, 479.5), layout="cosmic", frames=None, lines=None, with_bad=True, gain_steps=None
+):
     layout = LAYOUTS[layout]
     frames = raw_frames(layout) if frames is None else frames
-    dark = darks(layout, with_bad=with_bad, lines=lines or NO_LINES)
+    dark = darks(layout, with_bad=with_bad, lines=lines or NO_LINES, gain_steps=gain_steps)
     plan = make_plan(settings, layout, dark, center, energy_eV=900.0)
     assert can_compile(plan)
     expected, compiled = np.empty((2, len(frames), plan.frame_px, plan.frame_px), np.float32)
@@ -71,6 +73,7 @@ def assert_agree(settings, center=(479.5, 479.5), layout="cosmic", frames=None, 
         {"frame_px": 240},
         {"frame_px": 160},
         {"frame_px": 96},
+        {"downsample": "fourier", "frame_px": 100, "lag_filter": "gaussian"},
         {"downsample": "fourier", "frame_px": 100},
         {"downsample": "fourier", "crop_px": 479, "frame_px": 128},
         {"beamstop_radius_m": 1e-3, "beamstop_transmission": 0.1},
@@ -108,6 +111,8 @@ def test_gain_words_agree(gain_words):
     frames[:, 460:480, 300:400] |= middle
     frames[:, 560:580, 300:400] |= 0xC000
     assert not assert_agree(SMALL.replace(gain_words=gain_words), frames=frames).any()
+    steps = np.random.default_rng(3).uniform(-200, 0, (2, *layout.shape)).astype(np.float32)
+    assert_agree(SMALL.replace(gain_words=gain_words), frames=frames, gain_steps=steps)
     frames[1, 570, 302] |= 0x2000
     frames[2, 570, 303] = 0xC000 ^ middle  # a gain that there is not
     with_error = assert_agree(SMALL.replace(gain_words=gain_words), frames=frames, with_bad=False)

@@ -88,3 +88,15 @@ def test_rows_are_filled_between_neighbours():
     np.testing.assert_allclose(windows[0, 1], [8, 8, 8, 9, 10, 10])
     np.testing.assert_allclose(windows[0, 2], [(8 + 18) / 2, 8, (8 + 20) / 2, (9 + 21) / 2, 16, 16.5])
     assert windows[0, 3, 1] == -9
+
+
+def test_a_gaussian_rings_less_than_a_soft_disk():
+    windows = np.zeros((1, 256, 256), np.float32)
+    windows[0, 128, 128] = 1
+    disk, gaussian = (
+        resample(windows, fourier_resampling(256, 64, (128.0, 128.0), lag_filter=name))[0]
+        for name in ("soft_disk", "gaussian")
+    )
+    assert gaussian.sum() == pytest.approx(disk.sum(), rel=1e-5)
+    assert gaussian.min() > -1e-3 > disk.min()
+    assert gaussian.max() < disk.max()
