@@ -176,6 +176,8 @@ class _Steps:
             by_adc = np.arange(layout.columns).reshape(-1, layout.columns_per_adc)
             columns[k] = by_adc[half.adcs, half.layout.data_columns].ravel()
             dark[:, half.image_rows] = half.dark.reshape(len(half.dark), width)
+            if half.gain_steps is not None:
+                dark[1:, half.image_rows] += half.gain_steps.reshape(2, len(half.dark), width)
         full_bits, full = saturation_limit(settings)
         middle = GAIN_FACTORS[settings.gain_words].index(4.0) if settings.gain_words in GAIN_FACTORS else 0
         value_bits = 0xFFFF if settings.gain_words == "plain" else VALUE_BITS

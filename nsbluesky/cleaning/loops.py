@@ -139,7 +139,8 @@ class CompiledCleaning:
         if not self._spikes:
             _one_pass(
                 frames, self._rows, self._columns, self._dark, drift, self._basis, offsets, self._gain,
-                self._gain_steps, self._good, self._bad, self._maps, self._threshold, self._place, bin_px, scale, bins, doubtful,
+                self._gain_steps, self._good, self._bad, self._maps, self._threshold, self._place, bin_px, scale,
+                bins, doubtful,
             )  # fmt: skip
         else:
             values = self._buffer("values", self._dark.shape)

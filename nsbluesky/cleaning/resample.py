@@ -23,8 +23,8 @@ __all__ = [
 
 # Lags beyond this part of the target's Nyquist lag are let go smoothly, so that single photons do not ring.
 SOFT_FROM = 0.85
-# Of the Gaussian, in units of the target's Nyquist lag.  It damps the autocorrelation from its start: contrast is lost
-# for the sake of values that ring less.
+# Of the Gaussian, in units of the target's Nyquist lag.  It damps the autocorrelation from its start: contrast is
+# lost for the sake of values that ring less.
 GAUSSIAN_SIGMA = 0.3125
 # Bins before the Fourier transform are at most as large as leaves the target's Nyquist lag well below their own.
 LEAST_OVERSAMPLING = 1.5
