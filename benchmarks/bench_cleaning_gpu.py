@@ -33,7 +33,7 @@ def measure() -> list[Figure]:
     try:
         backend = get_backend("cupy")
     except BackendError as error:
-        return [Figure(what, "not measured", f"{TARGETS.get(what, '')} {error}".strip()) for what in WHAT]
+        return [Figure(what, "not measured", f"{TARGETS.get(what, 'no target')}; {error}") for what in WHAT]
     xp = backend.xp
     device = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"].decode()
     simulator = FrameSimulator(gold_balls(), detector="light")

@@ -4,6 +4,7 @@ Without a GPU the CUDA source is compiled for the host, where a loop over one th
 """
 
 import ctypes
+import dataclasses
 import shutil
 import subprocess
 
@@ -101,6 +102,20 @@ def test_each_step_agrees_with_the_reference(changes, launch):
     found, doubts = cleaned(plan, frames, launch)
     assert_close(found, expected)
     assert not np.any(doubts)
+
+
+def test_darks_of_each_gain_agree_with_the_reference(launch, rng):
+    layout = LAYOUTS["cosmic"]
+    steps = rng.normal(40, 10, (2, *layout.shape)).astype(np.float32)
+    dark = dataclasses.replace(darks(layout), gain_steps=steps)
+    settings = SMALL.replace(gain_words="csxtools", photons="none")
+    plan = make_plan(settings, layout, dark, (479.5, 479.5), energy_eV=900.0)
+    frames = raw_frames(layout, 2)
+    frames[:, 460:480, 300:400] |= 0x8000
+    frames[:, 560:580, 300:400] |= 0xC000
+    expected = np.empty((2, plan.frame_px, plan.frame_px), np.float32)
+    clean_reference(frames, plan, expected)
+    assert_close(cleaned(plan, frames, launch)[0], expected)
 
 
 @pytest.mark.parametrize("center", [(100.0, 900.0), (900.0, 60.0), (-10.0, 480.0)])
