@@ -122,8 +122,8 @@ def live_pictures(app: QtWidgets.QApplication, recording: Recording, rehearsal: 
     """Draw the live window while a scan goes on."""
     states = {
         "start": (0.12, ["RawPanel"]),
-        "middle": (0.6, ["SweepPanel"]),
-        "end": (1.0, ["CleanPanel"]),
+        "middle": (0.6, ["QualityPanel"]),
+        "end": (1.0, ["SweepPanel"]),
     }
     for name, (measured, front) in states.items():
         window = live_window(recording, measured, rehearsal, front)
@@ -241,7 +241,14 @@ def rehearsal_pictures(app: QtWidgets.QApplication) -> None:
     """Draw the rehearsal: without a picture, with one, after a run, and with a value that cannot be."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "sem.png")
-        Image.fromarray((255 * np.abs(gold_balls().object)).clip(0, 255).astype(np.uint8)).save(picture)
+        sample = gold_balls()
+        rows, columns = (
+            slice(round(at - size / 2), round(at + size / 2))
+            for at, size in zip(sample.origin_px, sample.field_px, strict=True)
+        )
+        phase = -np.angle(sample.object[rows, columns])  # thick is dark
+        grey = 255 * (phase.max() - phase) / np.ptp(phase)
+        Image.fromarray(grey.astype(np.uint8)).resize((400, 400)).save(picture)
         settings = RehearsalSettings(rows=12, columns=12, step_um=0.12, rate_hz=50.0, picture_um=1.8)
         save(app, RehearsalWindow(settings=settings), "rehearsal-start")
         window = RehearsalWindow(picture, settings)
@@ -276,7 +283,7 @@ def save(app: QtWidgets.QApplication, window: Any, name: str, *, close: bool = T
         picture.convert("RGB").save(path, optimize=True)
     if path.stat().st_size > MAX_BYTES:
         with Image.open(path) as picture:
-            picture.quantize(COLORS).save(path, optimize=True)
+            picture.quantize(COLORS, kmeans=2).save(path, optimize=True)
     if close:
         window.close()
         preferences().clear()  # the next window opens as for a first time

@@ -149,7 +149,7 @@ class FrcPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("FRC", "spatial frequency (1/µm)", "correlation")
-        self.plot.addLegend(offset=(-5, 5))
+        self.plot.addLegend(offset=(-5, 5), labelTextColor=self.text_color)
         self.curve = curve(name="FRC", symbol_px=3)
         self.half_bit = pg.PlotDataItem(pen=pg.mkPen(SECOND_COLOR, width=1.5), name="½ bit")
         self.mark = pg.InfiniteLine(pen=pg.mkPen(MARK_COLOR, width=2, style=QtCore.Qt.PenStyle.DashLine))

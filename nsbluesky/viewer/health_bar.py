@@ -94,7 +94,7 @@ def _status_line(state: LiveState) -> str:
         parts.append(f"R {state.reconstruction.r_factor:.3f}")
         if not state.finished:
             parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
-    parts.append(run.label)
+    parts.append(run.label.partition(" · ")[0])  # the title of the window has the rest
     return "   ·   ".join(parts)
 
 

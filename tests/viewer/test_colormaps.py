@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nsbluesky.viewer.colormaps import COLORMAPS, colormap
+from nsbluesky.viewer.colormaps import COLORMAPS, colormap, complex_colors
 
 
 def lightness(table: np.ndarray) -> np.ndarray:
@@ -47,3 +47,16 @@ def test_the_cyclic_map_closes() -> None:
 def test_an_unknown_map_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of viridis"):
         colormap("jet")
+
+
+def test_hue_tells_the_phase_and_brightness_the_amplitude() -> None:
+    hues = colormap("hue")
+    assert np.ptp(lightness(hues.astype(float))) < 12
+    phases = np.linspace(-np.pi, np.pi, 256)
+    drawn = complex_colors(2 * np.exp(1j * phases)[None], (1.0, 2.0))
+    np.testing.assert_allclose(drawn[0, :, :3].astype(int), hues.astype(int), atol=2)
+    image = np.array([[0.0, 1.0, 1.5, 2.0, 9.0, np.nan]], np.complex64)
+    colors = complex_colors(image, (1.0, 2.0))
+    brightness = lightness(colors[0, :5, :3].astype(float))
+    assert brightness[0] == brightness[1] < brightness[2] < brightness[3] == brightness[4]
+    assert colors[0, :, 3].tolist() == [255] * 5 + [0]

@@ -14,7 +14,7 @@ from nsbluesky.viewer.panels.base import Extent, LiveImagePanel, extent_in_um
 
 __all__ = ["ObjectPanel"]
 
-MAX_OBJECT_PX = 1024
+MAX_OBJECT_PX = 640
 """Larger objects are drawn with every k-th pixel, so that a redraw stays short."""
 
 

@@ -1,0 +1,51 @@
+"""The log panel shows what is logged here and at a service, and follows the newest line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pytestqt.qtbot import QtBot
+
+from nsbluesky.viewer.log_tail import TAIL_BYTES, LogLines, LogPanel, tail_of_files
+
+
+def test_lines_of_this_process() -> None:
+    lines = LogLines(max_lines=3)
+    logger = logging.getLogger("nsbluesky.test_log_tail")
+    logger.addHandler(lines)
+    try:
+        for k in range(5):
+            logger.warning("line %d", k)
+    finally:
+        logger.removeHandler(lines)
+    assert [line[-6:] for line in lines()] == ["line 2", "line 3", "line 4"]
+
+
+def test_lines_of_a_service_are_in_the_order_of_their_times(tmp_path: Path) -> None:
+    assert tail_of_files(tmp_path / "missing") == []
+    (tmp_path / "server.log").write_text("2026-01-01 10:00:00 one\n2026-01-01 10:00:02 three\n")
+    (tmp_path / "cleaner.log").write_text("2026-01-01 10:00:01 two\n")
+    assert [line.split()[-1] for line in tail_of_files(tmp_path)] == ["one", "two", "three"]
+    (tmp_path / "server.log").write_text("x" * TAIL_BYTES + "\n2026-01-01 10:00:03 last\n")
+    assert tail_of_files(tmp_path, max_lines=1)[-1].startswith(("x", "2026"))
+    assert sum(map(len, tail_of_files(tmp_path))) <= 2 * TAIL_BYTES
+
+
+def test_the_panel_follows_until_somebody_scrolls_up(qtbot: QtBot) -> None:
+    shown = [f"line {k}" for k in range(200)]
+    panel = LogPanel(lambda: list(shown))
+    qtbot.addWidget(panel)
+    panel.resize(300, 100)
+    panel.show()
+    panel.refresh()
+    bar = panel.text.verticalScrollBar()
+    assert bar.value() == bar.maximum() > 0
+    shown.append("new")
+    panel.refresh()
+    assert bar.value() == bar.maximum()
+    bar.setValue(10)
+    shown.append("newer")
+    panel.refresh()
+    assert bar.value() == 10
+    assert panel.text.toPlainText().endswith("newer")
