@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.camera.grabber import Grabber
+from nsbluesky.camera.virtual_fccd import VirtualFCCD
 from nsbluesky.cleaning.layout import LAYOUTS
 from nsbluesky.cli import main
 from nsbluesky.commands import camera, grab
@@ -132,6 +133,25 @@ def test_ctrl_c_ends_a_recording_in_order(
     assert signal.getsignal(signal.SIGINT) is before
     with h5py.File(tmp_path / "grabbed.h5") as file:
         assert len(file["entry/data/data"]) == summary["frames"]
+
+
+def test_a_camera_without_end_is_ended_by_ctrl_c(
+    raw: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(VirtualFCCD):
+        def send(self, frames: Any) -> Any:
+            def interrupt_at_the_third() -> Any:
+                for k, frame in enumerate(frames):
+                    if k == 2:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    yield frame
+
+            return super().send(interrupt_at_the_third())
+
+    monkeypatch.setattr(camera, "VirtualFCCD", Interrupted)
+    code, summary, _ = call(capsys, "camera", raw, "--port", port, "--rate-hz", 0, "--count", 0)
+    assert code == 0
+    assert 2 <= summary["frames"] <= 3
 
 
 def test_simulated_frames_are_sent_with_faults(port: int, capsys: pytest.CaptureFixture[str]) -> None:

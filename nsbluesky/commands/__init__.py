@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CommandFailed",
     "add_service_arguments",
+    "ended_by_ctrl_c",
     "output_file",
     "output_folder",
     "parse_count",
@@ -67,6 +71,24 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write into {path} ({error.strerror}): expected a writable folder") from error
     return path.resolve()
+
+
+@contextmanager
+def ended_by_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
+    """Let the first Ctrl-C end the work of the block in order, by a call of `stop`; a second one interrupts it."""
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(number, before)
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:

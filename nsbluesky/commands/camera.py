@@ -17,7 +17,7 @@ from nsbluesky.camera.frame_file import DATASET
 from nsbluesky.camera.grabber import GrabberSettings
 from nsbluesky.camera.virtual_fccd import PacketFaults, VirtualFCCD
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
-from nsbluesky.commands import parse_count
+from nsbluesky.commands import ended_by_ctrl_c, parse_count
 from nsbluesky.cxi.layout import DETECTOR
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.presets import PRESETS
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=DEFAULTS.port, help="of the grabber (%(default)s)")
     parser.add_argument("--payload", type=int, default=DEFAULTS.payload_bytes, help="bytes in a packet (%(default)s)")
     parser.add_argument("--rate-hz", type=float, default=146.0, help="frames a second; 0: at most (%(default)g)")
-    parser.add_argument("--count", type=parse_count, help="frames to send, again from the first where needed (all)")
+    parser.add_argument(
+        "--count", type=parse_count, help="frames to send, again from the first where needed; 0: until Ctrl-C (all)"
+    )
     parser.add_argument("--first-number", type=parse_count, default=0, help="of the first frame (%(default)s)")
     simulated = parser.add_argument_group("simulated frames")
     simulated.add_argument("--layout", choices=sorted(LAYOUTS), default="cosmic", help="detector mode (%(default)s)")
@@ -74,15 +76,16 @@ def _send(
     frames: list[Words] | h5py.Dataset, layout: FCCDLayout, options: argparse.Namespace, faults: PacketFaults
 ) -> dict[str, Any]:
     count = len(frames) if options.count is None else options.count
-    with VirtualFCCD(
+    camera = VirtualFCCD(
         (options.host, options.port),
         layout,
         payload_bytes=options.payload,
         rate_hz=options.rate_hz,
         first_number=options.first_number,
         faults=faults,
-    ) as camera:
-        sent = camera.send(tqdm(_again(frames, count), total=count, unit="frame", disable=None))
+    )
+    with camera, ended_by_ctrl_c(camera.stop):
+        sent = camera.send(tqdm(_again(frames, count), total=count or None, unit="frame", disable=None))
     return {
         "frames": sent.frames,
         "lost_frames": sent.lost_frames,
@@ -97,13 +100,13 @@ def _send(
 
 
 def _again(frames: list[Words] | h5py.Dataset, count: int) -> Iterator[Words]:
-    return (np.asarray(frames[k]) for k in islice(cycle(range(len(frames))), count))
+    return (np.asarray(frames[k]) for k in islice(cycle(range(len(frames))), count or None))
 
 
 def _simulated(options: argparse.Namespace) -> list[Words]:
     """Return a few frames along a line: to make each one anew would be slower than the camera."""
     simulator = FrameSimulator(gold_balls(), layout=options.layout, seed=options.seed, detector=options.faults)
-    count = SIMULATED_FRAMES if options.count is None else min(options.count, SIMULATED_FRAMES)
+    count = min(options.count or SIMULATED_FRAMES, SIMULATED_FRAMES)
     return [simulator.raw_frame(k * STEP_M, 0.0, shutter_open=True, index=k) for k in range(count)]
 
 

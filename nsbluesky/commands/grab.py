@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from tqdm import tqdm
 
 from nsbluesky.camera.grabber import Grabber, GrabberSettings
 from nsbluesky.cleaning.layout import LAYOUTS
-from nsbluesky.commands import CommandFailed, output_file, parse_count
+from nsbluesky.commands import CommandFailed, ended_by_ctrl_c, output_file, parse_count
 
 __all__ = ["add_arguments", "run"]
 
@@ -42,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--frames 0: expected at least 1")
     out = output_file(options.out)
     settings = GrabberSettings(options.host, options.port, options.payload, timeout_s=options.timeout_s)
-    with Grabber(LAYOUTS[options.layout], settings) as grabber, _ended_by_ctrl_c(grabber):
+    with Grabber(LAYOUTS[options.layout], settings) as grabber, ended_by_ctrl_c(grabber.stop):
         host, port = grabber.address
         print(f"listening at {host}:{port}", file=sys.stderr, flush=True)
         with tqdm(total=options.frames, unit="frame", disable=None) as progress:
@@ -50,18 +47,3 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.frames is not None and summary["frames"] < options.frames:
         raise CommandFailed(f"{summary['frames']} of {options.frames} frames came", summary)
     return summary
-
-
-@contextmanager
-def _ended_by_ctrl_c(grabber: Grabber) -> Iterator[None]:
-    """Let the first Ctrl-C end the recording in order; a second one interrupts."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, before)
-        grabber.stop()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
