@@ -102,10 +102,8 @@ class Recipe:
         if self.mean is not None:
             arrays["mean_image"] = self.mean
         if self.dark is not None:
-            dark = self.dark
-            arrays |= {"mean": dark.mean, "std": dark.std, "bad": dark.bad, "bad_adcs": dark.bad_adcs}
-            arrays |= {"num_frames": dark.num_frames}
-            arrays |= {"lines": dark.lines.frequencies, "amplitudes_adu": dark.lines.amplitudes_adu}
+            arrays |= {f"dark.{key}": value for key, value in vars(self.dark).items() if value is not None}
+            arrays["dark.lines"] = np.stack([self.dark.lines.frequencies, self.dark.lines.amplitudes_adu])
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
         with temporary.open("wb") as file:
@@ -117,16 +115,11 @@ class Recipe:
         """Return the recipe of a file."""
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
+            told = {key.removeprefix("dark."): arrays[key] for key in arrays if key.startswith("dark.")}
             dark = None
-            if "mean" in arrays:
-                dark = DarkStatistics(
-                    mean=arrays["mean"],
-                    std=arrays["std"],
-                    bad=arrays["bad"],
-                    bad_adcs=arrays["bad_adcs"],
-                    num_frames=int(arrays["num_frames"]),
-                    lines=InterferenceLines(arrays["lines"], arrays["amplitudes_adu"]),
-                )
+            if told:
+                told |= {"num_frames": int(told["num_frames"]), "lines": InterferenceLines(*told["lines"])}
+                dark = DarkStatistics(**told)
             rows, columns = about["shape"]
             settings = CleaningSettings.from_dict(about["settings"])
             mean = arrays.get("mean_image")

@@ -22,6 +22,8 @@ from nsbluesky.callbacks.frame_cleaner import FrameCleaner
 from nsbluesky.callbacks.frame_readers import FrameRange, HDF5Frames, NotYetWritten
 from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.callbacks.stage import DocumentError, Workers
+from nsbluesky.cleaning.darks import DarkStatistics
+from nsbluesky.cleaning.spikes import InterferenceLines
 from nsbluesky.plans import ptycho_scan
 from nsbluesky.settings import CleaningSettings
 
@@ -179,6 +181,19 @@ def test_a_frame_that_no_worker_can_do(
 def test_a_recipe_survives_its_file(tmp_path: Path, rng: np.random.Generator) -> None:
     mean = rng.normal(size=(8, 8)).astype(np.float32)
     settings = CleaningSettings(layout="none", center_px=(4.0, 4.0), crop_px=8, frame_px=8)
+    dark = DarkStatistics(
+        mean=rng.normal(size=(8, 8)).astype(np.float32),
+        std=rng.normal(size=(8, 8)).astype(np.float32),
+        bad=rng.random((8, 8)) < 0.5,
+        bad_adcs=np.array([3, 5]),
+        num_frames=7,
+        lines=InterferenceLines(np.array([0.1, 0.2]), np.array([5.0, 6.0])),
+        gain_steps=rng.normal(size=(2, 8, 8)).astype(np.float32),
+    )
+    Recipe(settings, (8, 8), dark, mean, 930.0, 30e-6).save(tmp_path / "dark.npz")
+    same = Recipe.load(tmp_path / "dark.npz").dark
+    assert same is not None and same.num_frames == 7
+    np.testing.assert_equal(vars(same) | {"lines": vars(same.lines)}, vars(dark) | {"lines": vars(dark.lines)})
     Recipe(settings, (8, 8), None, mean, 930.0, 30e-6).save(tmp_path / "recipe.npz")
     again = Recipe.load(tmp_path / "recipe.npz")
     assert (again.settings, again.shape, again.dark) == (settings, (8, 8), None)
