@@ -9,7 +9,7 @@ from nsbluesky.cleaning.clean import clean, trace
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.flags import FrameFlag
 from nsbluesky.cleaning.layout import LAYOUTS, by_adc
-from nsbluesky.cleaning.plan import make_plan, plan_for
+from nsbluesky.cleaning.plan import check_darks, make_plan, plan_for
 from nsbluesky.settings import CleaningSettings, SettingsError
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.frame_faults import FrameFaults
@@ -51,6 +51,17 @@ def test_overscan_columns_that_hold_light_are_refused(simulator, dark, frames):
     with pytest.raises(SettingsError, match=r"overscan_columns = \(10, 11\) hold light, columns 0, 11 hold none"):
         plan_for(frames, wrong, LAYOUTS["cosmic_10_11"], darks.result(wrong), energy_eV=1000.0)
     plan_for(frames, simulator.cleaning_settings, COSMIC, dark, energy_eV=1000.0)
+
+
+def test_darks_that_never_change_are_refused(frames):
+    """A camera that is off or froze gives the same words again and again; noise in a few pixels is not enough."""
+    frozen = flat_dark(std=0.0)
+    frozen.std[:200] = 3
+    with pytest.raises(ValueError, match="same value in all 25 dark frames: expected read noise"):
+        plan_for(frames, SETTINGS, COSMIC, frozen, energy_eV=900.0)
+    check_darks(flat_dark(), COSMIC)
+    check_darks(dataclasses.replace(frozen, num_frames=1), COSMIC)  # one frame cannot tell
+    check_darks(None, COSMIC)
 
 
 @pytest.mark.parametrize("columns", [(10, 11), (0, 1)])
