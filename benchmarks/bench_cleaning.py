@@ -90,7 +90,6 @@ def measure() -> list[Figure]:
             f"{three:.0f} frames/s",
             f"{100 * three / reading:.0f} % of reading; wanted ≥ 3000",
         ),
-        Figure("the same on a GPU, with the transfer", "not measured", "wanted ≥ 2000 for all nine steps"),
         Figure("for comparison", f"{CAMERA_HZ:g} frames/s", f"the camera at 350 MB/s; the publication {PAPER_HZ:g}"),
     ]
     for name, off in STEPS.items():

@@ -240,6 +240,7 @@ def flagged(trial: Trial, settings: CleaningSettings) -> tuple[int, int, int]:
 
 
 def worst_of(accuracies: Sequence[Accuracy]) -> Accuracy:
-    """Return the worst of several trials, quantity by quantity."""
+    """Return the worst of several trials, quantity by quantity; of dim pixels the mean, as noise decides each."""
     table = np.array([dataclasses.astuple(a) for a in accuracies])
-    return Accuracy(*(float(column[np.abs(column).argmax()]) for column in table.T))
+    worst = Accuracy(*(float(column[np.abs(column).argmax()]) for column in table.T))
+    return dataclasses.replace(worst, dim=float(np.mean([a.dim for a in accuracies])))
