@@ -3,12 +3,16 @@
 The ranges are those of a raw frame of the COSMIC Fast CCD and of public documents about the detector.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.optimize
 
 from nsbluesky.cleaning.layout import LAYOUTS, by_adc
+from nsbluesky.simulation.charge import share_charge
 from nsbluesky.simulation.fccd_detector import SimulatedDetector
+from nsbluesky.simulation.fccd_electronics import Gain
 from nsbluesky.simulation.presets import get_preset
 
 LAYOUT = LAYOUTS["cosmic"]
@@ -154,3 +158,29 @@ def test_a_photon_is_0_034_adu_per_ev(energy_eV, expected_adu):
     none, one = np.abs(light) < 10, np.abs(light - expected_adu) < 10
     assert light[one].mean() - light[none].mean() == pytest.approx(expected_adu, rel=0.02)
     assert one.sum() / none.sum() == pytest.approx(0.3, rel=0.05)  # Poisson
+
+
+@pytest.mark.parametrize(("gain", "low", "high"), [("x2", 0.0085, 0.0115), ("x1", 0.004, 0.0045)])
+def test_adu_per_ev_of_the_lower_gains(gain, low, high):
+    """From the excess of an even light over the dark."""
+    model = get_preset("none")
+    electronics = dataclasses.replace(model.electronics, gain=Gain(words="csxtools", setting=gain))
+    detector = SimulatedDetector(dataclasses.replace(model, electronics=electronics), energy_eV=930.0)
+    lit = detector.expose(np.full(LAYOUT.image_shape, 200, np.float32), index=0)
+    dark = detector.expose(None, index=1)
+    excess = [(e.words & 0x1FFF).astype(float) for e in (lit, dark)]
+    light = by_adc(excess[0] - excess[1], LAYOUT)[100:480, :, 1:11].mean()
+    per_eV = light / (lit.photons.mean() * 930)
+    assert low * 0.99 < per_eV < high
+
+
+def test_the_charge_of_a_photon_lies_on_two_by_two_pixels_at_most():
+    photons = np.zeros((64, 64), np.uint32)
+    photons[4::8, 4::8] = 1
+    cloud_px = get_preset("heavy").charge.cloud_px
+    charge = share_charge(photons, cloud_px, np.random.default_rng(0))
+    patches = charge.reshape(8, 8, 8, 8).swapaxes(1, 2).reshape(64, 8, 8) > 0
+    rows, columns = patches.any(axis=2).sum(axis=1), patches.any(axis=1).sum(axis=1)
+    assert rows.max() == columns.max() == 2
+    assert (rows * columns > 1).mean() > 0.2
+    assert charge.sum() == pytest.approx(64, rel=1e-5)
