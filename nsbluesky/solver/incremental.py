@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
+from nsbluesky.solver.plausibility import complaint_about_steps
 from nsbluesky.solver.schedule import parse_schedule, stage_of
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
@@ -117,6 +119,7 @@ class IncrementalSolver:
         self._turn = 0
         self._finishing = False
         self._was_ripe = False
+        self._steps_complained = False
         self._settled_passes = 0
         self._changes = 0
         self._previous: Picture | None = None
@@ -128,6 +131,8 @@ class IncrementalSolver:
         good = good_pixels(mask)
         if good.shape != (self.frame_px, self.frame_px):
             raise ValueError(f"mask of shape {good.shape}: expected ({self.frame_px}, {self.frame_px})")
+        if not good.any():
+            raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
         self.frames.set_good(good)
 
     def add_frames(
@@ -139,7 +144,8 @@ class IncrementalSolver:
     ) -> None:
         """Take frames in; they are used from the next `step` on.
 
-        A frame without photons, or at a position that cannot be, is listed in `rejected` and not used.
+        A frame without photons, or at a position that cannot be, is listed in `rejected` and not used.  A warning is
+        given, once, where steps are so wide that the translations cannot be metres.
 
         Parameters
         ----------
@@ -164,6 +170,11 @@ class IncrementalSolver:
             raise ValueError(f"frames of shape {tuple(images.shape)}: expected {expected}")
         if translations.ndim != 2 or len(translations) != len(numbers) or translations.shape[1] < 2:
             raise ValueError(f"translations of shape {translations.shape}: expected ({len(numbers)}, 2)")
+        if not self._steps_complained:
+            complaint = complaint_about_steps(translations[:, :2], self.frame_px, self.pixel_m)
+            if complaint is not None:
+                self._steps_complained = True
+                warnings.warn(complaint, stacklevel=2)
         given = np.ones(len(numbers)) if weights is None else np.atleast_1d(np.asarray(weights, np.float64))
         if given.shape != numbers.shape:
             raise ValueError(f"weights of shape {given.shape}: expected ({len(numbers)},)")

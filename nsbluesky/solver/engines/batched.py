@@ -33,6 +33,10 @@ FAINT = np.float32(1e-2)
 one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
 
 
+PROBE_FRAMES = 4
+"""With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
+
+
 class StepRule(Protocol):
     """How the sums of a batch become steps of object and probe."""
 
@@ -148,7 +152,8 @@ class BatchedEngine(Engine):
         slots, steps = slots[order], steps[order]
         corners = corners_on_canvas(state, frames, slots)
         weights = frames.weights[slots]
-        updates_probe = state.passes >= self._probe_start
+        several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
+        updates_probe = state.passes >= self._probe_start and several
         power = self._power(state.probe)
         object_step = self._rule.object_step(backend.xp, power)
         field = backend.fft2(state.probe.copy()) if steps.any() else state.probe

@@ -1,0 +1,49 @@
+"""Are the translations in metres?  A step that no scan would take tells of another unit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+__all__ = ["complaint_about_steps"]
+
+UNITS = {"millimetres": 1e-3, "micrometres": 1e-6, "nanometres": 1e-9, "object pixels": None}
+"""What translations may have been given in, and its length in metres; that of a pixel depends on the geometry."""
+
+LEAST_STEP_PX = 0.25
+"""A scan with smaller steps than this, in object pixels, would measure the same place again and again."""
+
+
+def complaint_about_steps(translations_m: npt.NDArray[np.float64], frame_px: int, pixel_m: float) -> str | None:
+    """Return what is wrong with translations (n, 2) whose steps are wider than a frame, or None.
+
+    The step is the median distance to the nearest other place.  Fewer than three places tell nothing.
+
+    Parameters
+    ----------
+    translations_m : (n, 2) float64
+        Supposed to be metres.
+    frame_px : int
+        Side N of a frame; N·dx is what a window spans of the sample.
+    pixel_m : float
+        Object pixel dx.
+    """
+    finite = translations_m[np.isfinite(translations_m).all(axis=1)]
+    places = np.unique(finite, axis=0)
+    if len(places) < 3:
+        return None
+    nearest = np.asarray(cKDTree(places).query(places, k=2)[0])[:, 1]
+    step, window_m = float(np.median(nearest)), frame_px * pixel_m
+    if step <= window_m:
+        return None
+    likely = [name for name, length in UNITS.items() if _is_plausible(step * (length or pixel_m), window_m, pixel_m)]
+    hint = f"they look like {' or '.join(likely)}" if likely else "no usual unit makes sense of them"
+    return (
+        f"neighbouring frames lie {step:.3g} m apart, but a frame shows only {window_m:.3g} m of the sample: "
+        f"expected translations in metres; {hint}"
+    )
+
+
+def _is_plausible(step_m: float, window_m: float, pixel_m: float) -> bool:
+    return LEAST_STEP_PX * pixel_m <= step_m <= window_m

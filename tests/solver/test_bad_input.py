@@ -1,0 +1,96 @@
+"""Input that cannot be right: each kind has an error, or a warning, that says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver.engines import ENGINES, make_engine
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.plausibility import complaint_about_steps
+from nsbluesky.solver.reconstruct import reconstruct
+from nsbluesky.solver.state import SolverState
+
+GRID = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), -1).reshape(-1, 2)
+STEP_M = 60e-9
+
+
+@pytest.fixture
+def offline(scan, backend):
+    def run(frames=scan.frames, translations_m=scan.translations_m, mask=None, **settings):
+        chosen = SolverSettings(**{"modes": 1, "sweep_frames": 0, "passes_final": 4} | settings)
+        geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+        geometry = geometry.replace(pixel_size_m=geometry.wavelength_m * 0.05 / (48 * 10e-9))
+        return reconstruct(frames, translations_m, mask, geometry, chosen, backend)
+
+    return run
+
+
+def test_no_frames(offline):
+    with pytest.raises(ValueError, match="none of the 0 frames can be used: expected photons"):
+        offline(np.zeros((0, 48, 48), np.float32), np.zeros((0, 2)))
+
+
+def test_one_frame_is_a_picture(offline, scan):
+    result = offline(scan.frames[:1], scan.translations_m[:1])
+    assert result.picture.num_frames == 1 and np.isfinite(result.picture.r_factor)
+
+
+def test_nan_and_negative_intensities_are_not_measured_and_dark(offline, scan):
+    frames = scan.frames.copy()
+    frames[::3, 20:22, 20:22] = np.nan
+    frames[1::3] -= 1
+    result = offline(frames)
+    assert result.rejected == {} and np.isfinite(result.picture.r_factor)
+    with pytest.raises(ValueError, match="none of the 121 frames can be used"):
+        offline(np.full_like(frames, np.nan))
+    with pytest.raises(ValueError, match="none of the 121 frames can be used"):
+        offline(np.full_like(frames, -5))
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e6, "micrometres"), (1e9, "nanometres"), (1e8, "object pixels")])
+def test_translations_in_another_unit(offline, scan, factor, unit):
+    start = scan.translations_m - scan.translations_m.mean(axis=0)
+    with pytest.warns(UserWarning, match=rf"expected translations in metres; they look like .*{unit}"):
+        offline(translations_m=start * factor)
+
+
+def test_every_pixel_masked(offline):
+    with pytest.raises(ValueError, match="the mask marks every pixel as bad: expected 0 or 0x1000"):
+        offline(mask=np.full((48, 48), 4, np.uint32))
+
+
+def test_no_modes():
+    with pytest.raises(SettingsError, match="modes = 0: expected at least 1"):
+        SolverSettings(modes=0)
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_a_window_off_the_object(backend, name):
+    store = FrameStore(16, backend)
+    store.put(77, np.ones((16, 16)), (10, 30), 1.0)
+    state = SolverState(np.ones((40, 40), np.complex64), np.ones((1, 16, 16), np.complex64))
+    engine = make_engine(SolverSettings(algorithm=name, modes=1), backend)
+    engine.initialize(state, store)
+    with pytest.raises(IndexError, match=r"windows of frames \[77\] lie off the canvas \(40, 40\): grow it"):
+        engine.update(state, store, np.array([0]))
+
+
+@given(st.floats(1e-9, 400e-9), st.sampled_from([1e3, 1e6, 1e9]))
+def test_plausible_steps_pass_and_others_name_their_unit(step_m, factor):
+    """A window of 48 pixels of 10 nm: steps up to 480 nm are taken for what they are."""
+    assert complaint_about_steps(GRID * step_m, 48, 10e-9) is None
+    complaint = complaint_about_steps(GRID * step_m * factor, 48, 10e-9)
+    unit = {1e3: "millimetres", 1e6: "micrometres", 1e9: "nanometres"}[factor]
+    if step_m >= 2.5e-9 and step_m * factor > 480e-9:
+        assert complaint is not None and unit in complaint
+
+
+def test_few_places_and_positions_that_are_no_numbers_say_nothing():
+    assert complaint_about_steps(np.zeros((0, 2)), 48, 10e-9) is None
+    assert complaint_about_steps(np.array([[0, 0], [1, 1.0]]), 48, 10e-9) is None
+    assert complaint_about_steps(np.full((9, 2), np.nan), 48, 10e-9) is None
+    assert "no usual unit" in (complaint_about_steps(GRID * 1e40, 48, 10e-9) or "")
