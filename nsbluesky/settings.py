@@ -310,6 +310,9 @@ class SolverSettings(Settings):
     alpha, beta : float
         WASP's weights of the object and probe denominators.  The publication's 2 and 1 are slower to settle: on fresh
         seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
+    likelihood : {"auto", "poisson", "amplitude"}
+        What WASP, rPIE, mPIE and ePIE follow: the likelihood of counted photons, or that of amplitudes with equal
+        noise, as published; "auto" takes the first where photons are few (`nsbluesky.solver.dose`).
     momentum : float
         WASP's momentum, 0 for none; less where there are few photons, and none in the last passes, which average
         photon noise (`nsbluesky.solver.dose`).
@@ -346,6 +349,7 @@ class SolverSettings(Settings):
     batch_final: int = 32
     alpha: float = 6.0
     beta: float = 0.2
+    likelihood: typing.Literal["auto", "poisson", "amplitude"] = "auto"
     momentum: float = 0.8
     probe_start: int = 1
     newest_frames: int = 200

@@ -70,7 +70,7 @@ class CentralHalf(FrameStore):
 
     def __init__(self, whole: FrameStore) -> None:
         self._whole = whole
-        self._good_of: Any = None
+        self._good_of: tuple[Any, Any] = (None, None)
         self.frame_px = whole.frame_px // 2
         self.backend = whole.backend
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
@@ -83,10 +83,12 @@ class CentralHalf(FrameStore):
     @property
     def good(self) -> Any:
         """Usable pixels (N/2, N/2)."""
-        if self._good_of is not self._whole.good:
-            self._good_of = self._whole.good
-            self._good = _centre(self.backend.xp, self._good_of)
-        return self._good
+        whole, centre = self._good_of
+        if whole is not self._whole.good:
+            whole = self._whole.good
+            centre = _centre(self.backend.xp, whole)
+            self._good_of = (whole, centre)  # one assignment, for several threads read this
+        return centre
 
     @property
     def has_gaps(self) -> bool:  # type: ignore[override]

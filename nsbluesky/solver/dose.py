@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["caution", "photons_on_lit_pixels"]
+__all__ = ["caution", "counts_are_few", "photons_on_lit_pixels"]
 
 FEW_PHOTONS = 2.0
 """Photons on a lit pixel at which regularisation doubles and momentum halves.  Of simulated scans with 1e3 … 1e7
 photons a frame, only those with fewer gain from it."""
+
+MANY_PHOTONS = 128.0
+"""Photons on a lit pixel from which on amplitudes are followed.  Below, simulated objects are better by the
+likelihood of photons, with 10 of them by half.  Above, they are equal, and a measured star, whose noise is not that
+of photons alone, is fitted better by amplitudes."""
+
+
+def counts_are_few(dose: float) -> bool:
+    """Return whether the likelihood of photons serves better than that of amplitudes with equal noise."""
+    return dose < MANY_PHOTONS
 
 
 def photons_on_lit_pixels(mean_intensity: Any) -> float:

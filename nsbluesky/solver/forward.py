@@ -17,9 +17,9 @@ __all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "line_term
 
 EPSILON = np.float32(1e-6)
 
-HALF_A_PHOTON = np.float32(0.5)
-"""Added to counted and calculated photons in the Poisson likelihood, whose gradient has no bound without it: where
-the model is dark and one photon came, it would ask for any step."""
+POISSON_FLOOR = np.float32(0.1)
+"""Photons added to counted and calculated ones in the Poisson likelihood, whose gradient has no bound without it:
+where the model is dark and one photon came, it would ask for any step."""
 
 
 def exit_waves(backend: Backend, probe: Any, windows: Any, out: Any) -> Any:
@@ -84,12 +84,12 @@ def amplitude_correction(
 
 
 def likelihood_change(
-    xp: Any, field: Any, amplitude: Any, good: Any, background: float, *, poisson: bool
+    xp: Any, field: Any, amplitude: Any, good: Any, background: float, *, poisson: bool, floor: Any = POISSON_FLOOR
 ) -> tuple[Any, Any]:
     """Return the factor on far fields that makes minus half the gradient of a likelihood.
 
-    With I = Σ_k |Ψ_k|² + b and G = √I: m·(A/G − 1) for Σ m·(G − A)², or m·(A² − I)/(2·(I + ½)) for
-    Σ m·(I − (A² + ½)·ln(I + ½))/2, whose curvature is the same near A = G where there are many photons.
+    With I = Σ_k |Ψ_k|² + b and G = √I: m·(A/G − 1) for Σ m·(G − A)², or m·(A² − I)/(2·(I + ε)) for
+    Σ m·(I − (A² + ε)·ln(I + ε))/2, whose curvature is the same near A = G where there are many photons.
 
     Parameters
     ----------
@@ -100,6 +100,8 @@ def likelihood_change(
     good : (N, N) float
     background : float
     poisson : bool
+    floor : float
+        ε.
 
     Returns
     -------
@@ -112,7 +114,7 @@ def likelihood_change(
     usable = good * (amplitude >= 0)
     residual = (xp.abs(amplitude - model) * usable).sum(axis=(1, 2))
     if poisson:
-        return usable * (amplitude**2 - intensity) / (2 * (intensity + HALF_A_PHOTON)), residual
+        return usable * (amplitude**2 - intensity) / (2 * (intensity + floor)), residual
     return usable * (amplitude - model) / (model + EPSILON), residual
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nsbluesky.solver.dose import caution, photons_on_lit_pixels
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.dose import caution, counts_are_few, photons_on_lit_pixels
+from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
 
@@ -24,3 +26,15 @@ def test_few_photons_make_cautious_rules():
     assert (rule.alpha, rule.beta, rule.momentum) == (12.0, 0.4, 0.4)
     pie = PieRule("mpie", 0.6, 0.3, momentum=0.5).damped(2.0)
     assert (pie.alpha, pie.beta, pie.momentum) == (1.0, 0.6, 0.25)
+
+
+def test_few_counts_are_followed_as_photons(backend):
+    assert counts_are_few(10.0) and not counts_are_few(1000.0)
+    engine = make_engine(SolverSettings(), backend)
+    for dose, poisson in ((10.0, True), (1000.0, False)):
+        engine.adapt(dose)
+        assert engine._poisson is poisson
+    for likelihood, dose in (("poisson", 1e6), ("amplitude", 0.1)):
+        engine = make_engine(SolverSettings(likelihood=likelihood), backend)
+        engine.adapt(dose)
+        assert engine._poisson is (likelihood == "poisson")

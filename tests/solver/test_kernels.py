@@ -21,12 +21,15 @@ def complex_noise(rng, shape):
 @pytest.mark.parametrize("modes", [1, 3])
 @pytest.mark.parametrize("rule", [WaspRule(), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)])
 @pytest.mark.parametrize(("threads", "subpixel"), [(1, 2), (2, 1), (2, 8)])
-def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel, difficult_scan):
+@pytest.mark.parametrize("poisson", [False, True])
+def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel, poisson, difficult_scan):
     found = []
     backend = get_backend("numpy", threads=threads)
     for compiled in (False, True):
         store, state = difficult_scan(backend, modes)
-        engine = BatchedEngine(rule, backend, probe_start=1, batch=10, subpixel=subpixel, compiled=compiled)
+        engine = BatchedEngine(
+            rule, backend, probe_start=1, batch=10, subpixel=subpixel, poisson=poisson, compiled=compiled
+        )
         engine.initialize(state, store)
         residuals = []
         for _ in range(3):

@@ -31,6 +31,7 @@ def _batched(rule: Callable[[SolverSettings], StepRule]) -> EngineMaker:
         probe_start=settings.probe_start,
         batch=_batch(settings),
         subpixel=settings.subpixel,
+        poisson={"poisson": True, "amplitude": False, "auto": None}[settings.likelihood],
     )
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.dose import caution
+from nsbluesky.solver.dose import caution, counts_are_few
 from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.engines.momentum import Momentum
-from nsbluesky.solver.forward import EPSILON, amplitude_correction
+from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, amplitude_correction, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe, largest_nearby, steps_of
@@ -79,6 +79,9 @@ class BatchedEngine(Engine):
         The largest batch that will be used.
     subpixel : int
         Steps of a position in a pixel; 1 rounds to whole pixels.
+    poisson : bool or None
+        Follow the likelihood of photons, not that of amplitudes with equal noise, which the publications do; None
+        leaves it to `adapt`.
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
@@ -91,9 +94,12 @@ class BatchedEngine(Engine):
         probe_start: int,
         batch: int,
         subpixel: int = 1,
+        poisson: bool | None = False,
         compiled: bool | None = None,
     ) -> None:
         self.name = rule.name
+        self._poisson = bool(poisson)
+        self._chooses_likelihood = poisson is None
         self._full_rule = rule
         self._resting = self._resumes = False
         self._rule = rule
@@ -130,6 +136,8 @@ class BatchedEngine(Engine):
     def adapt(self, dose: float) -> None:
         """Regularise more, and have less momentum, where there are few photons."""
         self._rule = self._full_rule.damped(caution(dose))
+        if self._chooses_likelihood:
+            self._poisson = counts_are_few(dose)
         if self._momentum is not None:
             self._momentum.friction = np.float32(self._rule.momentum)
 
@@ -223,17 +231,26 @@ class BatchedEngine(Engine):
             kernels.multiply_windows(state.object, probes, which, corners, waves)
             field = backend.fft2(waves)
             misfit = np.empty(count, np.float32)
-            kernels.amplitude_change(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
+            change_amplitude = kernels.poisson_change if self._poisson else kernels.amplitude_change
+            floor = POISSON_FLOOR if self._poisson else EPSILON
+            change_amplitude(field, amplitude, frames.good, np.float32(state.background), floor, misfit)
             change = backend.ifft2(field)
-            measured = (state.object, corners, weights, terms)
-            kernels.back_project(change, probes, which, *measured, updates_probe, numerators, space.probe_denominator)
+            sums = (numerators, space.probe_denominator)
+            kernels.back_project(change, probes, which, state.object, corners, weights, terms, updates_probe, *sums)
             return misfit
         windows = gather(backend, state.object, corners, space.windows)
         light = probes[which]
         xp.multiply(windows[:, None], light, out=waves)
-        change, residual = amplitude_correction(
-            backend, waves, amplitude, frames.good, state.background, space.model[:count], has_gaps=frames.has_gaps
-        )
+        measured = (amplitude, frames.good, state.background)
+        if self._poisson:
+            field = backend.fft2(waves)
+            factor, residual = likelihood_change(xp, field, *measured, poisson=True)
+            field *= factor[:, None]
+            change = backend.ifft2(field)
+        else:
+            change, residual = amplitude_correction(
+                backend, waves, *measured, space.model[:count], has_gaps=frames.has_gaps
+            )
         xp.sum(change * xp.conj(light), axis=1, out=terms)
         terms *= xp.asarray(weights)[:, None, None]
         if updates_probe:

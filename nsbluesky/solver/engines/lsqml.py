@@ -21,7 +21,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
 from nsbluesky.solver.engines.momentum import Momentum
-from nsbluesky.solver.forward import EPSILON, HALF_A_PHOTON, likelihood_change
+from nsbluesky.solver.forward import EPSILON, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe, steps_of
@@ -32,6 +32,9 @@ __all__ = ["LeastSquaresEngine", "best_steps"]
 
 MIXED = 1e-3
 """Added to the diagonal of the two equations, relative to it: object and probe may ask for the same change."""
+
+FLOOR = np.float32(0.5)
+"""Photons added in the Poisson likelihood (see `nsbluesky.solver.forward`): more than elsewhere: steps are full."""
 
 LONGEST_STEP = 2.0
 """Steps are kept within this, for a batch may know too little about one of the two."""
@@ -202,7 +205,7 @@ class LeastSquaresEngine(Engine):
             field = backend.fft2(waves)
             misfit = np.empty(count, np.float32)
             loop = kernels.poisson_change if self._poisson else kernels.amplitude_change
-            floor = HALF_A_PHOTON if self._poisson else EPSILON
+            floor = FLOOR if self._poisson else EPSILON
             loop(field, amplitude, frames.good, np.float32(state.background), floor, misfit)
             change[...] = backend.ifft2(field)
             measured = (state.object, corners, weights, terms)
@@ -211,7 +214,9 @@ class LeastSquaresEngine(Engine):
         windows = gather(backend, state.object, corners, space.windows)
         light = probes[which]
         field = backend.fft2(windows[:, None] * light)
-        factor, misfit = likelihood_change(xp, field, amplitude, frames.good, state.background, poisson=self._poisson)
+        factor, misfit = likelihood_change(
+            xp, field, amplitude, frames.good, state.background, poisson=self._poisson, floor=FLOOR
+        )
         change[...] = backend.ifft2(field * factor[:, None])
         xp.sum(change * xp.conj(light), axis=1, out=terms)
         terms *= xp.asarray(weights)[:, None, None]
