@@ -253,7 +253,9 @@ class _Stream:
             return
         if self._pixels_m:
             self._widen_extents(self._file)
-        external = {key: _External.of(self._file, key) for key in self._keys}
+        # catalogs refuse arrays without elements, as the steps between gains are where there is one gain
+        keys = [key for key in self._keys if 0 not in self._file.shape(key)]
+        external = {key: _External.of(self._file, key) for key in keys}
         self._file.close()
         _emit_external(self._name, external, self._rows, self._times, self._bundle, self._target)
 

@@ -71,7 +71,13 @@ def a_run(run: DerivedRun, pictures: int = 3) -> Iterator[Document]:
             weight=np.ones(2),
             flags=np.array([0, 2]),
         )
-    yield from run.event("dark_statistics", mean=np.ones((3, 3), np.float32), bad_adcs=np.array([4, 7]), num_frames=5)
+    yield from run.event(
+        "dark_statistics",
+        mean=np.ones((3, 3), np.float32),
+        bad_adcs=np.array([4, 7]),
+        num_frames=5,
+        gain_steps=np.zeros((0, 3, 3), np.float32),  # no element: no catalog takes it
+    )
     for step in range(pictures):
         yield from reconstruction(run, step)
         yield from run.event(
