@@ -333,6 +333,10 @@ class SolverSettings(Settings):
         The sweep covers ± this many depths of field λ/NA² around the optic's defocus.
     sweep_candidates, sweep_passes : int
         Number of candidates and passes over each; the best few get some more.
+    refine_positions : {"frames", "global", "none"}
+        Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.
+    refine_start : int
+        Passes before the first correction.
     publish_hz : float
         Pictures a second at most.
     live : bool
@@ -360,6 +364,8 @@ class SolverSettings(Settings):
     sweep_range: float = 5.0
     sweep_candidates: int = 21
     sweep_passes: int = 3
+    refine_positions: typing.Literal["frames", "global", "none"] = "frames"
+    refine_start: int = 3
     publish_hz: float = 2.0
     live: bool = True
     seed: int = 0

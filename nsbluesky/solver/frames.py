@@ -66,6 +66,8 @@ class FrameStore:
         self.seq_nums = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.corners_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.int64))
         self.shifts_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
+        self.told_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
+        self.flux = _Column(np.ones(CHUNK_FRAMES, np.float64))
         self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
         self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
@@ -87,6 +89,8 @@ class FrameStore:
             self.seq_nums,
             self.corners_px,
             self.shifts_px,
+            self.told_px,
+            self.flux,
             self.weights,
             self.photons,
             self.amplitude_sums,
@@ -122,7 +126,8 @@ class FrameStore:
     ) -> int:
         """Store one frame of photons (N, N; zero frequency at N//2) and return its slot.
 
-        The centre of its window lies at `corner_px` + N/2 + `shift_px` (row, column), the shift at most half a pixel.
+        The centre of its window lies at `corner_px` + N/2 + `shift_px` (row, column), the shift at most half a pixel;
+        this is also what `corrections_px` refers to from now on.
         """
         slot = self.slots.setdefault(seq_num, len(self.slots))
         if slot // CHUNK_FRAMES == len(self._chunks):
@@ -139,6 +144,8 @@ class FrameStore:
         self.seq_nums[slot] = seq_num
         self.corners_px[slot] = corner_px
         self.shifts_px[slot] = shift_px
+        self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
+        self.flux[slot] = 1.0
         self.weights[slot] = weight
         self.uses[slot] = 0
         self._measure(slot)
@@ -159,10 +166,24 @@ class FrameStore:
         """Return the amplitudes (N, N) of a slot, FFT order."""
         return self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
 
+    def corrections_px(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return how far the windows of `slots` lie from where they were put, (n, 2: row, column)."""
+        return np.asarray(self.corners_px[slots] + self.shifts_px[slots] - self.told_px[slots])
+
+    def correct(self, slots: npt.NDArray[np.intp], corrections_px: npt.NDArray[np.float64]) -> None:
+        """Let the windows of `slots` lie `corrections_px` (n, 2: row, column) from where they were put."""
+        places = self.told_px[slots] + corrections_px
+        self.corners_px[slots] = np.rint(places)
+        self.shifts_px[slots] = places - self.corners_px[slots]
+
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
-        """Copy the amplitudes of `slots` into the first rows of `out` (n, N, N) and return those."""
+        """Copy the amplitudes of `slots`, as of a frame with the mean flux, to the first rows of `out` (n, N, N)."""
         for row, slot in enumerate(slots):
-            out[row] = self.amplitude(slot)
+            measured = self.amplitude(slot)
+            if self.flux[slot] == 1:
+                out[row] = measured
+            else:
+                self.backend.xp.multiply(measured, np.float32(self.flux[slot] ** -0.5), out=out[row])
         return out[: len(slots)]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:

@@ -28,6 +28,7 @@ from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.plausibility import complaint_about_steps
+from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule, stage_of
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
@@ -53,6 +54,9 @@ RIPE_USES = 25
 
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
+
+SETTLING_PASSES = 3
+"""Passes after the last refinement."""
 
 
 class IncrementalSolver:
@@ -113,6 +117,7 @@ class IncrementalSolver:
         self._engine = self._make_engine()
         self._deck = Deck(settings.seed, settings.newest_frames)
         self._level = self.frames
+        self.refinement = Refinement(settings, backend)
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._swept: list[int] = []
@@ -479,6 +484,8 @@ class IncrementalSolver:
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
             state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(self.frames.amplitude_sums[active]))
+            if self._wants_refinement(state):
+                yield from self._refine(state)
         if self.is_coarse and self._search is None and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
@@ -504,6 +511,18 @@ class IncrementalSolver:
             self._initialize(state)
         resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
         self._engine.rest(left <= resting or self._was_ripe)
+
+    def _wants_refinement(self, state: SolverState) -> bool:
+        """Return whether to refine now; not at the very end, for the image has to follow."""
+        left = self.settings.passes_final - self._settled_passes
+        return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
+
+    def _refine(self, state: SolverState) -> Iterator[None]:
+        corners = self.frames.corners_px[: len(self.frames)].copy()
+        yield from self.refinement.round(state, self.frames)
+        for slot in np.flatnonzero((self.frames.corners_px[: len(corners)] != corners).any(axis=1)).tolist():
+            self._engine.forget(slot)
+        self._make_room(state)
 
     # Results --------------------------------------------------------------------------------------------------
 

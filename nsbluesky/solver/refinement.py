@@ -1,0 +1,150 @@
+"""What is put right beside object and probe while they form: positions, the flux of each frame, and the background.
+
+A round looks at every frame once, between two passes, and costs about half a pass.  It changes the frame store and
+the state only, so that every engine gains from it and none knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
+from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity, misfits_around
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["Refinement"]
+
+BLOCK_FRAMES = 32
+
+PHOTON_NOISE = 0.25
+"""Variance of √photons where photons are counted."""
+
+UNSETTLED_PX = 1.0
+"""After n passes, what an object that has not settled adds to the error of a position is taken for this / n."""
+
+OVERSHOOT = 2.0
+"""A step goes so much further than its frame asks for: the object has grown into the wrong place and asks it to stay
+there.  On simulated scans with errors of 2 pixels, 2 left 0.2 pixels where 1 left 0.3."""
+
+LONGEST_STEP_PX = 2.0
+
+DISTORTED_FROM = 0.01
+"""Smaller entries of a distortion are not applied: over the width of a probe they move nothing by more than a tenth of
+a pixel, and while the probe's defocus is not right yet it mimics them."""
+
+SEARCHED_FROM_PX = 0.5
+"""Where positions scatter more than this, frames that fit badly are searched for over a wide area."""
+
+SEARCH_SPACING_PX = 2
+SEARCH_DEVIATIONS = 3.0
+SEARCH_EVERY = 2
+BAD_FIT = 2.0
+"""A frame fits badly where its misfit exceeds the median by this many robust standard deviations."""
+
+BETTER = 0.97
+"""A place that was found by search is taken where the misfit falls below this part of the present one."""
+
+
+class Refinement:
+    """Rounds of refinement over the frames of one solver.
+
+    Parameters
+    ----------
+    settings : SolverSettings
+    backend : Backend
+
+    Attributes
+    ----------
+    distortion : Distortion
+        What the corrections of the positions have in common.
+    scatter_px : float
+        Standard deviation of the positions' true errors along one axis, as estimated; NaN before the first round.
+    rounds : int
+        Rounds so far.
+    """
+
+    def __init__(self, settings: SolverSettings, backend: Backend) -> None:
+        self.distortion: Distortion = NO_DISTORTION
+        self.scatter_px = float("nan")
+        self.rounds = 0
+        self._settings = settings
+        self._backend = backend
+
+    def due(self, state: SolverState) -> bool:
+        """Return whether a round should follow the pass that was just done."""
+        wanted = self._settings.refine_positions != "none"
+        return wanted and state.passes >= self._settings.refine_start
+
+    def round(self, state: SolverState, frames: FrameStore) -> Iterator[None]:
+        """Do a round; yields after every block of frames, and changes the frames at the end."""
+        slots = frames.active
+        parts = []
+        for first in range(0, len(slots), BLOCK_FRAMES):
+            block = slots[first : first + BLOCK_FRAMES]
+            parts.append(measure_sensitivity(self._backend, state, frames, block, self._settings.subpixel))
+            yield
+        found = Sensitivity.joined(parts)
+        self.rounds += 1
+        self._move(state, frames, slots, found)
+        if self.scatter_px > SEARCHED_FROM_PX and self.rounds % SEARCH_EVERY == 0:
+            yield from self._search(state, frames, slots, found)
+
+    def _move(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> None:
+        """Put the windows of `slots` where they are likely to lie."""
+        steps, covariance = steps_and_errors(found)
+        rounding = 1 / (12 * self._settings.subpixel**2)
+        covariance += ((UNSETTLED_PX / state.passes) ** 2 + rounding) * OVERSHOOT**2 * np.eye(2)
+        told, present = frames.told_px[slots], frames.corrections_px(slots)
+        estimate = present + found.steps_px - frames.shifts_px[slots] + OVERSHOOT * steps
+        distortion, rest, scatter = fit_distortion(told, estimate, covariance)
+        self.scatter_px = float(np.sqrt(scatter))
+        self.distortion = distortion if np.abs(distortion.matrix).max() > DISTORTED_FROM else NO_DISTORTION
+        wanted = self.distortion.at(told)
+        if self._settings.refine_positions == "frames":
+            wanted += shrunk(rest, covariance, scatter)
+        change = wanted - present
+        frames.correct(slots, present + np.clip(change, -LONGEST_STEP_PX, LONGEST_STEP_PX))
+
+    def _search(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> Iterator[None]:
+        """Look for frames that fit badly on a coarse grid around where the stage says they are."""
+        if self._settings.refine_positions != "frames":
+            return
+        reach = int(np.ceil(SEARCH_DEVIATIONS * self.scatter_px / SEARCH_SPACING_PX)) * SEARCH_SPACING_PX
+        line = np.arange(-reach, reach + 1, SEARCH_SPACING_PX)
+        grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+        for slot in slots[bad_fits(found.misfit / found.light)]:
+            one = np.array([slot])
+            offset = np.rint(self.distortion.at(frames.told_px[one]) - frames.corrections_px(one)).astype(np.int64)
+            moves = np.concatenate([np.zeros((1, 2), np.int64), grid + offset])
+            misfits = misfits_around(self._backend, state, frames, int(slot), moves)
+            best = int(np.argmin(misfits))
+            if misfits[best] < BETTER * misfits[0]:
+                frames.correct(one, frames.corrections_px(one) + moves[best])
+            yield
+
+
+def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the steps (n, 2) towards the least misfit and the covariance (n, 2, 2) of their errors.
+
+    Where a frame fits worse than counted photons would, its errors are taken for so much larger.
+    """
+    curvature = found.curvature[:, :2, :2]
+    floor = 1e-6 * np.trace(curvature, axis1=1, axis2=2) + 1e-12
+    inverse = np.linalg.inv(curvature + floor[:, None, None] * np.eye(2))
+    steps = (inverse @ found.gradient[:, :2, None])[:, :, 0]
+    noise = np.maximum(PHOTON_NOISE, found.misfit / np.maximum(found.pixels, 1))
+    return np.clip(steps, -LONGEST_STEP_PX, LONGEST_STEP_PX), noise[:, None, None] * inverse
+
+
+def bad_fits(misfit: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return the indices of frames whose misfit stands out."""
+    median = np.median(misfit)
+    deviation = 1.4826 * np.median(np.abs(misfit - median))
+    return np.flatnonzero(misfit > median + BAD_FIT * deviation)

@@ -1,0 +1,278 @@
+"""How frames would look if they lay elsewhere or had more light: what refinement solves for, frame by frame.
+
+The model amplitude is G = √(Σ_k |Ψ_k|² + b) with Ψ_k = F[P_k(r − s)·O].  Around the present shift s and flux, the
+misfit Σ m·(A − G)² is a parabola in three small changes θ = (row, column, ln flux); its gradient and curvature are
+what is gathered here (Gauss-Newton).  The derivatives by s are exact for a probe that is moved in Fourier space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.engines.base import CACHED_WAVES, Slots, corners_on_canvas, shares
+from nsbluesky.solver.forward import EPSILON
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.kernels import FAST, multiply_windows
+from nsbluesky.solver.shifts import ramps, steps_of
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import gather
+
+__all__ = ["Sensitivity", "measure_sensitivity", "misfits_around"]
+
+ON_DEVICE_FRAMES = 32
+
+NUMBERS = 13
+"""Sums of a frame: curvature (6: rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, and two for the background."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Sums over the good pixels of each frame, with d = A − G.
+
+    Attributes
+    ----------
+    curvature : (n, 3, 3) float64
+        Σ m·(∂G/∂θ)(∂G/∂θ)ᵀ for θ = (row px, column px, ln flux).
+    gradient : (n, 3) float64
+        Σ m·d·∂G/∂θ; a change θ = curvature⁻¹·gradient removes the misfit to first order.
+    misfit : (n,) float64
+        Σ m·d²; ¼ a pixel where photons are counted and all else is right.
+    pixels : (n,) float64
+        Good pixels.
+    background : (n, 2) float64
+        Σ m·(A² − I)/(G² + 1) and Σ m/(G² + 1) with I = Σ_k |Ψ_k|²: their quotient over many frames is the background
+        that fits best, weighted as photons are.
+    steps_px : (n, 2) float64
+        The shifts at which all this was taken, which are rounded to 1/`subpixel` pixel.
+    """
+
+    curvature: npt.NDArray[np.float64]
+    gradient: npt.NDArray[np.float64]
+    misfit: npt.NDArray[np.float64]
+    pixels: npt.NDArray[np.float64]
+    background: npt.NDArray[np.float64]
+    steps_px: npt.NDArray[np.float64]
+
+    @property
+    def light(self) -> npt.NDArray[np.float64]:
+        """Photons (n,) that the model has on the good pixels of each frame: Σ m·I, but for a background."""
+        return np.asarray(4 * self.curvature[:, 2, 2])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sensitivity]) -> Sensitivity:
+        """Return the sums of several calls as those of one."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def measure_sensitivity(
+    backend: Backend,
+    state: SolverState,
+    frames: FrameStore,
+    slots: Slots,
+    subpixel: int,
+    *,
+    compiled: bool | None = None,
+) -> Sensitivity:
+    """Return the sums for the frames in `slots`; nothing is changed.
+
+    Parameters
+    ----------
+    backend : Backend
+    state : SolverState
+    frames : FrameStore
+    slots : (n,) int
+    subpixel : int
+        As the engine's.
+    compiled : bool, optional
+        Use the loops compiled for a CPU; by default wherever arrays live in host memory.
+    """
+    compiled = not backend.on_device if compiled is None else compiled
+    steps = steps_of(frames.shifts_px[slots], subpixel)
+    order = np.lexsort(steps.T)
+    corners = corners_on_canvas(state, frames, slots)
+    field = backend.fft2(state.probe.copy())
+    modes, side, _ = state.probe.shape
+    count = ON_DEVICE_FRAMES if backend.on_device else max(1, CACHED_WAVES // (3 * modes))
+    sums = np.zeros((len(slots), NUMBERS))
+
+    def measure(share: slice) -> None:
+        xp = backend.xp
+        waves = xp.empty((count, 3 * modes, side, side), np.complex64)
+        windows = xp.empty((count, side, side), np.complex64)
+        amplitude = xp.empty((count, side, side), np.float32)
+        step, light = None, None
+        for first in range(share.start, share.stop, count):
+            part = order[first : min(first + count, share.stop)]
+            for run in _runs(steps[part]):
+                rows = part[run]
+                if step is None or (steps[rows[0]] != step).any():
+                    step = steps[rows[0]]
+                    light = _with_derivatives(backend, field, step / subpixel)
+                measured = frames.amplitudes(slots[rows], amplitude)
+                if compiled:
+                    which = np.zeros(len(rows), np.int64)
+                    there = waves[: len(rows)]
+                    multiply_windows(state.object, light[None], which, corners[rows], there)
+                    far = backend.fft2(there)
+                    part_sums = np.zeros((len(rows), NUMBERS))
+                    _add_sums(far, measured, frames.good, np.float32(state.background), EPSILON, part_sums)
+                else:
+                    seen = gather(backend, state.object, corners[rows], windows)
+                    far = backend.fft2(seen[:, None] * light[None])
+                    part_sums = backend.to_numpy(_sums(xp, far, measured, frames.good, state.background))
+                sums[rows] = part_sums
+
+    if len(slots):
+        backend.map(measure, shares(backend, len(slots)))
+    return _sorted(sums, steps / subpixel)
+
+
+def misfits_around(
+    backend: Backend, state: SolverState, frames: FrameStore, slot: int, moves_px: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return Σ m·|A − G| (k,) of a frame if it lay whole pixels `moves_px` (k, 2) elsewhere; inf off the canvas."""
+    xp, side = backend.xp, frames.frame_px
+    corners = frames.corners_px[slot] - np.array(state.origin_px) + moves_px
+    inside = ((corners >= 0) & (corners + side <= np.array(state.object.shape))).all(axis=1)
+    result = np.full(len(moves_px), np.inf)
+    light = backend.ifft2(backend.fft2(state.probe.copy()) * ramps(xp, frames.shifts_px[slot][None], side))
+    measured = frames.amplitudes(np.array([slot]), xp.empty((1, side, side), np.float32))
+    usable = frames.good * (measured >= 0)
+
+    def measure(row: int) -> None:
+        seen = gather(backend, state.object, corners[row][None], xp.empty((1, side, side), np.complex64))
+        far = backend.fft2(seen * light)
+        model = xp.sqrt((xp.abs(far) ** 2).sum(axis=0) + np.float32(state.background))
+        result[row] = float((usable * xp.abs(measured - model)).sum())
+
+    backend.map(measure, np.flatnonzero(inside).tolist())
+    return result
+
+
+def _runs(steps: npt.NDArray[np.int64]) -> list[slice]:
+    """Cut sorted steps into runs of equal ones."""
+    edges = [0, *(np.flatnonzero((np.diff(steps, axis=0) != 0).any(axis=1)) + 1).tolist(), len(steps)]
+    return [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _with_derivatives(backend: Backend, field: Any, shift_px: npt.NDArray[np.float64]) -> Any:
+    """Return the moved probe and its derivatives by the shift, (3·modes, N, N): P, ∂P/∂row, ∂P/∂column."""
+    xp, side = backend.xp, field.shape[-1]
+    moved = field * ramps(xp, shift_px[None], side)
+    slope = (-2j * np.pi * xp.fft.fftfreq(side)).astype(np.complex64)
+    return backend.ifft2(xp.concatenate([moved, moved * slope[:, None], moved * slope[None, :]]))
+
+
+def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) -> Sensitivity:
+    rr, rc, cc, rf, cf, ff = sums[:, :6].T
+    curvature = np.stack([np.stack([rr, rc, rf]), np.stack([rc, cc, cf]), np.stack([rf, cf, ff])])
+    return Sensitivity(
+        curvature=np.moveaxis(curvature, -1, 0),
+        gradient=sums[:, 6:9],
+        misfit=sums[:, 9],
+        pixels=sums[:, 10],
+        background=sums[:, 11:13],
+        steps_px=steps_px,
+    )
+
+
+def _sums(xp: Any, far: Any, amplitude: Any, good: Any, background: float) -> Any:
+    """Return the sums (n, NUMBERS) over arrays; see `_add_sums`."""
+    modes = far.shape[1] // 3
+    wave, down, right = far[:, :modes], far[:, modes : 2 * modes], far[:, 2 * modes :]
+    light = (xp.abs(wave) ** 2).sum(axis=1)
+    model = xp.sqrt(light + np.float32(background))
+    usable = good * (amplitude >= 0)
+    by_row = (wave.conj() * down).real.sum(axis=1) / (model + EPSILON)
+    by_column = (wave.conj() * right).real.sum(axis=1) / (model + EPSILON)
+    by_flux = light / (2 * model + EPSILON)
+    difference = (amplitude - model) * usable
+    weight = usable / (model**2 + np.float32(1))
+    terms = [
+        usable * by_row * by_row,
+        usable * by_row * by_column,
+        usable * by_column * by_column,
+        usable * by_row * by_flux,
+        usable * by_column * by_flux,
+        usable * by_flux * by_flux,
+        difference * by_row,
+        difference * by_column,
+        difference * by_flux,
+        difference * difference,
+        usable,
+        weight * (amplitude**2 - light),
+        weight,
+    ]
+    return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
+    """Add the sums of a few frames with far fields (n, 3·modes, N, N) to `sums` (n, NUMBERS)."""
+    count, waves, side, _ = far.shape
+    modes = waves // 3
+    light = np.empty(side, good.dtype)
+    by_row = np.empty(side, good.dtype)
+    by_column = np.empty(side, good.dtype)
+    zero = light.dtype.type(0)
+    one = light.dtype.type(1)
+    half = light.dtype.type(0.5)
+    for frame in range(count):
+        for row in range(side):
+            light[:] = zero
+            by_row[:] = zero
+            by_column[:] = zero
+            for mode in range(modes):
+                wave, down, right = far[frame, mode, row], far[frame, modes + mode, row], far[frame, 2 * modes + mode, row]
+                for column in range(side):
+                    w, d, r = wave[column], down[column], right[column]
+                    light[column] += w.real * w.real + w.imag * w.imag
+                    by_row[column] += w.real * d.real + w.imag * d.imag
+                    by_column[column] += w.real * r.real + w.imag * r.imag
+            measured, usable = amplitude[frame, row], good[row]
+            rr, rc, cc, rf, cf, ff = zero, zero, zero, zero, zero, zero
+            gr, gc, gf, dd, pixels, bn, bd = zero, zero, zero, zero, zero, zero, zero
+            for column in range(side):
+                mask = usable[column] if measured[column] >= zero else zero
+                power = light[column] + background
+                model = np.sqrt(power)
+                inverse = one / (model + epsilon)
+                r, c, f = by_row[column] * inverse, by_column[column] * inverse, half * light[column] * inverse
+                difference = (measured[column] - model) * mask
+                rr += mask * r * r
+                rc += mask * r * c
+                cc += mask * c * c
+                rf += mask * r * f
+                cf += mask * c * f
+                ff += mask * f * f
+                gr += difference * r
+                gc += difference * c
+                gf += difference * f
+                dd += difference * difference
+                pixels += mask
+                weight = mask / (power + one)
+                bn += weight * (measured[column] * measured[column] - light[column])
+                bd += weight
+            total = sums[frame]
+            total[0] += rr
+            total[1] += rc
+            total[2] += cc
+            total[3] += rf
+            total[4] += cf
+            total[5] += ff
+            total[6] += gr
+            total[7] += gc
+            total[8] += gf
+            total[9] += dd
+            total[10] += pixels
+            total[11] += bn
+            total[12] += bd
