@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.callbacks.derived_run import num_bytes
 from nsbluesky.cxi import CxiError, CxiFile
@@ -144,6 +145,7 @@ class _RunFile:
         self._r_factors: list[float] = []
         self._picture: Mapping[str, Any] | None = None
         self._intensities: Any = None
+        self._places: dict[int, tuple[float, float]] = {}
         self._written = -np.inf
 
     def process(self, name: str, document: Mapping[str, Any]) -> None:
@@ -179,6 +181,8 @@ class _RunFile:
                 self._cxi.set_mask(data["mask"])
         elif stream == "low_resolution":
             self._intensities = data["illumination"]
+        elif stream == "positions":
+            self._places = dict(zip(data["raw_seq_num"].tolist(), zip(data["x_m"], data["y_m"], strict=True), strict=True))
         elif stream == "reconstruction":
             self._picture = data
             self._r_factors.append(float(data["r_factor"]))
@@ -213,6 +217,13 @@ class _RunFile:
             )
             self._index.update(zip(new, appended, strict=True))
 
+    def _corrected(self) -> npt.NDArray[np.float64]:
+        """Return the corrected positions (N, 2) in the order of the file, NaN for frames without."""
+        places = np.full((len(self._index), 2), np.nan)
+        for seq_num, index in self._index.items():
+            places[index] = self._places.get(seq_num, (np.nan, np.nan))
+        return places
+
     def _write_pictures(self) -> None:
         """Write the newest picture and illumination, where they are not in the file yet."""
         if self._cxi is None:
@@ -231,6 +242,7 @@ class _RunFile:
                 {"settings": self._start.get("settings", {}), **numbers},
                 self._r_factors,
                 center_m=((x0 + x1) / 2, (y0 + y1) / 2),
+                translation_m=self._corrected() if self._places else None,
             )
             self._cxi.set_illumination(picture["probe"][0])
         self._written = time.monotonic()

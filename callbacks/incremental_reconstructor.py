@@ -114,9 +114,29 @@ class Reconstruct(Stage):
             )
         if self._final_due(solver):
             self._final_told = True
+            yield from self._positions(solver)
             yield from self._picture(solver.picture(), final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver.picture(), final=False)
+
+    def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
+        """Tell the corrected positions, where there are any."""
+        refinement = solver.refinement
+        if refinement.rounds == 0:
+            return
+        seq_nums, translations_m = solver.positions()
+        scale_y, scale_x = refinement.distortion.scale
+        yield from self.run.derived.event(
+            "positions",
+            raw_seq_num=seq_nums,
+            x_m=translations_m[:, 0].copy(),
+            y_m=translations_m[:, 1].copy(),
+            scatter_m=float(refinement.scatter_px * solver.pixel_m),
+            scale_x=float(scale_x),
+            scale_y=float(scale_y),
+            rotation_rad=float(refinement.distortion.rotation_rad),
+            shear_rad=float(refinement.distortion.shear_rad),
+        )
 
     def _picture(self, picture: Picture, final: bool) -> Iterator[Document]:
         if picture.num_frames == 0:

@@ -335,8 +335,10 @@ class SolverSettings(Settings):
         Number of candidates and passes over each; the best few get some more.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.
+    refine_flux, refine_background : bool
+        Correct the flux of every frame relative to the mean; fit a background that is the same on all pixels.
     refine_start : int
-        Passes before the first correction.
+        Uses of a frame before its position is corrected.
     publish_hz : float
         Pictures a second at most.
     live : bool
@@ -365,6 +367,8 @@ class SolverSettings(Settings):
     sweep_candidates: int = 21
     sweep_passes: int = 3
     refine_positions: typing.Literal["frames", "global", "none"] = "frames"
+    refine_flux: bool = True
+    refine_background: bool = True
     refine_start: int = 3
     publish_hz: float = 2.0
     live: bool = True
@@ -372,7 +376,7 @@ class SolverSettings(Settings):
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("modes", "subpixel", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
+        for name in ("refine_start", "modes", "subpixel", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_start", "newest_frames", "coarse_uses", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")

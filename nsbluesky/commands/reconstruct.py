@@ -78,10 +78,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "passes": len(result.r_factors),
         "r_factor": float(result.r_factors[-1]),
         "object_pixel_nm": picture.pixel_m * 1e9,
+        "position_errors_nm": _scatter_nm(result),
         "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,
         "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
         "cxi": str(out),
     }
+
+
+def _scatter_nm(result: Reconstruction) -> float | None:
+    """Return the standard deviation of the corrected errors of the positions along one axis; None where not asked."""
+    scatter_px = result.refinement.scatter_px
+    return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.rounds else None
 
 
 def _write(path: Path, data: CxiData, frames: FrameStack, result: Reconstruction, settings: SolverSettings) -> None:
@@ -114,5 +121,6 @@ def _write(path: Path, data: CxiData, frames: FrameStack, result: Reconstruction
             settings.to_dict(),
             result.r_factors,
             center_m=((x0 + x1) / 2, (y0 + y1) / 2),
+            translation_m=result.translations_m if result.refinement.rounds else None,
             command="nsbluesky reconstruct",
         )

@@ -26,6 +26,7 @@ __all__ = [
     "IMAGE",
     "PIXEL_MISSING",
     "PROCESS",
+    "REFINED",
     "SEQ_NUM",
     "SOURCE",
     "TRANSLATION",
@@ -44,6 +45,7 @@ DETECTOR = "entry_1/instrument_1/detector_1"
 GEOMETRY = "entry_1/sample_1/geometry_1"
 IMAGE = "entry_1/image_1"
 PROCESS = f"{IMAGE}/process_1"
+REFINED = f"{PROCESS}/translation"
 DATA = f"{DETECTOR}/data"
 SEQ_NUM = f"{DETECTOR}/seq_num"
 FRAME_FLAGS = f"{DETECTOR}/frame_flags"

@@ -122,6 +122,8 @@ class CxiImage:
         Settings that made it.
     complete : bool
         False where the writer was at work on this picture, or was killed there.
+    translation_m : array of float64 or None
+        (N, 2) x, y of the frames as corrected for this picture, NaN where unknown; None where they were not.
     """
 
     object: npt.NDArray[np.complex64]
@@ -132,6 +134,7 @@ class CxiImage:
     center_m: tuple[float, float]
     parameters: dict[str, Any]
     complete: bool
+    translation_m: npt.NDArray[np.float64] | None = None
 
 
 class CxiData:
@@ -437,6 +440,7 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
         probe = probe.reshape(-1, *probe.shape[-2:]).astype(np.complex64)
     errors = _array(file, f"{group}/process_1/errors")
     errors = np.empty(0) if errors is None else errors.ravel()
+    refined = _array(file, f"{group}/process_1/translation")
     size = _array(file, f"{group}/image_size")
     center = _array(file, f"{group}/image_center")
     complete = _number(file, f"{group}/process_1/complete")
@@ -449,4 +453,5 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
         center_m=(0.0, 0.0) if center is None else (float(center[0]), float(center[1])),
         parameters=_parameters(_text(file, f"{group}/process_1/parameters")),
         complete=complete is None or bool(complete),
+        translation_m=refined if refined is not None and refined.ndim == 2 and len(refined) else None,
     )

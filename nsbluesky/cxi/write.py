@@ -28,6 +28,7 @@ from nsbluesky.cxi.layout import (
     IMAGE,
     PIXEL_MISSING,
     PROCESS,
+    REFINED,
     SEQ_NUM,
     SOURCE,
     TRANSLATION,
@@ -262,6 +263,7 @@ class CxiFile:
         errors: npt.ArrayLike = (),
         *,
         center_m: tuple[float, float] = (0.0, 0.0),
+        translation_m: npt.ArrayLike | None = None,
         command: str = "nsbluesky",
     ) -> None:
         """Write the newest picture into ``image_1``; it replaces the one before.
@@ -282,6 +284,8 @@ class CxiFile:
             (k,) error metric per iteration.
         center_m : (float, float)
             x, y of the picture's centre in the sample's coordinates, metres.
+        translation_m : array of float, optional
+            (N, 2) x, y of the frames as corrected for this picture, in the order of the file; NaN where unknown.
         command : str
             What made the picture.
 
@@ -310,6 +314,8 @@ class CxiFile:
         self._fit(f"{IMAGE}/mask", np.where(unknown, np.uint32(PIXEL_MISSING), np.uint32(0)), PIXEL_MISSING)
         self._fit(f"{PROCESS}/final_illumination", modes, 0)
         self._fit(f"{PROCESS}/errors", np.asarray(errors, dtype=np.float64), np.nan)
+        if translation_m is not None:
+            self._fit(REFINED, np.asarray(translation_m, dtype=np.float64), np.nan)
         self._put(f"{IMAGE}/image_size", [columns * pixel_m, rows * pixel_m, 0.0])
         self._put(f"{IMAGE}/image_center", center)
         self._put(f"{PROCESS}/parameters", text)
@@ -422,6 +428,7 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     file[f"{IMAGE}/image_size"] = np.zeros(3)
     file[f"{IMAGE}/image_center"] = np.zeros(3)
     growing(f"{PROCESS}/final_illumination", (0, *frame_shape), np.complex64, (1, *frame_shape))
+    growing(REFINED, (0, 2), np.float64, (POSITIONS_PER_CHUNK, 2), np.nan)
     growing(f"{PROCESS}/errors", (0,), np.float64, (POSITIONS_PER_CHUNK,), np.nan)
     file[f"{PROCESS}/version"] = __version__
     file[f"{PROCESS}/complete"] = 0

@@ -88,6 +88,8 @@ class IncrementalSolver:
         True while only the central half of the detector is used.
     rejected : dict of int to str
         Sequence numbers of frames that cannot be used, and why.
+    refinement : Refinement
+        What was put right of the positions.
     """
 
     def __init__(
@@ -548,6 +550,14 @@ class IncrementalSolver:
 
     def _fine_state(self, state: SolverState) -> SolverState:
         return refined(self._backend, state) if self.is_coarse else state
+
+    def positions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the numbers (n,) of the frames in use, in order, and where they lie (n, 2: x, y) in metres."""
+        slots = self.frames.active
+        order = np.argsort(self.frames.seq_nums[slots])
+        slots = slots[order]
+        places = self.frames.corners_px[slots] + self.frames.shifts_px[slots] + self.frame_px / 2
+        return np.asarray(self.frames.seq_nums[slots]), places[:, ::-1] * self.pixel_m
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint of object and probe; the frames are not in it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_DISTORTION", "Distortion", "fit_distortion", "shrunk"]
+__all__ = ["NO_DISTORTION", "Distortion", "fit_distortion", "scatter_of", "shrunk"]
 
 Pairs = npt.NDArray[np.float64]
 
@@ -89,12 +89,19 @@ def fit_distortion(
         root = np.sqrt(weight)[:, None]
         solution, *_ = np.linalg.lstsq(basis * root, corrections_px * root, rcond=1e-9)
         rest = corrections_px - basis @ solution
-        found = (rest**2).mean(axis=1)
-        weight = 1 / (variance + scatter) ** 2
-        scatter = max(0.0, float((weight * (found - variance)).sum() / weight.sum()))
+        scatter = scatter_of(rest, np.stack([variance, variance], axis=1))
     (a, b), (c, d) = solution[1:].T.tolist()
     row, column = centre.tolist()
     return Distortion(((a, b), (c, d)), (row, column)), np.asarray(rest), scatter
+
+
+def scatter_of(estimates: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> float:
+    """Return the variance of the true values behind estimates of mean 0 with errors of known variance; at least 0."""
+    scatter = 0.0
+    for _ in range(ROUNDS):
+        weight = 1 / (variance + scatter) ** 2
+        scatter = max(0.0, float((weight * (estimates**2 - variance)).sum() / weight.sum()))
+    return scatter
 
 
 def shrunk(rest_px: Pairs, covariance: npt.NDArray[np.float64], scatter: float) -> Pairs:

@@ -14,6 +14,7 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.picture import Picture
+from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
 
 __all__ = ["Reconstruction", "reconstruct"]
@@ -36,12 +37,18 @@ class Reconstruction:
         The defocus sweep, where one was made.
     rejected : dict of int to str
         Indices of frames that could not be used, and why.
+    translations_m : (n, 2) float64
+        x, y of every frame as corrected; NaN where it was not used.
+    refinement : Refinement
+        What was put right of the positions.
     """
 
     picture: Picture
     r_factors: npt.NDArray[np.float64]
     sweep: Sweep | None
     rejected: dict[int, str]
+    translations_m: npt.NDArray[np.float64]
+    refinement: Refinement
 
 
 def reconstruct(
@@ -123,4 +130,9 @@ def reconstruct(
         r_factors.append(state.r_factor)
         if progress is not None:
             progress(len(r_factors), solver.passes_wanted, state.r_factor)
-    return Reconstruction(solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected))
+    corrected = np.full((count, 2), np.nan)
+    used, translations = solver.positions()
+    corrected[used] = translations
+    return Reconstruction(
+        solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected), corrected, solver.refinement
+    )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
+from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, scatter_of, shrunk
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity, misfits_around
 from nsbluesky.solver.state import SolverState
 
@@ -23,11 +23,23 @@ __all__ = ["Refinement"]
 
 BLOCK_FRAMES = 32
 
+LONGEST_PAUSE = 8
+"""Passes between rounds that find nothing."""
+
+UNSETTLED_FLUX = 0.1
+"""The same as `UNSETTLED_PX` for ln flux."""
+
+LARGEST_CHANGE = 0.3
+"""Longest step of ln flux."""
+
+MIN_FRAMES = 12
+"""Fewer frames do not tell the scatter of their positions."""
+
 PHOTON_NOISE = 0.25
 """Variance of √photons where photons are counted."""
 
 UNSETTLED_PX = 1.0
-"""After n passes, what an object that has not settled adds to the error of a position is taken for this / n."""
+"""After n uses of a frame, what an object that has not settled adds to the error of its place is taken for this / n."""
 
 OVERSHOOT = 2.0
 """A step goes so much further than its frame asks for: the object has grown into the wrong place and asks it to stay
@@ -66,6 +78,8 @@ class Refinement:
         What the corrections of the positions have in common.
     scatter_px : float
         Standard deviation of the positions' true errors along one axis, as estimated; NaN before the first round.
+    flux_scatter : float
+        Standard deviation of the frames' true flux, relative to its mean, as estimated; NaN before the first round.
     rounds : int
         Rounds so far.
     """
@@ -73,18 +87,28 @@ class Refinement:
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
         self.distortion: Distortion = NO_DISTORTION
         self.scatter_px = float("nan")
+        self.flux_scatter = float("nan")
         self.rounds = 0
+        self._next_pass = 0
+        self._pause = 1
         self._settings = settings
         self._backend = backend
 
     def due(self, state: SolverState) -> bool:
-        """Return whether a round should follow the pass that was just done."""
-        wanted = self._settings.refine_positions != "none"
-        return wanted and state.passes >= self._settings.refine_start
+        """Return whether a round should follow the pass that was just done.
+
+        Where a round found nothing to correct, the next one waits for twice as many passes.
+        """
+        settings = self._settings
+        wanted = settings.refine_positions != "none" or settings.refine_flux or settings.refine_background
+        return wanted and state.passes >= self._next_pass
 
     def round(self, state: SolverState, frames: FrameStore) -> Iterator[None]:
         """Do a round; yields after every block of frames, and changes the frames at the end."""
         slots = frames.active
+        slots = slots[frames.uses[slots] >= self._settings.refine_start]
+        if len(slots) < MIN_FRAMES:
+            return
         parts = []
         for first in range(0, len(slots), BLOCK_FRAMES):
             block = slots[first : first + BLOCK_FRAMES]
@@ -92,15 +116,32 @@ class Refinement:
             yield
         found = Sensitivity.joined(parts)
         self.rounds += 1
-        self._move(state, frames, slots, found)
-        if self.scatter_px > SEARCHED_FROM_PX and self.rounds % SEARCH_EVERY == 0:
+        steps, covariance = steps_and_errors(found)
+        if self._settings.refine_positions != "none":
+            self._move(frames, slots, found, steps[:, :2], covariance[:, :2, :2])
+        if self._settings.refine_flux:
+            self._scale(frames, slots, steps[:, 2], covariance[:, 2, 2])
+        if self._settings.refine_background:
+            state.background = self._background(state, found)
+        nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
+        self._next_pass = state.passes + self._pause
+        wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
+        if wide and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
 
-    def _move(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> None:
+    def _move(
+        self,
+        frames: FrameStore,
+        slots: Any,
+        found: Sensitivity,
+        steps: npt.NDArray[np.float64],
+        covariance: npt.NDArray[np.float64],
+    ) -> None:
         """Put the windows of `slots` where they are likely to lie."""
-        steps, covariance = steps_and_errors(found)
         rounding = 1 / (12 * self._settings.subpixel**2)
-        covariance += ((UNSETTLED_PX / state.passes) ** 2 + rounding) * OVERSHOOT**2 * np.eye(2)
+        unsettled = (UNSETTLED_PX / frames.uses[slots]) ** 2
+        covariance = covariance + OVERSHOOT**2 * (unsettled + rounding)[:, None, None] * np.eye(2)
         told, present = frames.told_px[slots], frames.corrections_px(slots)
         estimate = present + found.steps_px - frames.shifts_px[slots] + OVERSHOOT * steps
         distortion, rest, scatter = fit_distortion(told, estimate, covariance)
@@ -112,10 +153,25 @@ class Refinement:
         change = wanted - present
         frames.correct(slots, present + np.clip(change, -LONGEST_STEP_PX, LONGEST_STEP_PX))
 
+    def _scale(
+        self, frames: FrameStore, slots: Any, steps: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
+    ) -> None:
+        """Give the frames of `slots` the flux that they are likely to have had; its mean over frames stays 1."""
+        estimate = np.log(frames.flux[slots]) + OVERSHOOT * np.clip(steps, -LARGEST_CHANGE, LARGEST_CHANGE)
+        estimate -= estimate.mean()
+        variance = variance + OVERSHOOT**2 * (UNSETTLED_FLUX / frames.uses[slots]) ** 2
+        scatter = scatter_of(estimate, variance)
+        self.flux_scatter = float(np.sqrt(scatter))
+        likely = scatter / (scatter + variance) * estimate
+        frames.flux[slots] = np.exp(likely) / np.mean(np.exp(likely))
+
+    def _background(self, state: SolverState, found: Sensitivity) -> float:
+        """Return the background, photons a pixel, that fits best."""
+        numerator, denominator = found.background.sum(axis=0)
+        return max(0.0, float(numerator / denominator)) if denominator > 0 else state.background
+
     def _search(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> Iterator[None]:
         """Look for frames that fit badly on a coarse grid around where the stage says they are."""
-        if self._settings.refine_positions != "frames":
-            return
         reach = int(np.ceil(SEARCH_DEVIATIONS * self.scatter_px / SEARCH_SPACING_PX)) * SEARCH_SPACING_PX
         line = np.arange(-reach, reach + 1, SEARCH_SPACING_PX)
         grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -131,16 +187,17 @@ class Refinement:
 
 
 def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the steps (n, 2) towards the least misfit and the covariance (n, 2, 2) of their errors.
+    """Return the steps (n, 3) towards the least misfit and the covariance (n, 3, 3) of their errors.
 
-    Where a frame fits worse than counted photons would, its errors are taken for so much larger.
+    They are in rows and columns, pixels, and in ln flux; steps of a position are kept within `LONGEST_STEP_PX`.  Where a frame fits worse than counted photons would, its errors are taken for so much larger.
     """
-    curvature = found.curvature[:, :2, :2]
-    floor = 1e-6 * np.trace(curvature, axis1=1, axis2=2) + 1e-12
-    inverse = np.linalg.inv(curvature + floor[:, None, None] * np.eye(2))
-    steps = (inverse @ found.gradient[:, :2, None])[:, :, 0]
+    diagonal = np.diagonal(found.curvature, axis1=1, axis2=2)
+    floor = 1e-6 * diagonal + 1e-12
+    inverse = np.linalg.inv(found.curvature + floor[:, :, None] * np.eye(3))
+    steps = (inverse @ found.gradient[:, :, None])[:, :, 0]
+    steps[:, :2] = np.clip(steps[:, :2], -LONGEST_STEP_PX, LONGEST_STEP_PX)
     noise = np.maximum(PHOTON_NOISE, found.misfit / np.maximum(found.pixels, 1))
-    return np.clip(steps, -LONGEST_STEP_PX, LONGEST_STEP_PX), noise[:, None, None] * inverse
+    return steps, noise[:, None, None] * inverse
 
 
 def bad_fits(misfit: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -1,0 +1,135 @@
+"""Positions that the stage tells wrong are found; right ones are left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
+from nsbluesky.solver.refinement import bad_fits
+from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
+
+
+def finished(solver):
+    solver.finish()
+    while not solver.finished:
+        solver.step(0.0)
+    return solver
+
+
+def solved(scan, backend, translations_m, **settings):
+    solver = scan.solver(backend, **settings)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver.add_frames(scan.seq_nums, scan.frames, translations_m)
+    return finished(solver)
+
+
+def errors_px(solver, scan):
+    """What is wrong with the positions (n, 2), apart from translation and linear terms, which no data tell well."""
+    _, found_m = solver.positions()
+    wrong = (found_m - scan.translations_m) / solver.pixel_m
+    basis = np.concatenate([np.ones((len(wrong), 1)), scan.translations_m * 1e6], axis=1)
+    return wrong - basis @ np.linalg.lstsq(basis, wrong, rcond=None)[0]
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(values**2)))
+
+
+@pytest.fixture(scope="module")
+def shaken_m(scan):
+    """Positions with errors of 1 pixel rms along each axis."""
+    rng = np.random.default_rng(8)
+    return scan.translations_m + rng.normal(size=scan.translations_m.shape) * 1e-8
+
+
+def test_positions_are_found_and_the_image_gains(scan, backend, shaken_m):
+    refined = solved(scan, backend, shaken_m, passes_final=30)
+    left = solved(scan, backend, shaken_m, passes_final=30, refine_positions="none")
+    assert rms(errors_px(left, scan)) == pytest.approx(1, abs=0.1)
+    inner = np.abs(scan.translations_m - scan.translations_m.mean(axis=0)).max(axis=1) < 1.7e-7
+    assert rms(errors_px(refined, scan)[inner]) < 0.25
+    assert np.median(np.abs(errors_px(refined, scan))) < 0.2
+    assert refined.state.r_factor < 0.8 * left.state.r_factor
+    assert refined.refinement.scatter_px == pytest.approx(1, abs=0.2)
+
+
+def test_right_positions_are_left_alone(scan, backend):
+    refined = solved(scan, backend, scan.translations_m, passes_final=12)
+    left = solved(scan, backend, scan.translations_m, passes_final=12, refine_positions="none")
+    assert refined.refinement.rounds > 0
+    assert rms(errors_px(refined, scan)) < 0.1
+    assert refined.state.r_factor < 1.02 * left.state.r_factor
+
+
+def test_a_frame_that_comes_again_begins_where_it_is_told_to_lie(scan, backend, shaken_m):
+    solver = solved(scan, backend, shaken_m, passes_final=10)
+    assert rms(solver.frames.corrections_px(solver.frames.active)) > 0.2
+    solver.add_frames(scan.seq_nums[:3], scan.frames[:3], scan.translations_m[:3])
+    assert np.allclose(solver.positions()[1][:3], scan.translations_m[:3], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, modes):
+    store, state = difficult_scan(backend, modes)
+    slots = np.arange(14)
+    compiled, arrays = (measure_sensitivity(backend, state, store, slots, 4, compiled=c) for c in (True, False))
+    for field in dataclasses.fields(compiled):
+        a, b = getattr(compiled, field.name), getattr(arrays, field.name)
+        assert np.allclose(a, b, rtol=2e-4, atol=1e-4 * np.abs(b).max()), field.name
+    step = 0.01
+    for axis in range(2):
+        moved = []
+        for sign in (-1, 1):
+            store, state = difficult_scan(backend, modes)
+            store.shifts_px[:14] = np.rint(store.shifts_px[:14] * 4) / 4
+            store.shifts_px[:14, axis] += sign * step
+            moved.append(measure_sensitivity(backend, state, store, slots, 1000).misfit)
+        slope = -(moved[1] - moved[0]) / (2 * step) / 2
+        assert np.allclose(arrays.gradient[:, axis], slope, rtol=0.02, atol=0.02 * np.abs(slope).max())
+
+
+def test_a_search_finds_the_place_of_a_frame(scan, backend):
+    solver = solved(scan, backend, scan.translations_m, passes_final=10, refine_positions="none")
+    moves = np.array([[0, 0], [2, 0], [0, -2], [10_000, 0]])
+    misfits = misfits_around(backend, solver.state, solver.frames, 60, moves)
+    assert np.argmin(misfits) == 0 and misfits[3] == np.inf
+
+
+def test_a_distortion_is_told_from_scatter():
+    rng = np.random.default_rng(4)
+    places = rng.uniform(0, 200, (300, 2))
+    matrix = np.array([[0.02, 0.01], [-0.01, -0.015]])
+    sigma = rng.uniform(0.05, 0.5, 300)
+    covariance = sigma[:, None, None] ** 2 * np.eye(2)
+    true = rng.normal(size=(300, 2)) * 0.7
+    noise = rng.normal(size=(300, 2)) * sigma[:, None]
+    distortion, rest, scatter = fit_distortion(places, (places - 90) @ matrix.T + 5 + true + noise, covariance)
+    assert np.allclose(distortion.matrix, matrix, atol=0.002)
+    assert np.sqrt(scatter) == pytest.approx(0.7, abs=0.06)
+    error, shrunk_error = rest - true, shrunk(rest, covariance, scatter) - true
+    assert rms(shrunk_error) < rms(error)
+    assert distortion.scale == pytest.approx((1.02, 0.985), abs=0.002)
+    assert distortion.rotation_rad == pytest.approx(-0.01, abs=0.002)
+    assert distortion.shear_rad == pytest.approx(0, abs=0.002)
+
+
+def test_errors_explain_all_scatter_of_right_positions():
+    rng = np.random.default_rng(5)
+    covariance = 0.3**2 * np.broadcast_to(np.eye(2), (400, 2, 2))
+    _, rest, scatter = fit_distortion(rng.uniform(0, 100, (400, 2)), rng.normal(size=(400, 2)) * 0.3, covariance)
+    assert np.sqrt(scatter) < 0.1
+    assert rms(shrunk(rest, covariance, scatter)) < 0.05
+    assert not shrunk(rest, covariance, 0.0).any()
+    assert not NO_DISTORTION.at(rest).any()
+
+
+def test_a_distortion_moves_the_far_end():
+    distortion = Distortion(((0.1, 0.0), (0.0, 0.0)), (10.0, 10.0))
+    assert np.allclose(distortion.at(np.array([[10.0, 50.0], [20.0, 0.0]])), [[0, 0], [1, 0]])
+
+
+def test_frames_that_stand_out_fit_badly():
+    assert bad_fits(np.array([1.0, 1.1, 0.9, 1.05, 0.95, 4.0])).tolist() == [5]
