@@ -145,7 +145,7 @@ class _RunFile:
         self._r_factors: list[float] = []
         self._picture: Mapping[str, Any] | None = None
         self._intensities: Any = None
-        self._places: dict[int, tuple[float, float]] = {}
+        self._places: dict[int, npt.NDArray[np.float64]] = {}
         self._written = -np.inf
 
     def process(self, name: str, document: Mapping[str, Any]) -> None:
@@ -182,7 +182,8 @@ class _RunFile:
         elif stream == "low_resolution":
             self._intensities = data["illumination"]
         elif stream == "positions":
-            self._places = dict(zip(data["raw_seq_num"].tolist(), zip(data["x_m"], data["y_m"], strict=True), strict=True))
+            places = np.stack([data["x_m"], data["y_m"]], axis=1)
+            self._places = dict(zip(data["raw_seq_num"].tolist(), places, strict=True))
         elif stream == "reconstruction":
             self._picture = data
             self._r_factors.append(float(data["r_factor"]))
@@ -221,7 +222,7 @@ class _RunFile:
         """Return the corrected positions (N, 2) in the order of the file, NaN for frames without."""
         places = np.full((len(self._index), 2), np.nan)
         for seq_num, index in self._index.items():
-            places[index] = self._places.get(seq_num, (np.nan, np.nan))
+            places[index] = self._places.get(seq_num, np.nan)
         return places
 
     def _write_pictures(self) -> None:

@@ -545,3 +545,21 @@ def test_siemens_star_is_centred_and_in_metres(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(CxiError, match="siemens-star-small"):
         siemens_star_to_cxi(tmp_path / "text", tmp_path / "b.cxi")
+
+
+def test_corrected_translations_are_beside_the_told_ones(tmp_path):
+    """They are those of the image, so they lie with it; a file without refinement has none."""
+    path = tmp_path / "refined.cxi"
+    corrected = np.array([[1e-6, 2e-6], [np.nan, np.nan]])
+    with CxiFile.create(
+        path, energy_eV=1000.0, detector_distance_m=0.1, pixel_size_m=1e-4, frame_shape=(8, 8)
+    ) as cxi:
+        cxi.append(np.ones((2, 8, 8)), [[1e-6, 1.9e-6], [3e-6, 4e-6]])
+        cxi.write_image(np.ones((9, 9)), np.ones((8, 8)), 1e-8)
+        with read_cxi(path) as data:
+            assert data.images[-1].translation_m is None
+        cxi.write_image(np.ones((9, 9)), np.ones((8, 8)), 1e-8, translation_m=corrected)
+    with read_cxi(path) as data:
+        assert np.array_equal(data.images[-1].translation_m, corrected, equal_nan=True)
+        assert data.translation_m[0, 1] == 1.9e-6
+    assert validate(path) == []

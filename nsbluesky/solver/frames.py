@@ -179,11 +179,9 @@ class FrameStore:
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
         """Copy the amplitudes of `slots`, as of a frame with the mean flux, to the first rows of `out` (n, N, N)."""
         for row, slot in enumerate(slots):
-            measured = self.amplitude(slot)
-            if self.flux[slot] == 1:
-                out[row] = measured
-            else:
-                self.backend.xp.multiply(measured, np.float32(self.flux[slot] ** -0.5), out=out[row])
+            out[row] = self.amplitude(slot)
+            if self.flux[slot] != 1:
+                out[row] *= np.float32(self.flux[slot] ** -0.5)
         return out[: len(slots)]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:

@@ -516,12 +516,13 @@ class IncrementalSolver:
 
     def _wants_refinement(self, state: SolverState) -> bool:
         """Return whether to refine now; not at the very end, for the image has to follow."""
-        left = self.settings.passes_final - self._settled_passes
+        left = self.passes_wanted - self._settled_passes
         return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
 
     def _refine(self, state: SolverState) -> Iterator[None]:
+        """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
         corners = self.frames.corners_px[: len(self.frames)].copy()
-        yield from self.refinement.round(state, self.frames)
+        yield from self.refinement.round(state, self._level, self.frames)
         for slot in np.flatnonzero((self.frames.corners_px[: len(corners)] != corners).any(axis=1)).tolist():
             self._engine.forget(slot)
         self._make_room(state)

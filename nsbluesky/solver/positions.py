@@ -105,7 +105,7 @@ def scatter_of(estimates: npt.NDArray[np.float64], variance: npt.NDArray[np.floa
 
 
 def shrunk(rest_px: Pairs, covariance: npt.NDArray[np.float64], scatter: float) -> Pairs:
-    """Return the corrections (n, 2) that are likely where the true ones have the variance `scatter` along each axis."""
+    """Return the corrections (n, 2) that are likely where true ones have the variance `scatter` along each axis."""
     if scatter <= 0:
         return np.zeros_like(rest_px)
     total = covariance + scatter * np.eye(2)

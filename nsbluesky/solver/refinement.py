@@ -39,7 +39,7 @@ PHOTON_NOISE = 0.25
 """Variance of √photons where photons are counted."""
 
 UNSETTLED_PX = 1.0
-"""After n uses of a frame, what an object that has not settled adds to the error of its place is taken for this / n."""
+"""After n uses of a frame, what an unsettled object adds to the error of its place is taken for this / n."""
 
 OVERSHOOT = 2.0
 """A step goes so much further than its frame asks for: the object has grown into the wrong place and asks it to stay
@@ -48,8 +48,8 @@ there.  On simulated scans with errors of 2 pixels, 2 left 0.2 pixels where 1 le
 LONGEST_STEP_PX = 2.0
 
 DISTORTED_FROM = 0.01
-"""Smaller entries of a distortion are not applied: over the width of a probe they move nothing by more than a tenth of
-a pixel, and while the probe's defocus is not right yet it mimics them."""
+"""Smaller entries of a distortion are not applied: over the width of a probe they move nothing by more than a tenth
+of a pixel, and while the probe's defocus is not right yet it mimics them."""
 
 SEARCHED_FROM_PX = 0.5
 """Where positions scatter more than this, frames that fit badly are searched for over a wide area."""
@@ -103,8 +103,17 @@ class Refinement:
         wanted = settings.refine_positions != "none" or settings.refine_flux or settings.refine_background
         return wanted and state.passes >= self._next_pass
 
-    def round(self, state: SolverState, frames: FrameStore) -> Iterator[None]:
-        """Do a round; yields after every block of frames, and changes the frames at the end."""
+    def round(self, state: SolverState, level: FrameStore, frames: FrameStore) -> Iterator[None]:
+        """Do a round; yields after every block of frames, and changes the frames and the state at the end.
+
+        Parameters
+        ----------
+        state : SolverState
+        level : FrameStore
+            What the state is of: the frames, or their central halves (`nsbluesky.solver.coarse`).
+        frames : FrameStore
+            What is corrected.
+        """
         slots = frames.active
         slots = slots[frames.uses[slots] >= self._settings.refine_start]
         if len(slots) < MIN_FRAMES:
@@ -112,13 +121,17 @@ class Refinement:
         parts = []
         for first in range(0, len(slots), BLOCK_FRAMES):
             block = slots[first : first + BLOCK_FRAMES]
-            parts.append(measure_sensitivity(self._backend, state, frames, block, self._settings.subpixel))
+            parts.append(measure_sensitivity(self._backend, state, level, block, self._settings.subpixel))
             yield
         found = Sensitivity.joined(parts)
         self.rounds += 1
         steps, covariance = steps_and_errors(found)
+        pixel = frames.frame_px / level.frame_px
+        steps[:, :2] *= pixel
+        covariance[:, :2, :2] *= pixel**2
+        offset = pixel * (found.steps_px - level.shifts_px[slots])
         if self._settings.refine_positions != "none":
-            self._move(frames, slots, found, steps[:, :2], covariance[:, :2, :2])
+            self._move(frames, slots, offset + OVERSHOOT * steps[:, :2], covariance[:, :2, :2], pixel)
         if self._settings.refine_flux:
             self._scale(frames, slots, steps[:, 2], covariance[:, 2, 2])
         if self._settings.refine_background:
@@ -127,23 +140,23 @@ class Refinement:
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
         self._next_pass = state.passes + self._pause
         wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
-        if wide and self.rounds % SEARCH_EVERY == 0:
+        if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
 
     def _move(
         self,
         frames: FrameStore,
         slots: Any,
-        found: Sensitivity,
-        steps: npt.NDArray[np.float64],
+        steps_px: npt.NDArray[np.float64],
         covariance: npt.NDArray[np.float64],
+        pixel: float,
     ) -> None:
-        """Put the windows of `slots` where they are likely to lie."""
-        rounding = 1 / (12 * self._settings.subpixel**2)
-        unsettled = (UNSETTLED_PX / frames.uses[slots]) ** 2
+        """Put the windows of `slots` where they are likely to lie; `pixel` is that of the level, in fine ones."""
+        rounding = pixel**2 / (12 * self._settings.subpixel**2)
+        unsettled = (pixel * UNSETTLED_PX / frames.uses[slots]) ** 2
         covariance = covariance + OVERSHOOT**2 * (unsettled + rounding)[:, None, None] * np.eye(2)
         told, present = frames.told_px[slots], frames.corrections_px(slots)
-        estimate = present + found.steps_px - frames.shifts_px[slots] + OVERSHOOT * steps
+        estimate = present + steps_px
         distortion, rest, scatter = fit_distortion(told, estimate, covariance)
         self.scatter_px = float(np.sqrt(scatter))
         self.distortion = distortion if np.abs(distortion.matrix).max() > DISTORTED_FROM else NO_DISTORTION
@@ -189,7 +202,8 @@ class Refinement:
 def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the steps (n, 3) towards the least misfit and the covariance (n, 3, 3) of their errors.
 
-    They are in rows and columns, pixels, and in ln flux; steps of a position are kept within `LONGEST_STEP_PX`.  Where a frame fits worse than counted photons would, its errors are taken for so much larger.
+    They are in rows and columns, pixels, and in ln flux; steps of a position are kept within `LONGEST_STEP_PX`.
+    Where a frame fits worse than counted photons would, its errors are taken for so much larger.
     """
     diagonal = np.diagonal(found.curvature, axis1=1, axis2=2)
     floor = 1e-6 * diagonal + 1e-12

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -48,8 +49,9 @@ class Sensitivity:
     pixels : (n,) float64
         Good pixels.
     background : (n, 2) float64
-        Σ m·(A² − I)/(G² + 1) and Σ m/(G² + 1) with I = Σ_k |Ψ_k|²: their quotient over many frames is the background
-        that fits best, weighted as photons are.
+        Σ m·(A² − I)/(G² + 1)² and Σ m/(G² + 1)² with I = Σ_k |Ψ_k|²: their quotient over many frames is the
+        background.  Photon noise alone would ask for the first power; the second leaves it to the dark pixels, for on
+        bright ones a model that has not settled is wrong by more than any background.
     steps_px : (n, 2) float64
         The shifts at which all this was taken, which are rounded to 1/`subpixel` pixel.
     """
@@ -161,7 +163,7 @@ def misfits_around(
 def _runs(steps: npt.NDArray[np.int64]) -> list[slice]:
     """Cut sorted steps into runs of equal ones."""
     edges = [0, *(np.flatnonzero((np.diff(steps, axis=0) != 0).any(axis=1)) + 1).tolist(), len(steps)]
-    return [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(low, high) for low, high in pairwise(edges)]
 
 
 def _with_derivatives(backend: Backend, field: Any, shift_px: npt.NDArray[np.float64]) -> Any:
@@ -196,7 +198,7 @@ def _sums(xp: Any, far: Any, amplitude: Any, good: Any, background: float) -> An
     by_column = (wave.conj() * right).real.sum(axis=1) / (model + EPSILON)
     by_flux = light / (2 * model + EPSILON)
     difference = (amplitude - model) * usable
-    weight = usable / (model**2 + np.float32(1))
+    weight = usable / (model**2 + np.float32(1)) ** 2
     terms = [
         usable * by_row * by_row,
         usable * by_row * by_column,
@@ -232,7 +234,11 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
             by_row[:] = zero
             by_column[:] = zero
             for mode in range(modes):
-                wave, down, right = far[frame, mode, row], far[frame, modes + mode, row], far[frame, 2 * modes + mode, row]
+                wave, down, right = (
+                    far[frame, mode, row],
+                    far[frame, modes + mode, row],
+                    far[frame, 2 * modes + mode, row],
+                )
                 for column in range(side):
                     w, d, r = wave[column], down[column], right[column]
                     light[column] += w.real * w.real + w.imag * w.imag
@@ -259,7 +265,7 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
                 gf += difference * f
                 dd += difference * difference
                 pixels += mask
-                weight = mask / (power + one)
+                weight = mask / ((power + one) * (power + one))
                 bn += weight * (measured[column] * measured[column] - light[column])
                 bd += weight
             total = sums[frame]
