@@ -339,6 +339,11 @@ class SolverSettings(Settings):
         Correct the flux of every frame relative to the mean; fit a background that is the same on all pixels.
     refine_start : int
         Uses of a frame before its position is corrected.
+    quality_share : float
+        Frames used for the two half-sets that tell the resolution (`nsbluesky.solver.halves`), for each frame used
+        for the image; 0 for none.
+    held_out : float
+        Part of the detector's pixels that the solver does not use, so that they can tell how well it predicts them.
     publish_hz : float
         Pictures a second at most.
     live : bool
@@ -370,6 +375,8 @@ class SolverSettings(Settings):
     refine_flux: bool = True
     refine_background: bool = True
     refine_start: int = 3
+    quality_share: float = 0.15
+    held_out: float = 0.005
     publish_hz: float = 2.0
     live: bool = True
     seed: int = 0
@@ -382,6 +389,8 @@ class SolverSettings(Settings):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
         for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        _require(0 <= self.quality_share <= 1, "quality_share", self.quality_share, "0 to 1")
+        _require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")
 
 

@@ -76,6 +76,7 @@ class FrameStore:
         self.residuals = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
+        self.held_out = backend.xp.zeros((frame_px, frame_px), bool)
         self.has_gaps = False
         self._chunks: list[Any] = []
 
@@ -110,9 +111,14 @@ class FrameStore:
         """Bytes of the amplitudes."""
         return sum(int(chunk.nbytes) for chunk in self._chunks)
 
-    def set_good(self, good: npt.NDArray[np.bool_]) -> None:
-        """Set which pixels (N, N; zero frequency at N//2) any frame may use, also of the frames that are here."""
-        self.good = self.backend.from_numpy(np.fft.ifftshift(good).astype(np.float32))
+    def set_good(self, good: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_] | None = None) -> None:
+        """Set which pixels (N, N; zero frequency at N//2) any frame may use, also of the frames that are here.
+
+        Those `held_out` are not used, but good enough to judge the solver by.
+        """
+        held = np.zeros_like(good) if held_out is None else held_out & good
+        self.good = self.backend.from_numpy(np.fft.ifftshift(good & ~held).astype(np.float32))
+        self.held_out = self.backend.from_numpy(np.fft.ifftshift(held))
         for slot in range(len(self)):
             self._measure(slot)
 

@@ -23,11 +23,15 @@ from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, grown_box, wind
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
+from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.halves import HalfSets
+from nsbluesky.solver.held_out import held_out_r, spaced
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.plausibility import complaint_about_steps
+from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule, stage_of
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
@@ -54,6 +58,12 @@ RIPE_USES = 25
 
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
+
+LEAST_PIXELS = 256
+"""With fewer good pixels none is held out."""
+
+HELD_OUT_FRAMES = 64
+"""Frames on which held-out pixels are looked at."""
 
 SETTLING_PASSES = 3
 """Passes after the last refinement."""
@@ -120,6 +130,10 @@ class IncrementalSolver:
         self._deck = Deck(settings.seed, settings.newest_frames)
         self._level = self.frames
         self.refinement = Refinement(settings, backend)
+        self._halves = HalfSets(settings, backend)
+        self._halves_due = 0.0
+        self._resolutions: list[tuple[int, float]] = []
+        self._use_pixels(np.ones((frame_px, frame_px), bool))
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._swept: list[int] = []
@@ -141,6 +155,12 @@ class IncrementalSolver:
         if not good.any():
             raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
         self.frames.set_good(good)
+        self._use_pixels(good)
+
+    def _use_pixels(self, good: npt.NDArray[np.bool_]) -> None:
+        """Let frames use the good pixels, but for a fixed share that is held out; few pixels are all used."""
+        held = np.random.default_rng(self.settings.seed).random(good.shape) < self.settings.held_out
+        self.frames.set_good(good, held if np.count_nonzero(good) >= LEAST_PIXELS else None)
 
     def add_frames(
         self,
@@ -413,6 +433,8 @@ class IncrementalSolver:
         for slot in self.frames.active.tolist():
             self._deck.add(slot)
         self.frames.uses[: len(self.frames)] = 0
+        self._halves.reset()
+        self._resolutions.clear()
         self._begin(state)
 
     def _begin_from_optic(self) -> None:
@@ -478,6 +500,7 @@ class IncrementalSolver:
             frames.residuals[slots] = self._engine.update(state, frames, slots) * whole
             frames.uses[slots] += 1
             yield
+            yield from self._work_on_halves(state, len(slots))
         self._engine.end_pass(state, frames)
         state.passes += 1
         if not self.is_coarse and changes == self._changes:
@@ -513,6 +536,16 @@ class IncrementalSolver:
             self._initialize(state)
         resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
         self._engine.rest(left <= resting or self._was_ripe)
+
+    def _work_on_halves(self, state: SolverState, count: int) -> Iterator[None]:
+        """Let the half-sets have their share of what the image had, `count` frames."""
+        if self.is_coarse or self.settings.quality_share == 0:
+            return
+        self._halves_due += self.settings.quality_share * count
+        while self._halves_due >= self.settings.batch:
+            used = self._halves.batch(state, self.frames)
+            self._halves_due = self._halves_due - used if used else 0.0
+            yield
 
     def _wants_refinement(self, state: SolverState) -> bool:
         """Return whether to refine now; not at the very end, for the image has to follow."""
@@ -551,6 +584,34 @@ class IncrementalSolver:
 
     def _fine_state(self, state: SolverState) -> SolverState:
         return refined(self._backend, state) if self.is_coarse else state
+
+    def quality(self) -> Quality:
+        """Return how good the image is by itself."""
+        frames, state = self.frames, self.state
+        found = None if self.is_coarse else self._halves.compare(frames, self.pixel_m)
+        half_bit_m, one_seventh_m = (
+            (math.nan, math.nan) if found is None else (found.resolution_m, found.one_seventh_resolution_m)
+        )
+        used = int(np.sum(frames.uses[frames.active] > 0))
+        if math.isfinite(half_bit_m) and (not self._resolutions or self._resolutions[-1][0] != used):
+            self._resolutions.append((used, half_bit_m))
+        held_out = math.nan
+        if state is not None and not self.is_coarse and bool(frames.held_out.any()):
+            slots = frames.active[frames.uses[frames.active] > 0]
+            held_out = held_out_r(
+                self._backend, state, frames, spaced(slots, HELD_OUT_FRAMES), self.settings.subpixel
+            )
+        return Quality(
+            r_factor=math.nan if state is None else state.r_factor,
+            r_held_out=held_out,
+            half_bit_m=half_bit_m,
+            one_seventh_m=one_seventh_m,
+            frc=found,
+        )
+
+    def frames_for(self, resolution_m: float) -> int | None:
+        """Return how many frames a resolution (½ bit) is expected to take; None until that can be told."""
+        return frames_for_resolution(self._resolutions, resolution_m)
 
     def positions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the numbers (n,) of the frames in use, in order, and where they lie (n, 2: x, y) in metres."""

@@ -12,7 +12,7 @@ import scipy.signal
 
 from nsbluesky.solver.registration import Aligned, align
 
-__all__ = ["FRC", "Aligned", "align", "contrast_correlation", "frc", "nrmse", "r_factor"]
+__all__ = ["FRC", "Aligned", "Quality", "align", "contrast_correlation", "frc", "nrmse", "r_factor"]
 
 ComplexImage = npt.NDArray[np.complexfloating[Any, Any]]
 
@@ -41,6 +41,8 @@ class FRC:
     resolution_m : float
         Half period at which the correlation first falls below ½ bit; one pixel where it never does, infinite where
         it is below from the start.
+    one_seventh_resolution_m : float
+        The same for 1/7.
     """
 
     frequency_1_m: npt.NDArray[np.float64]
@@ -48,6 +50,30 @@ class FRC:
     half_bit: npt.NDArray[np.float64]
     one_seventh: float
     resolution_m: float
+    one_seventh_resolution_m: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good an image is, judged by itself.
+
+    Attributes
+    ----------
+    r_factor : float
+        Σ|G − A| / ΣA on the pixels that the solver uses.
+    r_held_out : float
+        The same on pixels that it does not use; NaN where there are none.
+    half_bit_m, one_seventh_m : float
+        Half-period resolution by the Fourier ring correlation of two half-sets; NaN until they can be compared.
+    frc : FRC or None
+        That correlation.
+    """
+
+    r_factor: float
+    r_held_out: float
+    half_bit_m: float
+    one_seventh_m: float
+    frc: FRC | None
 
 
 def frc(a: ComplexImage, b: ComplexImage, pixel_m: float, taper: float = 0.5) -> FRC:
@@ -92,7 +118,8 @@ def frc(a: ComplexImage, b: ComplexImage, pixel_m: float, taper: float = 0.5) ->
     frequency = per_ring(radius) / np.maximum(count, 1) / pixel_m
     root = 1 / np.sqrt(np.maximum(count, 1))
     half_bit = (0.2071 + 1.9102 * root) / (1.2071 + 0.9102 * root)
-    return FRC(frequency, correlation, half_bit, 1 / 7, _resolution_m(frequency, correlation - half_bit, pixel_m))
+    resolutions = (_resolution_m(frequency, correlation - line, pixel_m) for line in (half_bit, 1 / 7))
+    return FRC(frequency, correlation, half_bit, 1 / 7, *resolutions)
 
 
 def _resolution_m(frequency: npt.NDArray[np.float64], excess: npt.NDArray[np.float64], pixel_m: float) -> float:

@@ -1,0 +1,41 @@
+"""How well are pixels predicted that the solver never saw?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.engines.base import Slots, corners_on_canvas
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.shifts import ramps, steps_of
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import gather
+
+__all__ = ["held_out_r", "spaced"]
+
+
+def spaced(slots: Slots, count: int) -> npt.NDArray[np.intp]:
+    """Return at most `count` of the slots, evenly spaced."""
+    return slots[np.linspace(0, len(slots) - 1, min(count, len(slots))).astype(np.intp)]
+
+
+def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int) -> float:
+    """Return R = Σ|G − A| / ΣA over the held-out pixels of some frames; NaN where there is no light on them."""
+    xp, side = backend.xp, frames.frame_px
+    field = backend.fft2(state.probe.copy())
+    corners = corners_on_canvas(state, frames, slots)
+    shifts = steps_of(frames.shifts_px[slots], subpixel) / subpixel
+    window = xp.empty((1, side, side), np.complex64)
+    amplitude = xp.empty((1, side, side), np.float32)
+    misfit = light = 0.0
+    for slot, corner, shift in zip(slots, corners, shifts, strict=True):
+        moved = backend.ifft2(field * ramps(xp, shift[None], side))
+        far = backend.fft2(gather(backend, state.object, corner[None], window) * moved)
+        seen = far[:, frames.held_out]
+        model = xp.sqrt((xp.abs(seen) ** 2).sum(axis=0) + np.float32(state.background))
+        measured = frames.amplitudes(np.array([slot]), amplitude)[0][frames.held_out]
+        usable = measured >= 0
+        misfit += float(xp.abs(model - measured)[usable].sum())
+        light += float(measured[usable].sum())
+    return misfit / light if light > 0 else float("nan")
