@@ -433,6 +433,7 @@ class IncrementalSolver:
         for slot in self.frames.active.tolist():
             self._deck.add(slot)
         self.frames.uses[: len(self.frames)] = 0
+        self.refinement.reset(self.frames)
         self._halves.reset()
         self._resolutions.clear()
         self._begin(state)
@@ -502,15 +503,15 @@ class IncrementalSolver:
             yield
             yield from self._work_on_halves(state, len(slots))
         self._engine.end_pass(state, frames)
-        state.passes += 1
-        if not self.is_coarse and changes == self._changes:
-            self._settled_passes += 1
         active = frames.active
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
             state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(self.frames.amplitude_sums[active]))
-            if self._wants_refinement(state):
-                yield from self._refine(state)
+        if self._wants_refinement(state):
+            yield from self._refine(state)
+        state.passes += 1
+        if not self.is_coarse and changes == self._changes:
+            self._settled_passes += 1
         if self.is_coarse and self._search is None and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
@@ -548,8 +549,14 @@ class IncrementalSolver:
             yield
 
     def _wants_refinement(self, state: SolverState) -> bool:
-        """Return whether to refine now; not at the very end, for the image has to follow."""
-        left = self.passes_wanted - self._settled_passes
+        """Return whether to refine now.
+
+        Not while the defocus is in question, for with a wrong one all positions are; nor at the very end, for the
+        image has to follow.
+        """
+        left = self.passes_wanted - self._settled_passes - 1
+        if self._search is not None or self._sweep_is_due or (self.settings.sweep_frames and not self._swept):
+            return False
         return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
 
     def _refine(self, state: SolverState) -> Iterator[None]:

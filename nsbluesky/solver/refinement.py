@@ -32,6 +32,9 @@ UNSETTLED_FLUX = 0.1
 LARGEST_CHANGE = 0.3
 """Longest step of ln flux."""
 
+LEAST_BACKGROUND = 0.01
+"""A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
+
 MIN_FRAMES = 12
 """Fewer frames do not tell the scatter of their positions."""
 
@@ -89,10 +92,19 @@ class Refinement:
         self.scatter_px = float("nan")
         self.flux_scatter = float("nan")
         self.rounds = 0
-        self._next_pass = 0
+        self._last_pass = 0
         self._pause = 1
         self._settings = settings
         self._backend = backend
+
+    def reset(self, frames: FrameStore) -> None:
+        """Forget all corrections, as the image was begun anew."""
+        slots = np.arange(len(frames))
+        frames.correct(slots, np.zeros((len(slots), 2)))
+        frames.flux[slots] = 1.0
+        self.distortion = NO_DISTORTION
+        self.scatter_px = self.flux_scatter = float("nan")
+        self._last_pass, self._pause = 0, 1
 
     def due(self, state: SolverState) -> bool:
         """Return whether a round should follow the pass that was just done.
@@ -101,7 +113,8 @@ class Refinement:
         """
         settings = self._settings
         wanted = settings.refine_positions != "none" or settings.refine_flux or settings.refine_background
-        return wanted and state.passes >= self._next_pass
+        waited = abs(state.passes - self._last_pass) >= self._pause  # a finer grid counts its passes from 0
+        return wanted and waited
 
     def round(self, state: SolverState, level: FrameStore, frames: FrameStore) -> Iterator[None]:
         """Do a round; yields after every block of frames, and changes the frames and the state at the end.
@@ -124,6 +137,10 @@ class Refinement:
             parts.append(measure_sensitivity(self._backend, state, level, block, self._settings.subpixel))
             yield
         found = Sensitivity.joined(parts)
+        known = (frames.uses[slots] >= self._settings.refine_start) & (frames.weights[slots] > 0)
+        if np.count_nonzero(known) < MIN_FRAMES:  # frames were measured again or withdrawn meanwhile
+            return
+        slots, found = slots[known], found.of(known)
         self.rounds += 1
         steps, covariance = steps_and_errors(found)
         pixel = frames.frame_px / level.frame_px
@@ -135,10 +152,10 @@ class Refinement:
         if self._settings.refine_flux:
             self._scale(frames, slots, steps[:, 2], covariance[:, 2, 2])
         if self._settings.refine_background:
-            state.background = self._background(state, found)
+            state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
         nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
-        self._next_pass = state.passes + self._pause
+        self._last_pass = state.passes
         wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
@@ -178,10 +195,11 @@ class Refinement:
         likely = scatter / (scatter + variance) * estimate
         frames.flux[slots] = np.exp(likely) / np.mean(np.exp(likely))
 
-    def _background(self, state: SolverState, found: Sensitivity) -> float:
-        """Return the background, photons a pixel, that fits best."""
+    def _background(self, found: Sensitivity, photons_a_pixel: float) -> float:
+        """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter."""
         numerator, denominator = found.background.sum(axis=0)
-        return max(0.0, float(numerator / denominator)) if denominator > 0 else state.background
+        background = float(numerator / denominator) if denominator > 0 else 0.0
+        return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
 
     def _search(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> Iterator[None]:
         """Look for frames that fit badly on a coarse grid around where the stage says they are."""

@@ -68,6 +68,10 @@ class Sensitivity:
         """Photons (n,) that the model has on the good pixels of each frame: Σ m·I, but for a background."""
         return np.asarray(4 * self.curvature[:, 2, 2])
 
+    def of(self, frames: npt.NDArray[np.bool_]) -> Sensitivity:
+        """Return the sums of some of the frames."""
+        return Sensitivity(**{f.name: getattr(self, f.name)[frames] for f in dataclasses.fields(self)})
+
     @classmethod
     def joined(cls, parts: Sequence[Sensitivity]) -> Sensitivity:
         """Return the sums of several calls as those of one."""
