@@ -373,7 +373,7 @@ class SolverSettings(Settings):
     sweep_passes: int = 3
     refine_positions: typing.Literal["frames", "global", "none"] = "frames"
     refine_flux: bool = True
-    refine_background: bool = True
+    refine_background: bool = False
     refine_start: int = 3
     quality_share: float = 0.15
     held_out: float = 0.005

@@ -35,6 +35,12 @@ LARGEST_CHANGE = 0.3
 LEAST_BACKGROUND = 0.01
 """A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
 
+MOST_BACKGROUND = 0.5
+"""No larger part of the light is taken for background, so that something is left to reconstruct."""
+
+FAINT_PX = 1.0
+"""Positions stay where a typical frame does not tell its own better than this."""
+
 MIN_FRAMES = 12
 """Fewer frames do not tell the scatter of their positions."""
 
@@ -147,7 +153,8 @@ class Refinement:
         steps[:, :2] *= pixel
         covariance[:, :2, :2] *= pixel**2
         offset = pixel * (found.steps_px - level.shifts_px[slots])
-        if self._settings.refine_positions != "none":
+        telling = np.median(np.trace(covariance[:, :2, :2], axis1=1, axis2=2)) < 2 * FAINT_PX**2
+        if self._settings.refine_positions != "none" and telling:
             self._move(frames, slots, offset + OVERSHOOT * steps[:, :2], covariance[:, :2, :2], pixel)
         if self._settings.refine_flux:
             self._scale(frames, slots, steps[:, 2], covariance[:, 2, 2])
@@ -199,6 +206,7 @@ class Refinement:
         """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter."""
         numerator, denominator = found.background.sum(axis=0)
         background = float(numerator / denominator) if denominator > 0 else 0.0
+        background = min(background, MOST_BACKGROUND * photons_a_pixel)
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
 
     def _search(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> Iterator[None]:
