@@ -17,7 +17,6 @@ from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.solver.incremental import IncrementalSolver
-from nsbluesky.solver.picture import Picture
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
@@ -115,9 +114,9 @@ class Reconstruct(Stage):
         if self._final_due(solver):
             self._final_told = True
             yield from self._positions(solver)
-            yield from self._picture(solver.picture(), final=True)
+            yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
-            yield from self._picture(solver.picture(), final=False)
+            yield from self._picture(solver, final=False)
 
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where there are any."""
@@ -138,7 +137,8 @@ class Reconstruct(Stage):
             shear_rad=float(refinement.distortion.shear_rad),
         )
 
-    def _picture(self, picture: Picture, final: bool) -> Iterator[Document]:
+    def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
+        picture, quality = solver.picture(), solver.quality()
         if picture.num_frames == 0:
             return
         yield from self.run.derived.event(
@@ -148,6 +148,9 @@ class Reconstruct(Stage):
             pixel_size_m=float(picture.pixel_m),
             extent_m=np.asarray(picture.extent_m, dtype=np.float64),
             r_factor=float(picture.r_factor),
+            r_held_out=float(quality.r_held_out),
+            resolution_half_bit_m=float(quality.half_bit_m),
+            resolution_one_seventh_m=float(quality.one_seventh_m),
             num_frames=int(picture.num_frames),
             num_passes=float(picture.num_passes),
             coverage=float(picture.coverage),

@@ -343,7 +343,8 @@ class SolverSettings(Settings):
         Frames used for the two half-sets that tell the resolution (`nsbluesky.solver.halves`), for each frame used
         for the image; 0 for none.
     held_out : float
-        Part of the detector's pixels that the solver does not use, so that they can tell how well it predicts them.
+        Part of the detector's pixels that the solver does not use, so that they tell how well it predicts them.  They
+        are the same in all frames, which makes them hard to predict: compare their R between runs only.
     publish_hz : float
         Pictures a second at most.
     live : bool
@@ -375,8 +376,8 @@ class SolverSettings(Settings):
     refine_flux: bool = True
     refine_background: bool = False
     refine_start: int = 3
-    quality_share: float = 0.15
-    held_out: float = 0.005
+    quality_share: float = 0.1
+    held_out: float = 0.0
     publish_hz: float = 2.0
     live: bool = True
     seed: int = 0

@@ -36,7 +36,7 @@ SMALLEST_PX = 16
 
 
 def half_of(slots: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-    """Return 0 or 1 for each slot by the Thue-Morse sequence: rows of any length are split evenly, without period."""
+    """Return 0 or 1 for each slot by the Thue-Morse sequence: one of two frames in a row, without period."""
     return np.asarray(np.bitwise_count(np.asarray(slots, np.uint64)) % 2, np.int64)
 
 

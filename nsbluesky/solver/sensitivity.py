@@ -115,7 +115,8 @@ def measure_sensitivity(
         waves = xp.empty((count, 3 * modes, side, side), np.complex64)
         windows = xp.empty((count, side, side), np.complex64)
         amplitude = xp.empty((count, side, side), np.float32)
-        step, light = None, None
+        step: Any = None
+        light: Any = None
         for first in range(share.start, share.stop, count):
             part = order[first : min(first + count, share.stop)]
             for run in _runs(steps[part]):
