@@ -334,7 +334,8 @@ class SolverSettings(Settings):
     sweep_candidates, sweep_passes : int
         Number of candidates and passes over each; the best few get some more.
     refine_positions : {"frames", "global", "none"}
-        Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.
+        Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
+        default, for on short live scans it made images worse that had right positions.
     refine_flux, refine_background : bool
         Correct the flux of every frame relative to the mean; fit a background that is the same on all pixels.
     refine_start : int
@@ -372,8 +373,8 @@ class SolverSettings(Settings):
     sweep_range: float = 5.0
     sweep_candidates: int = 21
     sweep_passes: int = 3
-    refine_positions: typing.Literal["frames", "global", "none"] = "frames"
-    refine_flux: bool = True
+    refine_positions: typing.Literal["frames", "global", "none"] = "none"
+    refine_flux: bool = False
     refine_background: bool = False
     refine_start: int = 3
     quality_share: float = 0.1
