@@ -377,7 +377,7 @@ class SolverSettings(Settings):
     refine_flux: bool = False
     refine_background: bool = False
     refine_start: int = 3
-    quality_share: float = 0.1
+    quality_share: float = 0.0
     held_out: float = 0.0
     publish_hz: float = 2.0
     live: bool = True

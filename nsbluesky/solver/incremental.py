@@ -154,7 +154,6 @@ class IncrementalSolver:
             raise ValueError(f"mask of shape {good.shape}: expected ({self.frame_px}, {self.frame_px})")
         if not good.any():
             raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
-        self.frames.set_good(good)
         self._use_pixels(good)
 
     def _use_pixels(self, good: npt.NDArray[np.bool_]) -> None:
