@@ -1,7 +1,7 @@
 """Pictures of every window, at the start, in the middle and at the end of its work, and where something is wrong.
 
-``make screenshots`` writes them into docs/images/windows; nothing on them is made up: a simulated scan of gold
-nanospheres goes through the pipeline, and the windows show its documents.
+``make screenshots`` writes them into docs/images/windows: a simulated scan of gold nanospheres goes through the
+pipeline, and the windows show its documents.  Only the browser's older runs are entries made for the picture.
 """
 
 from __future__ import annotations

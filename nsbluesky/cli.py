@@ -36,7 +36,7 @@ COMMANDS = {
     "reconstruct": "reconstruct the object from any CXI file",
     "simulate": "a simulated scan from any picture",
     "raw2cxi": "clean raw FCCD frames of a CXI file or a recorded run",
-    "view": "look at a CXI file in a window, or save a picture of that window",
+    "view": "the windows: a file, a run, the catalog, the live processing, a rehearsal of any picture",
     "quality": "Fourier ring correlation, R factor and resolution of reconstructions",
     "import-star": "turn the Siemens star's published npz.bz2 file into CXI",
 }

@@ -1,7 +1,7 @@
 """Cleaning compiled for a CPU: raw words to sums of bins in one pass, or two where interference is removed.
 
 Nothing is converted to floating point outside the window, and no full frame of floats is made where one pass does.
-Rows are the outer loop and frames the inner one, so that dark rows are read once for a block of frames.
+A few rows are taken of each frame of a block in turn, so that dark rows are read once for all of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["CompiledCleaning", "can_compile"]
 
 BLOCK_FRAMES = 8
+ROWS_AT_ONCE = 16
+"""Of each frame in turn: what is read of a frame is one run of pages, and the darks of the rows stay near."""
 MAX_COLUMNS_PER_ADC = 12  # `remove_spikes_compiled` has a table of 2**columns entries
 
 Floats = npt.NDArray[np.float32]
@@ -441,40 +443,40 @@ def _one_pass(
     bright = np.zeros(width, np.float32)
     words = np.zeros(width, np.uint16)
     offset = np.zeros(width if drift.shape[0] or offsets.shape[0] else 0, np.float32)
-    for r in range(rows + 1):
-        raw = raw_rows[r] if r < rows else -1
+    for first_row in range(0, rows + 1, ROWS_AT_ONCE):
         for f in range(n):
-            here = ring[f, r % 3]
-            if raw < 0:
-                here[:] = 0
-            else:
-                _gather(frames[f, raw], firsts[halves[r]], per, data, words)
-                if drift.shape[0]:
-                    _drift_row(drift[f, halves[r]], basis[r], offset)
-                elif offsets.shape[0]:
-                    _spread_row(offsets[f, r], data, offset)
-                _load_row(words, dark[r], offset, gain, gain_steps[:, r], here)
-                if not doubtful[f]:
-                    doubtful[f] = _is_doubtful(words, gain, good[r])
-                for b in range(bad[0][r], bad[0][r + 1]):
-                    here[bad[1][b]] = 0
-                if sensitivity.shape[0]:
-                    for x in range(width):
-                        here[x] *= sensitivity[r, x]
-            if r == 0:
-                continue
-            done = r - 1
-            above, middle = ring[f, (r - 2) % 3], ring[f, done % 3]
-            line = lines[f, target : target + count]
-            if behind_beamstop.shape[0]:
-                bright[:] = 0
-                _add_row(above, middle, here, threshold, 0, width, widest, bright)
-                for i in range(count):
-                    line[i] += bright[source + i] * behind_beamstop[done, source + i]
-            else:
-                _add_row(above, middle, here, threshold, source, count, widest, line)
-            if r % bin_px == 0:
-                _end_bins(lines[f], bin_px, scale[done // bin_px], out[f, done // bin_px])
+            for r in range(first_row, min(first_row + ROWS_AT_ONCE, rows + 1)):
+                here = ring[f, r % 3]
+                if r == rows or raw_rows[r] < 0:
+                    here[:] = 0
+                else:
+                    _gather(frames[f, raw_rows[r]], firsts[halves[r]], per, data, words)
+                    if drift.shape[0]:
+                        _drift_row(drift[f, halves[r]], basis[r], offset)
+                    elif offsets.shape[0]:
+                        _spread_row(offsets[f, r], data, offset)
+                    _load_row(words, dark[r], offset, gain, gain_steps[:, r], here)
+                    if not doubtful[f]:
+                        doubtful[f] = _is_doubtful(words, gain, good[r])
+                    for b in range(bad[0][r], bad[0][r + 1]):
+                        here[bad[1][b]] = 0
+                    if sensitivity.shape[0]:
+                        for x in range(width):
+                            here[x] *= sensitivity[r, x]
+                if r == 0:
+                    continue
+                done = r - 1
+                above, middle = ring[f, (r - 2) % 3], ring[f, done % 3]
+                line = lines[f, target : target + count]
+                if behind_beamstop.shape[0]:
+                    bright[:] = 0
+                    _add_row(above, middle, here, threshold, 0, width, widest, bright)
+                    for i in range(count):
+                        line[i] += bright[source + i] * behind_beamstop[done, source + i]
+                else:
+                    _add_row(above, middle, here, threshold, source, count, widest, line)
+                if r % bin_px == 0:
+                    _end_bins(lines[f], bin_px, scale[done // bin_px], out[f, done // bin_px])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
