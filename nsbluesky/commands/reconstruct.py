@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nsbluesky.backend import get_backend
 from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
-from nsbluesky.settings import SolverSettings
+from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="the CXI file to write: the frames and the image")
     parser.add_argument(
         "--algorithm",
+        type=_schedule,
         default="wasp",
         metavar="NAME[:PASSES],…",
         help=f"of {', '.join(sorted(ENGINES))}; several one after another, as in wasp:20,lsqml:50 (%(default)s)",
@@ -39,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
     parser.add_argument("--png", type=Path, help="a picture of the object's phase")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in sweep_frames=100")
+
+
+def _schedule(text: str) -> str:
+    try:
+        parse_schedule(text, 1)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
