@@ -88,7 +88,7 @@ class Reconstruct(Stage):
     def _time_for_final_passes(self, solver: IncrementalSolver) -> float:
         """Return until when they may take; for ever where the image had few passes while the scan ran."""
         settings = self.run.settings.solver
-        settled = solver.state is not None and solver.state.passes >= settings.passes_final
+        settled = solver.state is not None and 2 * solver.state.passes >= settings.passes_final
         return time.monotonic() + settings.final_s if settings.live and settled else math.inf
 
     def _final_due(self, solver: IncrementalSolver) -> bool:

@@ -326,7 +326,8 @@ class SolverSettings(Settings):
     passes_final : int
         Full passes after the last frame.
     final_s : float
-        Seconds for them where the image had as many passes already while the scan ran; at least all frames are used.
+        Seconds for them where the image had half as many passes already while the scan ran; at least all frames are
+        used.
     sweep_frames : int
         Frames that the defocus sweep waits for; 0 switches the sweep off.
     sweep_range : float
