@@ -99,8 +99,11 @@ class DockArea(QtWidgets.QMainWindow):
         return self.saveState(VERSION)
 
     def restore(self, arrangement: object) -> bool:
-        """Arrange as it was saved; False where that cannot be done."""
-        return isinstance(arrangement, QtCore.QByteArray) and bool(self.restoreState(arrangement, VERSION))
+        """Arrange as it was saved; False where that cannot be done, or some docks were not there then."""
+        if not (isinstance(arrangement, QtCore.QByteArray) and self.restoreState(arrangement, VERSION)):
+            return False
+        nowhere = QtCore.Qt.DockWidgetArea.NoDockWidgetArea
+        return all(dock.isFloating() or self.dockWidgetArea(dock) != nowhere for dock in self.docks.values())
 
     def toggle_actions(self) -> list[Any]:
         """Return for each dock the action that shows and hides it."""

@@ -142,7 +142,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         """Look no more, and remember where the panels are."""
         self._timer.stop()
         self._next_panel.stop()
-        self._preferences.setValue("live/geometry", self.saveGeometry())
+        self._preferences.setValue("live/size", self.size())
         self._preferences.setValue("live/docks", self.docks.save())
         if self.control is not None:
             self.control.close()
@@ -169,12 +169,10 @@ class LiveWindow(QtWidgets.QMainWindow):
         layout.addWidget(self.docks, 1)
         layout.addWidget(self.health)
         self.setCentralWidget(center)
-        self.resize(*SIZE_PX)
-        geometry = self._preferences.value("live/geometry")
-        if isinstance(geometry, QtCore.QByteArray):
-            self.restoreGeometry(geometry)
-        self.docks.arrange()
-        self.docks.restore(self._preferences.value("live/docks"))
+        size = self._preferences.value("live/size")  # not its place: Qt would cut the window to the screen it finds
+        self.resize(size if isinstance(size, QtCore.QSize) else QtCore.QSize(*SIZE_PX))
+        if not self.docks.restore(self._preferences.value("live/docks")):
+            self.docks.arrange()
 
     def _add_menus(self) -> None:
         view = self.menuBar().addMenu("&View")

@@ -439,9 +439,23 @@ def test_panels_are_where_they_were_left(live: LivePlots, qtbot: QtBot) -> None:
     assert not second.docks.docks["ProbePanel"].isHidden()
 
 
+def test_a_second_window_has_the_tabs_of_the_first(live: LivePlots, qtbot: QtBot) -> None:
+    """What is arranged twice leaves tab bars lying over the panels."""
+    seen = []
+    for _ in range(2):
+        window = LiveWindow(live)
+        qtbot.addWidget(window)
+        window.show()
+        bars = window.docks.findChildren(QtWidgets.QTabBar)
+        seen.append(sorted((bar.x(), bar.y(), bar.count()) for bar in bars if bar.isVisible() and bar.x() >= 0))
+        window.close()
+    assert len(seen[0]) == 3
+    assert seen[1] == seen[0]
+
+
 def test_an_arrangement_that_cannot_be_read_is_left_alone(live: LivePlots, qtbot: QtBot) -> None:
     preferences().setValue("live/docks", QtCore.QByteArray(b"of another program"))
-    preferences().setValue("live/geometry", 7)
+    preferences().setValue("live/size", 7)
     window = LiveWindow(live)
     qtbot.addWidget(window)
     window.show()
