@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.control_panel import Processing
     from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.modules import Modules
 
 __all__ = [
     "Site",
@@ -42,6 +43,7 @@ __all__ = [
     "fccd",
     "has_screen",
     "live_window",
+    "modules_of",
     "open_catalog",
     "processing_service",
     "run_engine",
@@ -317,6 +319,16 @@ def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **default
     return bound
 
 
+def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:
+    """Return how each module of a processing is, for the live window."""
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.viewer.modules import modules_of_activity, modules_of_heartbeat
+
+    if isinstance(pipeline, PtychoPipeline):
+        return modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued)
+    return modules_of_heartbeat(pipeline.heartbeat)
+
+
 def live_window(
     pipeline: PtychoPipeline | Connection, RE: RunEngine | None = None, **plans: Callable[..., Any]
 ) -> LiveWindow | None:
@@ -338,17 +350,11 @@ def live_window(
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
     from nsbluesky.viewer.log_tail import LogLines, tail_of_files
-    from nsbluesky.viewer.modules import Modules, modules_of_activity, modules_of_heartbeat
     from nsbluesky.viewer.scan_panel import Scans
     from nsbluesky.viewer.session_processing import SessionProcessing
 
     lines = LogLines()
     logging.getLogger("nsbluesky").addHandler(lines)
-
-    def modules() -> Modules:
-        if isinstance(pipeline, PtychoPipeline):
-            return modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued)
-        return modules_of_heartbeat(pipeline.heartbeat)
 
     processing: Processing
     if isinstance(pipeline, PtychoPipeline):
@@ -357,7 +363,7 @@ def live_window(
         processing = RemoteProcessing(pipeline.address, pipeline.credentials)
     window = LiveWindow(
         pipeline.live,
-        modules=modules,
+        modules=functools.partial(modules_of, pipeline),
         log_lines=lambda: sorted([*lines(), *tail_of_files(data_directory() / "service" / "logs")]),
         processing=processing,
         scans=Scans(RE, plans) if RE is not None else None,

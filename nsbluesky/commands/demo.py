@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import resource
 import time
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         worst = WorstHealth()
         pipeline.subscribe(worst)
         application()
-        window = LiveWindow(pipeline.live)
+        window = LiveWindow(pipeline.live, modules=functools.partial(session.modules_of, pipeline))
         window.show()
         plan = _plan(options, site, devices, min(beamline.ready.scan_range_um))
         rows, columns = options.shape
