@@ -288,6 +288,16 @@ def test_a_frame_counts_when_its_translation_is_there(create: Callable[..., CxiF
         assert data.seq_nums.tolist() == [1, 3] and data.frames.shape[0] == 2
 
 
+def test_a_frame_without_translation_yet_does_not_turn_those_of_the_others(create: Callable[..., CxiFile]) -> None:
+    """Two translations (2, 3) beside three frames look like x, y of three frames."""
+    cxi = create()
+    cxi.append(np.ones((2, *SHAPE)), [[1.0, 5.0], [2.0, 6.0]])
+    cxi._file[DATA].resize(3, axis=0)  # what `append` does first
+    cxi._file.flush()
+    with read_cxi(cxi.path) as data:
+        assert data.translation_m.tolist() == [[1.0, 5.0, 0.0], [2.0, 6.0, 0.0]] and len(data.frames) == 2
+
+
 def test_recover_never_overwrites(written: Path, tmp_path: Path) -> None:
     (tmp_path / "b.cxi").write_text("precious")
     with pytest.raises(CxiError, match="exists"):

@@ -378,7 +378,8 @@ def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], 
         raise CxiError(f"{TRANSLATION} is missing: expected (N, 3) metres; add the sample's positions to the file")
     usable = dataset.dtype.kind in "iuf" and dataset.nbytes <= MAX_ARRAY_BYTES
     values = np.asarray(dataset[()]) if usable else np.empty((0, 0))
-    either = values.ndim == 2 and len(values) in (2, 3)
+    # A file that is being written may have fewer translations than frames: there the axis that grows tells.
+    either = values.ndim == 2 and len(values) in (2, 3) and dataset.maxshape[0] is not None
     if either and (values.shape[1] not in (2, 3) or (values.shape[1] == count != len(values))):
         values = values.T
     if values.ndim != 2 or values.shape[-1] not in (2, 3):
