@@ -1,11 +1,13 @@
 """What the processing costs a scan: a step scan's rate with and without the pipeline subscribed.
 
-The scans go over Channel Access to the simulated beamline with small frames, so that the devices are as fast as they
-get; the kinds of scan alternate, so that a machine whose speed drifts does not decide.  A control shows what the
-machine itself costs: the same scan beside a stranger's process that keeps one core busy.
+The scans go over Channel Access to the simulated beamline with small frames; the document log is always subscribed.
+Once with exposures so short that the devices are as fast as they get, and once with those of a 10 Hz scan.  The kinds
+of scan alternate, so that a machine whose speed drifts does not decide.  A control shows what the machine itself
+costs: the same scan beside a stranger's process that keeps one core busy.
 
-The same for the pipeline in the service's process.  What the session itself spends on it is told as the processor
-time of the connection's threads, which is what remains where the machine has a core to spare.
+The same for the pipeline in the service's process, which is what an IPython session has.  What the session itself
+spends on it is told as the processor time of the connection's threads, which is what remains where the machine has a
+core to spare.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from bluesky import RunEngine
@@ -26,11 +29,18 @@ from nsbluesky import session
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_scan
-from nsbluesky.service.connection import connect
+from nsbluesky.service.connection import Connection, connect
 from nsbluesky.simulation.beamline import SimulatedBeamline
 
 ROUNDS = 5
 SHAPE = (10, 10)
+EXPOSURES_S = (0.01, 0.1)
+ALONE = "nothing else subscribed"
+KINDS = {
+    "pipeline in the session": "target < 1.05",
+    "pipeline in the service's process": "target < 1.05",
+    "control: a stranger's busy process": "what the machine itself costs",
+}
 
 
 def measure() -> list[Figure]:
@@ -39,74 +49,75 @@ def measure() -> list[Figure]:
         site = session.simulated_site(beamline)
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         RE = RunEngine({}, context_managers=[])
+        log = DocumentLog(Path(folder) / "documents")
+        RE.subscribe(log)
         pipeline = PtychoPipeline(site.pipeline, directory=Path(folder) / "results")
-
-        def scan() -> float:
-            started = time.perf_counter()
-            RE(ptycho_scan(*devices, geometry=site.geometry, shape=SHAPE, step_um=site.step_um))
-            return time.perf_counter() - started
-
-        def scan_with_pipeline() -> float:
-            token = RE.subscribe(pipeline)
-            elapsed = scan()
-            RE.unsubscribe(token)
-            pipeline.wait()
-            return elapsed
-
         service = session.processing_service(site, Path(folder))
         service.start()
-        log = DocumentLog(Path(folder) / "documents")
         connection = connect(service.address, log, service.credentials)
-        spent_s: list[float] = []
+        spent: list[float] = []
 
-        def scan_with_service() -> float:
-            tokens = [RE.subscribe(callback) for callback in (log, connection)]
+        def scan(exposure_s: float) -> float:
+            started = time.perf_counter()
+            RE(
+                ptycho_scan(
+                    *devices, geometry=site.geometry, shape=SHAPE, step_um=site.step_um, exposure_s=exposure_s
+                )
+            )
+            return time.perf_counter() - started
+
+        def with_subscriber(subscriber: PtychoPipeline | Connection, exposure_s: float) -> float:
+            token = RE.subscribe(subscriber)
             before = _processor_time_s("nsbluesky-")
-            elapsed = scan()
-            spent_s.append((_processor_time_s("nsbluesky-") - before) / elapsed)
-            for token in tokens:
-                RE.unsubscribe(token)
-            connection.wait()
+            elapsed = scan(exposure_s)
+            if subscriber is connection:
+                spent.append((_processor_time_s("nsbluesky-") - before) / elapsed)
+            RE.unsubscribe(token)
+            subscriber.wait()
             return elapsed
 
-        def scan_beside_a_busy_process() -> float:
+        def beside_a_busy_process(exposure_s: float) -> float:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as stranger:
-                elapsed = scan()
+                elapsed = scan(exposure_s)
                 stranger.kill()
             return elapsed
 
-        scan_with_pipeline()
-        scan_with_service()
-        spent_s.clear()
-        kinds = scan, scan_with_pipeline, scan_with_service, scan_beside_a_busy_process
-        rounds = [tuple(kind() for kind in kinds) for _ in range(ROUNDS)]
+        kinds = (
+            scan,
+            partial(with_subscriber, pipeline),
+            partial(with_subscriber, connection),
+            beside_a_busy_process,
+        )
+        for kind in kinds[1:3]:  # what starts up, starts up now
+            kind(EXPOSURES_S[0])
+        spent.clear()
+        figures = []
+        for exposure_s in EXPOSURES_S:
+            rounds = [tuple(kind(exposure_s) for kind in kinds) for _ in range(ROUNDS)]
+            figures += _figures(exposure_s, rounds)
         pipeline.close()
         connection.close()
         service.stop()
         for device in devices:
             device.destroy()
+    cost = Figure(
+        "processor time of the connection to the service",
+        f"{100 * statistics.median(spent):.2f} %",
+        "of one core, in the session, while the scan runs",
+    )
+    return [*figures, cost]
+
+
+def _figures(exposure_s: float, rounds: list[tuple[float, ...]]) -> list[Figure]:
     alone = statistics.median(times[0] for times in rounds)
     points = SHAPE[0] * SHAPE[1]
-    target = f"median of {ROUNDS} rounds, target < 1.05"
-    return [
-        Figure("step scan, nothing subscribed", f"{points / alone:.1f} points/s", f"{points} points, 25 darks"),
-        Figure("time with the pipeline / without", _ratio(rounds, 1), target),
-        Figure("time with the pipeline in the service process / without", _ratio(rounds, 2), target),
-        Figure(
-            "control: time beside a stranger's busy process / without",
-            _ratio(rounds, 3),
-            "what the machine itself costs",
-        ),
-        Figure(
-            "processor time of the connection to the service",
-            f"{100 * statistics.median(spent_s):.2f} %",
-            "of one core, in the session, while the scan runs",
-        ),
-    ]
-
-
-def _ratio(rounds: list[tuple[float, ...]], kind: int) -> str:
-    return f"{statistics.median(times[kind] / times[0] for times in rounds):.3f}"
+    scan = f"step scan with {1000 * exposure_s:.0f} ms of exposure"
+    figures = [Figure(f"{scan}, {ALONE}", f"{points / alone:.1f} points/s", f"{points} points, 25 darks")]
+    for kind, (name, note) in enumerate(KINDS.items(), start=1):
+        ratios = [times[kind] / times[0] for times in rounds]
+        value = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        figures.append(Figure(f"{scan}: time with / without; {name}", value, f"median of {ROUNDS} rounds; {note}"))
+    return figures
 
 
 def _processor_time_s(prefix: str) -> float:
