@@ -33,8 +33,8 @@ def test_few_counts_are_followed_as_photons(backend):
     engine = make_engine(SolverSettings(), backend)
     for dose, poisson in ((10.0, True), (1000.0, False)):
         engine.adapt(dose)
-        assert engine._poisson is poisson
+        assert engine._likelihood.poisson is poisson
     for likelihood, dose in (("poisson", 1e6), ("amplitude", 0.1)):
         engine = make_engine(SolverSettings(likelihood=likelihood), backend)
         engine.adapt(dose)
-        assert engine._poisson is (likelihood == "poisson")
+        assert engine._likelihood.poisson is (likelihood == "poisson")

@@ -8,6 +8,8 @@ import pytest
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.cg import ConjugateGradientEngine
+from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.forward import amplitude_correction
@@ -166,6 +168,92 @@ def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
         not covered.all() and (state.object[pass_d == 0] == before[pass_d == 0]).all()
     )  # what no frame saw is untouched
     assert np.allclose(state.probe[0], probe_n / probe_d, atol=1e-3 * np.abs(probe).max())
+
+
+def pie_denominator(power, largest, regularisation):
+    return (1 - regularisation) * power + regularisation * np.maximum(power, largest)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.1, 0.3)])
+def test_epie_and_rpie_are_their_published_forms(scan, backend, alpha, beta):
+    """Two passes of two batches, written out frame by frame in double precision; 1 and 1 are ePIE."""
+    store, corners = store_of(scan, backend, 12)
+    store.weights[3] = 0.5
+    state = start_of(scan)
+    engine = BatchedEngine(PieRule("pie", alpha, beta), backend, probe_start=1, batch=8)
+    engine.initialize(state, store)
+    project = Projectors(scan, corners)
+    obj, probe = np.sqrt(scan.object), scan.probe[0].astype(complex)
+    for passes in range(2):
+        for batch in (np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])):
+            n, d = np.zeros(obj.shape, complex), np.zeros(obj.shape)
+            pn, pd = np.zeros(probe.shape, complex), np.zeros(probe.shape)
+            for slot in batch:
+                weight = 0.5 if slot == 3 else 1.0
+                part = tuple(slice(c, c + SIDE) for c in corners[slot])
+                wave = probe * obj[part]
+                field = np.fft.fft2(wave, norm="ortho")
+                change = np.fft.ifft2(project.amplitude[slot] * field / (np.abs(field) + 1e-6), norm="ortho") - wave
+                n[part] += weight * probe.conj() * change
+                d[part] += weight * np.abs(probe) ** 2
+                pn += weight * obj[part].conj() * change
+                pd += weight * np.abs(obj[part]) ** 2
+            obj = obj + n / np.maximum(pie_denominator(d, (np.abs(probe) ** 2).max(), alpha), 1e-30)
+            if passes >= 1:
+                probe = probe + pn / pie_denominator(pd, pd.max(), beta)
+            engine.update(state, store, batch)
+            assert np.allclose(state.object, obj, atol=2e-4)
+            assert np.allclose(state.probe[0], probe, atol=2e-4 * np.abs(probe).max())
+        engine.end_pass(state, store)
+        state.passes += 1
+
+
+def test_conjugate_gradients_are_their_textbook_form(scan, backend):
+    """Polak and Ribière's directions and Newton's step along them, over all frames in double precision."""
+    store, corners = store_of(scan, backend, 12)
+    state = start_of(scan)
+    engine = ConjugateGradientEngine(backend, probe_start=1, batch=8, damping=0.05)
+    engine.initialize(state, store)
+    measured = Projectors(scan, corners).amplitude
+    windows = [tuple(slice(c, c + SIDE) for c in corner) for corner in corners]
+    x = [np.sqrt(scan.object), scan.probe[0].astype(complex)]
+    before = direction = None
+    for passes in range(6):
+        gradient, power = [np.zeros_like(part) for part in x], [np.zeros(part.shape) for part in x]
+        for amplitude, window in zip(measured, windows, strict=True):
+            field = np.fft.fft2(x[1] * x[0][window], norm="ortho")
+            change = np.fft.ifft2((amplitude / (np.abs(field) + 1e-6) - 1) * field, norm="ortho")
+            gradient[0][window] += x[1].conj() * change
+            gradient[1] += x[0][window].conj() * change
+            power[0][window] += np.abs(x[1]) ** 2
+            power[1] += np.abs(x[0][window]) ** 2
+        scaled = [g / (p + 0.05 * p.max()) for g, p in zip(gradient, power, strict=True)]
+        if passes < 1:
+            scaled[1][...] = 0
+        square = sum(np.vdot(s, g).real for s, g in zip(scaled, gradient, strict=True))
+        turn = 0.0
+        if before is not None:
+            overlap = sum(np.vdot(s, g).real for s, g in zip(scaled, before[0], strict=True))
+            turn = max(0.0, (square - overlap) / before[1])
+        direction = [s + turn * (0 if direction is None else direction[k]) for k, s in enumerate(scaled)]
+        before = (gradient, square)
+        slope = curvature = 0.0
+        for amplitude, window in zip(measured, windows, strict=True):
+            field = np.fft.fft2(x[1] * x[0][window], norm="ortho")
+            along = np.fft.fft2(x[1] * direction[0][window] + direction[1] * x[0][window], norm="ortho")
+            model = np.abs(field) + 1e-6
+            first = (field.conj() * along).real / model
+            second = np.abs(along) ** 2 - first**2
+            slope += ((amplitude - model) * first).sum()
+            curvature += (first**2 + second * np.maximum(1 - amplitude / model, 0)).sum()
+        x = [part + slope / curvature * d for part, d in zip(x, direction, strict=True)]
+        for part in np.array_split(np.arange(12), 2):
+            engine.update(state, store, part)
+        engine.end_pass(state, store)
+        state.passes += 1
+        assert turn > 0 or passes < 1
+        assert np.allclose(state.object, x[0], atol=1e-3)
+        assert np.allclose(state.probe[0], x[1], atol=1e-3 * np.abs(x[1]).max())
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))

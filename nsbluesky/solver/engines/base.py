@@ -12,8 +12,9 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import ObjectSums
 
-__all__ = ["CACHED_WAVES", "Engine", "ThreadSpace", "corners_on_canvas", "shares"]
+__all__ = ["CACHED_WAVES", "Engine", "PassSums", "ThreadSpace", "corners_on_canvas", "pieces", "shares", "work_space"]
 
 CACHED_WAVES = 8
 """Waves that one thread handles at a time on a host: eight of 128² fit into the cache of one core."""
@@ -107,6 +108,43 @@ class ThreadSpace:
         self.probe_denominator += magnitude.sum(axis=0)
 
 
+def work_space(backend: Backend, probe_shape: tuple[int, int, int], batch: int) -> tuple[list[ThreadSpace], Any]:
+    """Return the space of each thread, and a window (batch, N, N) complex64 for every frame of a batch."""
+    spaces = [ThreadSpace.make(backend, probe_shape, batch) for _ in range(backend.threads)]
+    return spaces, backend.xp.empty((batch, *probe_shape[1:]), np.complex64)
+
+
+@dataclass
+class PassSums:
+    """Σ w·conj(P)·wave and Σ w·|P|² for the object, Σ w·conj(O)·wave and Σ w·|O|² for the probe, over a pass."""
+
+    object: ObjectSums
+    probe_numerator: Any
+    probe_denominator: Any
+
+    @classmethod
+    def zeros(cls, backend: Backend, state: SolverState) -> PassSums:
+        """Return empty sums for a state."""
+        xp = backend.xp
+        return cls(
+            ObjectSums.zeros(backend, state.object.shape),
+            xp.zeros(state.probe.shape, np.complex64),
+            xp.zeros(state.probe.shape[1:], np.float32),
+        )
+
+    def clear(self) -> None:
+        """Set the sums to zero."""
+        self.object.clear()
+        self.probe_numerator[...] = 0
+        self.probe_denominator[...] = 0
+
+    def add_probe(self, spaces: list[ThreadSpace]) -> None:
+        """Add what threads have summed for the probe."""
+        for space in spaces:
+            self.probe_numerator += space.probe_numerator
+            self.probe_denominator += space.probe_denominator
+
+
 def corners_on_canvas(state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.int64]:
     """Return first row and column (n, 2) of the windows of `slots` on the canvas.
 
@@ -130,3 +168,8 @@ def shares(backend: Backend, count: int) -> list[slice]:
     parts = min(backend.threads, count)
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def pieces(share: slice, size: int) -> list[slice]:
+    """Cut a run of frames into runs of at most `size`."""
+    return [slice(first, min(first + size, share.stop)) for first in range(share.start, share.stop, size)]

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.dose import caution, counts_are_few
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
-from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, amplitude_correction, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.shifts import MovedProbe, largest_nearby, steps_of
+from nsbluesky.solver.shifts import largest_nearby
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, gather, regions
+from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions
 
 __all__ = ["BatchedEngine", "StepRule"]
 
@@ -98,7 +98,7 @@ class BatchedEngine(Engine):
         compiled: bool | None = None,
     ) -> None:
         self.name = rule.name
-        self._poisson = bool(poisson)
+        self._likelihood = Likelihood(bool(poisson))
         self._chooses_likelihood = poisson is None
         self._full_rule = rule
         self._resting = self._resumes = False
@@ -114,22 +114,17 @@ class BatchedEngine(Engine):
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
-        backend, shape = self._backend, state.object.shape
-        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
-        side = state.probe.shape[-1]
-        self._terms = backend.xp.empty((self._batch, side, side), np.complex64)
-        self._batch_sums = ObjectSums.zeros(backend, shape)
-        self._pass_sums = ObjectSums.zeros(backend, shape)
-        self._probe_numerator = backend.xp.zeros(state.probe.shape, np.complex64)
+        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
+        self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
+        self._pass_sums = PassSums.zeros(self._backend, state)
         self._pass_begins = False
         if self._momentum is not None:
             self._momentum.begin(state)
-        self._probe_denominator = backend.xp.zeros(state.probe.shape[1:], np.float32)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
         self._batch_sums.pad(self._backend, before, after)
-        self._pass_sums.pad(self._backend, before, after)
+        self._pass_sums.object.pad(self._backend, before, after)
         if self._momentum is not None:
             self._momentum.pad(before, after)
 
@@ -137,7 +132,7 @@ class BatchedEngine(Engine):
         """Regularise more, and have less momentum, where there are few photons."""
         self._rule = self._full_rule.damped(caution(dose))
         if self._chooses_likelihood:
-            self._poisson = counts_are_few(dose)
+            self._likelihood = Likelihood(counts_are_few(dose))
         if self._momentum is not None:
             self._momentum.friction = np.float32(self._rule.momentum)
 
@@ -155,37 +150,21 @@ class BatchedEngine(Engine):
         elif self._pass_begins and momentum is not None:
             momentum.take_up(state)
         self._pass_begins = self._resumes = False
-        steps = steps_of(frames.shifts_px[slots], self._subpixel)
-        order = np.lexsort(steps.T)  # frames with one shift beside each other
-        slots, steps = slots[order], steps[order]
-        corners = corners_on_canvas(state, frames, slots)
-        weights = frames.weights[slots]
         several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
         updates_probe = state.passes >= self._probe_start and several
+        batch = Differences(
+            backend,
+            state,
+            frames,
+            slots,
+            subpixel=self._subpixel,
+            likelihood=self._likelihood,
+            compiled=self._compiled,
+        )
+        residual = batch.add(self._spaces, self._terms, with_probe=updates_probe)
         power = self._power(state.probe)
         object_step = self._rule.object_step(backend.xp, power)
-        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
-
-        def difference(space: ThreadSpace, share: slice) -> list[Any]:
-            space.probe_denominator[...] = 0
-            moved = MovedProbe(backend, state.probe, field, steps[share], self._subpixel)
-            numerators = backend.xp.zeros(moved.probes.shape if updates_probe else (1, 1, 1, 1), np.complex64)
-            residuals = []
-            for first in range(share.start, share.stop, space.frames):
-                part = slice(first, min(first + space.frames, share.stop))
-                local = slice(part.start - share.start, part.stop - share.start)
-                batch = (slots[part], corners[part], weights[part], moved.which[local])
-                terms = self._terms[part]
-                residuals.append(
-                    self._difference(state, frames, *batch, moved.probes, space, terms, numerators, updates_probe)
-                )
-            if updates_probe:
-                space.probe_numerator[...] = moved.back(numerators)
-            return residuals
-
-        parts = shares(backend, len(slots))
-        residuals = [r for part in backend.map(difference, self._spaces[: len(parts)], parts) for r in part]
-        terms = self._terms[: len(slots)]
+        corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
 
         def step(band: slice) -> None:
             self._batch_sums.add(backend, band, corners, terms, power, weights)
@@ -193,68 +172,18 @@ class BatchedEngine(Engine):
                 self._step_object(state, region, object_step)
 
         def compiled_step(band: slice) -> None:
-            sums, averages = self._pass_sums, self._rule.averages_passes
+            sums, averages = self._pass_sums.object, self._rule.averages_passes
             target = (state.object, band.start, band.stop)
             terms_of_step = (corners, terms, power, weights, object_step.numbers())
             kernels.add_and_step(*target, *terms_of_step, averages, sums.numerator, sums.denominator)
 
         backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
-            self._step_probe(state, self._spaces[: len(parts)], len(slots), moved=bool(steps.any()))
-        found = np.concatenate([backend.to_numpy(r) for r in residuals])
+            self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
         if momentum is not None:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            momentum.after(state, len(slots), float(found[seen].sum()), amplitude)
-        residual = np.empty(len(slots), np.float32)
-        residual[order] = found
-        return residual
-
-    def _difference(
-        self,
-        state: SolverState,
-        frames: FrameStore,
-        slots: Slots,
-        corners: npt.NDArray[np.int64],
-        weights: npt.NDArray[np.float32],
-        which: npt.NDArray[np.int64],
-        probes: Any,
-        space: ThreadSpace,
-        terms: Any,
-        numerators: Any,
-        updates_probe: bool,
-    ) -> Any:
-        """Write w_j Σ_k conj(P_jk)·χ_jk of a few frames into `terms`, add to the sums for the probe."""
-        backend, xp, count = self._backend, self._backend.xp, len(slots)
-        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
-        if self._compiled:
-            kernels.multiply_windows(state.object, probes, which, corners, waves)
-            field = backend.fft2(waves)
-            misfit = np.empty(count, np.float32)
-            change_amplitude = kernels.poisson_change if self._poisson else kernels.amplitude_change
-            floor = POISSON_FLOOR if self._poisson else EPSILON
-            change_amplitude(field, amplitude, frames.good, np.float32(state.background), floor, misfit)
-            change = backend.ifft2(field)
-            sums = (numerators, space.probe_denominator)
-            kernels.back_project(change, probes, which, state.object, corners, weights, terms, updates_probe, *sums)
-            return misfit
-        windows = gather(backend, state.object, corners, space.windows)
-        light = probes[which]
-        xp.multiply(windows[:, None], light, out=waves)
-        measured = (amplitude, frames.good, state.background)
-        if self._poisson:
-            field = backend.fft2(waves)
-            factor, residual = likelihood_change(xp, field, *measured, poisson=True)
-            field *= factor[:, None]
-            change = backend.ifft2(field)
-        else:
-            change, residual = amplitude_correction(
-                backend, waves, *measured, space.model[:count], has_gaps=frames.has_gaps
-            )
-        xp.sum(change * xp.conj(light), axis=1, out=terms)
-        terms *= xp.asarray(weights)[:, None, None]
-        if updates_probe:
-            space.add_probe_terms(xp, windows, change, weights, which, numerators)
+            momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
         return residual
 
     def _power(self, probe: Any) -> Any:
@@ -268,9 +197,10 @@ class BatchedEngine(Engine):
         numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
         target = state.object[region]
         if self._rule.averages_passes:
-            self._pass_sums.numerator[region] += numerator
-            self._pass_sums.numerator[region] += denominator * target
-            self._pass_sums.denominator[region] += denominator
+            sums = self._pass_sums.object
+            sums.numerator[region] += numerator
+            sums.numerator[region] += denominator * target
+            sums.denominator[region] += denominator
         # one real division and a product: much faster than dividing complex numbers
         numerator *= np.float32(1) / step.denominator(self._backend.xp, denominator)
         target += numerator
@@ -283,8 +213,8 @@ class BatchedEngine(Engine):
             numerator += space.probe_numerator
             denominator += space.probe_denominator
         if self._rule.averages_passes:
-            self._probe_numerator += numerator + denominator * state.probe
-            self._probe_denominator += denominator
+            self._pass_sums.probe_numerator += numerator + denominator * state.probe
+            self._pass_sums.probe_denominator += denominator
         if moved:  # what was moved back lies beside the |O|² that belong to it
             denominator = largest_nearby(self._backend.xp, denominator)
         state.probe += numerator / self._rule.probe_denominator(self._backend.xp, denominator, batch)
@@ -293,11 +223,10 @@ class BatchedEngine(Engine):
         """Put the pass's averages in where they are well defined, else leave what is there; orthogonal modes."""
         xp = self._backend.xp
         if self._rule.averages_passes:
-            _average(xp, self._pass_sums.numerator, self._pass_sums.denominator, state.object)
-            _average(xp, self._probe_numerator, self._probe_denominator, state.probe)
-            self._pass_sums.clear()
-            self._probe_numerator[...] = 0
-            self._probe_denominator[...] = 0
+            sums = self._pass_sums
+            _average(xp, sums.object.numerator, sums.object.denominator, state.object)
+            _average(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
+            sums.clear()
         state.probe = orthogonal_modes(xp, state.probe)
         self._pass_begins = True
 

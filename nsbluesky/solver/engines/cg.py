@@ -19,12 +19,22 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
-from nsbluesky.solver.forward import EPSILON, likelihood_change, line_terms
+from nsbluesky.solver.engines.base import (
+    Engine,
+    PassSums,
+    Slots,
+    ThreadSpace,
+    corners_on_canvas,
+    pieces,
+    shares,
+    work_space,
+)
+from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
+from nsbluesky.solver.forward import line_terms
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import ObjectSums, bands, gather, pad_canvas
+from nsbluesky.solver.windows import bands, gather, pad_canvas
 
 __all__ = ["ConjugateGradientEngine"]
 
@@ -79,18 +89,14 @@ class ConjugateGradientEngine(Engine):
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space; the first step follows the gradient."""
-        backend, xp = self._backend, self._backend.xp
-        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
-        self._terms = xp.empty((self._batch, *state.probe.shape[1:]), np.complex64)
-        self._sums = ObjectSums.zeros(backend, state.object.shape)
-        self._probe_numerator = xp.zeros(state.probe.shape, np.complex64)
-        self._probe_denominator = xp.zeros(state.probe.shape[1:], np.float32)
+        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
+        self._sums = PassSums.zeros(self._backend, state)
         self._used: list[Slots] = []
         self._line: _Line | None = None
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
-        self._sums.pad(self._backend, before, after)
+        self._sums.object.pad(self._backend, before, after)
         if self._line is not None:
             self._line.object = pad_canvas(self._backend, self._line.object, before, after, 0)
             self._line.object_gradient = pad_canvas(self._backend, self._line.object_gradient, before, after, 0)
@@ -99,72 +105,25 @@ class ConjugateGradientEngine(Engine):
         """Add the gradient of one batch."""
         backend, xp = self._backend, self._backend.xp
         self._used.append(slots)
-        corners, weights = corners_on_canvas(state, frames, slots), frames.weights[slots]
-        steps = steps_of(frames.shifts_px[slots], self._subpixel)
-        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
-        parts = shares(backend, len(slots))
-
-        def differences(space: ThreadSpace, share: slice) -> list[Any]:
-            space.probe_denominator[...] = 0
-            moved = MovedProbe(backend, state.probe, field, steps[share], self._subpixel)
-            numerators = xp.zeros(moved.probes.shape, np.complex64)
-            residuals = []
-            for part in _pieces(share, space.frames):
-                which = moved.which[part.start - share.start : part.stop - share.start]
-                batch = (slots[part], corners[part], weights[part], which)
-                residuals.append(
-                    self._difference(state, frames, *batch, moved.probes, space, self._terms[part], numerators)
-                )
-            space.probe_numerator[...] = moved.back(numerators)
-            return residuals
-
-        spaces = self._spaces[: len(parts)]
-        residuals = [r for part in backend.map(differences, spaces, parts) for r in part]
+        batch = Differences(
+            backend,
+            state,
+            frames,
+            slots,
+            subpixel=self._subpixel,
+            likelihood=AMPLITUDES,
+            compiled=self._compiled,
+        )
+        residual = batch.add(self._spaces, self._terms)
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots)]
 
         def add(band: slice) -> None:
-            self._sums.add(backend, band, corners, terms, power, weights)
+            self._sums.object.add(backend, band, batch.corners, terms, power, batch.weights)
 
         backend.map(add, bands(backend, state.object.shape[0]))
-        for space in spaces:
-            self._probe_numerator += space.probe_numerator
-            self._probe_denominator += space.probe_denominator
-        return np.concatenate([backend.to_numpy(r) for r in residuals])
-
-    def _difference(
-        self,
-        state: SolverState,
-        frames: FrameStore,
-        slots: Slots,
-        corners: npt.NDArray[np.int64],
-        weights: npt.NDArray[np.float32],
-        which: npt.NDArray[np.int64],
-        probes: Any,
-        space: ThreadSpace,
-        terms: Any,
-        numerators: Any,
-    ) -> Any:
-        """Write w_j Σ_k conj(P_jk)·χ_jk of a few frames into `terms`; add to the probe's sums."""
-        backend, xp, count = self._backend, self._backend.xp, len(slots)
-        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
-        if self._compiled:
-            kernels.multiply_windows(state.object, probes, which, corners, waves)
-            field = backend.fft2(waves)
-            misfit = np.empty(count, np.float32)
-            kernels.amplitude_change(field, amplitude, frames.good, np.float32(state.background), EPSILON, misfit)
-            measured = (state.object, corners, weights, terms)
-            change = backend.ifft2(field)
-            kernels.back_project(change, probes, which, *measured, True, numerators, space.probe_denominator)
-            return misfit
-        windows, light = gather(backend, state.object, corners, space.windows), probes[which]
-        field = backend.fft2(windows[:, None] * light)
-        factor, misfit = likelihood_change(xp, field, amplitude, frames.good, state.background, poisson=False)
-        change = backend.ifft2(field * factor[:, None])
-        xp.sum(change * xp.conj(light), axis=1, out=terms)
-        terms *= xp.asarray(weights)[:, None, None]
-        space.add_probe_terms(xp, windows, change, weights, which, numerators)
-        return misfit
+        self._sums.add_probe(self._spaces[: len(batch.shares)])
+        return residual
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Take one step along the conjugate direction."""
@@ -179,8 +138,6 @@ class ConjugateGradientEngine(Engine):
                 state.probe += step * line.probe
         self._used = []
         self._sums.clear()
-        self._probe_numerator[...] = 0
-        self._probe_denominator[...] = 0
 
     def _direction(self, with_probe: bool) -> _Line:
         xp = self._backend.xp
@@ -188,10 +145,11 @@ class ConjugateGradientEngine(Engine):
         def preconditioned(gradient: Any, curvature: Any) -> Any:
             return gradient / xp.maximum(curvature + self._damping * curvature.max(), np.float32(1e-30))
 
-        gradient = [self._sums.numerator.copy(), self._probe_numerator.copy()]
+        sums = self._sums
+        gradient = [sums.object.numerator.copy(), sums.probe_numerator.copy()]
         scaled = [
-            preconditioned(gradient[0], self._sums.denominator),
-            preconditioned(gradient[1], self._probe_denominator),
+            preconditioned(gradient[0], sums.object.denominator),
+            preconditioned(gradient[1], sums.probe_denominator),
         ]
         if not with_probe:
             scaled[1][...] = 0
@@ -216,7 +174,7 @@ class ConjugateGradientEngine(Engine):
 
         def sums(space: ThreadSpace, share: slice) -> npt.NDArray[np.float64]:
             total = np.zeros(2)
-            for part in _pieces(share, space.frames):
+            for part in pieces(share, space.frames):
                 moved = MovedProbe(backend, state.probe, fields[0], steps[part], self._subpixel)
                 bent = MovedProbe(backend, line.probe, fields[1], steps[part], self._subpixel)
                 amplitude = frames.amplitudes(slots[part], space.amplitude)
@@ -238,10 +196,6 @@ class ConjugateGradientEngine(Engine):
             kernels.multiply_windows(canvas, probe.probes, probe.which, corners, out)
             return out
         return gather(self._backend, canvas, corners, windows)[:, None] * probe.probes[probe.which]
-
-
-def _pieces(share: slice, size: int) -> list[slice]:
-    return [slice(first, min(first + size, share.stop)) for first in range(share.start, share.stop, size)]
 
 
 def _product(xp: Any, a: Any, b: Any) -> float:

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
-from nsbluesky.solver.forward import EPSILON, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.shifts import MovedProbe, steps_of
+from nsbluesky.solver.shifts import MovedProbe
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums, bands, gather
 
@@ -81,7 +81,7 @@ class LeastSquaresEngine(Engine):
         self.name = name
         self._resting = self._resumes = False
         self._backend = backend
-        self._poisson = poisson
+        self._likelihood = Likelihood(poisson, FLOOR)
         self._probe_start = probe_start
         self._batch = batch
         self._damping = np.float32(damping)
@@ -93,11 +93,9 @@ class LeastSquaresEngine(Engine):
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
-        backend, xp = self._backend, self._backend.xp
-        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
-        self._terms = xp.empty((self._batch, *state.probe.shape[1:]), np.complex64)
-        self._changes = xp.empty((self._batch, *state.probe.shape), np.complex64)
-        self._sums = ObjectSums.zeros(backend, state.object.shape)
+        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
+        self._changes = self._backend.xp.empty((self._batch, *state.probe.shape), np.complex64)
+        self._sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._pass_begins = False
         if self._momentum is not None:
             self._momentum.begin(state)
@@ -122,32 +120,17 @@ class LeastSquaresEngine(Engine):
         elif self._pass_begins and momentum is not None:
             momentum.take_up(state)
         self._pass_begins = self._resumes = False
-        steps = steps_of(frames.shifts_px[slots], self._subpixel)
-        order = np.lexsort(steps.T)
-        slots, steps = slots[order], steps[order]
-        corners, weights = corners_on_canvas(state, frames, slots), frames.weights[slots]
-        with_probe = state.passes >= self._probe_start
-        field = backend.fft2(state.probe.copy()) if steps.any() else state.probe
-        parts = shares(backend, len(slots))
-        spaces = self._spaces[: len(parts)]
-        moved = [MovedProbe(backend, state.probe, field, steps[part], self._subpixel) for part in parts]
-
-        def differences(space: ThreadSpace, share: slice, probe: MovedProbe) -> Any:
-            space.probe_denominator[...] = 0
-            numerators = xp.zeros(probe.probes.shape, np.complex64)
-            residuals = []
-            for first in range(share.start, share.stop, space.frames):
-                part = slice(first, min(first + space.frames, share.stop))
-                which = probe.which[part.start - share.start : part.stop - share.start]
-                batch = (slots[part], corners[part], weights[part], which)
-                change, terms = self._changes[part], self._terms[part]
-                residuals.append(
-                    self._difference(state, frames, *batch, probe.probes, space, change, terms, numerators)
-                )
-            space.probe_numerator[...] = probe.back(numerators)
-            return residuals
-
-        residuals = [r for part in backend.map(differences, spaces, parts, moved) for r in part]
+        batch = Differences(
+            backend,
+            state,
+            frames,
+            slots,
+            subpixel=self._subpixel,
+            likelihood=self._likelihood,
+            compiled=self._compiled,
+        )
+        residual = batch.add(self._spaces, self._terms, changes=self._changes)
+        corners, weights = batch.corners, batch.weights
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots)]
 
@@ -161,16 +144,19 @@ class LeastSquaresEngine(Engine):
         direction, illumination = self._sums.numerator, self._sums.denominator
         illumination[box] += self._damping * illumination[box].max()
         direction[box] *= np.float32(1) / xp.maximum(illumination[box], np.float32(1e-30))
-        probe_direction = self._probe_direction(spaces) if with_probe else xp.zeros_like(state.probe)
+        with_probe = state.passes >= self._probe_start
+        probe_direction = self._probe_direction(self._spaces[: len(batch.shares)])
+        if not with_probe:
+            probe_direction[...] = 0
+        fields = [batch.transformed(p) for p in (state.probe, probe_direction)]
 
-        bent = backend.fft2(probe_direction.copy()) if steps.any() else probe_direction
+        def products(share: slice) -> npt.NDArray[np.float64]:
+            probe = batch.moved(state.probe, fields[0], share)
+            bends = batch.moved(probe_direction, fields[1], share).probes
+            of_share = (corners[share], self._changes[share], weights[share])
+            return self._products(state, direction, probe, bends, *of_share)
 
-        def products(share: slice, probe: MovedProbe) -> npt.NDArray[np.float64]:
-            bends = MovedProbe(backend, probe_direction, bent, steps[share], self._subpixel).probes
-            batch = (corners[share], self._changes[share], weights[share])
-            return self._products(state, direction, probe, bends, *batch)
-
-        total = np.sum(backend.map(products, parts, moved), axis=0)
+        total = np.sum(backend.map(products, batch.shares), axis=0)
         object_step, probe_step = best_steps(total)
         state.object[box] += np.float32(object_step) * direction[box]
         if with_probe:
@@ -179,49 +165,7 @@ class LeastSquaresEngine(Engine):
         illumination[box] = 0
         if momentum is not None:
             momentum.after(state, 1)
-        residual = np.empty(len(slots), np.float32)
-        residual[order] = np.concatenate([backend.to_numpy(r) for r in residuals])
         return residual
-
-    def _difference(
-        self,
-        state: SolverState,
-        frames: FrameStore,
-        slots: Slots,
-        corners: npt.NDArray[np.int64],
-        weights: npt.NDArray[np.float32],
-        which: npt.NDArray[np.int64],
-        probes: Any,
-        space: ThreadSpace,
-        change: Any,
-        terms: Any,
-        numerators: Any,
-    ) -> Any:
-        """Write χ of a few frames into `change` and Σ_k conj(P_jk)·χ_jk into `terms`; add to the probe's sums."""
-        backend, xp, count = self._backend, self._backend.xp, len(slots)
-        waves, amplitude = space.waves[:count], frames.amplitudes(slots, space.amplitude)
-        if self._compiled:
-            kernels.multiply_windows(state.object, probes, which, corners, waves)
-            field = backend.fft2(waves)
-            misfit = np.empty(count, np.float32)
-            loop = kernels.poisson_change if self._poisson else kernels.amplitude_change
-            floor = FLOOR if self._poisson else EPSILON
-            loop(field, amplitude, frames.good, np.float32(state.background), floor, misfit)
-            change[...] = backend.ifft2(field)
-            measured = (state.object, corners, weights, terms)
-            kernels.back_project(change, probes, which, *measured, True, numerators, space.probe_denominator)
-            return misfit
-        windows = gather(backend, state.object, corners, space.windows)
-        light = probes[which]
-        field = backend.fft2(windows[:, None] * light)
-        factor, misfit = likelihood_change(
-            xp, field, amplitude, frames.good, state.background, poisson=self._poisson, floor=FLOOR
-        )
-        change[...] = backend.ifft2(field * factor[:, None])
-        xp.sum(change * xp.conj(light), axis=1, out=terms)
-        terms *= xp.asarray(weights)[:, None, None]
-        space.add_probe_terms(xp, windows, change.copy(), weights, which, numerators)
-        return misfit
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator

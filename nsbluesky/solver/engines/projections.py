@@ -32,11 +32,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import (
+    Engine,
+    PassSums,
+    Slots,
+    ThreadSpace,
+    corners_on_canvas,
+    pieces,
+    shares,
+    work_space,
+)
 from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
 from nsbluesky.solver.frames import CHUNK_FRAMES, FrameStore
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import ObjectSums, bands, gather
+from nsbluesky.solver.windows import bands, gather
 
 __all__ = ["AP", "DM", "Coefficients", "ProjectionEngine", "raar"]
 
@@ -95,18 +104,14 @@ class ProjectionEngine(Engine):
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space; every frame begins with z = P·O."""
-        backend = self._backend
-        self._spaces = [ThreadSpace.make(backend, state.probe.shape, self._batch) for _ in range(backend.threads)]
-        self._terms = backend.xp.empty((self._batch, *state.probe.shape[1:]), np.complex64)
-        self._sums = ObjectSums.zeros(backend, state.object.shape)
-        self._probe_numerator = backend.xp.zeros(state.probe.shape, np.complex64)
-        self._probe_denominator = backend.xp.zeros(state.probe.shape[1:], np.float32)
+        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
+        self._sums = PassSums.zeros(self._backend, state)
         self._remainders: list[Any] = []
         self._begun: set[int] = set()
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
-        self._sums.pad(self._backend, before, after)
+        self._sums.object.pad(self._backend, before, after)
 
     def forget(self, slot: int) -> None:
         """Begin again with z = P·O for a frame that was measured again."""
@@ -125,8 +130,7 @@ class ProjectionEngine(Engine):
             space.probe_numerator[...] = 0
             space.probe_denominator[...] = 0
             residuals = []
-            for first in range(share.start, share.stop, space.frames):
-                part = slice(first, min(first + space.frames, share.stop))
+            for part in pieces(share, space.frames):
                 batch = (slots[part], corners[part], weights[part])
                 residuals.append(self._iterate(state, frames, *batch, space, self._terms[part]))
             return residuals
@@ -136,12 +140,10 @@ class ProjectionEngine(Engine):
         terms = self._terms[: len(slots)]
 
         def add(band: slice) -> None:
-            self._sums.add(backend, band, corners, terms, power, weights)
+            self._sums.object.add(backend, band, corners, terms, power, weights)
 
         backend.map(add, bands(backend, state.object.shape[0]))
-        for space in self._spaces[: len(parts)]:
-            self._probe_numerator += space.probe_numerator
-            self._probe_denominator += space.probe_denominator
+        self._sums.add_probe(self._spaces[: len(parts)])
         self._begun.update(slots.tolist())
         return np.concatenate([backend.to_numpy(r) for r in residuals])
 
@@ -188,12 +190,11 @@ class ProjectionEngine(Engine):
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Make the object, and the probe once it is time, that fit the exit waves of the pass best."""
         xp = self._backend.xp
-        _fit(xp, self._sums.numerator, self._sums.denominator, state.object)
+        sums = self._sums
+        _fit(xp, sums.object.numerator, sums.object.denominator, state.object)
         if state.passes >= self._probe_start:
-            _fit(xp, self._probe_numerator, self._probe_denominator, state.probe)
-        self._sums.clear()
-        self._probe_numerator[...] = 0
-        self._probe_denominator[...] = 0
+            _fit(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
+        sums.clear()
 
 
 def _fit(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:

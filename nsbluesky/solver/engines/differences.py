@@ -1,0 +1,189 @@
+"""χ of a batch: what its exit waves lack of the measured amplitudes, and the sums with it that updates are made of.
+
+    χ_jk = F⁻¹[m·(A_j/G_j − 1)·F(P_jk·O_j)]
+
+or, where photons are few, with the factor that the likelihood of counts asks for; P_jk is the probe at the place of
+frame j.  Each thread takes a share of the batch, a few frames at a time, and adds up its own sums for the probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, pieces, shares
+from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.shifts import MovedProbe, steps_of
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import gather
+
+__all__ = ["AMPLITUDES", "Differences", "Likelihood"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What χ descends.
+
+    Attributes
+    ----------
+    poisson : bool
+        The likelihood of counted photons; else that of amplitudes with equal noise.
+    floor : numpy.float32
+        Photons added in the first; see `nsbluesky.solver.forward`.
+    """
+
+    poisson: bool = False
+    floor: np.float32 = POISSON_FLOOR
+
+
+AMPLITUDES = Likelihood()
+
+
+class Differences:
+    """One batch, with frames of one shift beside each other, so that they share a moved probe.
+
+    Parameters
+    ----------
+    backend : Backend
+    state : SolverState
+    frames : FrameStore
+    slots : (n,) int
+        The batch.
+    subpixel : int
+        Steps of a position in a pixel.
+    likelihood : Likelihood
+    compiled : bool
+        Use the loops compiled for a CPU.
+
+    Attributes
+    ----------
+    slots, corners, weights, steps
+        Of the frames, in the order in which they are worked on.
+    field : (modes, N, N) complex64
+        The probe's Fourier transform, where any frame lies between pixels.
+    shares : list of slice
+        Frames of each thread.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        state: SolverState,
+        frames: FrameStore,
+        slots: Slots,
+        *,
+        subpixel: int,
+        likelihood: Likelihood,
+        compiled: bool,
+    ) -> None:
+        steps = steps_of(frames.shifts_px[slots], subpixel)
+        self._order = np.lexsort(steps.T)
+        self.slots, self.steps = slots[self._order], steps[self._order]
+        self.corners = corners_on_canvas(state, frames, self.slots)
+        self.weights = frames.weights[self.slots]
+        self.shares = shares(backend, len(slots))
+        self._backend = backend
+        self._state = state
+        self._frames = frames
+        self._subpixel = subpixel
+        self._likelihood = likelihood
+        self._compiled = compiled
+        self._field = self.transformed(state.probe)
+
+    @property
+    def between_pixels(self) -> bool:
+        """Whether any frame is moved by less than a pixel."""
+        return bool(self.steps.any())
+
+    def transformed(self, probe: Any) -> Any:
+        """Return the Fourier transform that `moved` takes of a probe; where none is moved, the probe itself."""
+        return self._backend.fft2(probe.copy()) if self.between_pixels else probe
+
+    def moved(self, probe: Any, field: Any, frames: slice) -> MovedProbe:
+        """Return a probe at the places of some of the frames."""
+        return MovedProbe(self._backend, probe, field, self.steps[frames], self._subpixel)
+
+    def add(
+        self, spaces: list[ThreadSpace], terms: Any, *, with_probe: bool = True, changes: Any = None
+    ) -> npt.NDArray[np.float32]:
+        """Form χ of all frames and the sums with it; return the residual Σ m·|G − A| of each, in the given order.
+
+        Parameters
+        ----------
+        spaces : list of ThreadSpace
+            One for each of `shares` at least; their sums for the probe become Σ_j w_j conj(O_j)·χ_jk and
+            Σ_j w_j |O_j|² of the share.
+        terms : (n or more, N, N) complex64
+            Becomes w_j Σ_k conj(P_jk)·χ_jk.
+        with_probe : bool
+            Without, the sums for the probe are left out.
+        changes : (n or more, modes, N, N) complex64, optional
+            Becomes χ.
+        """
+
+        def of_share(space: ThreadSpace, share: slice) -> list[Any]:
+            space.probe_denominator[...] = 0
+            moved = self.moved(self._state.probe, self._field, share)
+            numerators = self._backend.xp.zeros(moved.probes.shape if with_probe else (1, 1, 1, 1), np.complex64)
+            residuals = []
+            for part in pieces(share, space.frames):
+                which = moved.which[part.start - share.start : part.stop - share.start]
+                kept = None if changes is None else changes[part]
+                sums = (terms[part], numerators, with_probe)
+                residuals.append(self._of_part(part, which, moved.probes, space, *sums, kept))
+            if with_probe:
+                space.probe_numerator[...] = moved.back(numerators)
+            return residuals
+
+        parts = self._backend.map(of_share, spaces[: len(self.shares)], self.shares)
+        found = np.empty(len(self.slots), np.float32)
+        found[self._order] = np.concatenate([self._backend.to_numpy(r) for part in parts for r in part])
+        return found
+
+    def _of_part(
+        self,
+        part: slice,
+        which: Any,
+        probes: Any,
+        space: ThreadSpace,
+        terms: Any,
+        numerators: Any,
+        with_probe: bool,
+        kept: Any,
+    ) -> Any:
+        """Return the residuals of a few frames; add to the sums, and write χ into `kept` where that is an array."""
+        backend, xp, state = self._backend, self._backend.xp, self._state
+        corners, weights, good = self.corners[part], self.weights[part], self._frames.good
+        poisson, floor = self._likelihood.poisson, self._likelihood.floor
+        amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
+        if self._compiled:
+            waves, residual = space.waves[: len(corners)], np.empty(len(corners), np.float32)
+            kernels.multiply_windows(state.object, probes, which, corners, waves)
+            field = backend.fft2(waves)
+            to_measured = kernels.poisson_change if poisson else kernels.amplitude_change
+            background = np.float32(state.background)
+            to_measured(field, amplitude, good, background, floor if poisson else EPSILON, residual)
+            change = backend.ifft2(field)
+            sums = (with_probe, numerators, space.probe_denominator)
+            kernels.back_project(change, probes, which, state.object, corners, weights, terms, *sums)
+        else:
+            windows, light = gather(backend, state.object, corners, space.windows), probes[which]
+            field = backend.fft2(xp.multiply(windows[:, None], light, out=space.waves[: len(corners)]))
+            measured = (amplitude, good, state.background)
+            factor, residual = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
+            field *= factor[:, None]
+            change = backend.ifft2(field)
+            xp.sum(change * xp.conj(light), axis=1, out=terms)
+            terms *= xp.asarray(weights)[:, None, None]
+            if with_probe:
+                waves = change if kept is None else change.copy()
+                space.add_probe_terms(xp, windows, waves, weights, which, numerators)
+        if kept is not None:
+            kept[...] = change
+        return residual
