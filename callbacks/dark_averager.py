@@ -59,6 +59,10 @@ class AverageDarks(Stage):
             if not darks.has_news:
                 continue
             dark = darks.result()
+            if dark.num_left_out:
+                self.run.warnings.append(
+                    f"{dark.num_left_out} dark frames are nothing like the others: left out of the average"
+                )
             yield from self.run.derived.event(
                 "dark_statistics",
                 exposure=exposure,

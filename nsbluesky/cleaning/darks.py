@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
 from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines, background_sequences, find_lines
-from nsbluesky.cleaning.words import decode_words, gain_of_frame
+from nsbluesky.cleaning.words import (
+    WILD_ADU,
+    WILD_SHARE,
+    decode_words,
+    find_lost_words,
+    gain_of_frame,
+    has_lost_packets,
+)
 from nsbluesky.settings import CleaningSettings
 
 __all__ = ["DarkAccumulator", "DarkStatistics", "RollingDarks"]
@@ -23,6 +30,11 @@ BAD_ADC_SHIFT_SIGMAS = 10.0
 
 # Dark frames whose interference is looked at.
 LINE_FRAMES = 8
+
+# Of a dark frame, every so many words in both directions are compared with those of the others.
+PROBE_EVERY = 13
+# Of so few frames none can be told to be the odd one.
+LEAST_TO_COMPARE = 3
 
 # n·Σx² and (Σx)² of 16-bit words stay below 2⁶⁴ up to here.
 MAX_FRAMES = 65535
@@ -42,12 +54,14 @@ class DarkStatistics:
     bad_adcs : (k,) int
         Bad ADCs, counted as in `nsbluesky.cleaning.layout`.
     num_frames : int
-        Frames that were really averaged, at that gain.
+        Frames that were really averaged, at that gain; of some of them, lost packets may be missing.
     lines : InterferenceLines
         Periodic interference along the readout.
     gain_steps : (2, rows, columns) float32 or None
         What the means at the middle and at the lowest gain exceed `mean` by, 0 for a gain without darks; None where
         all darks are of one gain.
+    num_left_out : int
+        Frames that were given as darks and are something else.
     """
 
     mean: npt.NDArray[np.float32]
@@ -57,21 +71,27 @@ class DarkStatistics:
     num_frames: int
     lines: InterferenceLines = NO_LINES
     gain_steps: npt.NDArray[np.float32] | None = None
+    num_left_out: int = 0
 
 
 class _Sums:
-    """Exact sums over the dark frames of one gain, and the first of them."""
+    """Exact sums over the dark frames of one gain, and the first of them that are whole."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.num_frames = 0
         self.sum = np.zeros(shape, np.uint64)
         self.sum_of_squares = np.zeros(shape, np.uint64)
         self.first: list[npt.NDArray[np.uint16]] = []
+        self._lost: npt.NDArray[np.uint64] | None = None
 
-    def add(self, values: npt.NDArray[np.uint16]) -> None:
-        if len(self.first) < LINE_FRAMES:
+    def add(self, values: npt.NDArray[np.uint16], lost: npt.NDArray[np.bool_] | None) -> None:
+        """Add a frame; of which `lost` says, where given, what never came."""
+        if lost is None and len(self.first) < LINE_FRAMES:
             self.first.append(values.copy())
         words = values.astype(np.uint32)
+        if lost is not None:
+            words[lost] = 0
+            self._lose(lost)
         self.sum += words
         np.multiply(words, words, out=words)  # 65535² fits
         self.sum_of_squares += words
@@ -82,17 +102,37 @@ class _Sums:
         self.sum += other.sum
         self.sum_of_squares += other.sum_of_squares
         self.first = (self.first + other.first)[-LINE_FRAMES:]
+        if other._lost is not None:
+            self._lose(other._lost)
+
+    def _lose(self, words: npt.NDArray[Any]) -> None:
+        self._lost = words.astype(np.uint64) + (0 if self._lost is None else self._lost)
+
+    @property
+    def counts(self) -> npt.NDArray[np.uint64]:
+        """How many words each pixel has: (rows, columns), or one number for all."""
+        frames = np.uint64(self.num_frames)
+        return np.asarray(frames if self._lost is None else frames - self._lost)
 
     @property
     def mean(self) -> npt.NDArray[np.float32]:
-        mean: npt.NDArray[np.float32] = (self.sum / max(self.num_frames, 1)).astype(np.float32)
+        mean: npt.NDArray[np.float32] = (self.sum / np.maximum(self.counts, 1)).astype(np.float32)
         return mean
+
+    @property
+    def std(self) -> npt.NDArray[np.float32]:
+        """The sample standard deviation; 0 where fewer than two words tell it."""
+        n = self.counts
+        scatter = n * self.sum_of_squares - self.sum * self.sum  # exact: zero means constant
+        std: npt.NDArray[np.float32] = np.sqrt(scatter / np.maximum(n * (n - 1.0), 1)).astype(np.float32)
+        return np.where(n < 2, np.float32(0), std)
 
 
 class DarkAccumulator:
     """Exact running sums over dark frames; memory does not grow with their number.
 
-    Dark frames taken at a lower gain, as their gain bits tell, are summed apart.
+    Dark frames taken at a lower gain, as their gain bits tell, are summed apart.  Lost packets do not count, nor do
+    frames that are nothing like the others.
 
     Parameters
     ----------
@@ -104,6 +144,7 @@ class DarkAccumulator:
     def __init__(self, layout: FCCDLayout, gain_words: str = "plain") -> None:
         self.layout = layout
         self.gain_words = gain_words
+        self.num_left_out = 0
         self._gains: dict[int, _Sums] = {}
 
     @property
@@ -126,13 +167,23 @@ class DarkAccumulator:
             )
         if self.num_frames + len(frames) > MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} dark frames: expected some tens")
-        for frame in frames:
-            words = frame.astype(np.uint16, copy=False)
-            values, _ = decode_words(words, "plain" if self.gain_words == "plain" else "13_bits")
-            self._of_gain(gain_of_frame(words, self.gain_words)).add(values)
+        words = frames.astype(np.uint16, copy=False)
+        values, _ = decode_words(words, "plain" if self.gain_words == "plain" else "13_bits")
+        by_gain: dict[int, list[int]] = {}
+        for k, frame in enumerate(words):
+            by_gain.setdefault(gain_of_frame(frame, self.gain_words), []).append(k)
+        partly_lost = has_lost_packets(words, self.layout)
+        for gain, rows in by_gain.items():
+            sums = self._of_gain(gain)
+            for k, wild in zip(rows, _wild(values[rows], sums), strict=True):
+                if wild:
+                    self.num_left_out += 1
+                else:
+                    sums.add(values[k], find_lost_words(words[k], self.layout) if partly_lost[k] else None)
 
     def merge(self, other: DarkAccumulator) -> None:
         """Add what another one has seen."""
+        self.num_left_out += other.num_left_out
         for gain, sums in other._gains.items():
             self._of_gain(gain).merge(sums)
 
@@ -146,9 +197,9 @@ class DarkAccumulator:
         pixels that have noise.  An ADC is bad where the median of its pixels is so, exceeds the median of all
         several times, or where its pedestal stands far away from the others'.
         """
-        if not self._gains:
+        highest = min(self._gains, default=None)
+        if highest is None:
             return self._statistics(_Sums(self.layout.shape), settings)
-        highest = min(self._gains)
         statistics = self._statistics(self._gains[highest], settings)
         if len(self._gains) == 1:
             return statistics
@@ -162,14 +213,14 @@ class DarkAccumulator:
         n, mean = sums.num_frames, sums.mean
         if n < 2:
             bad, bad_adcs = np.zeros(self.layout.shape, bool), np.zeros(0, int)
-            return DarkStatistics(mean, np.zeros_like(mean), bad, bad_adcs, n)
-        scatter = np.uint64(n) * sums.sum_of_squares - sums.sum * sums.sum  # exact: zero means constant
-        std = np.sqrt(scatter / (n * (n - 1.0))).astype(np.float32)
+            return DarkStatistics(mean, np.zeros_like(mean), bad, bad_adcs, n, num_left_out=self.num_left_out)
+        std = sums.std
         bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu)
-        bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu)
+        bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu) | (sums.counts < 2)
         _mark_adcs(bad, bad_adcs, self.layout)
-        lines = self._lines(sums.first, mean, bad, settings) if settings.spikes == "lines" else NO_LINES
-        return DarkStatistics(mean, std, bad, bad_adcs, n, lines)
+        wanted = settings.spikes == "lines" and sums.first
+        lines = self._lines(sums.first, mean, bad, settings) if wanted else NO_LINES
+        return DarkStatistics(mean, std, bad, bad_adcs, n, lines, num_left_out=self.num_left_out)
 
     def _lines(
         self,
@@ -225,6 +276,19 @@ class RollingDarks:
             total.merge(batch)
         self._batches = kept
         return total.result(self._settings)
+
+
+def _wild(frames: npt.NDArray[np.uint16], sums: _Sums) -> npt.NDArray[np.bool_]:
+    """Return which dark frames (n, rows, columns) are nothing like the others of their gain, (n,)."""
+    probe = frames[:, ::PROBE_EVERY, ::PROBE_EVERY].astype(np.float32)
+    if sums.num_frames:
+        typical = sums.mean[::PROBE_EVERY, ::PROBE_EVERY]
+    elif len(frames) >= LEAST_TO_COMPARE:
+        typical = np.median(probe, axis=0)
+    else:
+        return np.zeros(len(frames), bool)
+    wild: npt.NDArray[np.bool_] = (np.abs(probe - typical) > WILD_ADU).mean(axis=(1, 2)) > WILD_SHARE
+    return wild
 
 
 def _blocks(values: npt.NDArray[Any], layout: FCCDLayout) -> npt.NDArray[Any]:

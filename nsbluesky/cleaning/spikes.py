@@ -105,6 +105,8 @@ def background_sequences(
         block = np.where(good[adcs], sequences[:, adcs], np.nan).reshape(-1, good.shape[1])
         found.append(block)
     sequences = np.concatenate(found)
+    if len(sequences) == 0:
+        return sequences
     sequences = sequences[:: -(-len(sequences) // MAX_SEQUENCES)]
     sequences -= _drift(sequences, DRIFT_ROWS * per_adc)
     light = ~(np.abs(sequences) < limit_adu)

@@ -66,11 +66,15 @@ def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) 
         first = stored[recorded].read()
         layout = get_layout(cleaning, first.shape[1:])
         dark = _average(scan.darks[exposure], layout, settings)
-        if dark is not None:
-            darks.append(dark)
-        else:
-            which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
+        which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
+        if dark is None:
             warnings.append(which + NO_DARKS)
+        else:
+            darks.append(dark)
+            if dark.num_left_out:
+                warnings.append(
+                    f"{which}{dark.num_left_out} dark frames are nothing like the others: left out of the average"
+                )
         center, mean = center_and_mean(first, cleaning, layout, dark, energy_eV=energy_eV)
         cleaning = cleaning.replace(center_px=center)  # the same for all
         recipes[exposure] = Recipe(cleaning, first.shape[1:], dark, mean, energy_eV, pixel_size_m)

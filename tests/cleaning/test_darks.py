@@ -3,6 +3,7 @@ import pytest
 
 from nsbluesky.cleaning.darks import DarkAccumulator, RollingDarks
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.cleaning.words import LOST_WORDS
 from nsbluesky.settings import CleaningSettings
 
 SETTINGS = CleaningSettings()
@@ -17,8 +18,8 @@ def darks():
     return np.rint(frames).astype(np.uint16)
 
 
-def result(frames):
-    accumulator = DarkAccumulator(LAYOUT)
+def result(frames, layout=LAYOUT):
+    accumulator = DarkAccumulator(layout)
     accumulator.add(frames)
     return accumulator.result(SETTINGS)
 
@@ -146,3 +147,59 @@ def test_newer_darks_replace_older_ones(darks):
     np.testing.assert_array_equal(newest.std > 0, (darks[:6] != darks[0]).any(axis=0))
     rolling.add(darks)
     assert rolling.result().num_frames == 25
+
+# Packets can be told from single words where there are ADCs enough.
+WIDE = FCCDLayout(80, 192, 12, (0, 11), ((0, 40), (40, 80)), ((2, 38), (42, 78)))
+
+
+def wide(darks):
+    return np.concatenate([darks, darks[:, :, ::-1]], axis=2)
+
+
+@pytest.mark.parametrize("word", LOST_WORDS)
+def test_lost_packets_do_not_count(darks, word):
+    darks = wide(darks)
+    whole = result(darks, WIDE)
+    seen = np.ones(darks.shape, bool)
+    for k in range(0, 20, 2):  # whole rows of all ADCs, as packets are
+        seen[k, 10 + k : 14 + k] = False
+    damaged = np.where(seen, darks, np.uint16(word))
+    dark = result(damaged, WIDE)
+    told = np.ma.masked_array(darks.astype(float), ~seen)
+    np.testing.assert_allclose(dark.mean, told.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(dark.std, told.std(axis=0, ddof=1), rtol=1e-4)
+    np.testing.assert_array_equal(dark.bad, whole.bad)
+    assert dark.num_frames == 25
+
+
+def test_a_pixel_that_was_lost_in_all_darks_but_one_is_bad(darks):
+    darks = wide(darks)
+    darks[1:, 10:14] = 0
+    dark = result(darks, WIDE)
+    assert dark.bad[10:14].all() and np.count_nonzero(dark.bad) == 4 * 192
+
+
+@pytest.mark.parametrize("blocks", [[], [1], [3, 8], [5]])
+def test_what_is_no_dark_frame_is_left_out(darks, blocks):
+    rng = np.random.default_rng(3)
+    without = np.delete(darks, [4, 12], axis=0)
+    darks[[4, 12]] = rng.integers(0, 2**16, (2, *LAYOUT.shape))
+    accumulator = DarkAccumulator(LAYOUT)
+    for block in np.split(darks, blocks):
+        accumulator.add(block)
+    dark = accumulator.result(SETTINGS)
+    np.testing.assert_array_equal(dark.mean, result(without).mean)
+    assert (dark.num_frames, dark.num_left_out) == (23, 2)
+
+
+def test_lost_packets_and_lines_in_rolling_darks(darks):
+    settings = SETTINGS.replace(spikes="lines", rolling_darks=30)
+    rolling = RollingDarks(WIDE, settings)
+    darks = wide(darks)
+    damaged = darks.copy()
+    damaged[:, 10:14] = 0
+    for batch in (damaged, darks):
+        rolling.add(batch)
+        dark = rolling.result()
+    np.testing.assert_allclose(dark.mean[10:14], darks[:, 10:14].mean(axis=0), rtol=1e-6)
+    assert dark.num_frames == 50 and not dark.bad.any()
