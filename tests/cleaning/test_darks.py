@@ -148,6 +148,7 @@ def test_newer_darks_replace_older_ones(darks):
     rolling.add(darks)
     assert rolling.result().num_frames == 25
 
+
 # Packets can be told from single words where there are ADCs enough.
 WIDE = FCCDLayout(80, 192, 12, (0, 11), ((0, 40), (40, 80)), ((2, 38), (42, 78)))
 
