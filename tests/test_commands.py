@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,59 @@ def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
     blank = np.where(image.mask == 0, 1 + 0j, np.nan)
     assert contrast_correlation(measured, truth, RIM_PX) > 0.5 > contrast_correlation(blank, truth, RIM_PX)
     assert_picture(png)
+
+
+@pytest.mark.parametrize("where", ["between", "writing"])
+def test_reconstruct_goes_on_after_it_was_killed(commands: Commands, clean: Path, tmp_path: Path, where: str) -> None:
+    """By SIGKILL, a pass after a checkpoint or while the next one is written.
+
+    Bit by bit within a process (tests/solver/test_checkpoint.py); between two, FFTW's plans differ in rounding.
+    """
+    whole, out = tmp_path / "whole.cxi", tmp_path / "out.cxi"
+    checkpoint = tmp_path / "out.cxi.checkpoint"
+    options = ["--passes", "6", "--algorithm", "wasp:4,cg", "--checkpoint-s", "0", *QUICK]
+    options += ["--set", "refine_flux=true", "--set", "coarse_uses=1"]
+    uninterrupted = commands.run("reconstruct", clean, whole, *options)
+    assert uninterrupted["passes_before"] == 0 and not list(tmp_path.glob("*.checkpoint"))
+    child = subprocess.run(
+        [
+            sys.executable,
+            Path(__file__).parent / "deadly_reconstruction.py",
+            where,
+            "reconstruct",
+            clean,
+            out,
+            *options,
+        ],
+        check=False,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    assert checkpoint.exists() and not out.exists()
+    expected = f"{checkpoint} is not of this reconstruction: settings.modes is 2 there and 1 here; begin anew"
+    assert expected in commands.fail("reconstruct", clean, out, *options, "--modes", "1", "--resume")
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1000])
+    assert "damaged" in commands.fail("reconstruct", clean, out, *options, "--resume")
+    checkpoint.write_bytes(content)
+    resumed = commands.run("reconstruct", clean, out, *options, "--resume")
+    assert resumed["passes_before"] == 4
+    assert resumed["r_factor"] == pytest.approx(uninterrupted["r_factor"], rel=1e-4)
+    assert not list(tmp_path.glob("*.checkpoint*"))
+    with read_cxi(whole) as first, read_cxi(out) as second:
+        (before,), (after,) = first.images, second.images
+    assert len(after.errors) == 10
+    np.testing.assert_allclose(after.errors, before.errors, rtol=1e-4)
+    for name in ("object", "probe"):
+        image, expected = getattr(after, name), getattr(before, name)
+        np.testing.assert_allclose(image, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_reconstruct_with_nothing_to_resume_begins_anew(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    summary = commands.run("reconstruct", clean, tmp_path / "o.cxi", "--passes", "1", "--resume", *QUICK)
+    assert (summary["passes"], summary["passes_before"]) == (1, 0)
+    assert "--checkpoint-s" in commands.fail("reconstruct", clean, tmp_path / "o.cxi", "--checkpoint-s", "-1")
 
 
 def test_reconstruct_leaves_frames_of_weight_0_out(commands: Commands, clean: Path, tmp_path: Path) -> None:

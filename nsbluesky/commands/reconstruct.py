@@ -14,7 +14,7 @@ from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, CxiFile, FrameStack, read_cxi
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
-from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
 from nsbluesky.viewer.pictures import save_object_png
 
@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="(%(default)s)")
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run that was killed")
+    parser.add_argument(
+        "--checkpoint-s",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds between checkpoints, OUT.cxi.checkpoint; 0 writes one after each pass (%(default)s)",
+    )
     parser.add_argument("--png", type=Path, help="a picture of the object's phase")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in sweep_frames=100")
 
@@ -55,10 +63,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
     if options.passes < 1:
         raise ValueError(f"--passes {options.passes}: expected at least 1")
+    if not options.checkpoint_s >= 0:
+        raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source)
     if options.png is not None:
         output_file(options.png, options.source, out)
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
     with read_cxi(options.source) as data, tqdm(total=passes, unit="pass", disable=None) as bar:
         if data.frames is None:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
@@ -74,9 +85,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             weights=data.frame_weights,
             passes=options.passes,
             probe=data.illumination if options.use_probe else None,
+            checkpoints=Checkpoints(checkpoint, options.checkpoint_s, options.resume),
             progress=lambda done, wanted, r: bar.update(done - bar.n),
         )
         _write(out, data, data.frames, result, settings)
+        checkpoint.unlink(missing_ok=True)
     picture = result.picture
     if options.png is not None:
         save_object_png(options.png, picture.object, picture.pixel_m, quantity="phase")
@@ -85,6 +98,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "frames_rejected": len(result.rejected),
         "frames_left_out": int((data.frame_weights == 0).sum()),
         "passes": len(result.r_factors),
+        "passes_before": result.passes_before,
         "r_factor": float(result.r_factors[-1]),
         "object_pixel_nm": picture.pixel_m * 1e9,
         "position_errors_nm": _scatter_nm(result),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver.checkpoint import CheckpointError
 
 __all__ = ["GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
 
@@ -19,6 +21,13 @@ NOT_MEASURED = -1.0
 """Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
 
 CHUNK_FRAMES = 64
+
+SAME_PHOTONS = 1e-6
+SAME_PLACE_PX = 1e-3
+"""A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
+
+_IDENTITY = ("seq_nums", "photons", "told_px")
+_FOUND = ("corners_px", "shifts_px", "flux", "residuals", "uses")
 
 
 def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -79,6 +88,7 @@ class FrameStore:
         self.held_out = backend.xp.zeros((frame_px, frame_px), bool)
         self.has_gaps = False
         self._chunks: list[Any] = []
+        self._expected: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         """Return the number of slots, whatever their weight."""
@@ -133,12 +143,13 @@ class FrameStore:
         """Store one frame of photons (N, N; zero frequency at N//2) and return its slot.
 
         The centre of its window lies at `corner_px` + N/2 + `shift_px` (row, column), the shift at most half a pixel;
-        this is also what `corrections_px` refers to from now on.
+        this is also what `corrections_px` refers to from now on.  A frame that a checkpoint knows gets its uses and
+        corrections from there, once.
         """
         slot = self.slots.setdefault(seq_num, len(self.slots))
-        if slot // CHUNK_FRAMES == len(self._chunks):
+        while slot // CHUNK_FRAMES >= len(self._chunks):
             shape = (CHUNK_FRAMES, self.frame_px, self.frame_px)
-            self._chunks.append(self.backend.xp.empty(shape, np.float32))
+            self._chunks.append(self.backend.xp.zeros(shape, np.float32))
         for column in self._columns:
             column.reserve(slot + 1)
         xp = self.backend.xp
@@ -155,7 +166,41 @@ class FrameStore:
         self.weights[slot] = weight
         self.uses[slot] = 0
         self._measure(slot)
+        self._recall(slot, self._expected.pop(slot, None))
         return slot
+
+    def contents(self) -> dict[str, Any]:
+        """Return what is known of each slot but its amplitudes, for a checkpoint."""
+        return {name: getattr(self, name)[: len(self)].copy() for name in (*_IDENTITY, *_FOUND)}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned: for the frames that are here, or for those that will come.
+
+        Raises
+        ------
+        CheckpointError
+            If there are frames here, but not those of the checkpoint.
+        """
+        records = [dict(zip(contents, values, strict=True)) for values in zip(*contents.values(), strict=True)]
+        slots = {int(record["seq_nums"]): slot for slot, record in enumerate(records)}
+        if not self.slots:
+            self.slots.update(slots)
+            for column in self._columns:
+                column.reserve(len(slots))
+            self.seq_nums[: len(slots)] = contents["seq_nums"]
+            self._expected = dict(enumerate(records))
+        elif self.slots != slots or not all(self._recall(slot, record) for slot, record in enumerate(records)):
+            raise CheckpointError("the checkpoint is of other frames than these: begin anew")
+
+    def _recall(self, slot: int, record: Mapping[str, Any] | None) -> bool:
+        """Take up a record of the frame in a slot; False, and nothing is changed, where it is not of this frame."""
+        if record is None or not np.isclose(self.photons[slot], record["photons"], rtol=SAME_PHOTONS):
+            return False
+        if not np.allclose(self.told_px[slot], record["told_px"], atol=SAME_PLACE_PX):
+            return False
+        for name in _FOUND:
+            getattr(self, name)[slot] = record[name]
+        return True
 
     def _measure(self, slot: int) -> None:
         """Sum the photons and amplitudes of the usable pixels of a frame, and those of its central half."""

@@ -9,6 +9,7 @@ is wrong in both: the resolution is that of the object, given the probe.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,26 @@ class HalfSets:
         self.passes = 0
         self._state = None
         self._order = self._order[:0]
+
+    def contents(self) -> dict[str, Any]:
+        """Return both halves and where they are in their pass, for a checkpoint."""
+        found = {"passes": self.passes, "order": self._order.tolist(), "rng": self._rng.bit_generator.state}
+        if self._state is None:
+            return found
+        state = {f"state_{name}": value for name, value in self._state.contents(self._backend).items()}
+        return {**found, **state, **{f"engine_{name}": v for name, v in self._engine.contents().items()}}
+
+    def restore(self, contents: Mapping[str, Any], frames: FrameStore) -> None:
+        """Take up what `contents` returned."""
+        self.passes = contents["passes"]
+        self._order = np.array(contents["order"], np.intp)
+        self._rng.bit_generator.state = contents["rng"]
+        self._compared = (-1, None)
+        self._state = None
+        if "state_object" in contents:
+            self._state = SolverState.of_contents(_of("state_", contents), self._backend)
+            self._engine.initialize(self._state, frames)
+            self._engine.restore(_of("engine_", contents))
 
     def batch(self, image: SolverState, frames: FrameStore) -> int:
         """Use one batch of frames, half of them from each half-set; return how many.
@@ -168,3 +189,7 @@ class HalfSets:
         first, second = (np.where(both[box], image[box], np.complex64(complex("nan+nanj"))) for image in objects)
         overlap = complex(np.nansum(first * second.conj()))
         return frc(first, second * (overlap / abs(overlap)) if overlap else second, pixel_m)
+
+
+def _of(prefix: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}

@@ -6,6 +6,7 @@ fits better.  Until each frame has had some uses, only the central half of the d
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
@@ -20,6 +21,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, grown_box, window_corners_px
+from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, read_checkpoint, write_checkpoint
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
@@ -65,6 +67,9 @@ LEAST_PIXELS = 256
 HELD_OUT_FRAMES = 64
 """Frames on which held-out pixels are looked at."""
 
+FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
+"""Settings that may be others when a checkpoint is gone on from."""
+
 SETTLING_PASSES = 3
 """Passes after the last refinement."""
 
@@ -98,6 +103,8 @@ class IncrementalSolver:
         True while only the central half of the detector is used.
     rejected : dict of int to str
         Sequence numbers of frames that cannot be used, and why.
+    r_factors : list of float
+        R of each full pass since the last frame came, or since the end was told.
     refinement : Refinement
         What was put right of the positions.
     """
@@ -122,6 +129,7 @@ class IncrementalSolver:
         self.sweep: Sweep | None = None
         self.state: SolverState | None = None
         self.rejected: dict[int, str] = {}
+        self.r_factors: list[float] = []
         self.frames = FrameStore(frame_px, backend)
         self._backend = backend
         self._stages = parse_schedule(settings.algorithm, settings.passes_final)
@@ -132,6 +140,7 @@ class IncrementalSolver:
         self.refinement = Refinement(settings, backend)
         self._halves = HalfSets(settings, backend)
         self._halves_due = 0.0
+        self._dose: float | None = None
         self._resolutions: list[tuple[int, float]] = []
         self._use_pixels(np.ones((frame_px, frame_px), bool))
         self._work: Iterator[None] | None = None
@@ -141,7 +150,6 @@ class IncrementalSolver:
         self._finishing = False
         self._was_ripe = False
         self._steps_complained = False
-        self._settled_passes = 0
         self._changes = 0
         self._previous: Picture | None = None
 
@@ -215,17 +223,19 @@ class IncrementalSolver:
         corner = window_corners_px(position_px, self.frame_px)
         shift = position_px - self.frame_px / 2 - corner
         slot = self.frames.put(number, image, corner, weight, shift)
-        self._engine.forget(slot)
+        is_known = self.frames.uses[slot] > 0  # from a checkpoint
+        if not is_known:
+            self._engine.forget(slot)
         if self.frames.photons[slot] == 0:
             self._reject(number, "no photons")
             return
         if self.state is not None:
             self._make_room(self.state)
-        if weight > 0:
+        if weight == 0:
+            self._deck.remove([slot])
+        elif not is_known:
             self._deck.add(slot)
             self._unsettle()
-        else:
-            self._deck.remove([slot])
 
     def _is_reachable(self, position_px: npt.NDArray[np.float64]) -> bool:
         """Return False for a position that is no number, or so far off that no canvas could hold it."""
@@ -262,7 +272,7 @@ class IncrementalSolver:
 
     def _unsettle(self) -> None:
         """Count full passes from here on: the frames are others, or the reconstruction began anew."""
-        self._settled_passes = 0
+        self.r_factors = []
         self._changes += 1
 
     @property
@@ -309,7 +319,7 @@ class IncrementalSolver:
     @property
     def passes_done(self) -> int:
         """Full passes since the last frame came, or since the end was told."""
-        return self._settled_passes
+        return len(self.r_factors)
 
     @property
     def has_work(self) -> bool:
@@ -322,7 +332,7 @@ class IncrementalSolver:
             return True
         if self.state is None:
             return self._can_begin
-        return self.is_coarse or self._deck.fresh > 0 or self._settled_passes < self.passes_wanted
+        return self.is_coarse or self._deck.fresh > 0 or self.passes_done < self.passes_wanted
 
     @property
     def _can_begin(self) -> bool:
@@ -467,7 +477,9 @@ class IncrementalSolver:
         slots = self._level.active
         if len(slots):
             mean = self._backend.to_numpy(self._level.mean_intensity(slots[:DOSE_FRAMES]))
-            self._engine.adapt(photons_on_lit_pixels(mean))
+            self._dose = photons_on_lit_pixels(mean)
+        if self._dose is not None:
+            self._engine.adapt(self._dose)
         self._engine.initialize(state, self._level)
 
     def _make_room(self, state: SolverState) -> None:
@@ -510,7 +522,7 @@ class IncrementalSolver:
             yield from self._refine(state)
         state.passes += 1
         if not self.is_coarse and changes == self._changes:
-            self._settled_passes += 1
+            self.r_factors.append(state.r_factor)
         if self.is_coarse and self._search is None and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
@@ -529,7 +541,7 @@ class IncrementalSolver:
             active = self.frames.active
             self._engine.rest(not self.is_coarse and float(np.mean(self.frames.uses[active])) >= RIPE_USES)
             return
-        stage, left = stage_of(self._stages, self._settled_passes)
+        stage, left = stage_of(self._stages, self.passes_done)
         if stage != self._stage:
             self._stage = stage
             self._engine = self._make_engine()
@@ -553,7 +565,7 @@ class IncrementalSolver:
         Not while the defocus is in question, for with a wrong one all positions are; nor at the very end, for the
         image has to follow.
         """
-        left = self.passes_wanted - self._settled_passes - 1
+        left = self.passes_wanted - self.passes_done - 1
         if self._search is not None or self._sweep_is_due or (self.settings.sweep_frames and not self._swept):
             return False
         return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
@@ -627,8 +639,10 @@ class IncrementalSolver:
         places = self.frames.corners_px[slots] + self.frames.shifts_px[slots] + self.frame_px / 2
         return np.asarray(self.frames.seq_nums[slots]), places[:, ::-1] * self.pixel_m
 
+    # Checkpoints ----------------------------------------------------------------------------------------------
+
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint of object and probe; the frames are not in it.
+        """Finish the pass that goes on and write a checkpoint: all but the frames themselves, and a sweep's work.
 
         Raises
         ------
@@ -637,25 +651,91 @@ class IncrementalSolver:
         """
         if self.state is None:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
-        self._fine_state(self.state).save(path, self._backend)
+        for _ in self._work or ():
+            pass
+        self._work = None
+        sweep = {} if self.sweep is None else dataclasses.asdict(self.sweep)
+        write_checkpoint(
+            path,
+            {
+                "identity": self._identity(),
+                "solver": {
+                    "is_coarse": self.is_coarse,
+                    "stage": self._stage,
+                    "dose": self._dose,
+                    "finishing": self._finishing,
+                    "was_ripe": self._was_ripe,
+                    "swept": self._swept if self._search is None else self._swept[:-1],
+                    "r_factors": self.r_factors,
+                    "halves_due": self._halves_due,
+                    "resolutions": self._resolutions,
+                },
+                "sweep": sweep,
+                "state": self.state.contents(self._backend),
+                "frames": self.frames.contents(),
+                "deck": self._deck.contents(),
+                "engine": self._engine.contents(),
+                "refinement": self.refinement.contents(),
+                "halves": self._halves.contents(),
+            },
+        )
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint; frames may be added before or after.
+        """Go on from a checkpoint, with the frames that it was made from, or before any frame is here.
+
+        Frames that come afterwards and are those of the checkpoint are known: they have their uses and corrections.
+        A solver whose `load` failed is of no use any more.
 
         Raises
         ------
-        ValueError
-            If the file is no checkpoint, or its frames have another size.
+        CheckpointError
+            If the file is no checkpoint, or one of other frames, another geometry or other settings; those that say
+            when to end and what to show may differ.
         """
-        state = SolverState.load(path, self._backend)
-        if state.probe.shape[-1] != self.frame_px:
-            raise ValueError(
-                f"checkpoint {path} has frames of {state.probe.shape[-1]} pixels: expected {self.frame_px}"
-            )
+        found = read_checkpoint(path)
+        try:
+            others = list(differences(found["identity"], self._identity()))
+            if others:
+                raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
+            self._restore(found)
+        except (KeyError, TypeError, IndexError) as error:
+            raise CheckpointError(f"{path} is damaged ({error!r}): begin anew") from None
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be the same for a checkpoint to be gone on from."""
+        settings = {name: value for name, value in self.settings.to_dict().items() if name not in FREE_SETTINGS}
+        return {
+            "frame_px": self.frame_px,
+            "pixel_m": self.pixel_m,
+            "geometry": self.geometry.to_dict(),
+            "settings": settings,
+        }
+
+    def _restore(self, found: Sections) -> None:
+        own, sweep = found["solver"], found["sweep"]
+        expected = not self.frames.slots
+        self.frames.restore(found["frames"])
         self._work = self._search = None
-        self._swept = [0] * SWEEPS
-        self._level = self.frames
-        self._begin(state)
+        self._stage, self._dose, self._swept = own["stage"], own["dose"], own["swept"]
+        self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames
+        self.state = state = SolverState.of_contents(found["state"], self._backend)
+        if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):
+            raise CheckpointError("the checkpoint holds an image that is not finite: begin anew")
+        self._engine = self._make_engine()
+        if self._dose is not None:
+            self._engine.adapt(self._dose)
+        self._engine.initialize(state, self._level)
+        self._engine.restore(found["engine"])
+        self._deck.restore(found["deck"])
+        self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
+        self.refinement.restore(found["refinement"])
+        self._halves.restore(found["halves"], self.frames)
+        self._halves_due = own["halves_due"]
+        self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]
+        self.sweep = Sweep(**sweep) if sweep else None
+        self._was_ripe = own["was_ripe"]
+        self._finishing = own["finishing"] and not expected  # what is still to come has to be used before the end
+        self.r_factors = own["r_factors"]
 
 
 def _valid_weight(weight: float) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,16 @@ class Deck:
         self._fresh = deque(slot for slot in self._fresh if slot not in gone)
         self._rest = deque(slot for slot in self._rest if slot not in gone)
         self._arrived = deque((slot for slot in self._arrived if slot not in gone), self._arrived.maxlen)
+
+    def contents(self) -> dict[str, Any]:
+        """Return what is in it between two passes, for a checkpoint."""
+        return {"fresh": list(self._fresh), "arrived": list(self._arrived), "rng": self._rng.bit_generator.state}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        self._fresh, self._rest, self._fresh_planned = deque(contents["fresh"]), deque(), 0
+        self._arrived = deque(contents["arrived"], self._arrived.maxlen)
+        self._rng.bit_generator.state = contents["rng"]
 
     def start_pass(
         self, slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int, *, live: bool = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,30 @@ from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["Reconstruction", "reconstruct"]
+__all__ = ["Checkpoints", "Reconstruction", "reconstruct"]
 
 BLOCK_FRAMES = 64
 ONE_BATCH_S = 0.0
 """A budget that ends after one batch, so that no pass goes by unseen."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where an unfinished reconstruction is written.
+
+    Attributes
+    ----------
+    path : Path
+        A file that is replaced each time.
+    interval_s : float
+        Seconds from one to the next; 0 writes one after each pass.
+    resume : bool
+        Go on from the file that is there, if there is one.
+    """
+
+    path: Path
+    interval_s: float = 60.0
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,8 @@ class Reconstruction:
         x, y of every frame as corrected; NaN where it was not used.
     refinement : Refinement
         What was put right of the positions.
+    passes_before : int
+        Passes that a checkpoint had already.
     """
 
     picture: Picture
@@ -49,6 +72,7 @@ class Reconstruction:
     rejected: dict[int, str]
     translations_m: npt.NDArray[np.float64]
     refinement: Refinement
+    passes_before: int = 0
 
 
 def reconstruct(
@@ -62,6 +86,7 @@ def reconstruct(
     weights: npt.ArrayLike | None = None,
     passes: int | None = None,
     probe: npt.ArrayLike | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Reconstruction:
     """Reconstruct an object and its probe from frames of any origin.
@@ -84,6 +109,8 @@ def reconstruct(
         Full passes of a stage of the schedule that names none; `settings.passes_final` by default.
     probe : (N, N) or (modes, N, N) complex, optional
         Starting probe, centred; without it the defocus sweep finds one.
+    checkpoints : Checkpoints, optional
+        Without, none are written.
     progress : callable, optional
         Called after each pass with passes done, passes wanted and the R factor.
 
@@ -91,6 +118,8 @@ def reconstruct(
     ------
     ValueError
         If shapes do not fit, or no frame can be used.
+    CheckpointError
+        If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     if passes is not None:
         settings = settings.replace(passes_final=passes)
@@ -121,18 +150,30 @@ def reconstruct(
     if probe is not None:
         solver.start_with(probe)
     solver.finish()
-    r_factors: list[float] = []
+    if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
+        solver.load(checkpoints.path)
+    seen = passes_before = solver.passes_done
+    written = time.monotonic()
     while not solver.finished:
         solver.step(ONE_BATCH_S)
         state = solver.state
-        if state is None or solver.is_coarse or solver.passes_done == len(r_factors):
+        if state is None or solver.is_coarse or solver.passes_done == seen:
             continue
-        r_factors.append(state.r_factor)
+        seen = solver.passes_done
+        if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
+            solver.save(checkpoints.path)
+            written = time.monotonic()
         if progress is not None:
-            progress(len(r_factors), solver.passes_wanted, state.r_factor)
+            progress(seen, solver.passes_wanted, state.r_factor)
     corrected = np.full((count, 2), np.nan)
     used, translations = solver.positions()
     corrected[used] = translations
     return Reconstruction(
-        solver.picture(), np.array(r_factors), solver.sweep, dict(solver.rejected), corrected, solver.refinement
+        solver.picture(),
+        np.array(solver.r_factors),
+        solver.sweep,
+        dict(solver.rejected),
+        corrected,
+        solver.refinement,
+        passes_before,
     )

@@ -6,7 +6,7 @@ the state only, so that every engine gains from it and none knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,26 @@ class Refinement:
         self.distortion = NO_DISTORTION
         self.scatter_px = self.flux_scatter = float("nan")
         self._last_pass, self._pause = 0, 1
+
+    def contents(self) -> dict[str, Any]:
+        """Return what was found and when, for a checkpoint; corrections are with the frames."""
+        return {
+            "matrix": self.distortion.matrix,
+            "centre_px": self.distortion.centre_px,
+            "scatter_px": self.scatter_px,
+            "flux_scatter": self.flux_scatter,
+            "rounds": self.rounds,
+            "last_pass": self._last_pass,
+            "pause": self._pause,
+        }
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        (a, b), (c, d) = contents["matrix"]
+        found = Distortion(((a, b), (c, d)), tuple(contents["centre_px"]))
+        self.distortion = NO_DISTORTION if found == NO_DISTORTION else found
+        self.scatter_px, self.flux_scatter = contents["scatter_px"], contents["flux_scatter"]
+        self.rounds, self._last_pass, self._pause = contents["rounds"], contents["last_pass"], contents["pause"]
 
     def due(self, state: SolverState) -> bool:
         """Return whether a round should follow the pass that was just done.

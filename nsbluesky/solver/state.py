@@ -1,13 +1,10 @@
-"""What a reconstruction is at any moment, apart from the frames; it can be saved and loaded."""
+"""What a reconstruction is at any moment, apart from the frames."""
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nsbluesky.backend import Backend
 
@@ -41,43 +38,26 @@ class SolverState:
     passes: int = 0
     r_factor: float = field(default=float("nan"))
 
-    def save(self, path: str | Path, backend: Backend) -> None:
-        """Write a checkpoint (NumPy ``.npz``); an older file of that name stays whole until the new one is."""
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                object=backend.to_numpy(self.object),
-                probe=backend.to_numpy(self.probe),
-                origin_px=np.array(self.origin_px),
-                background=self.background,
-                passes=self.passes,
-                r_factor=self.r_factor,
-            )
-        partial.replace(target)
+    def contents(self, backend: Backend) -> dict[str, Any]:
+        """Return all of it, for a checkpoint."""
+        return {
+            "object": backend.to_numpy(self.object),
+            "probe": backend.to_numpy(self.probe),
+            "origin_px": list(self.origin_px),
+            "background": self.background,
+            "passes": self.passes,
+            "r_factor": self.r_factor,
+        }
 
     @classmethod
-    def load(cls, path: str | Path, backend: Backend) -> SolverState:
-        """Read a checkpoint.
-
-        Raises
-        ------
-        ValueError
-            If the file is no checkpoint of a solver.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                row, column = (int(value) for value in file["origin_px"])
-                return cls(
-                    object=backend.from_numpy(file["object"].astype(np.complex64)),
-                    probe=backend.from_numpy(file["probe"].astype(np.complex64)),
-                    origin_px=(row, column),
-                    background=float(file["background"]),
-                    passes=int(file["passes"]),
-                    r_factor=float(file["r_factor"]),
-                )
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is no checkpoint of the solver ({error}): expected a file that it saved"
-            ) from None
+    def of_contents(cls, contents: Mapping[str, Any], backend: Backend) -> SolverState:
+        """Return the state of a checkpoint."""
+        row, column = contents["origin_px"]
+        return cls(
+            object=backend.from_numpy(contents["object"]),
+            probe=backend.from_numpy(contents["probe"]),
+            origin_px=(row, column),
+            background=contents["background"],
+            passes=contents["passes"],
+            r_factor=contents["r_factor"],
+        )

@@ -355,28 +355,6 @@ def test_work_ends_when_nothing_new_comes(live, scan):
     assert live.state.passes == live.settings.passes_final
 
 
-def test_a_checkpoint_goes_on_where_it_was(live, scan, backend, tmp_path):
-    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
-    run(live, 6)
-    path = tmp_path / "state.npz"
-    live.save(path)
-    other = scan.solver(backend)
-    other.load(path)
-    assert live.is_coarse and not other.is_coarse
-    assert other.state.object.shape == tuple(2 * side + 2 for side in live.state.object.shape)
-    while live.is_coarse or live.state.passes < 6:
-        live.step(0.0)
-    live.save(path)
-    other.load(path)
-    assert np.array_equal(other.state.object, live.state.object)
-    assert other.state.origin_px == live.state.origin_px and other.state.passes == 6
-    other.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
-    assert finished(other).r_factor < live.state.r_factor
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="no checkpoint of the solver"):
-        other.load(path)
-
-
 def test_wrong_shapes_are_refused(live, scan):
     with pytest.raises(ValueError, match=r"frames of shape \(2, 47, 48\)"):
         live.add_frames([1, 2], np.zeros((2, 47, 48)), np.zeros((2, 2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ Slots = npt.NDArray[np.intp]
 
 
 class Engine(Protocol):
-    """An algorithm on an explicit `SolverState`; what it keeps itself is scratch and can be made anew."""
+    """An algorithm on an explicit `SolverState`; what it keeps itself can be made anew, or saved and restored."""
 
     name: str
     least_batch: int = 1
@@ -47,6 +48,14 @@ class Engine(Protocol):
 
     def adapt(self, dose: float) -> None:
         """Fit steps to the photons on a lit pixel (`nsbluesky.solver.dose`); by default they stay."""
+        return
+
+    def contents(self) -> dict[str, Any]:
+        """Return what is kept from batch to batch, for a checkpoint: arrays of NumPy and JSON values."""
+        return {}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, after `initialize`."""
         return
 
     def rest(self, resting: bool) -> None:
@@ -137,6 +146,22 @@ class PassSums:
         self.object.clear()
         self.probe_numerator[...] = 0
         self.probe_denominator[...] = 0
+
+    def contents(self, backend: Backend) -> dict[str, Any]:
+        """Return the sums, for a checkpoint."""
+        return {
+            "sum_object": backend.to_numpy(self.object.numerator),
+            "sum_object_light": backend.to_numpy(self.object.denominator),
+            "sum_probe": backend.to_numpy(self.probe_numerator),
+            "sum_probe_light": backend.to_numpy(self.probe_denominator),
+        }
+
+    def restore(self, contents: Mapping[str, Any], backend: Backend) -> None:
+        """Take up the sums of a checkpoint."""
+        self.object.numerator[...] = backend.from_numpy(contents["sum_object"])
+        self.object.denominator[...] = backend.from_numpy(contents["sum_object_light"])
+        self.probe_numerator[...] = backend.from_numpy(contents["sum_probe"])
+        self.probe_denominator[...] = backend.from_numpy(contents["sum_probe_light"])
 
     def add_probe(self, spaces: list[ThreadSpace]) -> None:
         """Add what threads have summed for the probe."""

@@ -11,8 +11,9 @@ and at its end takes one step along d = g/(D + δ·max D) + β·d_before, D bein
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ __all__ = ["ConjugateGradientEngine"]
 @dataclass
 class _Line:
     """A direction, the gradient that it came from, and ⟨s, g⟩ of that with its preconditioned form s."""
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ("object", "probe", "object_gradient", "probe_gradient")
 
     object: Any
     probe: Any
@@ -100,6 +103,19 @@ class ConjugateGradientEngine(Engine):
         if self._line is not None:
             self._line.object = pad_canvas(self._backend, self._line.object, before, after, 0)
             self._line.object_gradient = pad_canvas(self._backend, self._line.object_gradient, before, after, 0)
+
+    def contents(self) -> dict[str, Any]:
+        """Return the line of the last step, for a checkpoint between two passes."""
+        if self._line is None:
+            return {}
+        arrays = {f"line_{name}": self._backend.to_numpy(getattr(self._line, name)) for name in _Line.ARRAYS}
+        return {**arrays, "line_power": self._line.power}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, after `initialize`."""
+        if "line_power" in contents:
+            arrays = {name: self._backend.from_numpy(contents[f"line_{name}"]) for name in _Line.ARRAYS}
+            self._line = _Line(**arrays, power=contents["line_power"])
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Add the gradient of one batch."""

@@ -12,6 +12,7 @@ count for more and frames that overlap are seen together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,19 @@ class LeastSquaresEngine(Engine):
         """Take no steps of momentum, or begin anew, at rest, to take them."""
         self._resumes = self._resumes or (self._resting and not resting)
         self._resting = resting
+
+    def contents(self) -> dict[str, Any]:
+        """Return momentum and whether it rests, for a checkpoint."""
+        moving = {} if self._momentum is None else self._momentum.contents()
+        flags = {"resting": self._resting, "resumes": self._resumes, "pass_begins": self._pass_begins}
+        return {**moving, **flags}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, after `initialize`."""
+        self._resting, self._resumes = contents["resting"], contents["resumes"]
+        self._pass_begins = contents["pass_begins"]
+        if self._momentum is not None:
+            self._momentum.restore(contents)
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: directions, then the steps along them."""

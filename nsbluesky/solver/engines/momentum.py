@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,19 @@ class Momentum:
         """Follow a canvas that grew."""
         self._before[0] = pad_canvas(self._backend, self._before[0], before, after, 1)
         self._velocity[0] = pad_canvas(self._backend, self._velocity[0], before, after, 0)
+
+    def contents(self) -> dict[str, Any]:
+        """Return velocity and friction as they are between two passes, for a checkpoint."""
+        return {
+            "velocity_object": self._backend.to_numpy(self._velocity[0]),
+            "velocity_probe": self._backend.to_numpy(self._velocity[1]),
+            "momentum": [self._frames, self._share, self._misfit, self._amplitude, self._least],
+        }
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take them up, after `begin`."""
+        self._velocity = [self._backend.from_numpy(contents[f"velocity_{part}"]) for part in ("object", "probe")]
+        self._frames, self._share, self._misfit, self._amplitude, self._least = contents["momentum"]
 
     def after(self, state: SolverState, frames: int, misfit: float = 0.0, amplitude: float = 0.0) -> None:
         """Take note of a batch, and the step of momentum when it is time.

@@ -25,6 +25,7 @@ stored of a frame is t = z − c_qa·P·O, the wave but for the part that follow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,23 @@ class ProjectionEngine(Engine):
         """Begin again with z = P·O for a frame that was measured again."""
         if hasattr(self, "_begun"):
             self._begun.discard(slot)
+
+    def contents(self) -> dict[str, Any]:
+        """Return what is stored of each frame, for a checkpoint between two passes."""
+        begun = sorted(self._begun)
+        stored = [self._backend.to_numpy(self._remainders[k // CHUNK_FRAMES][k % CHUNK_FRAMES]) for k in begun]
+        return {"begun": begun} | ({"remainders": np.stack(stored)} if stored else {})
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, after `initialize`."""
+        begun = contents["begun"]
+        if not begun:
+            return
+        remainders = contents["remainders"]
+        self._reserve(max(begun), remainders.shape[1:])
+        for slot, stored in zip(begun, remainders, strict=True):
+            self._remainders[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES] = self._backend.from_numpy(stored)
+        self._begun = set(begun)
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Iterate the exit waves of one batch and add to the sums that make the new object and probe."""

@@ -1,0 +1,111 @@
+"""The file of an unfinished reconstruction: arrays and plain values by section, whole or not there at all.
+
+It is a NumPy ``.npz`` without pickles: each array under ``section/name``, all other values in one JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CheckpointError", "Sections", "differences", "read_checkpoint", "write_checkpoint"]
+
+FORMAT = "nsbluesky reconstruction"
+VERSION = 1
+VALUES = "values"
+
+Sections = dict[str, dict[str, Any]]
+"""What a checkpoint holds: section → name → array or JSON value."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from; the message says why and what to do."""
+
+
+def write_checkpoint(path: str | Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a checkpoint; an older file of that name stays whole until the new one is on the disk.
+
+    Parameters
+    ----------
+    path : path
+    sections : mapping
+        Arrays must be NumPy's.
+    """
+    target = Path(path)
+    arrays: dict[str, Any] = {}
+    values: Sections = {}
+    for section, content in sections.items():
+        values[section] = {}
+        for name, value in content.items():
+            if isinstance(value, np.ndarray):
+                arrays[f"{section}/{name}"] = value
+            else:
+                values[section][name] = value
+    text = json.dumps({"format": FORMAT, "version": VERSION, "sections": values, "arrays": list(arrays)})
+    partial = target.with_name(target.name + ".part")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+
+
+def read_checkpoint(path: str | Path) -> Sections:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is none, is damaged, or is of another version.
+    """
+    try:
+        with Path(path).open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+            told = json.loads(file[VALUES].tobytes())
+            if told["format"] != FORMAT:
+                raise ValueError("another format")
+            version, sections = told["version"], told["sections"]
+            if version == VERSION:
+                for key in told["arrays"]:
+                    section, _, name = key.partition("/")
+                    sections[section][name] = file[key]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is not there: expected the checkpoint of a reconstruction") from None
+    except (
+        EOFError,
+        IndexError,
+        KeyError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,  # also: np.load returns an array for a .npy file
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint of a reconstruction, or it is damaged ({error}): remove it, or begin anew"
+        ) from None
+    if version != VERSION:
+        raise CheckpointError(
+            f"{path} is a checkpoint of another version of nsbluesky (format {version!r:.20}, expected {VERSION}): "
+            "begin anew, or go on with that version"
+        )
+    return {str(section): dict(content) for section, content in sections.items()}
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
+    """Yield, as text, in what two nested mappings differ."""
+    for name in sorted({*there, *here}):
+        a, b = there.get(name), here.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from differences(a, b, prefix=f"{prefix}{name}.")
+        elif a != b:
+            yield f"{prefix}{name} is {a!r} there and {b!r} here"
