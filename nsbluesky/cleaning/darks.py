@@ -106,7 +106,8 @@ class _Sums:
             self._lose(other._lost)
 
     def _lose(self, words: npt.NDArray[Any]) -> None:
-        self._lost = words.astype(np.uint64) + (0 if self._lost is None else self._lost)
+        lost = words.astype(np.uint64)
+        self._lost = lost if self._lost is None else self._lost + lost
 
     @property
     def counts(self) -> npt.NDArray[np.uint64]:
