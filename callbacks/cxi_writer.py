@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,6 +139,7 @@ class _RunFile:
     def __init__(self, writer: CXIWriter, start: Mapping[str, Any]) -> None:
         self._writer = writer
         self._start = start
+        self._settings = start.get("settings", {})
         self._streams: dict[str, str] = {}
         self._detector: Mapping[str, Any] | None = None
         self._cxi: CxiFile | None = None
@@ -179,6 +181,8 @@ class _RunFile:
             self._detector = data
             if self._cxi is not None:
                 self._cxi.set_mask(data["mask"])
+        elif stream == "settings":
+            self._settings = json.loads(data["settings"])
         elif stream == "low_resolution":
             self._intensities = data["illumination"]
         elif stream == "positions":
@@ -240,7 +244,7 @@ class _RunFile:
                 picture["object"],
                 picture["probe"],
                 float(picture["pixel_size_m"]),
-                {"settings": self._start.get("settings", {}), **numbers},
+                {"settings": self._settings, **numbers},
                 self._r_factors,
                 center_m=((x0 + x1) / 2, (y0 + y1) / 2),
                 translation_m=self._corrected() if self._places else None,

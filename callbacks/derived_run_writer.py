@@ -31,8 +31,9 @@ __all__ = ["DerivedRunWriter"]
 
 Target = Callable[[str, dict[str, Any]], Any]
 
-"""Streams of raw frames, which the raw run refers to already."""
 THINNED_STREAM = "reconstruction"
+PASSING_STREAM = "diffraction_fit"
+"""What is for the eyes of the moment, and follows from all else."""
 PICTURES = {"reconstruction": "object", "low_resolution": "transmission"}
 """The picture that the ``extent_m`` of a stream belongs to."""
 
@@ -131,7 +132,7 @@ class _Run:
 
     def on_event(self, doc: Mapping[str, Any]) -> None:
         stream = self._names[doc["descriptor"]]
-        if holds_frames(stream):
+        if holds_frames(stream) or stream == PASSING_STREAM:
             return
         if stream != THINNED_STREAM:
             self._pass(stream, doc)

@@ -70,6 +70,21 @@ class CleanFrames(Stage):
                 run.workers.executor, run.workers.directory, run.settings.backend, run.geometry
             )
 
+    def configure(self) -> Iterator[Document]:
+        """Clean frames that come from now on with other settings; the detector's mask stays."""
+        settings = self.run.settings.cleaning
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self._flux.configure(settings)
+        for exposure, recipe in enumerate(self._recipes):
+            settings_here = settings.replace(center_px=recipe.settings.center_px)
+            self._recipes[exposure] = recipe = dataclasses.replace(recipe, settings=settings_here)
+            self._plans[exposure] = recipe.plan(self._plans[exposure].xp)
+        if self._recipes:
+            self._tell_workers()
+        yield from ()
+
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Take the dark statistics."""
         if self.stream_of(event) == "dark_statistics":

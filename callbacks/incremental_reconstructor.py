@@ -16,7 +16,9 @@ from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.schedule import parse_schedule
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
@@ -35,6 +37,20 @@ class Reconstruct(Stage):
         self._stopped = False
         self._deadline = math.inf
         self._final_told = False
+        self._rounds_told = 0
+
+    @classmethod
+    def check(cls, settings: PipelineSettings) -> None:
+        """Refuse an engine that there is not."""
+        parse_schedule(settings.solver.algorithm, settings.solver.passes_final)
+
+    def configure(self) -> Iterator[Document]:
+        """Let the solver go on with other settings; what is over gets a new last picture."""
+        if self._solver is not None and self.run.settings.solver != self._solver.settings:
+            self._solver.configure(self.run.settings.solver)
+            self._final_told = False
+            self._deadline = math.inf
+        yield from ()
 
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Make the solver when the detector is known."""
@@ -113,16 +129,16 @@ class Reconstruct(Stage):
             )
         if self._final_due(solver):
             self._final_told = True
-            yield from self._positions(solver)
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver, final=False)
 
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
-        """Tell the corrected positions, where there are any."""
+        """Tell the corrected positions, where a round of corrections was done since the last picture."""
         refinement = solver.refinement
-        if refinement.rounds == 0:
+        if refinement.rounds == self._rounds_told:
             return
+        self._rounds_told = refinement.rounds
         seq_nums, translations_m = solver.positions()
         scale_y, scale_x = refinement.distortion.scale
         yield from self.run.derived.event(
@@ -141,6 +157,7 @@ class Reconstruct(Stage):
         picture, quality = solver.picture(), solver.quality()
         if picture.num_frames == 0:
             return
+        yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",
             object=picture.object,
@@ -157,7 +174,17 @@ class Reconstruct(Stage):
             newest_age_s=time.time() - self._arrived[picture.newest_seq_num],
             final=final,
         )
+        yield from self._fit(solver)
         self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+
+    def _fit(self, solver: IncrementalSolver) -> Iterator[Document]:
+        """Tell how a frame is modelled: the one that somebody looks at, or the newest."""
+        chosen = self.run.fit_frame
+        fit = solver.fit(chosen) or solver.fit()
+        if fit is not None:
+            yield from self.run.derived.event(
+                "diffraction_fit", raw_seq_num=fit.seq_num, data=fit.data, model=fit.model, r_frame=fit.r_factor
+            )
 
 
 class IncrementalReconstructor(RunProcessor):

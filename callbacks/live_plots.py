@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from event_model import DocumentRouter, Event, EventDescriptor, EventPage, RunStart, RunStop, unpack_event_page
 
 from nsbluesky.callbacks.live_state import (
+    Corrections,
     DarkStatistics,
     DefocusSweep,
     Detector,
+    Fit,
     Frame,
     LiveState,
     LowResolution,
@@ -36,7 +39,17 @@ MAX_WARNINGS = 50
 """Warnings that are kept; the oldest go first."""
 
 _FRAME_STREAMS = ("dark", "primary", "clean")
-_OWN_STREAMS = ("dark_statistics", "detector", "low_resolution", "geometry", "reconstruction", "health")
+_OWN_STREAMS = (
+    "dark_statistics",
+    "detector",
+    "low_resolution",
+    "geometry",
+    "positions",
+    "diffraction_fit",
+    "reconstruction",
+    "settings",
+    "health",
+)
 
 
 class LivePlots(DocumentRouter):
@@ -94,8 +107,8 @@ class LivePlots(DocumentRouter):
             num_points=ptycho.get("scan", {}).get("num_points"),
             start_time=float(start["time"]),
             planned_m=_planned_m(ptycho.get("scan", {})),
-            exposures=max(len(ptycho.get("exposures_s", ())), 1),
-            settings=_settings(start.get("settings", {})),
+            exposures_s=tuple(float(one_s) for one_s in ptycho.get("exposures_s", ())),
+            settings=_told_settings(start.get("settings", {})),
         )
         self._streams.clear()
         self._units.clear()
@@ -188,6 +201,26 @@ class LivePlots(DocumentRouter):
             )
         )
 
+    def _positions(self, data: Mapping[str, Any], time_s: float) -> None:
+        self._change(
+            corrections=Corrections(
+                seq_nums=np.asarray(data["raw_seq_num"], np.int64),
+                positions_m=np.stack([data["x_m"], data["y_m"]], axis=1),
+                scatter_m=float(data["scatter_m"]),
+                scale=(float(data["scale_x"]), float(data["scale_y"])),
+                rotation_rad=float(data["rotation_rad"]),
+                shear_rad=float(data["shear_rad"]),
+            )
+        )
+
+    def _diffraction_fit(self, data: Mapping[str, Any], time_s: float) -> None:
+        self._change(fit=Fit(int(data["raw_seq_num"]), data["data"], data["model"], float(data["r_frame"])))
+
+    def _settings(self, data: Mapping[str, Any], time_s: float) -> None:
+        """Note what was changed while the run goes on."""
+        assert self._state.run is not None
+        self._change(run=replace(self._state.run, settings=_told_settings(json.loads(data["settings"]))))
+
     def _reconstruction(self, data: Mapping[str, Any], time_s: float) -> None:
         picture = Reconstruction(
             object=data["object"],
@@ -200,7 +233,9 @@ class LivePlots(DocumentRouter):
             coverage=float(data["coverage"]),
             newest_age_s=float(data["newest_age_s"]),
             final=bool(data["final"]),
-            resolution_m=float(data.get("resolution_m", math.nan)),
+            resolution_m=float(data.get("resolution_half_bit_m", math.nan)),
+            one_seventh_m=float(data.get("resolution_one_seventh_m", math.nan)),
+            r_held_out=float(data.get("r_held_out", math.nan)),
         )
         assert self._state.run is not None  # events of unknown streams come no further than `event`
         elapsed = time_s - self._state.run.start_time
@@ -262,7 +297,7 @@ class _FrameTable:
         return self._measured
 
 
-def _settings(told: Mapping[str, Any]) -> PipelineSettings | None:
+def _told_settings(told: Mapping[str, Any]) -> PipelineSettings | None:
     try:
         return PipelineSettings.from_dict(told)
     except SettingsError:  # of another version

@@ -6,7 +6,7 @@ A part is replaced as a whole when a newer document comes, so whoever draws comp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from nsbluesky.settings import PipelineSettings
 
 __all__ = [
+    "Corrections",
     "DarkStatistics",
     "DefocusSweep",
     "Detector",
+    "Fit",
     "Frame",
     "History",
     "LiveState",
@@ -49,8 +51,8 @@ class RunInfo:
     planned_m : ndarray
         (n, 2) x and y of the points of the scan relative to its centre, in the order of measuring; (0, 2) where the
         plan did not tell them.
-    exposures : int
-        Frames a point.
+    exposures_s : tuple of float
+        Exposure times of a point, a frame each; empty where nobody told.
     settings : PipelineSettings or None
         How the run is processed, where the start document tells it in this version's words.
     exit_status : str or None
@@ -65,10 +67,15 @@ class RunInfo:
     num_points: int | None
     start_time: float
     planned_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
-    exposures: int = 1
+    exposures_s: tuple[float, ...] = ()
     settings: PipelineSettings | None = None
     exit_status: str | None = None
     reason: str = ""
+
+    @property
+    def exposures(self) -> int:
+        """Frames a point."""
+        return max(len(self.exposures_s), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +143,41 @@ class DefocusSweep:
 
 
 @dataclass(frozen=True, eq=False)
+class Corrections:
+    """Where the solver found that frames lie.
+
+    Attributes
+    ----------
+    seq_nums : ndarray
+        (n,) numbers of the frames.
+    positions_m : ndarray
+        (n, 2) x and y as corrected.
+    scatter_m : float
+        Estimated error of the told positions along one axis.
+    scale : (float, float)
+        Of the whole scan along x and y.
+    rotation_rad, shear_rad : float
+    """
+
+    seq_nums: npt.NDArray[np.int64]
+    positions_m: FloatArray
+    scatter_m: float
+    scale: tuple[float, float]
+    rotation_rad: float
+    shear_rad: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A frame beside its model, photons (rows, columns), NaN in `data` where nothing was measured; and its R."""
+
+    seq_num: int
+    data: FloatArray
+    model: FloatArray
+    r_factor: float
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """The newest picture.
 
@@ -152,8 +194,10 @@ class Reconstruction:
         R = Σ||model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
     final : bool
         True for the last picture of the run.
-    resolution_m : float
-        Half period up to which the picture can be trusted, where the solver told one; else NaN.
+    resolution_m, one_seventh_m : float
+        Half period up to which two halves of the frames agree, by ½ bit and by 1/7; NaN where that is not told.
+    r_held_out : float
+        R on pixels that the solver does not use; NaN where none are held out.
     """
 
     object: npt.NDArray[np.complex64]
@@ -167,17 +211,21 @@ class Reconstruction:
     newest_age_s: float
     final: bool
     resolution_m: float = math.nan
+    one_seventh_m: float = math.nan
+    r_held_out: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """How the picture became better: arrays (k,) of seconds since the run's start, frames, passes, R, resolution."""
+    """How the picture became better: arrays (k,) of seconds since the run began and what `Reconstruction` tells."""
 
     time_s: FloatArray = field(default_factory=lambda: np.empty(0))
     num_frames: FloatArray = field(default_factory=lambda: np.empty(0))
     num_passes: FloatArray = field(default_factory=lambda: np.empty(0))
     r_factor: FloatArray = field(default_factory=lambda: np.empty(0))
+    r_held_out: FloatArray = field(default_factory=lambda: np.empty(0))
     resolution_m: FloatArray = field(default_factory=lambda: np.empty(0))
+    one_seventh_m: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def extended(self, time_s: float, picture: Reconstruction) -> History:
         """Return the history with one picture more."""
@@ -186,7 +234,9 @@ class History:
             np.append(self.num_frames, picture.num_frames),
             np.append(self.num_passes, picture.num_passes),
             np.append(self.r_factor, picture.r_factor),
+            np.append(self.r_held_out, picture.r_held_out),
             np.append(self.resolution_m, picture.resolution_m),
+            np.append(self.one_seventh_m, picture.one_seventh_m),
         )
 
 
@@ -224,6 +274,9 @@ class LiveState:
         (n,) photons of each of them; NaN where the clean frame has not come.
     low_resolution : LowResolution or None
     sweep : DefocusSweep or None
+    corrections : Corrections or None
+    fit : Fit or None
+        Of a frame, with the newest picture.
     reconstruction : Reconstruction or None
     history : History
     health : mapping of str to StageHealth
@@ -249,6 +302,8 @@ class LiveState:
     photons: FloatArray = field(default_factory=lambda: np.empty(0))
     low_resolution: LowResolution | None = None
     sweep: DefocusSweep | None = None
+    corrections: Corrections | None = None
+    fit: Fit | None = None
     reconstruction: Reconstruction | None = None
     history: History = field(default_factory=History)
     health: Mapping[str, StageHealth] = field(default_factory=lambda: MappingProxyType({}))
@@ -275,16 +330,45 @@ class LiveState:
 
         The plan tells its points relative to its centre; where that is, the measured points say.
         """
+        planned_m, points = self._planned_on_stage_m, self._points
+        coming = np.ones(len(planned_m), np.bool_)
+        coming[points[points < len(planned_m)]] = False
+        return np.asarray(planned_m[coming])
+
+    @property
+    def _points(self) -> npt.NDArray[np.int64]:
+        """(n,) of each frame, the number of its point in the plan, from 0."""
+        return np.asarray((self.seq_nums - 1) // (self.run.exposures if self.run is not None else 1))
+
+    @property
+    def _planned_on_stage_m(self) -> FloatArray:
+        """(n, 2) x and y of all points of the plan on the stage; (0, 2) where nobody knows."""
         if self.run is None or not len(self.run.planned_m) or not len(self.positions_m):
             return np.empty((0, 2))
-        points = (self.seq_nums - 1) // self.run.exposures
+        points = self._points
         known = (points >= 0) & (points < len(self.run.planned_m))
         if not known.any():
             return np.empty((0, 2))
         center = np.median(self.positions_m[known] - self.run.planned_m[points[known]], axis=0)
-        coming = np.ones(len(self.run.planned_m), np.bool_)
-        coming[points[known]] = False
-        return np.asarray(self.run.planned_m[coming] + center)
+        return np.asarray(self.run.planned_m + center)
+
+    def places_m(self, seq_nums: Sequence[int]) -> dict[int, tuple[float, float]]:
+        """Return x and y of frames, as measured or, where they are missing, as planned; unknown ones are left out.
+
+        Parameters
+        ----------
+        seq_nums : sequence of int
+        """
+        measured = dict(zip(self.seq_nums.tolist(), self.positions_m.tolist(), strict=True))
+        planned_m, exposures = self._planned_on_stage_m, self.run.exposures if self.run is not None else 1
+        places: dict[int, tuple[float, float]] = {}
+        for seq_num in seq_nums:
+            point = (seq_num - 1) // exposures
+            if seq_num in measured:
+                places[seq_num] = (measured[seq_num][0], measured[seq_num][1])
+            elif 0 <= point < len(planned_m):
+                places[seq_num] = (float(planned_m[point, 0]), float(planned_m[point, 1]))
+        return places
 
     @property
     def positions_extent_m(self) -> tuple[float, float, float, float] | None:

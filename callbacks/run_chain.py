@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsbluesky.callbacks.derived_run import Document, split_page
+from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
+from nsbluesky.settings import SettingsError
 from nsbluesky.streams import PRIMARY, holds_frames
 
 __all__ = ["RunActivity", "RunChain", "StageActivity"]
@@ -38,8 +40,8 @@ class StageActivity:
         Since it made the last of them.
     block_s : float
         Since it began what it does just now; 0 where it rests.
-    rate_hz : float
-        Documents that it made a second, lately.
+    rate_hz, MB_s : float
+        Documents that it made a second, and the megabytes of their arrays, lately.
     queue : int
         Frames that wait in it.
     state : str
@@ -52,6 +54,7 @@ class StageActivity:
     age_s: float
     block_s: float
     rate_hz: float
+    MB_s: float
     queue: int
     state: str
 
@@ -75,16 +78,20 @@ class _Clock:
     busy_s: float = 0.0
     since: float | None = None
     rate_hz: float = 0.0
+    num_bytes: int = 0
+    MB_s: float = 0.0
     queue: int = 0
     looked: float = field(default_factory=time.monotonic)
     num_looked: int = 0
+    bytes_looked: int = 0
 
     def look(self, queue: int) -> None:
         """Note the rate since the last look, and what waits."""
         now = time.monotonic()
         if now > self.looked:
             self.rate_hz = (self.num_blocks - self.num_looked) / (now - self.looked)
-        self.looked, self.num_looked, self.queue = now, self.num_blocks, queue
+            self.MB_s = 1e-6 * (self.num_bytes - self.bytes_looked) / (now - self.looked)
+        self.looked, self.num_looked, self.bytes_looked, self.queue = now, self.num_blocks, self.num_bytes, queue
 
 
 class RunChain:
@@ -112,6 +119,7 @@ class RunChain:
         self._failures: Counter[str] = Counter()
         self._told = 0
         self._next_health = 0.0
+        self._changes: deque[dict[str, Any]] = deque()
         self._clocks = {stage.name: _Clock(time.monotonic()) for stage in self.stages}
 
     # ---- documents
@@ -125,13 +133,33 @@ class RunChain:
         """Yield the derived documents that follow from a raw one."""
         if name == "stop":
             self.raw_stop = document
+        yield from self._take_changes()
         yield from self._through(0, [(name, document)])
         yield from self._health()
 
     @property
     def has_work(self) -> bool:
         """Whether `work` would do something useful now."""
-        return not self.finished and (self.raw_stop is not None or bool(self._busy_stages()))
+        return not self.finished and (self.raw_stop is not None or bool(self._changes or self._busy_stages()))
+
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Change settings of this run, by dotted names, before it goes on; from any thread."""
+        self._changes.append(dict(changes))
+
+    def _take_changes(self) -> Iterator[Document]:
+        """Let the stages take over what was changed, and tell it in the derived run."""
+        while self._changes:
+            changes = self._changes.popleft()
+            try:
+                self.run.settings = self.run.settings.replace(**changes)
+            except SettingsError as error:  # right for the next run, but not with what this one has
+                self.run.warnings.append(f"settings of this run stay: {error}")
+                continue
+            for position, stage in enumerate(self.stages):
+                yield from self._through(position + 1, self._guarded(stage, stage.configure(), None))
+            yield from self.run.derived.event(
+                "settings", settings=self.run.settings.to_json(), changes=json.dumps(changes)
+            )
 
     def _busy_stages(self) -> list[tuple[int, Stage]]:
         return [
@@ -142,6 +170,7 @@ class RunChain:
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let each stage that has work use the time while no document waits; end the run when none is left."""
+        yield from self._take_changes()
         for position, stage in self._busy_stages():
             yield from self._through(position + 1, self._guarded(stage, stage.work(budget_s), None))
         yield from self._health()
@@ -215,6 +244,7 @@ class RunChain:
             try:
                 document = next(documents)
                 clock.num_blocks += 1
+                clock.num_bytes += num_bytes(document[1])
                 clock.last = time.monotonic()
             except StopIteration:
                 return
@@ -247,6 +277,7 @@ class RunChain:
                     age_s=now - clock.last,
                     block_s=block_s,
                     rate_hz=clock.rate_hz,
+                    MB_s=clock.MB_s,
                     queue=clock.queue,
                     state=state,
                 )

@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,6 +105,7 @@ class RunProcessor:
         self._put = 0
         self._done = 0
         self._abort = False
+        self._fit_frame: int | None = None
         self._closed = False
         self._going_on = threading.Event()
         self._going_on.set()
@@ -131,6 +132,31 @@ class RunProcessor:
     def unsubscribe(self, token: int) -> None:
         """Stop calling the callback of that token."""
         self._callbacks = {k: v for k, v in self._callbacks.items() if k != token}
+
+    def configure(self, changes: Mapping[str, Any]) -> PipelineSettings:
+        """Change settings by dotted names, and return all: of the runs that start from now on.
+
+        What `Settings.AT_ONCE` names changes as well for the runs that go on; from any thread.
+
+        Raises
+        ------
+        SettingsError
+            For a name or a value that cannot be; nothing is changed then.
+        """
+        settings = self.settings.replace(**changes)
+        for stage in self.make_stages():
+            stage.check(settings)
+        self.settings = settings
+        at_once = {name: value for name, value in changes.items() if settings.applies_at_once(name)}
+        for chain in list(self._chains) if at_once else ():
+            chain.configure(at_once)
+        return settings
+
+    def show_fit(self, seq_num: int | None) -> None:
+        """Tell with each picture how this frame is modelled; None for the newest.  From any thread."""
+        self._fit_frame = seq_num
+        for chain in list(self._chains):
+            chain.run.fit_frame = seq_num
 
     def make_stages(self) -> tuple[type[Stage], ...]:
         """Return the stages of a run."""
@@ -235,6 +261,7 @@ class RunProcessor:
             roots=self.roots,
             watch=self.watch,
             workers=self.workers,
+            fit_frame=self._fit_frame,
         )
         chain = RunChain(run, self.make_stages())
         self._chains.append(chain)

@@ -76,6 +76,8 @@ class RunContext:
         Is told which block is at work.
     workers : Workers or None
         Who cleans frames; None for the thread of the processing itself.
+    fit_frame : int or None
+        The frame whose fit is told with each picture, by its seq_num; None for the newest.
     """
 
     start: Mapping[str, Any]
@@ -89,6 +91,7 @@ class RunContext:
     roots: tuple[Path, ...] = ()
     watch: BlockWatch = field(default_factory=BlockWatch)
     workers: Workers | None = None
+    fit_frame: int | None = None
 
 
 class Stage:
@@ -113,6 +116,14 @@ class Stage:
         method: Callable[[dict[str, Any]], Iterator[Document]] | None = getattr(self, f"on_{name}", None)
         if method is not None:
             yield from method(document)
+
+    @classmethod
+    def check(cls, settings: PipelineSettings) -> None:
+        """Refuse settings, by a `SettingsError`, that only this stage can tell are wrong."""
+
+    def configure(self) -> Iterator[Document]:
+        """Take over what has changed in the settings of the run, and yield what follows."""
+        yield from ()
 
     def is_raw(self, document: Mapping[str, Any]) -> bool:
         """Return whether a descriptor or stop document belongs to the raw run."""

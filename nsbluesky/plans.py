@@ -23,7 +23,7 @@ from nsbluesky.geometry import Geometry, length_in_m
 from nsbluesky.streams import PRIMARY, dark_stream
 from nsbluesky.trajectories import make_trajectory
 
-__all__ = ["ptycho_fly_scan", "ptycho_scan", "take_darks"]
+__all__ = ["ptycho_darks", "ptycho_fly_scan", "ptycho_points", "ptycho_scan", "take_darks"]
 
 Plan = Generator[Msg, Any, Any]
 
@@ -87,29 +87,72 @@ def ptycho_scan(
     ValueError, LimitError
         Before anything moves.
     """
-    exposures_s = _exposures(exposure_s)
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, exposures_s, num_dark, seed, center_um)
-    x0, y0, x, y = yield from _place(scan)
+    points = _Pattern(pattern, shape, step_um, seed)
+    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, center_um)
+    return (yield from _step_scan(scan, "ptycho_scan", baseline, md))
 
-    def measure() -> Plan:
+
+def ptycho_points(
+    fccd: Any,
+    stage: Any,
+    shutter: Any,
+    *,
+    geometry: Geometry,
+    points_um: Sequence[tuple[float, float]],
+    exposure_s: float | Sequence[float] = 0.01,
+    num_dark: int = 25,
+    baseline: Sequence[Any] | None = None,
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Measure points given one by one, as those of frames that were lost.
+
+    Other parameters, result and exceptions as in `ptycho_scan`.
+
+    Parameters
+    ----------
+    points_um : sequence of (float, float)
+        x and y on the stage.  The stage goes back to where it was.
+    """
+    points = _Places(tuple((float(x), float(y)) for x, y in points_um))
+    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, None)
+    return (yield from _step_scan(scan, "ptycho_points", baseline, md))
+
+
+def ptycho_darks(
+    fccd: Any,
+    shutter: Any,
+    *,
+    geometry: Geometry,
+    exposure_s: float | Sequence[float] = 0.01,
+    num_dark: int = 25,
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Take frames with the shutter closed in a run of their own, to look at the camera; a scan takes its own.
+
+    Parameters, result and exceptions as in `ptycho_scan`; at least one frame.
+    """
+    exposures_s = _exposures(exposure_s)
+    _check(geometry, exposures_s, num_dark)
+    if num_dark == 0:
+        raise ValueError("num_dark = 0: expected at least 1 for a run of darks")
+    about = {
+        "plan_name": "ptycho_darks",
+        "detectors": [fccd.name],
+        "ptycho": {
+            **geometry.to_dict(),
+            "keys": {"image": fccd.image_key},
+            "exposures_s": list(exposures_s),
+            "scan": {"pattern": "darks", "num_points": 0},
+        },
+    }
+
+    @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md={**about, **(md or {})})  # type: ignore[untyped-decorator]
+    def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
-        yield from bps.prepare(fccd, Acquisition(max(exposures_s)), wait=True)
-        for x_i, y_i in zip(x.tolist(), y.tolist(), strict=True):
-            yield from bps.checkpoint()
-            yield from bps.mv(stage.x, x_i, stage.y, y_i)
-            yield from _open(shutter)
-            for one_s in exposures_s:
-                if len(exposures_s) > 1:
-                    yield from bps.abs_set(fccd.camera.exposure, one_s, wait=True)
-                yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
-    def leave(_: Exception) -> Plan:
-        yield from bps.stop(fccd)
-        yield from bps.stop(stage)
-
-    md = {**scan.metadata("ptycho_scan"), **(md or {})}
-    return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
+    return (yield from inner())
 
 
 def ptycho_fly_scan(
@@ -135,7 +178,8 @@ def ptycho_fly_scan(
     """
     if isinstance(exposure_s, Sequence):
         raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
-    scan = _Scan(fccd, stage, shutter, geometry, shape, step_um, pattern, (exposure_s,), num_dark, seed, center_um)
+    points = _Pattern(pattern, shape, step_um, seed)
+    scan = _Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, center_um)
     period_s = _period(rate_hz, exposure_s)
     x0, y0, x, y = yield from _place(scan)
 
@@ -162,61 +206,120 @@ def take_darks(
     yield from _fly(fccd, [], stream, before_frames=lambda: _close(shutter))
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """The arguments that both plans share, checked."""
+def _step_scan(scan: _Scan, name: str, baseline: Sequence[Any] | None, md: Mapping[str, Any] | None) -> Plan:
+    """Measure the points of a scan one by one."""
+    fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
+    x0, y0, x, y = yield from _place(scan)
 
-    fccd: Any
-    stage: Any
-    shutter: Any
-    geometry: Geometry
+    def measure() -> Plan:
+        for k, one_s in enumerate(exposures_s):
+            yield from take_darks(fccd, shutter, scan.num_dark, exposure_s=one_s, stream=dark_stream(k))
+        yield from bps.prepare(fccd, Acquisition(max(exposures_s)), wait=True)
+        for x_i, y_i in zip(x.tolist(), y.tolist(), strict=True):
+            yield from bps.checkpoint()
+            yield from bps.mv(stage.x, x_i, stage.y, y_i)
+            yield from _open(shutter)
+            for one_s in exposures_s:
+                if len(exposures_s) > 1:
+                    yield from bps.abs_set(fccd.camera.exposure, one_s, wait=True)
+                yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
+
+    def leave(_: Exception) -> Plan:
+        yield from bps.stop(fccd)
+        yield from bps.stop(stage)
+
+    md = {**scan.metadata(name), **(md or {})}
+    return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """Points around a centre."""
+
+    pattern: str
     shape: tuple[int, int]
     step_um: float
-    pattern: str
-    exposures_s: tuple[float, ...]
-    num_dark: int
     seed: int
-    center_um: tuple[float, float] | None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.geometry, Geometry):
-            raise ValueError(f"geometry = {self.geometry!r}: expected an nsbluesky.geometry.Geometry")
-        for exposure_s in self.exposures_s:
-            if not (math.isfinite(exposure_s) and exposure_s > 0):
-                raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
-        if int(self.num_dark) != self.num_dark or self.num_dark < 0:
-            raise ValueError(f"num_dark = {self.num_dark!r}: expected a number of frames, 0 for none")
-        if self.center_um is not None and (len(self.center_um) != 2 or not np.isfinite(self.center_um).all()):
-            raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
-        self.points_um()
 
     def points_um(self) -> npt.NDArray[np.float64]:
         """Return the points (n, 2: x, y) relative to the centre."""
         return make_trajectory(self.pattern, self.shape, self.step_um, self.seed)
 
+    def metadata(self) -> dict[str, Any]:
+        """Return what the start document says of them."""
+        return {
+            "pattern": self.pattern,
+            "step_um": float(self.step_um),
+            "shape": [int(n) for n in self.shape],
+            "num_points": len(self.points_um()),
+            "seed": int(self.seed),
+        }
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Points on the stage, one by one."""
+
+    places_um: tuple[tuple[float, float], ...]
+
+    def points_um(self) -> npt.NDArray[np.float64]:
+        """Return the points (n, 2: x, y) on the stage."""
+        points = np.array(self.places_um, np.float64).reshape(-1, 2)
+        if not len(points) or not np.isfinite(points).all():
+            raise ValueError(f"points_um = {self.places_um!r}: expected at least one (x, y) in µm")
+        return points
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the start document says of them."""
+        return {"pattern": "points", "num_points": len(self.places_um)}
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The arguments that the plans share, checked."""
+
+    fccd: Any
+    stage: Any
+    shutter: Any
+    geometry: Geometry
+    points: _Pattern | _Places
+    exposures_s: tuple[float, ...]
+    num_dark: int
+    center_um: tuple[float, float] | None
+
+    def __post_init__(self) -> None:
+        _check(self.geometry, self.exposures_s, self.num_dark)
+        if self.center_um is not None and (len(self.center_um) != 2 or not np.isfinite(self.center_um).all()):
+            raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
+        self.points.points_um()
+
     def metadata(self, plan_name: str, **scan: Any) -> dict[str, Any]:
         """Return what the start document says (docs/reference/documents.md)."""
         keys = {"image": self.fccd.image_key, "x": self.stage.x.name, "y": self.stage.y.name}
+        points = self.points.metadata()
         return {
             "plan_name": plan_name,
             "detectors": [self.fccd.name],
             "motors": [self.stage.x.name, self.stage.y.name],
-            "num_points": len(self.points_um()),
+            "num_points": points["num_points"],
             "hints": {"dimensions": [([self.stage.x.name, self.stage.y.name], "primary")]},
             "ptycho": {
                 **self.geometry.to_dict(),
                 "keys": keys,
                 "exposures_s": [float(exposure_s) for exposure_s in self.exposures_s],
-                "scan": {
-                    "pattern": self.pattern,
-                    "step_um": float(self.step_um),
-                    "shape": [int(n) for n in self.shape],
-                    "num_points": len(self.points_um()),
-                    "seed": int(self.seed),
-                    **scan,
-                },
+                "scan": {**points, **scan},
             },
         }
+
+
+def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) -> None:
+    if not isinstance(geometry, Geometry):
+        raise ValueError(f"geometry = {geometry!r}: expected an nsbluesky.geometry.Geometry")
+    for exposure_s in exposures_s:
+        if not (math.isfinite(exposure_s) and exposure_s > 0):
+            raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
+    if int(num_dark) != num_dark or num_dark < 0:
+        raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")
 
 
 def _exposures(exposure_s: float | Sequence[float]) -> tuple[float, ...]:
@@ -245,9 +348,10 @@ def _place(scan: _Scan) -> Plan:
         y0 = yield from bps.rd(scan.stage.y, default_value=0.0)
     else:
         x0, y0 = (um * METRES_PER_UM / unit for um, unit in zip(scan.center_um, (unit_x, unit_y), strict=True))
-    points_m = scan.points_um() * METRES_PER_UM
-    x = x0 + points_m[:, 0] / unit_x
-    y = y0 + points_m[:, 1] / unit_y
+    points_m = scan.points.points_um() * METRES_PER_UM
+    from_x, from_y = (0.0, 0.0) if isinstance(scan.points, _Places) else (x0, y0)
+    x = from_x + points_m[:, 0] / unit_x
+    y = from_y + points_m[:, 1] / unit_y
     scan.stage.check_trajectory(x, y)
     return x0, y0, x, y
 

@@ -37,6 +37,15 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 class Settings:
     """What all settings can do: become JSON, come from JSON, and be changed by dotted names."""
 
+    AT_ONCE: typing.ClassVar[frozenset[str]] = frozenset()
+    """Fields that a run which goes on can change as well; the others are for the runs that start later."""
+
+    def applies_at_once(self, name: str) -> bool:
+        """Return whether a run that goes on can change a field, named with dots."""
+        head, _, rest = name.partition(".")
+        inner = getattr(self, head, None)
+        return inner.applies_at_once(rest) if rest and isinstance(inner, Settings) else head in self.AT_ONCE
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types (nested dicts, lists, numbers, strings)."""
         return typing.cast(dict[str, Any], json.loads(self.to_json()))
@@ -265,6 +274,26 @@ class CleaningSettings(Settings):
     dark_flux: float = 0.2
     bright_flux: float = 5.0
 
+    AT_ONCE = frozenset(
+        {
+            "subtract_dark",
+            "dark_drift_adu",
+            "saturation_word",
+            "saturation_dilation_px",
+            "shadow_adcs",
+            "overscan",
+            "overscan_start_row",
+            "overscan_decay",
+            "spikes",
+            "spike_sigmas",
+            "photons",
+            "photon_threshold",
+            "dark_flux",
+            "bright_flux",
+        }
+    )
+    """Frames that are clean already stay as they are."""
+
     def __post_init__(self) -> None:
         """Check every value."""
         _require(self.adu_per_photon >= 0, "adu_per_photon", self.adu_per_photon, "≥ 0 (0: from the energy)")
@@ -334,6 +363,9 @@ class SolverSettings(Settings):
         The sweep covers ± this many depths of field λ/NA² around the optic's defocus.
     sweep_candidates, sweep_passes : int
         Number of candidates and passes over each; the best few get some more.
+    defocus_m : float or None
+        From the focus to the sample, positive downstream, in the place of what the optic and the sweep say; None
+        leaves it to them.  Changed while a run goes on, the image begins anew.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default, for on short live scans it made images worse that had right positions.
@@ -374,6 +406,7 @@ class SolverSettings(Settings):
     sweep_range: float = 5.0
     sweep_candidates: int = 21
     sweep_passes: int = 3
+    defocus_m: float | None = None
     refine_positions: typing.Literal["frames", "global", "none"] = "none"
     refine_flux: bool = False
     refine_background: bool = False
@@ -383,6 +416,30 @@ class SolverSettings(Settings):
     publish_hz: float = 2.0
     live: bool = True
     seed: int = 0
+
+    AT_ONCE = frozenset(
+        {
+            "algorithm",
+            "modes",
+            "batch",
+            "batch_final",
+            "alpha",
+            "beta",
+            "likelihood",
+            "momentum",
+            "probe_start",
+            "passes_final",
+            "final_s",
+            "defocus_m",
+            "refine_positions",
+            "refine_flux",
+            "refine_background",
+            "refine_start",
+            "quality_share",
+            "held_out",
+            "publish_hz",
+        }
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -418,6 +475,8 @@ class PipelineSettings(Settings):
     backend: typing.Literal["auto", "numpy", "cupy"] = "auto"
     block_frames: int = 8
     queue_bytes: int = 256 * 1024 * 1024
+
+    AT_ONCE = frozenset({"block_frames"})
 
     def __post_init__(self) -> None:
         """Check every value."""

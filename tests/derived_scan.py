@@ -46,6 +46,7 @@ class DerivedScan:
             "uid": "0123456789abcdef",
             "ptycho": {
                 "energy_eV": 930.0,
+                "exposures_s": [0.02],
                 "scan": {"pattern": "raster", "step_um": 0.1, "shape": [GRID, GRID], "num_points": points},
             },
         }
@@ -122,7 +123,32 @@ class DerivedScan:
         )
         return defocus, residual
 
-    def reconstruction(self, frames: int, r_factor: float, final: bool = False) -> dict[str, np.ndarray]:
+    def positions(self, *seq_nums: int, moved_m: tuple[float, float] = (5e-9, -2e-9)) -> np.ndarray:
+        """Every frame lies `moved_m` from where the stage says."""
+        places = np.array([self.position_m(k) for k in seq_nums]) + moved_m
+        self.event(
+            "positions",
+            raw_seq_num=np.array(seq_nums),
+            x_m=places[:, 0].copy(),
+            y_m=places[:, 1].copy(),
+            scatter_m=5e-9,
+            scale_x=1.001,
+            scale_y=0.999,
+            rotation_rad=0.002,
+            shear_rad=0.0,
+        )
+        return places
+
+    def fit(self, seq_num: int, r_frame: float = 0.08) -> tuple[np.ndarray, np.ndarray]:
+        model = 100 * self.rng.random((FRAME_PX, FRAME_PX), np.float32)
+        data = self.rng.poisson(model).astype(np.float32)
+        data[0] = np.nan
+        self.event("diffraction_fit", raw_seq_num=seq_num, data=data, model=model, r_frame=r_frame)
+        return data, model
+
+    def reconstruction(
+        self, frames: int, r_factor: float, final: bool = False, **quality: float
+    ) -> dict[str, np.ndarray]:
         """The measured part starts one row and two columns into the canvas."""
         rows, columns = 30, 40
         object = (1 + 0.1 * self.rng.random((rows, columns))) * np.exp(0.4j * self.rng.random((rows, columns)))
@@ -143,6 +169,9 @@ class DerivedScan:
             coverage=0.8,
             newest_age_s=0.5,
             final=final,
+            r_held_out=quality.get("r_held_out", float("nan")),
+            resolution_half_bit_m=quality.get("half_bit_m", float("nan")),
+            resolution_one_seventh_m=quality.get("one_seventh_m", float("nan")),
         )
         return {"object": object, "probe": probe}
 

@@ -21,7 +21,7 @@ from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
 from nsbluesky.devices.status import DeviceError
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.geometry import Geometry, Optic
-from nsbluesky.plans import ptycho_fly_scan, ptycho_scan, take_darks
+from nsbluesky.plans import ptycho_darks, ptycho_fly_scan, ptycho_points, ptycho_scan, take_darks
 from nsbluesky.trajectories import make_trajectory
 
 GEOMETRY = Geometry(energy_eV=1000.0, detector_distance_m=0.1, optic=Optic(diameter_m=1e-4, outer_zone_m=5e-8))
@@ -351,3 +351,37 @@ def test_take_darks_in_a_run_of_its_own(RE: RunEngine, beamline: Beamline, run: 
 
     RE(plan())
     assert len(run.column("dark", "fccd_image")) == 5
+
+
+def test_points_one_by_one(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    """They are places on the stage, wherever it stands, and it goes back there."""
+    points = [(2.5, -1.0), (-3.0, 4.25)]
+    md = {"retake_of": "another", "retaken": [3, 9]}
+    RE(ptycho_points(*beamline.devices, geometry=GEOMETRY, points_um=points, exposure_s=1e-3, num_dark=2, md=md))
+    found = np.column_stack([run.column("primary", "stage_x"), run.column("primary", "stage_y")])
+    np.testing.assert_allclose(found, points, atol=1e-9)
+    frames = run.column("primary", "fccd_image")
+    np.testing.assert_allclose(positions_nm(frames), np.multiply(points, 1000), atol=0.5)
+    assert len(run.column("dark", "fccd_image")) == 2
+    assert (run.start["retake_of"], run.start["num_points"]) == ("another", 2)
+    assert run.start["ptycho"]["scan"] == {"pattern": "points", "num_points": 2}
+    assert beamline.is_safe()
+    assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
+
+
+@pytest.mark.parametrize("points_um", [[], [(0.0, float("nan"))], [(1000.0, 0.0)]])
+def test_points_that_cannot_be_are_refused(RE: RunEngine, beamline: Beamline, points_um: Any) -> None:
+    with pytest.raises(ValueError):
+        RE(ptycho_points(*beamline.devices, geometry=GEOMETRY, points_um=points_um))
+    assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
+
+
+def test_a_run_of_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    RE(ptycho_darks(beamline.fccd, beamline.shutter, geometry=GEOMETRY, exposure_s=(2e-3, 1e-3), num_dark=3))
+    assert set(run.streams().values()) == {"dark", "dark_1"}
+    frames = run.column("dark", "fccd_image")
+    assert len(frames) == 3 and not frames[:, 0, 2].any()
+    assert run.start["ptycho"]["exposures_s"] == [2e-3, 1e-3]
+    assert run.stop["exit_status"] == "success" and beamline.is_safe()
+    with pytest.raises(ValueError, match="at least 1"):
+        RE(ptycho_darks(beamline.fccd, beamline.shutter, geometry=GEOMETRY, num_dark=0))

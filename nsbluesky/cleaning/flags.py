@@ -44,8 +44,12 @@ class FluxMonitor:
     """Compares the photons of each frame with the median of the scan so far."""
 
     def __init__(self, settings: CleaningSettings) -> None:
-        self._range = settings.dark_flux, settings.bright_flux
         self._sorted: list[float] = []
+        self.configure(settings)
+
+    def configure(self, settings: CleaningSettings) -> None:
+        """Take the range of other settings for the frames that come from now on."""
+        self._range = settings.dark_flux, settings.bright_flux
 
     def flags(self, photons: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
         """Return `DARK` or `BRIGHT` for frames (n,) whose photons are out of the range of the settings."""

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="configure: as in solver.modes=3"
     )
+    parser.add_argument("--frame", type=int, help="fit: the frame whose model is told; the newest by default")
     parser.add_argument(
         "--stages", default="", metavar="A,B", help=f"record: of {', '.join(STAGES)}; without it nothing any more"
     )
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         fields["run"] = options.run
     if options.action == "configure":
         fields["settings"] = dict(_assignment(text) for text in options.set)
+    if options.action == "fit" and options.frame is not None:
+        fields["frame"] = options.frame
     if options.action == "record":
         fields["stages"] = [stage for stage in options.stages.split(",") if stage]
     answer = ask(options.address, options.action, service_credentials(options), **fields)

@@ -23,6 +23,7 @@ ACTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "status": {},
     "snapshot": {},
     "configure": {"settings": dict},
+    "fit": {"frame": int},
     "pause": {},
     "resume": {},
     "abort": {"run": str},
@@ -92,7 +93,7 @@ def parse_request(data: bytes) -> Request:
     for name, value in message.items():
         if name not in allowed:
             raise ControlError(f"{action} has no field {name!r:.60}: expected {', '.join(allowed) or 'none'}")
-        if not isinstance(value, allowed[name]):
+        if not isinstance(value, allowed[name]) or isinstance(value, bool):
             raise ControlError(f"{action}: {name} = {value!r:.60} is of the wrong type")
     return Request(action, token, message)
 

@@ -44,6 +44,8 @@ class Publisher:
         self._previews = Previews()
         self._snapshot = Snapshot()
         self._number = 0
+        self.num_bytes = 0
+        """Published so far."""
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Publish a document of a derived run."""
@@ -52,7 +54,9 @@ class Publisher:
             self._number += 1
             self._snapshot(name, document)
             try:
-                self._socket.send_multipart([DOCUMENT, pack((self._instance, self._number, name, document))])
+                message = pack((self._instance, self._number, name, document))
+                self._socket.send_multipart([DOCUMENT, message])
+                self.num_bytes += len(message)
             except WireError as error:
                 log.error("a %s document cannot be published: %s", name, error)
 

@@ -43,7 +43,7 @@ class RemoteProcessing:
         return self.configure({})
 
     def configure(self, changes: dict[str, Any]) -> PipelineSettings:
-        """Change settings, by dotted names, of the runs that start from now on, and return all.
+        """Change settings, by dotted names, and return all; those of `Settings.AT_ONCE` also of runs that go on.
 
         Raises
         ------
@@ -51,6 +51,15 @@ class RemoteProcessing:
         """
         answer = ask(self._address, "configure", self._credentials, settings=changes)
         return PipelineSettings.from_dict(answer["settings"])
+
+    def show_fit(self, seq_num: int | None) -> None:
+        """Tell with each picture how this frame is modelled; None for the newest.
+
+        Raises
+        ------
+        ServiceAway, AccessError, ControlError
+        """
+        ask(self._address, "fit", self._credentials, **({} if seq_num is None else {"frame": seq_num}))
 
     def do(self, action: str) -> str:
         """Do what a button says, and tell what was done.

@@ -94,10 +94,14 @@ class Server:
         self._owners: dict[str, bytes] = {}
         self._stop = threading.Event()
         self._num_refused = 0
+        self._num_bytes = 0
+        self._traffic = (time.monotonic(), 0, 0)
+        self._MB_s = (0.0, 0.0)
         self._actions: dict[str, Callable[[Request], bytes | list[bytes]]] = {
             "status": lambda _: answer(**self.status()),
             "snapshot": self._snapshot,
             "configure": self._configure,
+            "fit": self._fit,
             "pause": self._pause,
             "resume": self._resume,
             "abort": self._abort,
@@ -123,11 +127,19 @@ class Server:
             self._tell_finished()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + HEARTBEAT_S
+                self._look_at_traffic()
                 self._publisher.beat(self.status())
 
     def stop(self) -> None:
         """Let `run` return; any thread."""
         self._stop.set()
+
+    def _look_at_traffic(self) -> None:
+        """Note how much came and went since the last look."""
+        last, before, now = self._traffic, self._traffic[1:], (self._num_bytes, self._publisher.num_bytes)
+        elapsed = max(time.monotonic() - last[0], 1e-3)
+        self._MB_s = (1e-6 * (now[0] - before[0]) / elapsed, 1e-6 * (now[1] - before[1]) / elapsed)
+        self._traffic = (time.monotonic(), *now)
 
     def close(self, timeout: float = 0.0) -> None:
         """End the processing and close the sockets."""
@@ -156,6 +168,8 @@ class Server:
             "documents": self._intake.num_taken,
             "duplicates": self._intake.num_duplicates,
             "gaps": self._intake.num_gaps,
+            "received_MB_s": self._MB_s[0],
+            "published_MB_s": self._MB_s[1],
             "refused": self._num_refused,
             "open_runs": self._intake.open_runs,
             "runs": runs,
@@ -173,6 +187,7 @@ class Server:
             except zmq.Again:
                 break
             identity = frames[0].bytes
+            self._num_bytes += sum(len(frame) for frame in frames[1:])
             try:
                 runs = self._take_message(identity, frames[1:])
             except (WireError, DocumentRefused) as error:
@@ -273,10 +288,13 @@ class Server:
         return [answer(instance=self.instance), pack((number, documents))]
 
     def _configure(self, request: Request) -> bytes:
-        """Change settings of the runs that start from now on."""
-        self._pipeline_settings = self._pipeline_settings.replace(**request.fields.get("settings", {}))
-        self._processing.pipeline.settings = self._pipeline_settings
+        """Change settings of the runs that start from now on and, where that can be, of those that go on."""
+        self._pipeline_settings = self._processing.pipeline.configure(request.fields.get("settings", {}))
         return answer(settings=self._pipeline_settings.to_dict())
+
+    def _fit(self, request: Request) -> bytes:
+        self._processing.pipeline.show_fit(request.fields.get("frame"))
+        return answer()
 
     def _pause(self, _: Request) -> bytes:
         self._processing.pipeline.pause()

@@ -25,6 +25,7 @@ from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, 
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
+from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
@@ -142,7 +143,8 @@ class IncrementalSolver:
         self._halves_due = 0.0
         self._dose: float | None = None
         self._resolutions: list[tuple[int, float]] = []
-        self._use_pixels(np.ones((frame_px, frame_px), bool))
+        self._good = np.ones((frame_px, frame_px), bool)
+        self._use_pixels()
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._swept: list[int] = []
@@ -162,10 +164,12 @@ class IncrementalSolver:
             raise ValueError(f"mask of shape {good.shape}: expected ({self.frame_px}, {self.frame_px})")
         if not good.any():
             raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
-        self._use_pixels(good)
+        self._good = good
+        self._use_pixels()
 
-    def _use_pixels(self, good: npt.NDArray[np.bool_]) -> None:
+    def _use_pixels(self) -> None:
         """Let frames use the good pixels, but for a fixed share that is held out; few pixels are all used."""
+        good = self._good
         held = np.random.default_rng(self.settings.seed).random(good.shape) < self.settings.held_out
         self.frames.set_good(good, held if np.count_nonzero(good) >= LEAST_PIXELS else None)
 
@@ -304,6 +308,40 @@ class IncrementalSolver:
         device = self._backend.from_numpy(complete)
         self._begin(self._blank(coarsened(self._backend, device) if self.is_coarse else device))
 
+    def configure(self, settings: SolverSettings) -> None:
+        """Go on with other settings, of which those count that `SolverSettings.AT_ONCE` names.
+
+        The image stays, with as many probe modes as are wanted now; with another `defocus_m` it begins anew.
+
+        Raises
+        ------
+        SettingsError
+            For an unknown engine; nothing is changed then.
+        """
+        stages = parse_schedule(settings.algorithm, settings.passes_final)
+        before, self.settings = self.settings, settings
+        self._stages, self._stage = stages, 0
+        self.refinement.configure(settings)
+        if settings.held_out != before.held_out:
+            self._use_pixels()
+        if (settings.held_out, settings.batch) != (before.held_out, before.batch):
+            self._halves = HalfSets(settings, self._backend)
+        self._engine = self._make_engine()
+        self._work = None  # a pass that was going on begins anew
+        if self._search is not None and (settings.modes, settings.defocus_m) != (before.modes, before.defocus_m):
+            self._search = None  # it would go on with other modes, or is not asked for any more
+            self._swept.pop()
+        state = self.state
+        if state is not None and settings.defocus_m not in (None, before.defocus_m):
+            self._restart(self._state_from_optic(), self._level)
+        elif state is not None:
+            if settings.modes != before.modes:
+                probe = self._backend.to_numpy(state.probe)
+                photons = float(np.sum(np.abs(probe) ** 2, dtype=np.float64))
+                state.probe = self._backend.from_numpy(with_modes(probe, settings.modes, photons))
+            self._initialize(state)
+        self._unsettle()
+
     # Work -----------------------------------------------------------------------------------------------------
 
     @property
@@ -339,13 +377,14 @@ class IncrementalSolver:
         """Whether there are frames enough for a first picture, and a defocus that is worth one."""
         if self._finishing:
             return True
-        waits_for_sweep = self.settings.sweep_frames > 0 and self.geometry.optic.outer_zone_m == 0
+        known = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
+        waits_for_sweep = self.settings.sweep_frames > 0 and not known
         return not waits_for_sweep and self.num_frames >= self.settings.batch
 
     @property
     def _sweep_is_due(self) -> bool:
         """Whether a sweep should begin: at first, and again with more frames while none was accepted."""
-        wanted = self.settings.sweep_frames
+        wanted = 0 if self.settings.defocus_m is not None else self.settings.sweep_frames
         if wanted == 0 or len(self._swept) == SWEEPS or (self.sweep is not None and self.sweep.accepted):
             return False
         if not self._swept:
@@ -390,7 +429,7 @@ class IncrementalSolver:
             return
         if self._work is None:
             if self.state is None:
-                self._begin_from_optic()
+                self._begin(self._state_from_optic())
             self._work = self._pass(self._known_state())
         if next(self._work, self) is self:
             self._work = None
@@ -447,16 +486,17 @@ class IncrementalSolver:
         self._resolutions.clear()
         self._begin(state)
 
-    def _begin_from_optic(self) -> None:
-        """Begin with the mean pattern's amplitude and the optic's defocus."""
+    def _state_from_optic(self) -> SolverState:
+        """Return a state with the mean pattern's amplitude and the defocus that is told, on the starting level."""
         self._level = self._starting_level()
         slots = self._level.active
         mean = self._backend.to_numpy(self._level.mean_intensity(slots))
         photons = float(np.mean(self._level.photons[slots]))
         pixel_m = self.pixel_m * self.frame_px / self._level.frame_px
-        geometry, modes = self.geometry, self.settings.modes
-        probe = starting_probe(mean, geometry.optic.defocus_m, geometry.wavelength_m, pixel_m, modes, photons)
-        self._begin(self._blank(self._backend.from_numpy(probe)))
+        geometry, settings = self.geometry, self.settings
+        defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
+        probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
+        return self._blank(self._backend.from_numpy(probe))
 
     def _blank(self, probe: Any) -> SolverState:
         row0, column0, row1, column1 = bounding_box(self._level.corners_px[self._level.active], self._level.frame_px)
@@ -530,7 +570,7 @@ class IncrementalSolver:
     @property
     def _coarse_is_ripe(self) -> bool:
         """Whether frames had the uses they should have, and the sweep found the probe to go on with."""
-        if self.settings.sweep_frames and not self._swept:
+        if self.settings.sweep_frames and not self._swept and self.settings.defocus_m is None:
             return False
         active = self.frames.active
         return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= self.settings.coarse_uses
@@ -566,7 +606,8 @@ class IncrementalSolver:
         image has to follow.
         """
         left = self.passes_wanted - self.passes_done - 1
-        if self._search is not None or self._sweep_is_due or (self.settings.sweep_frames and not self._swept):
+        swept = bool(self._swept) or self.settings.sweep_frames == 0 or self.settings.defocus_m is not None
+        if self._search is not None or self._sweep_is_due or not swept:
             return False
         return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
 
@@ -602,6 +643,15 @@ class IncrementalSolver:
 
     def _fine_state(self, state: SolverState) -> SolverState:
         return refined(self._backend, state) if self.is_coarse else state
+
+    def fit(self, seq_num: int | None = None) -> DiffractionFit | None:
+        """Return how a frame is modelled, the newest one in use by default; None where it is not in use."""
+        frames = self.frames
+        used = frames.active[frames.uses[frames.active] > 0]
+        if self.state is None or not len(used):
+            return None
+        slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
+        return diffraction_fit(self._backend, self._fine_state(self.state), frames, slot) if slot in used else None
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""

@@ -103,6 +103,11 @@ class Refinement:
         self._settings = settings
         self._backend = backend
 
+    def configure(self, settings: SolverSettings) -> None:
+        """Go on with other settings; a round is due after the next pass."""
+        self._settings = settings
+        self._pause = 1
+
     def reset(self, frames: FrameStore) -> None:
         """Forget all corrections, as the image was begun anew."""
         slots = np.arange(len(frames))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.viewer.buttons import button_row
 from nsbluesky.viewer.qt import QtWidgets, Signal
-from nsbluesky.viewer.settings_form import SettingsForm
+from nsbluesky.viewer.settings_form import AT_ONCE_SIGN, SettingsForm
 
 __all__ = ["ACTIONS", "ControlPanel", "Processing"]
 
@@ -22,6 +24,10 @@ ACTIONS = {
 }
 
 
+QUALITY = {"solver.quality_share": 0.5, "solver.held_out": 0.02}
+"""What the box for the quality switches on."""
+
+
 class Processing(Protocol):
     """What a control panel steers: a pipeline of this process, or a service.  All may block."""
 
@@ -29,7 +35,10 @@ class Processing(Protocol):
         """Return the settings of the next run."""
 
     def configure(self, changes: dict[str, Any]) -> PipelineSettings:
-        """Change settings, by dotted names, of the runs that start from now on, and return all."""
+        """Change settings, by dotted names, and return all; those of `Settings.AT_ONCE` also of runs that go on."""
+
+    def show_fit(self, seq_num: int | None) -> object:
+        """Tell with each picture how this frame is modelled; None for the newest."""
 
     def do(self, action: str) -> str:
         """Do one of `ACTIONS`, and tell what was done."""
@@ -50,19 +59,20 @@ class ControlPanel(QtWidgets.QWidget):
         super().__init__()
         self._processing = processing
         self._thread = ThreadPoolExecutor(1, "nsbluesky-control")
-        self.buttons: dict[str, QtWidgets.QPushButton] = {}
-        row = QtWidgets.QHBoxLayout()
-        row.setSpacing(3)
-        for action, (text, tooltip) in ACTIONS.items():
-            button = QtWidgets.QPushButton(text)
-            button.setToolTip(tooltip)
-            button.setMinimumWidth(40)
-            button.clicked.connect(partial(self._do, action))
-            row.addWidget(button)
-            self.buttons[action] = button
-        self.form = SettingsForm(PipelineSettings())
-        self.apply = QtWidgets.QPushButton("Apply to next run")
-        self.apply.setToolTip("use these settings for the runs that start from now on")
+        row, self.buttons = button_row(ACTIONS, self._do)
+        self.form = SettingsForm(PipelineSettings(), _check_engine)
+        self.quality = QtWidgets.QCheckBox("tell resolution and held-out R")
+        self.quality.setToolTip(
+            "two half-sets beside the image tell its resolution (FRC), for which half as many frames are used again; "
+            "2 % of the detector's pixels are held out of the image, and R is told there (quality_share, held_out)"
+        )
+        self.quality.clicked.connect(self._switch_quality)
+        legend = QtWidgets.QLabel(f"{AT_ONCE_SIGN} also changes the run that goes on; all else is for the next one")
+        legend.setWordWrap(True)
+        self.apply = QtWidgets.QPushButton("Apply")
+        self.apply.setToolTip(
+            f"use these settings: those with {AT_ONCE_SIGN} at once, all others from the next run on"
+        )
         self.apply.clicked.connect(self._apply)
         self.revert = QtWidgets.QPushButton("Revert")
         self.revert.setToolTip("show the settings as they are in use")
@@ -76,6 +86,8 @@ class ControlPanel(QtWidgets.QWidget):
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.addLayout(row)
+        layout.addWidget(self.quality)
+        layout.addWidget(legend)
         layout.addWidget(self.form, 1)
         layout.addLayout(below)
         self.form.changed.connect(self._mark)
@@ -87,6 +99,10 @@ class ControlPanel(QtWidgets.QWidget):
         """Show the settings as they are in use."""
         self._ask(self._processing.settings, "")
 
+    def show_fit(self, seq_num: int) -> None:
+        """Ask for the fit of a frame; 0 for the newest."""
+        self._ask(partial(self._processing.show_fit, seq_num or None), "")
+
     def close(self) -> bool:
         """Ask nothing more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -96,7 +112,13 @@ class ControlPanel(QtWidgets.QWidget):
         self._ask(partial(self._processing.do, action), action)
 
     def _apply(self) -> None:
-        self._ask(partial(self._processing.configure, self.form.changes()), "settings of the next run changed")
+        changes = self.form.changes()
+        self._ask(partial(self._processing.configure, changes), _what_changes(changes))
+
+    def _switch_quality(self, on: bool) -> None:
+        """Measure the image's quality from now on, or no more."""
+        changes = QUALITY if on else dict.fromkeys(QUALITY, 0.0)
+        self._ask(partial(self._processing.configure, changes), _what_changes(changes))
 
     def _mark(self) -> None:
         """Let Apply be pressed where there is something right to apply."""
@@ -121,5 +143,20 @@ class ControlPanel(QtWidgets.QWidget):
             self.form.show_settings(result)
         elif isinstance(result, str):
             text = result
+        assert isinstance(self.form.settings, PipelineSettings)
+        self.quality.setChecked(self.form.settings.solver.quality_share > 0)
         self.answer.setText(text)
         self.answer.setToolTip(text)
+
+
+def _check_engine(settings: PipelineSettings) -> None:
+    parse_schedule(settings.solver.algorithm, settings.solver.passes_final)
+
+
+def _what_changes(changes: Mapping[str, Any]) -> str:
+    """Tell which changes count from when."""
+    defaults = PipelineSettings()
+    at_once = [name for name in changes if defaults.applies_at_once(name)]
+    later = [name for name in changes if name not in at_once]
+    parts = [f"{when}: {', '.join(names)}" for when, names in (("now", at_once), ("next run", later)) if names]
+    return "changed " + "; ".join(parts)

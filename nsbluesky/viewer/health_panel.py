@@ -13,11 +13,16 @@ COLORS: dict[Light, str] = {"green": "#009e73", "yellow": "#f0c000", "red": "#d0
 SIGNS: dict[Light, str] = {"green": "●", "yellow": "▲", "red": "■", "grey": "○"}
 """The shape says the same as the colour."""
 
-COLUMNS = ("", "module", "rate", "queue", "age", "busy", "")
+ROW_PX = 18
+"""So that all modules of a pipeline are seen at once."""
+
+COLUMNS = ("", "module", "rate", "data", "queue", "age", "busy", "")
+WIDTHS_PX = (22, 104, 56, 72, 48, 52, 52)
 TOOLTIPS = (
     "● well · ▲ slow or waiting · ■ failed or away · ○ nothing to do yet",
     "the parts of the processing, in the order of the data",
     "documents made a second (1/s)",
+    "arrays made a second (MB/s)",
     "frames or documents that wait",
     "time since the last document (s)",
     "time at work so far (s)",
@@ -37,21 +42,31 @@ class HealthPanel(QtWidgets.QWidget):
         for column, text in enumerate(TOOLTIPS):
             self._header(column).setToolTip(text)
         self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(21)
+        self.table.verticalHeader().setMinimumSectionSize(ROW_PX)
+        self.table.verticalHeader().setDefaultSectionSize(ROW_PX)
         self.table.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.NoSelection)
         self.table.setShowGrid(False)
         header = self.table.horizontalHeader()
         header.setStretchLastSection(True)
-        for column, width in enumerate((22, 118, 58, 50, 52, 52)):
+        for column, width in enumerate(WIDTHS_PX):
             header.resizeSection(column, width)
         self.frames = QtWidgets.QLabel("no frames yet")
         self.frames.setWordWrap(True)
-        self.frames.setToolTip("seq_num of frames that are missing, could not be processed, look suspicious")
+        self.frames.setToolTip(
+            "seq_num of frames that are missing, could not be processed, look suspicious; time from a frame's "
+            "document to its clean frame; age of the newest frame in the picture"
+        )
+        self.traffic = QtWidgets.QLabel("")
+        self.traffic.setWordWrap(True)
+        self.traffic.setToolTip(
+            "downloads: frames that are read, documents from sessions; uploads: to viewers (MB/s)"
+        )
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 2)
         layout.addWidget(self.table, 1)
         layout.addWidget(self.frames)
+        layout.addWidget(self.traffic)
 
     def show_modules(self, told: Modules) -> None:
         """Write the rows."""
@@ -61,6 +76,7 @@ class HealthPanel(QtWidgets.QWidget):
                 SIGNS[module.light],
                 module.name,
                 f"{module.rate_hz:.1f} /s",
+                f"{module.MB_s:.1f} MB/s",
                 str(module.queue),
                 f"{module.age_s:.1f} s",
                 f"{module.busy_s:.1f} s",
@@ -69,18 +85,20 @@ class HealthPanel(QtWidgets.QWidget):
             items = [self._write(row, column, text) for column, text in enumerate(texts)]
             items[0].setForeground(QtGui.QColor(COLORS[module.light]))
             items[-1].setToolTip(module.text)
+        self.traffic.setText(told.traffic)
+        self.traffic.setVisible(bool(told.traffic))
 
     def show_state(self, state: LiveState) -> None:
         """Write which frames are missing, and how old the picture is."""
-        lines = [
-            f"lost {indices_text(state.lost)}   ·   bad {indices_text(state.bad)}   ·   "
-            f"flagged {indices_text(state.flagged)}"
+        parts = [
+            f"{name} {indices_text(indices)}"
+            for name, indices in (("lost", state.lost), ("bad", state.bad), ("flagged", state.flagged))
         ]
         if state.summary is not None:
-            lines.append(f"from a frame's document to its clean frame {state.summary.latency_s:.2f} s")
+            parts.append(f"clean after {state.summary.latency_s:.2f} s")
         if state.reconstruction is not None:
-            lines.append(f"newest frame in the picture was {state.reconstruction.newest_age_s:.1f} s old")
-        self.frames.setText("\n".join(lines))
+            parts.append(f"in the picture after {state.reconstruction.newest_age_s:.1f} s")
+        self.frames.setText("   ·   ".join(parts))
 
     def lights(self) -> dict[str, str]:
         """Return the signs by module, as they are shown."""
@@ -96,7 +114,7 @@ class HealthPanel(QtWidgets.QWidget):
         item = self.table.item(row, column)
         if item is None:
             item = QtWidgets.QTableWidgetItem()
-            if column in (2, 3, 4, 5):
+            if 2 <= column <= 6:
                 item.setTextAlignment(QtCore.Qt.AlignmentFlag.AlignRight | QtCore.Qt.AlignmentFlag.AlignVCenter)
             self.table.setItem(row, column, item)
         if item.text() != text:

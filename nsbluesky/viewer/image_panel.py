@@ -10,9 +10,9 @@ from scipy.ndimage import map_coordinates
 
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
 from nsbluesky.viewer.display import Span, common_exponent, length_text, nice_length, power_text, to_host
-from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, pg
 
-__all__ = ["ImagePanel", "Panel", "ScaleBar"]
+__all__ = ["ElidedLabel", "ImagePanel", "Panel", "ScaleBar"]
 
 
 AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
@@ -20,6 +20,17 @@ AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
 
 AXIS_FONT_PT = 8.5
 HEADER_HEIGHT_PX = 26
+
+
+class ElidedLabel(QtWidgets.QLabel):
+    """A line that ends in "…" where there is no room for all of it."""
+
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
+        """Write as much as there is room for."""
+        painter = QtGui.QPainter(self)
+        text = self.fontMetrics().elidedText(self.text(), QtCore.Qt.TextElideMode.ElideRight, self.width())
+        painter.setPen(self.palette().windowText().color())
+        painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
 
 
 class Panel(QtWidgets.QWidget):
@@ -40,7 +51,7 @@ class Panel(QtWidgets.QWidget):
     def __init__(self, title: str, x_label: str, y_label: str) -> None:
         super().__init__()
         self.title = title
-        self.title_label = QtWidgets.QLabel(title)
+        self.title_label = ElidedLabel(title)
         font = self.title_label.font()
         font.setBold(True)
         self.title_label.setFont(font)
@@ -107,6 +118,23 @@ class Panel(QtWidgets.QWidget):
             axis.setStyle(showValues=not blank)
             axis.setOpacity(0.0 if blank else 1.0)
 
+    def label_axis(self, side: str, label: str, values: npt.NDArray[Any] | None = None) -> None:
+        """Name an axis; large or small `values` share one power of ten, which the label tells.
+
+        Parameters
+        ----------
+        side : {"bottom", "left"}
+        label : str
+            With unit.
+        values : ndarray, optional
+            What is drawn along it.
+        """
+        known = np.empty(0) if values is None else values[np.isfinite(values)]
+        exponent = common_exponent((float(known.min()), float(known.max()))) if len(known) else 0
+        axis = self.plot.getAxis(side)
+        axis.setScale(10.0**-exponent)
+        axis.setLabel(f"{label} · {power_text(exponent)}" if exponent else label)
+
     def set_subtitle(self, text: str) -> None:
         """Write after the title what changes with the data."""
         self.title_label.setText(f"{self.title} · {text}" if text else self.title)
@@ -117,8 +145,12 @@ class Panel(QtWidgets.QWidget):
         selector = QtWidgets.QComboBox()
         selector.addItems(entries)
         selector.setToolTip(tooltip)
-        self._controls.addWidget(selector)
+        self.add_control(selector)
         return selector
+
+    def add_control(self, control: QtWidgets.QWidget) -> None:
+        """Put a control at the right of the title."""
+        self._controls.addWidget(control)
 
     def add_button(self, text: str, tooltip: str, *, checkable: bool = False) -> QtWidgets.QToolButton:
         """Put a button at the right of the title and return it."""
@@ -126,7 +158,7 @@ class Panel(QtWidgets.QWidget):
         button.setText(text)
         button.setToolTip(tooltip)
         button.setCheckable(checkable)
-        self._controls.addWidget(button)
+        self.add_control(button)
         return button
 
     def picture(self) -> tuple[npt.NDArray[Any], float] | None:

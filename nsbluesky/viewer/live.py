@@ -16,7 +16,7 @@ from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
 from nsbluesky.viewer.log_tail import LogPanel
 from nsbluesky.viewer.modules import Modules
-from nsbluesky.viewer.panels import LivePanel, LowResolutionPanel, live_panels
+from nsbluesky.viewer.panels import FitPanel, LivePanel, LowResolutionPanel, live_panels
 from nsbluesky.viewer.panels.base import LiveImagePanel
 from nsbluesky.viewer.pictures import save_window_png
 from nsbluesky.viewer.preferences import THEMES, Theme, apply_theme, preferences, theme_of
@@ -36,6 +36,8 @@ SHORTCUTS = (
     ("1 … 9", "bring a panel to the front"),
     ("F", "freeze the window; the scan and the processing go on"),
     ("R", "draw the region of the next scan"),
+    ("click on a point", "the fit of its frame"),
+    ("Shift+click on a point", "among the frames to be taken again"),
     ("W", "show images whole again"),
     ("Ctrl+S", "save a picture of the window"),
     ("Ctrl+0", "panels where they were at first"),
@@ -99,6 +101,10 @@ class LiveWindow(QtWidgets.QMainWindow):
         low = self.panels.get(LowResolutionPanel)
         if low is not None:
             low.region_picked.connect(self._pick_region)
+            low.frame_clicked.connect(self._pick_frame)
+        fit = self.panels.get(FitPanel)
+        if fit is not None and self.control is not None:
+            fit.frame_chosen.connect(self.control.show_fit)
         self._timer = QtCore.QTimer(self)
         self._timer.setInterval(interval_ms)
         self._timer.timeout.connect(self._look)
@@ -223,6 +229,15 @@ class LiveWindow(QtWidgets.QMainWindow):
         if region is not None:
             self.docks.show_dock("Scan")
 
+    def _pick_frame(self, seq_num: int, again: bool) -> None:
+        """Show the fit of a frame, or put it among those to be taken again."""
+        if again:
+            self.scan.toggle_frame(seq_num)
+            self.docks.show_dock("Scan")
+        elif FitPanel in self.panels:
+            self.panels[FitPanel].number.setValue(seq_num)
+            self.docks.show_dock(FitPanel.__name__)
+
     def _ask_and_save(self) -> None:
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "live.png", "PNG (*.png)")
         if path:
@@ -250,6 +265,7 @@ class LiveWindow(QtWidgets.QMainWindow):
             self._version, self._state = state.version, state
             self.health.show_state(state)
             self.health_panel.show_state(state)
+            self.scan.show_state(state)
             self.setWindowTitle(f"nsbluesky live · {state.run.label}" if state.run else "nsbluesky live")
 
     def _look_at_modules(self) -> None:

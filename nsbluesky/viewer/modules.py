@@ -13,6 +13,8 @@ Light = Literal["green", "yellow", "red", "grey"]
 
 SLOW_S = 5.0
 """A stage that is at one and the same block for so long is yellow."""
+FRAMES = "frames"
+"""The stage that reads frames."""
 LATE_S, AWAY_S = 2.0, 4.0
 """A service whose heartbeat is so old is yellow, and red."""
 
@@ -28,8 +30,8 @@ class Module:
         Well, slow, failed, at rest.
     text : str
         Why it is not green.
-    rate_hz : float
-        Documents that it makes a second.
+    rate_hz, MB_s : float
+        Documents that it makes a second, and megabytes of their arrays.
     queue : int
         What waits in it.
     busy_s, age_s : float
@@ -40,6 +42,7 @@ class Module:
     light: Light
     text: str = ""
     rate_hz: float = 0.0
+    MB_s: float = 0.0
     queue: int = 0
     busy_s: float = 0.0
     age_s: float = 0.0
@@ -55,11 +58,14 @@ class Modules:
         In a word: processing, idle, paused, away.
     light : {"green", "yellow", "red", "grey"}
     modules : tuple of Module
+    traffic : str
+        What comes in and goes out, in megabytes a second.
     """
 
     text: str
     light: Light
     modules: tuple[Module, ...] = ()
+    traffic: str = ""
 
 
 def modules_of_activity(runs: Sequence[Any], paused: bool, queued: int) -> Modules:
@@ -88,7 +94,9 @@ def modules_of_heartbeat(beat: Mapping[str, Any], now: float | None = None) -> M
     text = f"{float(beat.get('memory_MB', 0)):.0f} MB" + (f"; last heartbeat {age:.0f} s ago" if late else "")
     service = Module("service", "yellow" if late else "green", text, queue=found.modules[0].queue, age_s=age)
     light: Light = "yellow" if late and found.light == "green" else found.light
-    return Modules(found.text, light, (service, *found.modules[1:]))
+    sessions, viewers = (float(beat.get(key, 0.0)) for key in ("received_MB_s", "published_MB_s"))
+    traffic = f"{found.traffic}   ·   from sessions {sessions:.2f} MB/s   ·   to viewers {viewers:.2f} MB/s"
+    return Modules(found.text, light, (service, *found.modules[1:]), traffic)
 
 
 def _modules(runs: Sequence[Mapping[str, Any]], paused: bool, queued: int) -> Modules:
@@ -97,7 +105,9 @@ def _modules(runs: Sequence[Mapping[str, Any]], paused: bool, queued: int) -> Mo
     lights = {stage.light for stage in stages}
     light: Light = "red" if "red" in lights else "yellow" if paused or "yellow" in lights else "green"
     text = "paused" if paused else "processing" if runs else "idle"
-    return Modules(text, light, (Module("documents", "yellow" if paused else "green", queue=queued), *stages))
+    documents = Module("documents", "yellow" if paused else "green", queue=queued)
+    read = next((stage.MB_s for stage in stages if stage.name == FRAMES), 0.0)
+    return Modules(text, light, (documents, *stages), f"frames read {read:.1f} MB/s")
 
 
 def _stage(told: Mapping[str, Any]) -> Module:
@@ -112,6 +122,7 @@ def _stage(told: Mapping[str, Any]) -> Module:
         light=light,
         text=text,
         rate_hz=float(told["rate_hz"]),
+        MB_s=float(told["MB_s"]),
         queue=int(told["queue"]),
         busy_s=float(told["busy_s"]),
         age_s=float(told["age_s"]),

@@ -1,11 +1,10 @@
-"""ScanPanel: pause, resume, stop and abort of the scan, and the region picked with the mouse as the next one."""
+"""ScanPanel: pause, resume, stop and abort of the scan; and the next one: a region, darks, or frames again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,17 @@ from bluesky.utils import RunEngineInterrupted
 
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.trajectories import PATTERNS
+from nsbluesky.viewer.buttons import button_row
+from nsbluesky.viewer.frame_numbers import numbers_text, parse_numbers
 from nsbluesky.viewer.panels.low_resolution import Region
 from nsbluesky.viewer.qt import QtWidgets
 
-__all__ = ["ScanPanel", "Scans", "next_scan"]
+__all__ = ["Call", "ScanPanel", "Scans", "next_darks", "next_retake", "next_scan"]
 
 log = logging.getLogger(__name__)
 
-PLAN = "ptycho_fly_scan"
 DEFAULT_STEP_UM = 0.1
+DEFAULT_DARKS = 25
 
 BUTTONS = {
     "pause": ("Pause", "pause the scan at its next checkpoint"),
@@ -29,6 +30,12 @@ BUTTONS = {
     "stop": ("Stop", "end the scan; the run counts as complete"),
     "abort": ("Abort", "end the scan; the run is marked as aborted"),
 }
+CALLS = {
+    "region": ("Scan region", "scan the region that is drawn on the low-resolution image (R)"),
+    "darks": ("Take darks", "frames with the shutter closed, in a run of their own: the camera as it is now"),
+    "retake": ("Re-take frames", "measure the points of these frames again, in a run of their own"),
+}
+"""What can be done next."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +54,64 @@ class Scans:
     plans: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
-def next_scan(region: Region, step_um: float, pattern: str) -> tuple[str, dict[str, Any]]:
-    """Return the command line of a scan that covers a region, and its arguments."""
+@dataclass(frozen=True)
+class Call:
+    """A plan and its arguments."""
+
+    plan: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The line for the session."""
+        return f"RE({self.plan}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())}))"
+
+
+def next_scan(region: Region, step_um: float, pattern: str) -> Call:
+    """Return a scan that covers a region."""
     size = np.array([region.y1 - region.y0, region.x1 - region.x0])
     rows, columns = np.maximum(np.round(size / step_um), 1).astype(int).tolist()
     center = (round((region.x0 + region.x1) / 2, 4), round((region.y0 + region.y1) / 2, 4))
-    arguments = {"shape": (rows, columns), "step_um": step_um, "pattern": pattern, "center_um": center}
-    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"RE({PLAN}({text}))", arguments
+    shape = (rows, columns)
+    return Call("ptycho_fly_scan", {"shape": shape, "step_um": step_um, "pattern": pattern, "center_um": center})
+
+
+def next_darks(num_dark: int, exposures_s: Sequence[float]) -> Call:
+    """Return a run of darks, with the exposure times of a scan where they are known."""
+    return Call("ptycho_darks", {"num_dark": num_dark, **_exposure(exposures_s)})
+
+
+def next_retake(frames: Sequence[int], state: LiveState) -> Call:
+    """Return a run that measures the points of frames again.
+
+    Raises
+    ------
+    ValueError
+        Where nobody knows the place of any of them.
+    """
+    places = state.places_m(frames)
+    run = state.run
+    if not places or run is None:
+        raise ValueError(
+            "nobody knows where these frames were to be taken: expected frames of the scan that is shown"
+        )
+    points = list(dict.fromkeys((round(1e6 * x, 4), round(1e6 * y, 4)) for x, y in places.values()))
+    about = {"retake_of": run.raw_uid, "retaken": list(places)}
+    return Call("ptycho_points", {"points_um": points, **_exposure(run.exposures_s), "md": about})
+
+
+def _missing(state: LiveState) -> list[int]:
+    return [*state.lost, *state.bad, *state.flagged]
+
+
+def _exposure(exposures_s: Sequence[float]) -> dict[str, Any]:
+    if not exposures_s:
+        return {}
+    return {"exposure_s": exposures_s[0] if len(exposures_s) == 1 else tuple(exposures_s)}
 
 
 class ScanPanel(QtWidgets.QWidget):
-    """Buttons for the RunEngine, where there is one, and the next scan as a command line to copy or to run.
+    """Buttons for the RunEngine, where there is one, and what is next as a command line to copy or to run.
 
     Parameters
     ----------
@@ -72,19 +125,14 @@ class ScanPanel(QtWidgets.QWidget):
         super().__init__()
         self._scans = scans
         self._region: Region | None = None
-        self._arguments: dict[str, Any] = {}
+        self._shown = LiveState()
+        self._call: Call | None = None
+        self._typed = False
         self.state = QtWidgets.QLabel("the RunEngine is in another session" if scans is None else "")
         self.state.setToolTip("state of the RunEngine")
-        self.buttons: dict[str, QtWidgets.QPushButton] = {}
-        row = QtWidgets.QHBoxLayout()
-        for name, (text, tooltip) in BUTTONS.items():
-            button = QtWidgets.QPushButton(text)
-            button.setToolTip(tooltip)
-            button.setMinimumWidth(40)
-            button.clicked.connect(partial(self._steer, name))
-            row.addWidget(button)
-            self.buttons[name] = button
-        self.where = QtWidgets.QLabel("no region: press 'region' on the low-resolution image (R)")
+        steering, self.buttons = button_row(BUTTONS, self._steer)
+        calls, self.calls = button_row(CALLS, self.choose, checkable=True)
+        self.where = QtWidgets.QLabel()
         self.where.setWordWrap(True)
         self.step = QtWidgets.QDoubleSpinBox()
         self.step.setRange(0.001, 100.0)
@@ -97,6 +145,16 @@ class ScanPanel(QtWidgets.QWidget):
         self.pattern.addItems(list(PATTERNS))
         self.pattern.setCurrentText("jittered_raster")
         self.pattern.setToolTip("how the points lie")
+        self.darks = QtWidgets.QSpinBox()
+        self.darks.setRange(1, 10_000)
+        self.darks.setValue(DEFAULT_DARKS)
+        self.darks.setToolTip("frames for each exposure time")
+        self.frames = QtWidgets.QLineEdit()
+        self.frames.setPlaceholderText("none are lost, bad or flagged")
+        self.frames.setToolTip(
+            "numbers of frames, as in 3, 7-9: those that are lost, bad or flagged, until you type others; "
+            "Shift+click on a point of the low-resolution image puts it in or takes it out"
+        )
         self.command = QtWidgets.QPlainTextEdit()
         self.command.setReadOnly(True)
         self.command.setMaximumHeight(64)
@@ -105,13 +163,24 @@ class ScanPanel(QtWidgets.QWidget):
         self.run = QtWidgets.QPushButton("Run")
         self.answer = QtWidgets.QLabel("")
         self.answer.setWordWrap(True)
-        self._lay_out(row)
+        self._lay_out(steering, calls)
         self.step.valueChanged.connect(self._write)
         self.pattern.currentIndexChanged.connect(self._write)
+        self.darks.valueChanged.connect(self._write)
+        self.frames.textEdited.connect(self._type)
         self.copy.clicked.connect(lambda: QtWidgets.QApplication.clipboard().setText(self.command.toPlainText()))
         self.run.clicked.connect(self._run)
+        self.choose("region")
+
+    def choose(self, name: str) -> None:
+        """Choose what is done next: one of `CALLS`."""
+        for other, button in self.calls.items():
+            button.setChecked(other == name)
+        fields = {"region": (self.step, self.pattern), "darks": (self.darks,), "retake": (self.frames,)}
+        for other, widgets in fields.items():
+            for widget in widgets:
+                self._form.setRowVisible(widget, other == name)
         self._write()
-        self.look()
 
     def set_region(self, region: object, state: LiveState) -> None:
         """Take the region of the next scan, or none; the step is that of the last one at first."""
@@ -120,7 +189,32 @@ class ScanPanel(QtWidgets.QWidget):
         planned = state.run.planned_m if state.run is not None else np.empty((0, 2))
         if first and len(planned) > 1:
             self.step.setValue(float(np.median(np.hypot(*np.diff(planned, axis=0).T)) * 1e6))
-        self._write()
+        self.choose("region")
+
+    def show_state(self, state: LiveState) -> None:
+        """Take over which frames are lost, bad or flagged, and where points are, of the scan that is shown."""
+        before, self._shown = self._shown, state
+        uids = [told.run.uid if told.run is not None else "" for told in (before, state)]
+        if uids[0] == uids[1] and _missing(before) == _missing(state):
+            return
+        if uids[0] != uids[1]:
+            self._typed = False
+        if not self._typed:
+            text = numbers_text(_missing(state))
+            if text != self.frames.text():
+                self.frames.setText(text)
+        if not self.calls["region"].isChecked():
+            self._write()
+
+    def toggle_frame(self, seq_num: int) -> None:
+        """Put a frame among those that are to be taken again, or take it out."""
+        try:
+            numbers = set(parse_numbers(self.frames.text()))
+        except ValueError:
+            numbers = set()
+        self.frames.setText(numbers_text(list(numbers ^ {seq_num})))
+        self._typed = True
+        self.choose("retake")
 
     def look(self) -> None:
         """Show what the RunEngine is doing, and which buttons make sense."""
@@ -131,14 +225,19 @@ class ScanPanel(QtWidgets.QWidget):
         self.buttons["resume"].setEnabled(now == "paused")
         for name in ("stop", "abort"):
             self.buttons[name].setEnabled(now in ("running", "paused"))
-        known = self._scans is not None and PLAN in self._scans.plans
-        self.run.setEnabled(known and now == "idle" and self._region is not None)
-        self.copy.setEnabled(self._region is not None)
+        known = self._scans is not None and self._call is not None and self._call.plan in self._scans.plans
+        self.run.setEnabled(known and now == "idle")
+        self.copy.setEnabled(self._call is not None)
 
-    def _lay_out(self, buttons: QtWidgets.QHBoxLayout) -> None:
-        form = QtWidgets.QFormLayout()
-        form.addRow("step", self.step)
-        form.addRow("pattern", self.pattern)
+    def _lay_out(self, steering: QtWidgets.QHBoxLayout, calls: QtWidgets.QHBoxLayout) -> None:
+        form = self._form = QtWidgets.QFormLayout()
+        for label, widget in (
+            ("step", self.step),
+            ("pattern", self.pattern),
+            ("darks", self.darks),
+            ("frames", self.frames),
+        ):
+            form.addRow(label, widget)
         below = QtWidgets.QHBoxLayout()
         below.addWidget(self.answer, 1)
         below.addWidget(self.copy)
@@ -146,26 +245,50 @@ class ScanPanel(QtWidgets.QWidget):
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)
         layout.addWidget(self.state)
-        layout.addLayout(buttons)
+        layout.addLayout(steering)
+        layout.addLayout(calls)
         layout.addWidget(self.where)
         layout.addLayout(form)
         layout.addWidget(self.command)
         layout.addLayout(below)
         layout.addStretch(1)
 
+    def _type(self) -> None:
+        self._typed = True
+        self._write()
+
     def _write(self) -> None:
+        """Write what is done next, or what is missing for it."""
+        try:
+            self._call, text = self._next()
+        except ValueError as error:
+            self._call, text = None, str(error)
+        self.where.setText(text)
+        command = self._call.text if self._call is not None else ""
+        if command != self.command.toPlainText():
+            self.command.setPlainText(command)
+        self.look()
+
+    def _next(self) -> tuple[Call | None, str]:
+        """Return what is chosen, None where something is missing, and a line for people."""
+        if self.calls["darks"].isChecked():
+            run = self._shown.run
+            return next_darks(self.darks.value(), run.exposures_s if run is not None else ()), "frames without light"
+        if self.calls["retake"].isChecked():
+            numbers = parse_numbers(self.frames.text())
+            if not numbers:
+                return None, "no frames: type their numbers, or Shift+click points of the low-resolution image"
+            call = next_retake(numbers, self._shown)
+            found = len(call.arguments["md"]["retaken"])
+            missing = f", the places of {len(numbers) - found} are not known" if found < len(numbers) else ""
+            return call, f"{len(call.arguments['points_um'])} points again{missing}"
         region = self._region
         if region is None:
-            self.where.setText("no region: press 'region' on the low-resolution image (R)")
-            self.command.clear()
-        else:
-            text, self._arguments = next_scan(region, round(self.step.value(), 4), self.pattern.currentText())
-            rows, columns = self._arguments["shape"]
-            self.where.setText(
-                f"next scan: {region.x1 - region.x0:.3g} × {region.y1 - region.y0:.3g} µm, {columns} × {rows} points"
-            )
-            self.command.setPlainText(text)
-        self.look()
+            return None, "no region: press 'region' on the low-resolution image (R)"
+        call = next_scan(region, round(self.step.value(), 4), self.pattern.currentText())
+        rows, columns = call.arguments["shape"]
+        size = f"{region.x1 - region.x0:.3g} × {region.y1 - region.y0:.3g} µm"
+        return call, f"next scan: {size}, {columns} × {rows} points"
 
     def _steer(self, name: str) -> None:
         assert self._scans is not None
@@ -176,9 +299,9 @@ class ScanPanel(QtWidgets.QWidget):
             self._try(getattr(RE, name))
 
     def _run(self) -> None:
-        assert self._scans is not None
-        plan = self._scans.plans[PLAN]
-        self._try(lambda: self._scans.RE(plan(**self._arguments)))  # type: ignore[union-attr]
+        scans, call = self._scans, self._call
+        assert scans is not None and call is not None
+        self._try(lambda: scans.RE(scans.plans[call.plan](**call.arguments)))
 
     def _try(self, call: Callable[[], Any]) -> None:
         """Do it here, on Qt's thread: while a plan runs, `QtDuringTask` keeps the windows alive."""

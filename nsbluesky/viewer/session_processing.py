@@ -32,9 +32,12 @@ class SessionProcessing:
         return self._pipeline.settings
 
     def configure(self, changes: dict[str, Any]) -> PipelineSettings:
-        """Change settings, by dotted names, of the runs that start from now on, and return all."""
-        self._pipeline.settings = self._pipeline.settings.replace(**changes)
-        return self._pipeline.settings
+        """Change settings, by dotted names, and return all; those of `Settings.AT_ONCE` also of runs that go on."""
+        return self._pipeline.configure(changes)
+
+    def show_fit(self, seq_num: int | None) -> None:
+        """Tell with each picture how this frame is modelled; None for the newest."""
+        self._pipeline.show_fit(seq_num)
 
     def do(self, action: str) -> str:
         """Do what a button says, and tell what was done.

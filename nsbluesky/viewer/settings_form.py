@@ -13,8 +13,9 @@ from typing import Any
 from nsbluesky.settings import Settings, SettingsError
 from nsbluesky.viewer.qt import QtCore, QtWidgets, Signal
 
-__all__ = ["SettingsForm", "attribute_docs"]
+__all__ = ["AT_ONCE_SIGN", "SettingsForm", "attribute_docs"]
 
+AT_ONCE_SIGN = "↻"
 WRONG_STYLE = "border: 1px solid #d0202f;"
 ERROR_STYLE = "color: #d0202f;"
 
@@ -49,14 +50,21 @@ class SettingsForm(QtWidgets.QWidget):
     ----------
     settings : Settings
         What is shown at first.
+    check : callable, optional
+        Raises a `SettingsError` for settings that only their user can tell are wrong.
+
+    Notes
+    -----
+    Fields that change a run which goes on (`Settings.AT_ONCE`) carry the sign `AT_ONCE_SIGN`.
     """
 
     changed = Signal()
     """Something was edited, right or wrong."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, check: Callable[[Any], object] = lambda settings: None) -> None:
         super().__init__()
         self.settings = settings
+        self._check_use = check
         self.edited: Settings | None = settings
         """The settings as the form says; None where a value is wrong."""
         self.editors: dict[str, QtWidgets.QWidget] = {}
@@ -104,8 +112,9 @@ class SettingsForm(QtWidgets.QWidget):
             name = prefix + field.name
             editor = self._editor(name, hints[field.name], value)
             editor.setToolTip(docs.get(field.name, ""))
-            label = QtWidgets.QLabel(field.name)
-            label.setToolTip(docs.get(field.name, ""))
+            at_once = field.name in group.AT_ONCE
+            label = QtWidgets.QLabel(f"{field.name} {AT_ONCE_SIGN}" if at_once else field.name)
+            label.setToolTip(docs.get(field.name, "") + ("\nalso changes a run that goes on" if at_once else ""))
             message = QtWidgets.QLabel()
             message.setStyleSheet(ERROR_STYLE)
             message.setWordWrap(True)
@@ -144,7 +153,9 @@ class SettingsForm(QtWidgets.QWidget):
     def _check(self, name: str) -> None:
         """Check all values together, since one may only fit another; the last edited one is told what is wrong."""
         try:
-            self.edited = self.settings.replace(**self.changes())
+            edited = self.settings.replace(**self.changes())
+            self._check_use(edited)
+            self.edited = edited
         except SettingsError as error:
             self.edited = None
             self._tell(name, str(error))

@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "control-messages.md"
 BLOCKS = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), re.M | re.S)]
 REQUEST, ANSWER = (jsonschema.Draft202012Validator(schema) for schema in BLOCKS)
 
-FIELDS = {"settings": {"solver.modes": 2}, "run": "uid", "stages": ["clean"]}
+FIELDS = {"settings": {"solver.modes": 2}, "frame": 3, "run": "uid", "stages": ["clean"]}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,7 @@ MESSAGES = st.fixed_dictionaries(
         "token": st.text(max_size=3) | st.integers(),
         "settings": st.just({}) | st.just(3),
         "run": st.text(max_size=3) | st.none(),
+        "frame": st.integers() | st.just(True) | st.none(),
         "stages": st.lists(st.text(max_size=3), max_size=2) | st.just("clean"),
     },
 )

@@ -53,7 +53,7 @@ def test_settings_reach_the_pipeline(panel: ControlPanel, pipeline: PtychoPipeli
     qtbot.keyClicks(line, "3")
     qtbot.mouseClick(panel.apply, LEFT)
     qtbot.waitUntil(lambda: pipeline.settings.solver.modes == 3, timeout=10_000)
-    qtbot.waitUntil(lambda: panel.answer.text() == "settings of the next run changed", timeout=10_000)
+    qtbot.waitUntil(lambda: panel.answer.text() == "changed now: solver.modes", timeout=10_000)
     assert not panel.apply.isEnabled()
     line.selectAll()
     qtbot.keyClicks(line, "0")
@@ -97,3 +97,49 @@ def test_a_closed_panel_asks_nothing_more(panel: ControlPanel, pipeline: PtychoP
     panel.buttons["pause"].click()
     qtbot.wait(50)
     assert not pipeline.paused
+
+
+def test_what_counts_from_when_is_told(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    for name, value in (("solver.modes", "2"), ("cleaning.center_frames", "5")):
+        line = panel.form.editors[name]
+        assert isinstance(line, QtWidgets.QLineEdit)
+        line.selectAll()
+        qtbot.keyClicks(line, value)
+    qtbot.mouseClick(panel.apply, LEFT)
+    qtbot.waitUntil(lambda: panel.answer.text().startswith("changed"), timeout=10_000)
+    assert panel.answer.text() == "changed now: solver.modes; next run: cleaning.center_frames"
+    assert (pipeline.settings.solver.modes, pipeline.settings.cleaning.center_frames) == (2, 5)
+    labels = {label.text() for label in panel.form.findChildren(QtWidgets.QLabel)}
+    assert {"modes ↻", "photon_threshold ↻", "crop_px"} <= labels
+
+
+def test_an_unknown_engine_is_refused_where_it_is_typed(panel: ControlPanel, qtbot: QtBot) -> None:
+    line = panel.form.editors["solver.algorithm"]
+    assert isinstance(line, QtWidgets.QLineEdit)
+    line.selectAll()
+    qtbot.keyClicks(line, "magic")
+    assert not panel.apply.isEnabled()
+    assert "expected one of" in panel.form.messages["solver.algorithm"].text()
+    line.selectAll()
+    qtbot.keyClicks(line, "raar:3,wasp")
+    assert panel.apply.isEnabled()
+
+
+def test_the_quality_is_switched_on_and_off(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    assert not panel.quality.isChecked()
+    panel.quality.click()
+    qtbot.waitUntil(lambda: panel.answer.text().startswith("changed"), timeout=10_000)
+    assert pipeline.settings.solver.quality_share > 0 and pipeline.settings.solver.held_out > 0
+    assert panel.quality.isChecked()
+    assert panel.form.editors["solver.quality_share"].text() == "0.5"  # type: ignore[attr-defined]
+    panel.quality.click()
+    qtbot.waitUntil(lambda: pipeline.settings.solver.quality_share == 0, timeout=10_000)
+
+
+def test_the_frame_of_the_fit_reaches_the_pipeline(
+    panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot
+) -> None:
+    panel.show_fit(7)
+    qtbot.waitUntil(lambda: pipeline._fit_frame == 7, timeout=10_000)
+    panel.show_fit(0)
+    qtbot.waitUntil(lambda: pipeline._fit_frame is None, timeout=10_000)

@@ -15,7 +15,9 @@ from nsbluesky.settings import CleaningSettings, DetectorMode, PipelineSettings
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.panels import (
     CleanPanel,
+    CorrectionsPanel,
     DarkPanel,
+    FitPanel,
     LightPanel,
     LivePanel,
     LowResolutionPanel,
@@ -224,6 +226,92 @@ def test_r_factor(window: LiveWindow, scan: DerivedScan) -> None:
     window.refresh()
     assert panel.curve.getData()[0].tolist() == [2.5, 2.5]
     assert panel.plot.getAxis("bottom").labelText == "passes"
+
+
+def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(10, 0.4)
+    window.refresh()
+    panel = window.panels[QualityPanel]
+    assert panel.second.getData()[0] is None or not len(panel.second.getData()[0])
+    panel.quantity.setCurrentText("resolution")
+    window.refresh()
+    assert panel.title_label.text() == "Quality · not measured: see Processing"
+    scan.reconstruction(20, 0.25, r_held_out=0.3, half_bit_m=24e-9, one_seventh_m=21e-9)
+    scan.reconstruction(30, 0.2, r_held_out=0.28, half_bit_m=18e-9, one_seventh_m=16e-9)
+    window.refresh()
+    assert panel.curve.getData()[1] == pytest.approx([24, 18])
+    assert panel.second.getData()[1] == pytest.approx([21, 16])
+    assert panel.plot.getAxis("left").labelText == "resolution (nm)"
+    assert [label.text for _, label in panel.legend.items] == ["½ bit", "1/7"]
+    assert panel.title_label.text() == "Quality · 18 nm after 2.5 passes"
+    panel.quantity.setCurrentText("R")
+    panel.choice.setCurrentText("time")
+    window.refresh()
+    assert panel.second.getData()[1] == pytest.approx([0.3, 0.28])
+    assert panel.curve.getData()[1] == pytest.approx([0.4, 0.25, 0.2])
+    assert panel.title_label.text() == "Quality · R 0.200, held out 0.280 after 2.5 passes"
+
+
+def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    data, model = scan.fit(7, 0.081)
+    window.refresh()
+    panel = window.panels[FitPanel]
+    assert panel.title_label.text() == "Fit · frame 7 · R 0.081"
+    shown = panel.item.image
+    assert shown.shape == (FRAME_PX, 2 * FRAME_PX)
+    np.testing.assert_allclose(shown[1:, :FRAME_PX], np.log10(np.maximum(data[1:], 0.1)), rtol=1e-5)
+    np.testing.assert_allclose(shown[:, FRAME_PX:], np.log10(np.maximum(model, 0.1)), rtol=1e-4, atol=1e-5)
+    assert np.isnan(shown[0, :FRAME_PX]).all()
+    panel.choice.setCurrentText("residual")
+    window.refresh()
+    np.testing.assert_allclose(panel.item.image[1:], (np.sqrt(model) - np.sqrt(data))[1:], rtol=1e-4, atol=1e-4)
+    low, high = panel.bar.levels()
+    assert low == -high and panel.bar.axis.labelText == "√photons"
+    for choice, image in (("data", data), ("model", model)):
+        panel.choice.setCurrentText(choice)
+        window.refresh()
+        assert panel.item.image.shape == image.shape
+    panel.number.setValue(3)  # the solver has none of it, and tells another
+    panel.redraw()
+    window.refresh()
+    assert panel.title_label.text().endswith("3 is not in use")
+
+
+def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    panel = window.panels[CorrectionsPanel]
+    window.refresh()
+    assert panel.title_label.text() == "Positions · not corrected: see Processing"
+    scan.raw(*range(1, 37))
+    scan.positions(*range(1, 37))
+    window.refresh()
+    x, y = panel.points.getData()
+    np.testing.assert_allclose(np.transpose([x, y]), [np.multiply(scan.position_m(k), 1e6) for k in range(1, 37)])
+    ends = np.transpose(panel.arrows.getData()).reshape(36, 3, 2, 2)
+    factor = int(panel.title_label.text().rpartition("× ")[2])
+    assert factor >= 5
+    shafts = ends[:, 0, 1] - ends[:, 0, 0]
+    np.testing.assert_allclose(shafts, np.tile([factor * 5e-3, factor * -2e-3], (36, 1)), rtol=1e-6)
+    assert np.hypot(*shafts.T).max() < 0.1  # no longer than points are apart
+    np.testing.assert_allclose(
+        ends[:, 1:, 0], ends[:, 0, 1][:, None].repeat(2, axis=1)
+    )  # both barbs begin at the tip
+    assert "error 5 nm, at most 5.4 nm" in panel.title_label.text()
+
+
+def test_a_long_title_ends_in_dots(window: LiveWindow, scan: DerivedScan, qtbot: QtBot) -> None:
+    label = window.panels[DarkPanel].title_label
+    window.show()
+    window.docks.show_dock("DarkPanel")
+    label.setText("Dark " + 50 * "long ")
+    label.setFixedWidth(120)
+    qtbot.wait(20)
+    rim = label.grab().toImage()
+    marked = [rim.pixelColor(x, rim.height() // 2 + 4).lightness() for x in range(rim.width() - 2, rim.width())]
+    assert min(marked) > 150  # nothing is cut at the rim
+    assert label.text().endswith("long ")
 
 
 def test_defocus_sweep(window: LiveWindow, scan: DerivedScan) -> None:
@@ -449,7 +537,7 @@ def test_a_second_window_has_the_tabs_of_the_first(live: LivePlots, qtbot: QtBot
         bars = window.docks.findChildren(QtWidgets.QTabBar)
         seen.append(sorted((bar.x(), bar.y(), bar.count()) for bar in bars if bar.isVisible() and bar.x() >= 0))
         window.close()
-    assert len(seen[0]) == 3
+    assert len(seen[0]) == 4
     assert seen[1] == seen[0]
 
 

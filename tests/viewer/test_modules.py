@@ -14,8 +14,8 @@ from nsbluesky.viewer.modules import AWAY_S, LATE_S, SLOW_S, modules_of_activity
 
 
 def stage(**more: Any) -> StageActivity:
-    told = {"num_blocks": 3, "busy_s": 1.0, "age_s": 0.1, "block_s": 0.0, "rate_hz": 2.0, "queue": 1, "state": "busy"}
-    return StageActivity(stage="frame_source", **(told | more))
+    told = {"stage": "frames", "num_blocks": 3, "busy_s": 1.0, "age_s": 0.1, "block_s": 0.0, "rate_hz": 2.0}
+    return StageActivity(**(told | {"MB_s": 12.3, "queue": 1, "state": "busy"} | more))
 
 
 def run(*stages: StageActivity) -> RunActivity:
@@ -32,8 +32,8 @@ def run(*stages: StageActivity) -> RunActivity:
     ],
 )
 def test_light_of_a_stage(more: dict[str, Any], light: str, text: str) -> None:
-    told = modules_of_activity([run(stage(**more))], paused=False, queued=4)
-    assert [module.name for module in told.modules] == ["documents", "frame source"]
+    told = modules_of_activity([run(stage(stage="low_resolution", **more))], paused=False, queued=4)
+    assert [module.name for module in told.modules] == ["documents", "low resolution"]
     assert told.modules[0].queue == 4
     assert (told.modules[1].light, told.modules[1].text) == (light, text)
     assert told.light == ("green" if light == "grey" else light)
@@ -63,7 +63,9 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     told = modules_of_activity([run(stage(), stage(state="error"))], paused=False, queued=0)
     panel.show_modules(told)
     assert [panel.table.item(row, 0).text() for row in range(3)] == ["●", "●", "■"]
-    assert panel.table.item(2, 6).text() == "has failed in this run: see the log"
+    assert panel.table.item(2, 7).text() == "has failed in this run: see the log"
+    assert panel.table.item(1, 3).text() == "12.3 MB/s"
+    assert panel.traffic.text() == "frames read 12.3 MB/s"
     bar.show_modules(told)
     assert bar.away.isHidden()
     away = modules_of_heartbeat({"heard": 0.0}, now=60.0)
@@ -72,3 +74,9 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     assert panel.lights() == {"service": "■"}
     assert bar.away.text() == "service: no heartbeat for 60 s: trying to reach it again"
     assert not bar.away.isHidden()
+
+
+def test_what_a_service_takes_and_gives_is_told() -> None:
+    beat = {"heard": 1.0, "received_MB_s": 0.25, "published_MB_s": 3.5}
+    told = modules_of_heartbeat(beat, now=1.0)
+    assert told.traffic == "frames read 0.0 MB/s   ·   from sessions 0.25 MB/s   ·   to viewers 3.50 MB/s"

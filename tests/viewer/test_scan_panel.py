@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.trajectories import make_trajectory
 from nsbluesky.viewer.live import LiveWindow
-from nsbluesky.viewer.panels import LowResolutionPanel
+from nsbluesky.viewer.panels import FitPanel, LowResolutionPanel
 from nsbluesky.viewer.panels.low_resolution import Region
 from nsbluesky.viewer.qt import QtCore, QtDuringTask, QtWidgets
 from nsbluesky.viewer.scan_panel import ScanPanel, Scans, next_scan
@@ -120,12 +120,13 @@ def test_a_plan_that_fails_is_told(qt_engine: RunEngine, qtbot: QtBot, caplog: p
 
 
 def test_next_scan_covers_the_region() -> None:
-    text, arguments = next_scan(Region(1.0, 3.0, -4.0, -3.0), 0.1, "raster")
-    assert text == ("RE(ptycho_fly_scan(shape=(10, 20), step_um=0.1, pattern='raster', center_um=(2.0, -3.5)))")
+    call = next_scan(Region(1.0, 3.0, -4.0, -3.0), 0.1, "raster")
+    arguments = call.arguments
+    assert call.text == ("RE(ptycho_fly_scan(shape=(10, 20), step_um=0.1, pattern='raster', center_um=(2.0, -3.5)))")
     points = make_trajectory("raster", arguments["shape"], 0.1) + arguments["center_um"]
     assert points.min(axis=0) == pytest.approx([1.05, -3.95])
     assert points.max(axis=0) == pytest.approx([2.95, -3.05])
-    assert next_scan(Region(0, 0.01, 0, 0.01), 0.1, "raster")[1]["shape"] == (1, 1)
+    assert next_scan(Region(0, 0.01, 0, 0.01), 0.1, "raster").arguments["shape"] == (1, 1)
 
 
 def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
@@ -175,6 +176,87 @@ def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
     qtbot.keyClick(window, QtCore.Qt.Key.Key_R)
     assert low.region is None
     assert not window.scan.run.isEnabled()
+
+
+def test_take_darks(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot) -> None:
+    plan = Recorder()
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_darks": plan}))
+    qtbot.addWidget(window)
+    window.show()
+    scan.start()
+    window.refresh()
+    window.docks.show_dock("Scan")
+    panel = window.scan
+    assert not panel.run.isEnabled()
+    qtbot.mouseClick(panel.calls["darks"], LEFT)
+    assert panel.command.toPlainText() == "RE(ptycho_darks(num_dark=25, exposure_s=0.02))"
+    panel.darks.selectAll()
+    qtbot.keyClicks(panel.darks, "7")
+    qtbot.mouseClick(panel.copy, LEFT)
+    assert QtWidgets.QApplication.clipboard().text() == "RE(ptycho_darks(num_dark=7, exposure_s=0.02))"
+    qtbot.mouseClick(panel.run, LEFT)
+    assert plan.calls == [{"num_dark": 7, "exposure_s": 0.02}]
+
+
+def test_frames_are_taken_again(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot) -> None:
+    """Bad ones where they were measured, lost ones where they were planned, and those that are typed or clicked."""
+    plan = Recorder()
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_points": plan}))
+    qtbot.addWidget(window)
+    window.show()
+    panel = window.scan
+    scan.start()
+    scan.raw(*range(1, 15))
+    scan.low_resolution(14)
+    scan.health(lost=(20, 21), bad=(3,))
+    window.refresh()
+    window.docks.show_dock("Scan")
+    qtbot.mouseClick(panel.calls["retake"], LEFT)
+    assert panel.frames.text() == "3, 20-21"
+    qtbot.mouseClick(panel.run, LEFT)
+    (call,) = plan.calls
+    assert call["md"] == {"retake_of": "0123456789abcdef", "retaken": [3, 20, 21]}
+    assert call["exposure_s"] == 0.02
+    expected = [[1e6 * at for at in scan.position_m(k)] for k in (3, 20, 21)]
+    assert [list(point) for point in call["points_um"]] == [pytest.approx(point, abs=1e-4) for point in expected]
+
+    low = window.panels[LowResolutionPanel]
+    x, y = (1e6 * at for at in scan.position_m(7))
+    at = low.graphics.mapFromScene(low.view.mapViewToScene(QtCore.QPointF(x, y)))
+    qtbot.mouseClick(low.graphics.viewport(), LEFT, QtCore.Qt.KeyboardModifier.ShiftModifier, at)
+    assert panel.frames.text() == "3, 7, 20-21"
+    scan.health(lost=(20, 21, 22), bad=(3,))  # what a person has chosen stays
+    window.refresh()
+    assert panel.frames.text() == "3, 7, 20-21"
+    panel.frames.selectAll()
+    qtbot.keyClicks(panel.frames, "5-6, 99")
+    assert panel.where.text() == "2 points again, the places of 1 are not known"
+    qtbot.keyClicks(panel.frames, "x")
+    assert "expected numbers of frames" in panel.where.text()
+    assert not panel.copy.isEnabled() and not panel.run.isEnabled()
+    DerivedScan(live).start()
+    window.refresh()
+    assert panel.frames.text() == ""
+    assert "no frames" in panel.where.text()
+
+
+def test_a_click_on_a_point_asks_for_the_fit_of_its_frame(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
+    window = LiveWindow(live)
+    qtbot.addWidget(window)
+    chosen: list[int] = []
+    fit = window.panels[FitPanel]
+    fit.frame_chosen.connect(chosen.append)
+    scan.start()
+    scan.raw(*range(1, 15))
+    scan.low_resolution(14)
+    window.show()
+    window.refresh()
+    low = window.panels[LowResolutionPanel]
+    x, y = (1e6 * at for at in scan.position_m(5))
+    at = low.graphics.mapFromScene(low.view.mapViewToScene(QtCore.QPointF(x, y)))
+    qtbot.mouseClick(low.graphics.viewport(), LEFT, pos=at)
+    assert chosen == [5] and fit.number.value() == 5
+    qtbot.waitUntil(lambda: window.docks.in_front("FitPanel"), timeout=10_000)
 
 
 def test_without_a_run_engine_the_command_can_be_copied(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:

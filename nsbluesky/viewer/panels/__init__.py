@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nsbluesky.plugins import PANELS, load_plugins
 from nsbluesky.viewer.panels.base import LiveImagePanel, LivePanel
+from nsbluesky.viewer.panels.corrections import CorrectionsPanel
+from nsbluesky.viewer.panels.fit import FitPanel
 from nsbluesky.viewer.panels.frames import CleanPanel, DarkPanel, RawPanel
 from nsbluesky.viewer.panels.low_resolution import LowResolutionPanel
 from nsbluesky.viewer.panels.object import ObjectPanel
@@ -13,7 +15,9 @@ from nsbluesky.viewer.panels.quality import LightPanel, QualityPanel, SweepPanel
 __all__ = [
     "LIVE_PANELS",
     "CleanPanel",
+    "CorrectionsPanel",
     "DarkPanel",
+    "FitPanel",
     "LightPanel",
     "LiveImagePanel",
     "LivePanel",
@@ -30,7 +34,9 @@ LIVE_PANELS: tuple[type[LivePanel], ...] = (
     CleanPanel,
     RawPanel,
     DarkPanel,
+    FitPanel,
     LowResolutionPanel,
+    CorrectionsPanel,
     ObjectPanel,
     ProbePanel,
     QualityPanel,

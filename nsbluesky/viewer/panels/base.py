@@ -45,6 +45,10 @@ class LivePanel(Panel):
     def clear(self) -> None:
         """Show nothing: the run has just begun."""
 
+    def why_empty(self, state: LiveState) -> str:
+        """Return what the title says while there is nothing to draw."""
+        return "nothing yet"
+
     def needs(self, state: LiveState) -> bool:
         """Whether what is drawn is not the state's."""
         parts = self.parts(state)
@@ -55,7 +59,7 @@ class LivePanel(Panel):
         self._drawn = self.parts(state)
         try:
             if self._drawn[0] is None:
-                self.set_subtitle("nothing yet")
+                self.set_subtitle(self.why_empty(state))
                 self.clear()
             else:
                 self.draw(state)

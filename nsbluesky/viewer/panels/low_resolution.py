@@ -35,6 +35,8 @@ class LowResolutionPanel(LiveImagePanel):
 
     region_picked = Signal(object)
     """The region, whenever the mouse lets go of it; None when it is taken away."""
+    frame_clicked = Signal(int, bool)
+    """The number of the frame whose point was clicked, and whether Shift was held."""
 
     def __init__(self) -> None:
         super().__init__("Low resolution", "stage x (µm)", "stage y (µm)", scale_bar=True)
@@ -47,6 +49,8 @@ class LowResolutionPanel(LiveImagePanel):
         self.coming = pg.ScatterPlotItem(size=3, pen=pg.mkPen(COMING_COLOR, width=1), brush=None)
         self.points = pg.ScatterPlotItem(size=3.5, pen=pg.mkPen(0, 0, 0, 110), brush=pg.mkBrush(255, 255, 255, 200))
         self.current = pg.ScatterPlotItem(size=11, symbol="o", brush=None, pen=pg.mkPen(MARK_COLOR, width=2))
+        self.points.sigClicked.connect(self._click)
+        self.current.setAcceptedMouseButtons(QtCore.Qt.MouseButton.NoButton)
         for z, item in enumerate((self.coming, self.points, self.current), start=1):
             item.setZValue(z)
             self.plot.addItem(item)
@@ -55,7 +59,8 @@ class LowResolutionPanel(LiveImagePanel):
         self.roi.setZValue(5)
         self.roi.sigRegionChangeFinished.connect(lambda: self.region_picked.emit(self.region))
         self.graphics.setToolTip(
-            "dots: points measured; circles: points to come; ring: the newest point; grey: not measured"
+            "dots: points measured; circles: points to come; ring: the newest point; grey: not measured; a click on "
+            "a point shows the fit of its frame, with Shift it is put among those to be taken again"
         )
 
     @property
@@ -80,7 +85,7 @@ class LowResolutionPanel(LiveImagePanel):
     def draw(self, state: LiveState) -> None:
         """Draw the chosen image and the points."""
         points_um, coming_um = state.positions_m * 1e6, state.coming_m * 1e6
-        self.points.setData(x=points_um[:, 0], y=points_um[:, 1])
+        self.points.setData(x=points_um[:, 0], y=points_um[:, 1], data=state.seq_nums)
         self.current.setData(x=points_um[-1:, 0], y=points_um[-1:, 1])
         self.coming.setData(x=coming_um[:, 0], y=coming_um[:, 1])
         total = state.run.num_points if state.run is not None else None
@@ -104,6 +109,11 @@ class LowResolutionPanel(LiveImagePanel):
         else:
             span, colors = robust_range(image), "cividis"
         self.set_image(image, extent_in_um(low.extent_m), span, colors=colors, label=label)
+
+    def _click(self, _: object, points: Any, event: Any) -> None:
+        """Tell which frame was clicked, the last one where several lie on each other."""
+        shift = bool(event.modifiers() & QtCore.Qt.KeyboardModifier.ShiftModifier)
+        self.frame_clicked.emit(int(points[-1].data()), shift)
 
     def _show_region(self, shown: bool) -> None:
         if not shown:

@@ -21,27 +21,32 @@ def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) 
 
 
 class QualityPanel(LivePanel):
-    """How R comes down, and the resolution where the solver tells one."""
+    """How R comes down, also on pixels that are held out, and the resolution where the solver tells one."""
 
     CHOICES = ("frames", "time", "passes")
     LABELS = ("frames used", "time since start (s)", "passes")
     QUANTITIES = ("R", "resolution")
+    NAMES = (("R", "held out"), ("½ bit", "1/7"))
+    OFF = "not measured: see Processing"
     place = "right bottom"
 
     def __init__(self) -> None:
         super().__init__("Quality", self.LABELS[0], "R")
         self.graphics.setToolTip(
-            "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; "
-            "resolution: half period (nm) up to which two halves of the frames agree (FRC)"
+            "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes, on the central half of the "
+            "detector at first; held out: on pixels that the solver does not use; resolution: half period (nm) up to "
+            "which two halves of the frames agree (FRC, ½ bit and 1/7); Processing switches both on"
         )
         self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, or resolution in nm")
         self.choice = self.add_selector(list(self.CHOICES), "what it is drawn against")
         for selector in (self.quantity, self.choice):
             selector.currentIndexChanged.connect(self.redraw)
-        self.curve = curve()
-        self.plot.addItem(self.curve)
+        self.legend = self.plot.addLegend(offset=(-5, 5), labelTextColor=self.text_color)
+        self.curve, self.second = curve(), curve(SECOND_COLOR)
+        for item in (self.curve, self.second):
+            self.plot.addItem(item)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
-        self.set_blank(True)
+        self.clear()
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """The history."""
@@ -50,25 +55,40 @@ class QualityPanel(LivePanel):
     def clear(self) -> None:
         """Show no curve."""
         self.curve.clear()
+        self.second.clear()
+        self.legend.clear()
         self.set_blank(True)
 
     def draw(self, state: LiveState) -> None:
         """Draw what is chosen."""
-        history, index = state.history, self.choice.currentIndex()
+        history, index, quantity = state.history, self.choice.currentIndex(), self.quantity.currentText()
         against = (history.num_frames, history.time_s, history.num_passes)[index]
-        self.plot.getAxis("bottom").setLabel(self.LABELS[index])
-        passes = f"after {history.num_passes[-1]:.3g} passes"
-        if self.quantity.currentText() == "R":
-            values, text = history.r_factor, f"R {history.r_factor[-1]:.3f} {passes}"
+        if quantity == "R":
+            values, text = (history.r_factor, history.r_held_out), f"R {history.r_factor[-1]:.3f}"
+            if np.isfinite(history.r_held_out[-1]):
+                text += f", held out {history.r_held_out[-1]:.3f}"
         else:
-            values = history.resolution_m * 1e9
-            told = np.isfinite(values[-1])
-            text = f"{values[-1]:.3g} nm {passes}" if told else "no resolution was told yet"
-        self.plot.getAxis("left").setLabel("R" if self.quantity.currentText() == "R" else "resolution (nm)")
-        known = np.isfinite(values)
-        self.curve.setData(against[known], values[known])
-        self.set_blank(not known.any())
-        self.set_subtitle(text)
+            values = (1e9 * history.resolution_m, 1e9 * history.one_seventh_m)
+            text = f"{values[0][-1]:.3g} nm" if np.isfinite(values[0][-1]) else self._why_none(state)
+        self.plot.getAxis("bottom").setLabel(self.LABELS[index])
+        self.plot.getAxis("left").setLabel("R" if quantity == "R" else "resolution (nm)")
+        self.legend.clear()
+        for item, one, name in zip(
+            (self.curve, self.second), values, self.NAMES[self.quantity.currentIndex()], strict=True
+        ):
+            known = np.isfinite(one)
+            item.setData(against[known], one[known])
+            if known.any():
+                self.legend.addItem(item, name)
+        told = any(np.isfinite(one).any() for one in values)
+        self.set_blank(not told)
+        passes = history.num_passes[-1]
+        self.set_subtitle(f"{text} after {passes:.3g} pass{'es' if passes != 1 else ''}" if told else text)
+
+    def _why_none(self, state: LiveState) -> str:
+        settings = state.run.settings if state.run is not None else None
+        off = settings is not None and settings.solver.quality_share == 0
+        return self.OFF if off else "the halves have not told one yet"
 
 
 class SweepPanel(LivePanel):
@@ -147,6 +167,7 @@ class LightPanel(LivePanel):
         seq_nums, photons = state.seq_nums[lit], state.photons[lit]
         median = float(np.median(photons))
         self.points.setData(seq_nums, photons)
+        self.label_axis("left", "photons", photons)
         flagged = np.isin(seq_nums, state.flagged)
         self.flagged.setData(x=seq_nums[flagged], y=photons[flagged])
         self.median.setValue(median)

@@ -1,0 +1,112 @@
+"""How one frame is modelled: what was measured beside what object and probe say should have been."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.solver.canvas import window_corners_px
+from nsbluesky.solver.engines.base import corners_on_canvas
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.shifts import ramps
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class DiffractionFit:
+    """A frame and its model.
+
+    Attributes
+    ----------
+    seq_num : int
+    data, model : (N, N) float32
+        Photons, zero frequency at N//2; NaN in the data where a pixel is masked or was not measured.
+    r_factor : float
+        Σ | √model − √data | / Σ √data over the measured pixels.
+    """
+
+    seq_num: int
+    data: npt.NDArray[np.float32]
+    model: npt.NDArray[np.float32]
+    r_factor: float
+
+
+def intensity_of(backend: Backend, window: Any, probe: Any, shift_px: npt.NDArray[np.float64]) -> Any:
+    """Return Σ_k |F(O · P_k)|² (N, N), FFT order, for an object window (N, N) and a probe (modes, N, N).
+
+    The probe is moved by `shift_px` (row, column), a fraction of a pixel.
+    """
+    moved = backend.ifft2(backend.fft2(probe.copy()) * ramps(backend.xp, shift_px[None], probe.shape[-1]))
+    far = backend.fft2(moved * window)
+    return (backend.xp.abs(far) ** 2).sum(axis=0)
+
+
+def r_of(data: npt.NDArray[np.float32], model: npt.NDArray[np.float32]) -> float:
+    """Return R of a model where there are data (not NaN)."""
+    known = np.isfinite(data)
+    amplitude = np.sqrt(np.maximum(data[known], 0))
+    light = float(amplitude.sum(dtype=np.float64))
+    return (
+        float(np.abs(np.sqrt(model[known]) - amplitude).sum(dtype=np.float64)) / light if light > 0 else float("nan")
+    )
+
+
+def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, slot: int) -> DiffractionFit:
+    """Return how the frame in a slot is modelled by the state, which is of whole frames."""
+    xp, side = backend.xp, frames.frame_px
+    slots = np.array([slot])
+    (row, column), shift = corners_on_canvas(state, frames, slots)[0], frames.shifts_px[slots][0]
+    window = state.object[row : row + side, column : column + side]
+    model = intensity_of(backend, window, state.probe, shift)
+    model = frames.flux[slot] * (model + np.float32(state.background))
+    amplitude = frames.amplitude(slot)
+    known = (amplitude >= 0) & ((frames.good > 0) | frames.held_out)
+    data = xp.where(known, amplitude**2, np.float32(np.nan))
+    shown, expected = (np.fft.fftshift(backend.to_numpy(image)).astype(np.float32) for image in (data, model))
+    return DiffractionFit(int(frames.seq_nums[slot]), shown, expected, r_of(shown, expected))
+
+
+def modelled_frame(
+    backend: Backend,
+    object: npt.NDArray[np.complex64],
+    probe: npt.NDArray[np.complex64],
+    pixel_m: float,
+    origin_m: tuple[float, float],
+    place_m: tuple[float, float],
+) -> npt.NDArray[np.float32]:
+    """Return the photons (N, N), zero frequency at N//2, that a finished reconstruction expects at a place.
+
+    Parameters
+    ----------
+    backend : Backend
+        On the host.
+    object : (H, W) complex64
+        NaN where nothing was measured, which counts as empty, as what lies beyond it.
+    probe : (modes, N, N) complex64
+    pixel_m : float
+    origin_m, place_m : (float, float)
+        x and y of the outer edge of the object's first pixel, and of the sample.
+    """
+    side = probe.shape[-1]
+    position = np.subtract(place_m, origin_m)[::-1] / pixel_m
+    corner = window_corners_px(position, side)
+    window = np.ones((side, side), np.complex64)
+    rows, columns = (
+        slice(max(first, 0), min(first + side, size)) for first, size in zip(corner, object.shape, strict=True)
+    )
+    if rows.stop > rows.start and columns.stop > columns.start:
+        part = object[rows, columns]
+        at = (
+            slice(rows.start - corner[0], rows.stop - corner[0]),
+            slice(columns.start - corner[1], columns.stop - corner[1]),
+        )
+        window[at] = np.where(np.isfinite(part), part, 1)
+    shift = np.asarray(position - side / 2 - corner, np.float64)
+    model = intensity_of(backend, backend.from_numpy(window), backend.from_numpy(probe), shift)
+    return np.asarray(np.fft.fftshift(backend.to_numpy(model)), np.float32)
