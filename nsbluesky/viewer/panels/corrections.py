@@ -20,7 +20,7 @@ BARB, BARB_RAD = 0.3, np.radians(150)
 WANTED_LENGTH = 0.8
 """Length of a typical arrow, in distances between neighbours."""
 
-Points = npt.NDArray[np.float64]
+Points = npt.NDArray[np.floating[Any]]
 
 
 def magnification(told: Points, corrected: Points) -> float:
@@ -32,7 +32,7 @@ def magnification(told: Points, corrected: Points) -> float:
         return 1.0
     wanted = WANTED_LENGTH * float(np.sqrt(area / len(told))) / typical
     power = 10.0 ** np.floor(np.log10(wanted))
-    return max(1.0, max(factor * power for factor in (1, 2, 5) if factor * power <= wanted))
+    return max(1.0, *(float(factor * power) for factor in (1, 2, 5) if factor * power <= wanted))
 
 
 def arrows(start: Points, stop: Points) -> Points:
