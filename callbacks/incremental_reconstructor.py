@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.schedule import parse_schedule
 
@@ -38,6 +40,7 @@ class Reconstruct(Stage):
         self._deadline = math.inf
         self._final_told = False
         self._rounds_told = 0
+        self._saved = time.monotonic()
 
     @classmethod
     def check(cls, settings: PipelineSettings) -> None:
@@ -55,19 +58,70 @@ class Reconstruct(Stage):
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Make the solver when the detector is known."""
         if self.stream_of(event) == "detector":
-            mask, geometry = event["data"]["mask"], self.run.geometry
-            self._solver = IncrementalSolver(
-                self.run.settings.solver,
-                frame_px=len(mask),
-                pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px),
-                geometry=geometry,
-                backend=self.run.backend,
-                num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
-            )
-            self._solver.set_mask(mask)
+            self._solver = self._make_solver(event["data"]["mask"])
+            if self._keeps_checkpoints and self._checkpoint.exists():
+                self._take_up(event["data"]["mask"])
             if self._stopped:  # so few frames that the detector is known only now
                 self._solver.finish()
         yield from ()
+
+    def _make_solver(self, mask: Any) -> IncrementalSolver:
+        geometry = self.run.geometry
+        solver = IncrementalSolver(
+            self.run.settings.solver,
+            frame_px=len(mask),
+            pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px),
+            geometry=geometry,
+            backend=self.run.backend,
+            num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
+        )
+        solver.set_mask(mask)
+        return solver
+
+    # ---- checkpoints: a process that takes over goes on from where the one before it was
+
+    @property
+    def _keeps_checkpoints(self) -> bool:
+        return self.run.checkpoint is not None and self.run.settings.checkpoint_s > 0
+
+    @property
+    def _checkpoint(self) -> Path:
+        assert self.run.checkpoint is not None
+        return self.run.checkpoint
+
+    def _take_up(self, mask: Any) -> None:
+        """Go on from a checkpoint; frames that it knows come again, and need no passes."""
+        assert self._solver is not None
+        try:
+            self._solver.load(self._checkpoint)
+        except CheckpointError as error:
+            self._solver = self._make_solver(mask)
+            self.run.warnings.append(f"the image is begun anew: {error}")
+
+    def save(self) -> Path | None:
+        """Write a checkpoint; None while there is no image, or nowhere to write it."""
+        if self.run.checkpoint is None or self._solver is None or self._solver.state is None:
+            return None
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self._solver.save(self._checkpoint)
+        self._saved = time.monotonic()
+        return self._checkpoint
+
+    def _save_now_and_then(self) -> None:
+        if not self._keeps_checkpoints or time.monotonic() - self._saved < self.run.settings.checkpoint_s:
+            return
+        try:
+            self.save()
+        except OSError as error:
+            self._saved = time.monotonic()
+            message = f"no checkpoint could be written: {error}"
+            if message not in self.run.warnings:
+                self.run.warnings.append(message)
+
+    def close(self) -> None:
+        """Remove the checkpoint: the run is over."""
+        if self.run.checkpoint is not None:
+            self.run.checkpoint.unlink(missing_ok=True)
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
         """Give clean frames to the solver."""
@@ -116,6 +170,7 @@ class Reconstruct(Stage):
         solver = self._solver
         assert solver is not None
         solver.step(budget_s)
+        self._save_now_and_then()
         sweep = solver.sweep
         if sweep is not None and sweep is not self._sweep_told:
             self._sweep_told = sweep

@@ -29,7 +29,8 @@ class PtychoPipeline(IncrementalReconstructor):
     ----------
     settings : PipelineSettings, optional
     directory : path, optional
-        Where CXI files go, and to ``recorded`` in it what `record` asks for; None writes none.
+        Where CXI files and the checkpoints of unfinished images go, and to ``recorded`` in it what `record` asks for;
+        None writes none.
     geometry : Geometry, optional
         Instead of what the start document tells, and for runs whose start document tells nothing.
     roots : sequence of path
@@ -68,7 +69,9 @@ class PtychoPipeline(IncrementalReconstructor):
         self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
         self.recorder = StageRecorder(Path(directory) / "recorded") if directory is not None else None
-        super().__init__(settings, geometry=geometry, roots=roots, watch=watch, workers=workers)
+        super().__init__(
+            settings, geometry=geometry, roots=roots, watch=watch, workers=workers, checkpoints=directory
+        )
         for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:
                 self.subscribe(callback)

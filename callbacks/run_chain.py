@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
@@ -182,6 +183,11 @@ class RunChain:
         if who not in self._errors and not self.finished:
             self._errors[who] = f"{who}: {error}"
             yield from self.run.derived.event("health", **self._state(who, "error", str(error)))
+
+    def save(self) -> list[Path]:
+        """Let the stages write down what they have, and return where."""
+        written = [] if self.finished else [stage.save() for stage in self.stages]
+        return [path for path in written if path is not None]
 
     def stop_now(self) -> Iterator[Document]:
         """End the run without waiting for what could still be done."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RunContext, Stage, Workers
+from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings, SettingsError
 
@@ -71,6 +73,8 @@ class RunProcessor:
         Is told which block is at work.
     workers : Workers, optional
         Clean frames in the place of this processor's thread.
+    checkpoints : path, optional
+        Folder of the checkpoints of unfinished images, as ``RUN.checkpoint``; without, there are none.
 
     Notes
     -----
@@ -89,8 +93,11 @@ class RunProcessor:
         roots: Sequence[str | Path] = (),
         watch: BlockWatch | None = None,
         workers: Workers | None = None,
+        checkpoints: str | Path | None = None,
     ) -> None:
         self.workers = workers
+        self._checkpoints = None if checkpoints is None else Path(checkpoints)
+        self._to_save: queue.SimpleQueue[Future[dict[str, list[Path]]]] = queue.SimpleQueue()
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
         self.roots = tuple(Path(root) for root in roots)
@@ -189,6 +196,24 @@ class RunProcessor:
         """Go on."""
         self._going_on.set()
 
+    def save(self, timeout: float) -> dict[str, list[Path]]:
+        """Write checkpoints of all runs now, and return where, by the uid of the raw run.
+
+        Raises
+        ------
+        TimeoutError
+            If the processing rests or is busy for longer than `timeout` seconds; they are written later.
+        """
+        written: Future[dict[str, list[Path]]] = Future()
+        self._to_save.put(written)
+        return written.result(timeout)
+
+    def forget(self, uid: str) -> None:
+        """Remove the checkpoint of a run that is to begin anew; call `close` first."""
+        path = self._checkpoint_of(uid)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
     def activity(self) -> list[RunActivity]:
         """Return what each run is doing; from any thread."""
         return [chain.activity() for chain in list(self._chains)]
@@ -211,6 +236,7 @@ class RunProcessor:
         next_turn = time.monotonic()
         while not self._closed:
             self._going_on.wait()
+            self._save()
             working = [chain for chain in self._chains if chain.has_work]
             started = time.monotonic()
             if working and started >= next_turn:
@@ -229,6 +255,19 @@ class RunProcessor:
             with self._changed:
                 self._done += 1
                 self._changed.notify_all()
+
+    def _save(self) -> None:
+        while not self._to_save.empty():
+            asked = self._to_save.get()
+            try:
+                asked.set_result({chain.run.start["uid"]: chain.save() for chain in self._chains})
+            except Exception as error:
+                asked.set_exception(error)
+
+    def _checkpoint_of(self, uid: str) -> Path | None:
+        if self._checkpoints is None or not UID.fullmatch(uid):  # which names a file
+            return None
+        return self._checkpoints / f"{uid}.checkpoint"
 
     def _work(self, chains: Sequence[RunChain]) -> None:
         for chain in chains:
@@ -262,6 +301,7 @@ class RunProcessor:
             watch=self.watch,
             workers=self.workers,
             fit_frame=self._fit_frame,
+            checkpoint=self._checkpoint_of(start["uid"]),
         )
         chain = RunChain(run, self.make_stages())
         self._chains.append(chain)

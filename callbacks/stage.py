@@ -78,6 +78,8 @@ class RunContext:
         Who cleans frames; None for the thread of the processing itself.
     fit_frame : int or None
         The frame whose fit is told with each picture, by its seq_num; None for the newest.
+    checkpoint : Path or None
+        Where the image is kept while it is unfinished, for a process that takes over; None for nowhere.
     """
 
     start: Mapping[str, Any]
@@ -92,6 +94,7 @@ class RunContext:
     watch: BlockWatch = field(default_factory=BlockWatch)
     workers: Workers | None = None
     fit_frame: int | None = None
+    checkpoint: Path | None = None
 
 
 class Stage:
@@ -142,6 +145,10 @@ class Stage:
     def work(self, budget_s: float) -> Iterator[Document]:
         """Work for about `budget_s` seconds without a new document, and yield what follows."""
         yield from ()
+
+    def save(self) -> Path | None:
+        """Write down what there is, for a process that takes over, and return where; None where there is nothing."""
+        return None
 
     def close(self) -> None:
         """Let go of files and memory when the run is over."""

@@ -468,6 +468,8 @@ class PipelineSettings(Settings):
         Frames that are read and cleaned at once.
     queue_bytes : int
         Inline arrays that may wait in memory; what exceeds it waits in a file.
+    checkpoint_s : float
+        Seconds between two checkpoints of an image that forms, in the folder of the results; 0 for none.
     """
 
     cleaning: CleaningSettings = field(default_factory=CleaningSettings)
@@ -475,6 +477,7 @@ class PipelineSettings(Settings):
     backend: typing.Literal["auto", "numpy", "cupy"] = "auto"
     block_frames: int = 8
     queue_bytes: int = 256 * 1024 * 1024
+    checkpoint_s: float = 30.0
 
     AT_ONCE = frozenset({"block_frames"})
 
@@ -482,3 +485,4 @@ class PipelineSettings(Settings):
         """Check every value."""
         _require(self.block_frames >= 1, "block_frames", self.block_frames, "at least 1")
         _require(self.queue_bytes >= 0, "queue_bytes", self.queue_bytes, "≥ 0")
+        _require(self.checkpoint_s >= 0, "checkpoint_s", self.checkpoint_s, "≥ 0")

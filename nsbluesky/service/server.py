@@ -46,6 +46,8 @@ ACK, REFUSED = b"ack", b"refused"
 
 HEARTBEAT_S = 1.0
 POLL_MS = 50
+CHECKPOINT_S = 2.0
+"""How long a client may wait for checkpoints, and with it all others and the heartbeat."""
 MAX_BATCH = 256
 """Documents that are taken before control and heartbeat have their turn."""
 MAX_RUNS_IN_HELLO = 1000
@@ -324,10 +326,12 @@ class Server:
     def _reset(self, _: Request) -> bytes:
         """Begin all open runs anew; their documents come again from the sessions' logs."""
         runs = self._intake.open_runs
-        self._processing.close(0)
+        closed = self._processing
+        closed.close(0)
         self._publisher.drop_open()
         self._processing = self._begin()
         for uid in runs:
+            closed.pipeline.forget(uid)
             self._intake.forget(uid)
         return answer(runs=runs)
 
@@ -340,7 +344,17 @@ class Server:
         return answer(recording=self._processing.recording)
 
     def _checkpoint(self, _: Request) -> bytes:
-        raise ControlError("checkpoint is not available: a run that is interrupted is processed from its beginning")
+        """Write down the images that form, and tell where."""
+        if self._processing.pipeline.paused:
+            raise ControlError("the processing is paused: resume it before a checkpoint")
+        try:
+            written = self._processing.pipeline.save(CHECKPOINT_S)
+        except TimeoutError:
+            raise ControlError(
+                f"the processing is busy with one block for longer than {CHECKPOINT_S:g} s: checkpoints are written "
+                "after it; ask again to learn where"
+            ) from None
+        return answer(checkpoints={uid: str(path) for uid, paths in written.items() for path in paths})
 
     def _shutdown(self, _: Request) -> bytes:
         self.stop()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
-from simulated_runs import METRES_PER_UM, process, simulate
+from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import RunContext
+from nsbluesky.solver.checkpoint import read_checkpoint
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 
 RIM_PX = 10
+TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +221,89 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
         list(stage.process(name, document))
     (final,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
     assert final["num_frames"] == len(scan.frames) + 1
+
+
+# ---- checkpoints
+
+
+def interrupted(scan, folder, documents):
+    """Process half a run, write a checkpoint, and leave it as a process that dies does."""
+    first = PtychoPipeline(settings(scan), directory=folder)
+    seen = Streams()
+    first.subscribe(seen)
+    for name, document in documents[: len(documents) // 2]:
+        first(name, document)
+    wait_until(lambda: "geometry" in seen.events and seen.events.get("reconstruction", [])[-1:] and ripe(seen))
+    (paths,) = first.save(TIMEOUT_S).values()
+    first.close(0)
+    return paths[0]
+
+
+def ripe(streams):
+    picture = streams.last("reconstruction")
+    return picture["num_frames"] > 60 and picture["num_passes"] > 5
+
+
+def wait_until(condition):
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+
+
+def warnings_of(streams):
+    return [data["message"] for data in streams.events["health"] if data["state"] == "warning"]
+
+
+def test_a_process_that_takes_over_goes_on_from_the_checkpoint(scan, tmp_path, orderly):
+    """The documents come again from the start; the first picture has all that the checkpoint had."""
+    documents = scan.documents(tmp_path / "run")
+    path = interrupted(scan, tmp_path / "out", documents)
+    assert path == tmp_path / "out" / f"{documents[0][1]['uid']}.checkpoint"
+    before = read_checkpoint(path)
+    second = PtychoPipeline(settings(scan, publish_hz=1000.0), directory=tmp_path / "out")
+    streams = process(second, documents)
+    pictures = streams.events["reconstruction"]
+    assert len(before["frames"]["uses"]) > 60
+    assert pictures[0]["num_passes"] > 0.9 * before["frames"]["uses"][:20].mean() > 4
+    assert pictures[-1]["num_frames"] == 144
+    assert correlation(scan, pictures[-1]) > 0.97 * correlation(scan, orderly.last("reconstruction"))
+    assert not path.exists()  # the run is finished
+    assert warnings_of(streams) == []
+
+
+@pytest.mark.parametrize("damage", ["settings", "content"])
+def test_a_checkpoint_that_does_not_fit_is_told_and_left(scan, tmp_path, damage):
+    documents = scan.documents(tmp_path / "run")
+    path = interrupted(scan, tmp_path / "out", documents)
+    if damage == "content":
+        path.write_bytes(path.read_bytes()[:-100])
+    changed = settings(scan, modes=1) if damage == "settings" else settings(scan)
+    streams = process(PtychoPipeline(changed, directory=tmp_path / "out"), documents)
+    (message,) = warnings_of(streams)
+    assert message.startswith("the image is begun anew: ")
+    assert ("settings.modes is 2 there and 1 here" if damage == "settings" else "damaged") in message
+    assert streams.last("reconstruction")["num_frames"] == 144
+
+
+def test_checkpoints_are_written_at_intervals_where_they_are_wanted(scan, tmp_path, monkeypatch):
+    written = []
+    save = IncrementalSolver.save
+    monkeypatch.setattr(IncrementalSolver, "save", lambda self, path: (written.append(path), save(self, path)))
+    for seconds, folder in ((1e-6, "often"), (0.0, "never")):
+        written.clear()
+        chosen = settings(scan, passes_final=2).replace(checkpoint_s=seconds)
+        process(PtychoPipeline(chosen, directory=tmp_path / folder), scan.documents(tmp_path / f"{folder}-run"))
+        assert bool(written) == (seconds > 0)
+        assert not list((tmp_path / folder).glob("*.checkpoint*"))
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(scan, tmp_path, monkeypatch):
+    def full(self, path):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(IncrementalSolver, "save", full)
+    chosen = settings(scan, passes_final=2).replace(checkpoint_s=1e-6)
+    streams = process(PtychoPipeline(chosen, directory=tmp_path / "out"), scan.documents(tmp_path / "run"))
+    assert warnings_of(streams) == ["no checkpoint could be written: no space left on device"]
+    assert streams.last("reconstruction")["final"]

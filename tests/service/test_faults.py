@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
 
 from nsbluesky.service.control import ask, find_endpoints
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
@@ -81,6 +81,37 @@ def test_a_process_that_dies_or_hangs_in_the_middle(
     assert again > 0.95 * undisturbed
     (reason,) = service.restarts
     assert reason.startswith("killed by signal 9" if number == signal.SIGKILL else "no heartbeat for 3 s")
+
+
+def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedScan, tmp_path: Path) -> None:
+    """Written when asked for; the first picture of the next process has the passes of the one before it."""
+    pictures: dict[str, list[float]] = {}
+    streams: dict[str, str] = {}
+
+    def note(name: str, document: dict[str, Any]) -> None:
+        if name == "descriptor" and document["name"] == "reconstruction":
+            streams[document["uid"]] = document["run_start"]
+        elif name == "event" and document["descriptor"] in streams:
+            pictures.setdefault(streams[document["descriptor"]], []).append(document["data"]["num_passes"])
+
+    first, second = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, publish_hz=1000.0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.connection.subscribe(note)
+        session.send(first)
+        wait_for(lambda: any(passes[-1] >= 8 for passes in pictures.values()))
+        told = ask(service.address, "checkpoint", service.credentials)["checkpoints"]
+        assert told == {scan.uid: str(tmp_path / "results" / f"{scan.uid}.checkpoint")}
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+    before, after = pictures.values()
+    assert after[0] >= 4 > before[0]  # frames that come with the first block are known
+    assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
 def test_kills_at_any_moment(scan: RecordedScan, tmp_path: Path) -> None:
