@@ -6,7 +6,9 @@ behave alike.
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,10 +17,13 @@ from ophyd import Device
 from ophyd.status import DeviceStatus, Status
 from ophyd.utils import WaitTimeoutError
 
-from nsbluesky.devices.status import CountReached, DeviceError, all_done, label, on_thread
+from nsbluesky.devices.connection import Connection
+from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, all_done, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
 __all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
+
+log = logging.getLogger(__name__)
 
 PREPARE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -95,6 +100,9 @@ class StreamingDetector(Device):  # type: ignore[misc]
     first `trigger` begins a file.  A pause of the RunEngine holds the camera; `held` tells plans to kick it off
     again, which goes on where it stood.
 
+    When the IOC went away, its file is given up: frames that documents tell of (`told`) stay as they are, `lost` is
+    True, and `prepare` begins anew with another file.
+
     Parameters
     ----------
     stall_s : float
@@ -114,7 +122,10 @@ class StreamingDetector(Device):  # type: ignore[misc]
         self._flying = False
         self._held = False
         self._pause_shutter: Any = None
+        self._preparing = threading.Lock()
         super().__init__(*args, **kwargs)
+        self.connection = Connection(self)
+        self._losses_known: int | None = 0
 
     # what a subclass says of its frames
 
@@ -139,16 +150,23 @@ class StreamingDetector(Device):  # type: ignore[misc]
         return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
 
     def _prepare(self, value: Acquisition) -> None:
-        self._await_idle()
-        self._close_file()
-        self.camera.configure(value.exposure_s, max(value.period_s, value.exposure_s))
-        self._open_file()
-        self._prepared = value
+        with self._preparing:  # one that the IOC's end interrupted may not be over yet
+            was_lost = self.lost
+            self._losses_known = self.connection.losses
+            if was_lost:
+                self._flying = self._held = False
+                self.camera.halt()  # where only the network was away, it goes on
+            self._await_idle()
+            self._close_file()
+            self.camera.configure(value.exposure_s, max(value.period_s, value.exposure_s))
+            self._open_file()
+            self._prepared = value
 
     def stage(self) -> list[Any]:
         """Forget earlier acquisitions."""
         self._prepared = None
         self._flying = self._held = False
+        self._losses_known = self.connection.losses
         if self.is_idle:
             self._idle = None  # whether the last acquisition failed is history
         staged: list[Any] = super().stage()
@@ -183,11 +201,20 @@ class StreamingDetector(Device):  # type: ignore[misc]
         self._pause_shutter = shutter
 
     def pause(self) -> None:
-        """Hold the camera, then close the shutter (the RunEngine's pause)."""
-        self._halt()
-        self._held = self._flying and self.file.count() < self._goal
+        """Hold the camera, then close the shutter (the RunEngine's pause); what does not answer is let go."""
+        try:
+            if self.lost:
+                raise self._lost_error()
+            self._halt()
+            self._held = self._flying and self.file.count() < self._goal
+        except DeviceError as error:
+            log.warning("%s", error)
+            self._let_go()
         if self._pause_shutter is not None:
-            self._pause_shutter.close().wait(STOP_TIMEOUT_S)
+            try:
+                self._pause_shutter.close().wait(STOP_TIMEOUT_S)
+            except Exception as error:
+                log.warning("%s may be open: %s", self._pause_shutter.name, error)
 
     def resume(self) -> None:
         """Leave the camera held: the plan opens the shutter first, then kicks it off again."""
@@ -196,6 +223,16 @@ class StreamingDetector(Device):  # type: ignore[misc]
     def held(self) -> bool:
         """Whether a fly scan waits for another `kickoff` after a pause."""
         return self._held
+
+    @property
+    def lost(self) -> bool:
+        """Whether the IOC was away since the file was begun: it is given up, and `prepare` begins another."""
+        return self._losses_known != self.connection.losses
+
+    @property
+    def told(self) -> int:
+        """How many frames of the file documents were made for."""
+        return 0 if self._assets is None else self._assets.told
 
     @property
     def is_idle(self) -> bool:
@@ -217,13 +254,14 @@ class StreamingDetector(Device):  # type: ignore[misc]
             yield from self._assets.documents(count if index is None else min(index, count))
 
     def get_index(self) -> int:
-        """Return how many frames are in the file."""
-        return int(self.file.num_written.get())
+        """Return how many frames are in the file; of a lost one, how many were told."""
+        return self.told if self.lost else int(self.file.num_written.get())
 
     # step
 
     def trigger(self) -> DeviceStatus:
         """Take one frame; done when it is in the file and the camera is idle."""
+        self._check_not_lost()
         if self._assets is None:
             self._open_file()
         assert self._assets is not None
@@ -238,6 +276,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
         """Begin the prepared frames, or go on after a pause; harmless while they are being taken."""
         if self._prepared is None:
             raise DeviceError(f"{self.name}: prepare(Acquisition(...)) comes before kickoff")
+        self._check_not_lost()
         count = self.file.count() if self._flying else 0
         if not self._flying or self._held:
             self._goal = self._prepared.num_frames
@@ -249,6 +288,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
     def complete(self) -> DeviceStatus:
         """Return a status that is done when every frame is in the file."""
+        self._check_not_lost()
         if not self._flying:
             raise DeviceError(f"{self.name}: kickoff comes before complete")
         status = self._frames_written(self._goal)
@@ -256,6 +296,24 @@ class StreamingDetector(Device):  # type: ignore[misc]
         return status
 
     # parts
+
+    def _check_not_lost(self) -> None:
+        if self.lost:
+            raise self._lost_error()
+
+    def _lost_error(self) -> DeviceLost:
+        return DeviceLost(
+            f"{self.name}: its IOC was away or did not answer, so its file is given up: "
+            f"prepare(Acquisition(...)) begins another"
+        )
+
+    def _let_go(self) -> None:
+        """Ask nothing more of a camera that does not answer; its file is given up."""
+        self._losses_known = None
+        self._idle = None
+        self._flying = self._held = False
+        if self._arriving is not None:
+            self._arriving.give_up()
 
     def _stream_key(self) -> StreamKey:
         return StreamKey(self.image_key, DATASET, self.frame_shape, "<u2", self._source)

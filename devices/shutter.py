@@ -7,6 +7,8 @@ from typing import Any
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, SubscriptionStatus
 
+from nsbluesky.devices.connection import Connection
+
 __all__ = ["POSITIONS", "Shutter", "ShutterVerbs"]
 
 POSITIONS = ("close", "open")
@@ -56,6 +58,7 @@ class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
     def __init__(self, prefix: str, *, name: str, timeout_s: float = 5.0, **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self._timeout_s = timeout_s
+        self.connection = Connection(self)
 
     @property
     def is_open(self) -> bool:

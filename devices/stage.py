@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
-from ophyd.status import DeviceStatus
+from ophyd.status import DeviceStatus, MoveStatus
 from ophyd.utils import LimitError
 
-from nsbluesky.devices.status import CountReached, DeviceError, await_reset, label, on_thread
+from nsbluesky.devices.connection import Connection
+from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
@@ -117,6 +118,8 @@ class StreamingStage(Device):  # type: ignore[misc]
         self._paused = False
         self._completing: CountReached | None = None
         super().__init__(*args, **kwargs)
+        self.connection = Connection(self)
+        self._losses_known = 0
 
     def check_trajectory(self, x: Positions, y: Positions) -> None:
         """Check that every point lies within the soft limits.
@@ -141,6 +144,8 @@ class StreamingStage(Device):  # type: ignore[misc]
         return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
 
     def _prepare(self, value: Trajectory) -> None:
+        self._losses_known = self.connection.losses
+        self._flying = self._paused = False
         self._close_file()
         self.fly.load(value)
         self.write_path.mkdir(parents=True, exist_ok=True)
@@ -153,6 +158,7 @@ class StreamingStage(Device):  # type: ignore[misc]
         """Wait for the camera's triggers."""
         if self._file is None:
             raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
+        self._check_not_lost()
         self._flying = True
         status = DeviceStatus(self)
         status.set_finished()
@@ -160,6 +166,7 @@ class StreamingStage(Device):  # type: ignore[misc]
 
     def complete(self) -> DeviceStatus:
         """Return a status that is done when every point was triggered."""
+        self._check_not_lost()
 
         def stalled(count: int) -> str:
             return (
@@ -181,17 +188,26 @@ class StreamingStage(Device):  # type: ignore[misc]
     def pause(self) -> None:
         """Let the clock of `complete` stand still; the stage waits for triggers anyway."""
         self._paused = True
+        if self.lost and self._completing is not None:
+            self._completing.give_up()
 
     def resume(self) -> None:
         """Let the clock run."""
         self._paused = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the IOC was away since the trajectory was loaded: it is gone, and `prepare` loads another."""
+        return self._losses_known != self.connection.losses
 
     def describe_collect(self) -> dict[str, Any]:
         """Describe the positions of fly scans."""
         return {key.name: key.data_key for key in self._stream_keys()}
 
     def get_index(self) -> int:
-        """Return how many points were triggered."""
+        """Return how many points were triggered; of a lost trajectory, how many were told."""
+        if self.lost:
+            return 0 if self._assets is None else self._assets.told
         return int(self.fly.num_triggers.get())
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[Asset]:
@@ -222,6 +238,12 @@ class StreamingStage(Device):  # type: ignore[misc]
         unstaged: list[Any] = super().unstage()
         return unstaged
 
+    def _check_not_lost(self) -> None:
+        if self.lost:
+            raise DeviceLost(
+                f"{self.name}: its IOC was away, and the trajectory with it; prepare(Trajectory(...)) loads another"
+            )
+
     def _close_file(self) -> None:
         file, self._file, self._assets = self._file, None, None
         if file is not None:
@@ -235,7 +257,20 @@ class StreamingStage(Device):  # type: ignore[misc]
 
 
 class Axis(EpicsMotor):  # type: ignore[misc]
-    """A motor record whose descriptors always carry the engineering unit."""
+    """A motor record whose descriptors always carry the engineering unit, and whose moves end with its IOC."""
+
+    _last_move: MoveStatus | None = None
+
+    def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
+        """Go to a position; see `ophyd.EpicsMotor.move`."""
+        self._last_move = super().move(position, wait=wait, **kwargs)
+        return self._last_move
+
+    def give_up(self) -> None:
+        """Fail a move whose end nobody will tell of: the IOC is away."""
+        move = self._last_move
+        if move is not None and not move.done:
+            move.set_exception(DeviceLost(f"{self.prefix} does not answer: its IOC went away during a move"))
 
     def describe(self) -> dict[str, Any]:
         """Describe the readback and the set point."""
@@ -293,3 +328,12 @@ class ScanStage(StreamingStage):
     x = Component(Axis, "X", kind="hinted")
     y = Component(Axis, "Y", kind="hinted")
     fly = Component(FlyTrajectory, "FLY:")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connection.listen(self._give_up_moves)
+
+    def _give_up_moves(self) -> None:
+        if self.connection.away:
+            self.x.give_up()
+            self.y.give_up()

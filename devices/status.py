@@ -9,11 +9,15 @@ from typing import Any
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 
-__all__ = ["CountReached", "DeviceError", "all_done", "await_reset", "label", "on_thread"]
+__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "await_reset", "label", "on_thread"]
 
 
 class DeviceError(RuntimeError):
     """A device did not do what it was asked for; the message says what, and where to look."""
+
+
+class DeviceLost(DeviceError):
+    """The IOC of a device was away, and what was going on there with it."""
 
 
 def label(signal: Any) -> str:

@@ -217,6 +217,7 @@ class _RunWriter:
             patches={
                 "descriptor": self._tables.descriptor,
                 "event": self._tables.event,
+                "stream_resource": self._rows.stream_resource,
                 "stream_datum": self._rows.stream_datum,
                 "stop": self._rows.stop,
             },
@@ -246,18 +247,28 @@ class _RunWriter:
 class _RowsLeftOut:
     """Notes in the stop document that a file of a run holds rows that belong to no point.
 
-    A pause between trigger and save leaves such a row.  The documents say so, but bluesky-tiled-plugins 2.0.12 takes
-    the rows of a file as if none were left out: the catalog then shows each later frame beside its neighbour's point.
+    A pause between trigger and save leaves such a row, and an IOC that dies may leave some at the end of its file,
+    after which the run goes on with another.  The documents say so, but bluesky-tiled-plugins 2.0.12 takes the rows
+    of a file as if none were left out: the catalog then shows each later frame beside its neighbour's point.
     """
 
     def __init__(self) -> None:
         self._next: dict[str, int] = {}
+        self._keys: dict[str, str] = {}
+        self._files: dict[tuple[str, str], str] = {}
         self._found = False
+
+    def stream_resource(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Note whose file it is."""
+        self._keys[document["uid"]] = document["data_key"]
+        return document
 
     def stream_datum(self, document: dict[str, Any]) -> dict[str, Any]:
         """Compare the rows with those that came before."""
         resource, rows = document["stream_resource"], document["indices"]
-        self._found = self._found or rows["start"] != self._next.get(resource, 0)
+        column = document["descriptor"], self._keys.get(resource, "")
+        is_first_file = self._files.setdefault(column, resource) == resource
+        self._found = self._found or not is_first_file or rows["start"] != self._next.get(resource, 0)
         self._next[resource] = rows["stop"]
         return document
 

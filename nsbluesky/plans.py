@@ -1,11 +1,13 @@
 """Ptychography as Bluesky plans: one run with a dark stream, the scan, and the geometry in its start document.
 
 Both plans check every argument and the soft limits before anything moves or a run opens.  Pause and resume, stop and
-abort leave a valid run, the camera idle, the shutter closed.
+abort leave a valid run, the camera idle, the shutter closed.  Where an IOC goes away and comes back, they go on with
+the frames that are not taken (`nsbluesky.lost_ioc`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from bluesky.utils import Msg, short_uid
 
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
+from nsbluesky.devices.status import DeviceLost
 from nsbluesky.geometry import Geometry, length_in_m
+from nsbluesky.lost_ioc import outlasting
 from nsbluesky.streams import PRIMARY, dark_stream
 from nsbluesky.trajectories import make_trajectory
 
@@ -185,11 +189,11 @@ def ptycho_fly_scan(
 
     def measure() -> Plan:
         yield from take_darks(fccd, shutter, num_dark, exposure_s=exposure_s, period_s=period_s)
-        # open first: the simulated beamline makes frames ahead as soon as it knows the trajectory
-        yield from _open(shutter)
-        yield from bps.prepare(stage, Trajectory(x, y), wait=True)
-        yield from bps.prepare(fccd, Acquisition(exposure_s, len(x), period_s), wait=True)
-        yield from _fly(fccd, [stage], PRIMARY, before_frames=lambda: _open(shutter))
+        yield from _fly(fccd, [stage], shutter, "open", PRIMARY, len(x), prepare)
+
+    def prepare(first: int) -> Plan:
+        yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
+        yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
     md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **(md or {})}
     return (yield from _run(scan, measure, (x0, y0), baseline, md))
@@ -201,28 +205,40 @@ def take_darks(
     """Take frames with the shutter closed into a stream and a file of their own (a stub: needs a run)."""
     if num_dark == 0:
         return
-    yield from _close(shutter)
-    yield from bps.prepare(fccd, Acquisition(exposure_s, num_dark, period_s), wait=True)
-    yield from _fly(fccd, [], stream, before_frames=lambda: _close(shutter))
+
+    def prepare(first: int) -> Plan:
+        yield from bps.prepare(fccd, Acquisition(exposure_s, num_dark - first, period_s), wait=True)
+
+    yield from _fly(fccd, [], shutter, "close", stream, num_dark, prepare)
 
 
 def _step_scan(scan: _Scan, name: str, baseline: Sequence[Any] | None, md: Mapping[str, Any] | None) -> Plan:
     """Measure the points of a scan one by one."""
     fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
+    devices = fccd, stage, shutter
     x0, y0, x, y = yield from _place(scan)
 
     def measure() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, scan.num_dark, exposure_s=one_s, stream=dark_stream(k))
-        yield from bps.prepare(fccd, Acquisition(max(exposures_s)), wait=True)
-        for x_i, y_i in zip(x.tolist(), y.tolist(), strict=True):
-            yield from bps.checkpoint()
-            yield from bps.mv(stage.x, x_i, stage.y, y_i)
-            yield from _open(shutter)
+        yield from outlasting(devices, prepare)
+        for point in zip(x.tolist(), y.tolist(), strict=True):
             for one_s in exposures_s:
-                if len(exposures_s) > 1:
-                    yield from bps.abs_set(fccd.camera.exposure, one_s, wait=True)
-                yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
+                yield from outlasting(devices, functools.partial(expose, *point, one_s))
+
+    def prepare() -> Plan:
+        yield from bps.checkpoint()
+        yield from bps.prepare(fccd, Acquisition(max(exposures_s)), wait=True)
+
+    def expose(x: float, y: float, exposure_s: float) -> Plan:
+        if fccd.lost:
+            yield from prepare()
+        yield from bps.checkpoint()
+        yield from bps.mv(stage.x, x, stage.y, y)
+        yield from _open(shutter)
+        if len(exposures_s) > 1:
+            yield from bps.abs_set(fccd.camera.exposure, exposure_s, wait=True)
+        yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
     def leave(_: Exception) -> Plan:
         yield from bps.stop(fccd)
@@ -373,6 +389,7 @@ def _run(
     @bpp.finalize_decorator(lambda: _close(scan.shutter))  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         yield from measure()
+        yield from bps.checkpoint()
         yield from bps.mv(scan.stage.x, center[0], scan.stage.y, center[1])
 
     return (yield from inner())
@@ -387,20 +404,42 @@ def _safely(measure: Callable[[], Plan], leave: Callable[[Exception], Plan]) -> 
     return plan
 
 
-def _fly(fccd: Any, others: Sequence[Any], stream: str, *, before_frames: Callable[[], Plan]) -> Plan:
-    """Kick off prepared devices and emit their documents till all are done.
+def _fly(
+    fccd: Any,
+    others: Sequence[Any],
+    shutter: Any,
+    light: str,
+    stream: str,
+    num_frames: int,
+    prepare: Callable[[int], Plan],
+) -> Plan:
+    """Take frames in a row and emit their documents till all are there.
 
     The RunEngine forgets what it waits for when it pauses, and it rewinds to the last checkpoint: so this plan looks
-    at the statuses themselves, and collects where nothing is rewound (the rows of a file are not taken twice).
+    at the statuses itself, and collects where nothing is rewound (the rows of a file are not taken twice).
+
+    Parameters
+    ----------
+    fccd : Device
+    others : sequence of Device
+        Which fly with it.
+    shutter : Device
+    light : {"open", "close"}
+        What the shutter is set to before frames come.
+    stream : str
+    num_frames : int
+    prepare : callable
+        Returns the plan that prepares all devices for the frames from this one on: 0, or after an IOC was away the
+        first that no document tells of.
     """
     devices = [*others, fccd]
+    taken = 0
 
     def collect() -> Plan:
         documents = bps.collect(*devices, name=stream, return_payload=False)
         yield from bpp.rewindable_wrapper(documents, False)
 
     def follow() -> Plan:
-        yield from before_frames()
         for device in devices:
             yield from bps.kickoff(device, wait=True)
         group = short_uid("complete")
@@ -410,12 +449,14 @@ def _fly(fccd: Any, others: Sequence[Any], stream: str, *, before_frames: Callab
         while True:
             yield from bps.checkpoint()
             if getattr(fccd, "held", False):  # the RunEngine paused and went on
-                yield from before_frames()
+                yield from bps.abs_set(shutter, light, wait=True)
                 yield from bps.kickoff(fccd, wait=True)
             done = all(status is None or status.done for status in statuses)
             if not done:
                 yield from bps.sleep(FLUSH_PERIOD_S)
             yield from collect()
+            if lost := [device.name for device in devices if getattr(device, "lost", False)]:
+                raise DeviceLost(f"the IOC of {' and '.join(lost)} was away in the middle of a fly scan")
             if done:
                 return
 
@@ -424,8 +465,22 @@ def _fly(fccd: Any, others: Sequence[Any], stream: str, *, before_frames: Callab
             yield from bps.stop(device)
         yield from collect()
 
+    def fly_the_rest() -> Plan:
+        nonlocal taken
+        first = taken
+        if first == num_frames:
+            return
+        yield from bps.checkpoint()
+        # before it is prepared: the simulated beamline makes frames ahead as soon as it knows the trajectory
+        yield from bps.abs_set(shutter, light, wait=True)
+        yield from prepare(first)
+        try:
+            yield from _safely(follow, leave)()
+        finally:
+            taken = first + fccd.told
+
     yield from bps.declare_stream(*devices, name=stream, collect=True)
-    yield from _safely(follow, leave)()
+    yield from outlasting([*devices, shutter], fly_the_rest)
 
 
 def _open(shutter: Any) -> Plan:

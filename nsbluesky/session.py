@@ -53,6 +53,7 @@ __all__ = [
     "simulated_site",
     "start_processing",
     "subscribe",
+    "suspend_while_away",
 ]
 
 SIMULATE = "NSBLUESKY_SIM"
@@ -190,6 +191,13 @@ def shutter(site: Site) -> Any:
     from nsbluesky.devices.shutter import Shutter
 
     return _connect(Shutter(site.shutter, name="shutter"), site)
+
+
+def suspend_while_away(RE: RunEngine, *devices: Any) -> None:
+    """Let plans rest while one of these devices is away, and go on when it is back."""
+    from nsbluesky.lost_ioc import SuspendWhileAway
+
+    RE.install_suspender(SuspendWhileAway(*devices))
 
 
 def processing_service(site: Site, directory: Path | None = None, **options: Any) -> ProcessingService:

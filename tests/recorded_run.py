@@ -73,6 +73,11 @@ class RecordedRun:
         found = [d for d in self.all("stream_datum") if names[d["descriptor"]] == stream]
         return [(keys[d["stream_resource"]], d) for d in found]
 
+    def values_told(self, stream: str, key: str) -> set[int]:
+        """The seq_nums of one data key that documents told of; nothing is read."""
+        told = {n for name, d in self.data(stream) if name == key for n in range(*d["seq_nums"].values())}
+        return told | {event["seq_num"] for event in self.events(stream) if key in event["data"]}
+
     def values(self, stream: str, key: str) -> dict[int, Any]:
         """Values of one data key by seq_num; the later wins."""
         values: dict[int, Any] = {}

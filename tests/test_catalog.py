@@ -22,10 +22,10 @@ from ophyd import Device, Signal
 from ophyd.sim import SynAxis, SynGauss
 from ophyd.status import Status
 
-from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog import Catalog, _RowsLeftOut, open_catalog
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.folders import data_directory
-from nsbluesky.replay import documents_of, replay
+from nsbluesky.replay import ROWS_LEFT_OUT, documents_of, replay
 
 # Starlette speaks about its test client, which tiled uses to reach its server inside the process.
 
@@ -237,3 +237,13 @@ def test_data_live_where_the_environment_says(data_folder: Path, monkeypatch: py
     assert data_directory() == data_folder
     monkeypatch.delenv("NSBLUESKY_DATA")
     assert data_directory().name == "nsbluesky"
+
+
+def test_a_run_with_two_files_of_frames_is_noted() -> None:
+    """The IOC was away: nobody knows what is at the end of the first file."""
+    rows = _RowsLeftOut()
+    for uid, start, stop in (("first", 0, 4), ("second", 0, 3)):
+        rows.stream_resource({"uid": uid, "data_key": "image"})
+        datum = {"descriptor": "d", "stream_resource": uid, "indices": {"start": start, "stop": stop}}
+        assert rows.stream_datum(datum) is datum
+    assert rows.stop({"run_start": "r"})[ROWS_LEFT_OUT] is True

@@ -53,8 +53,10 @@ def test_files_are_short_and_numbered() -> None:
 
 
 def test_loads_without_screen_and_hardware(session_data: Path) -> None:
-    out = run_session(f"print([name in globals() for name in {NAMES}], window, processing.pid > 0)", session_data)
-    assert f"{[True] * len(NAMES)} None True" in out
+    out = run_session(
+        f"print([name in globals() for name in {NAMES}], window, processing.pid > 0, RE.suspenders)", session_data
+    )
+    assert f"{[True] * len(NAMES)} None True (SuspendWhileAway(fccd, stage, shutter),)" in out
 
 
 def test_the_session_processes_itself_where_asked(session_data: Path) -> None:

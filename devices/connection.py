@@ -1,0 +1,71 @@
+"""Whether a device's IOC is there, and how often it went away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ophyd import Device, Signal
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """The connection of all signals of a device.
+
+    Looking at it costs nothing on the wire: the control layer tells when a channel is lost.
+
+    Parameters
+    ----------
+    device : Device
+        Its components exist already; lazy ones are left out.
+
+    Attributes
+    ----------
+    losses : int
+        How many channels were lost since the device was made; a channel that never was there is not lost.
+    settle_s : float or None
+        How long a plan rests when a lost device is back.  None: plans do not wait for it.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.losses = 0
+        self.settle_s: float | None = None
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+        self._away: dict[str, str] = {}
+        self._listeners: list[Callable[[], None]] = []
+        leaves = [walk.item for walk in device.walk_signals(include_lazy=False)]
+        for signal in [leaf for leaf in leaves if isinstance(leaf, Signal)]:
+            signal.subscribe(self._on_metadata, event_type=signal.SUB_META, run=False)
+            if signal.connected:
+                self._seen.add(signal.name)
+
+    @property
+    def away(self) -> list[str]:
+        """The channels (PVs, where they have names) that were there and are not now."""
+        with self._lock:
+            return sorted(self._away.values())
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call this from now on when `away` has changed."""
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
+
+    def _on_metadata(self, *, obj: Any, connected: bool = True, **_: Any) -> None:
+        with self._lock:
+            if connected:
+                self._seen.add(obj.name)
+                changed = self._away.pop(obj.name, None) is not None
+            else:
+                changed = obj.name in self._seen and obj.name not in self._away
+                if changed:
+                    self._away[obj.name] = str(getattr(obj, "pvname", obj.name))
+                    self.losses += 1
+        if changed:
+            for listener in list(self._listeners):
+                listener()
