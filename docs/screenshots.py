@@ -32,7 +32,7 @@ from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.log_tail import LogLines
 from nsbluesky.viewer.modules import Modules, modules_of_activity
-from nsbluesky.viewer.panels import LowResolutionPanel
+from nsbluesky.viewer.panels import LowResolutionPanel, QualityPanel
 from nsbluesky.viewer.panels.low_resolution import Region
 from nsbluesky.viewer.preferences import apply_theme, preferences
 from nsbluesky.viewer.qt import QtWidgets, application
@@ -42,9 +42,9 @@ from nsbluesky.viewer.session_processing import SessionProcessing
 
 FOLDER = Path(__file__).resolve().parent / "images" / "windows"
 MAX_BYTES = 200_000
-COLORS = 256
 SHAPE, STEP_UM = (14, 14), 0.075
 TIMEOUT_S = 300.0
+SHAKE_M = 12e-9
 
 Document = tuple[str, dict[str, Any]]
 
@@ -93,7 +93,8 @@ def main() -> None:
         scan, broken = Path(folder, "scan"), Path(folder, "broken")
         for directory in (scan, broken):
             directory.mkdir()
-        rehearsal = Rehearsal(gold_plan(), scan, solver={"sweep_frames": 40, "passes_final": 8})
+        solver = {"sweep_frames": 40, "passes_final": 12, "refine_positions": "frames", "quality_share": 0.5}
+        rehearsal = Rehearsal(shaken(gold_plan()), scan, solver=solver | {"held_out": 0.02})
         recording = Recording(rehearsal)
         live_pictures(app, recording, rehearsal)
         failing = Rehearsal(gold_plan(), broken)
@@ -105,10 +106,10 @@ def main() -> None:
         run_pictures(app, file)
         rehearsal.close()
         rehearsal_pictures(app)
-    for path in sorted(FOLDER.glob("*.png")):
+    for path in sorted(FOLDER.glob("*.webp")):
         print(f"{path.stat().st_size / 1000:5.0f} kB  {path.name}")
         if path.stat().st_size > MAX_BYTES:
-            sys.exit(f"{path} is larger than {MAX_BYTES} bytes: take fewer colours")
+            sys.exit(f"{path} is larger than {MAX_BYTES} bytes: show less in it")
 
 
 def gold_plan() -> RehearsalPlan:
@@ -116,6 +117,19 @@ def gold_plan() -> RehearsalPlan:
     rows, columns = SHAPE
     settings = RehearsalSettings(rows=rows, columns=columns, step_um=STEP_UM, rate_hz=4.0, detector="sensor")
     return RehearsalPlan(settings, gold_balls(), make_trajectory(settings.pattern, SHAPE, STEP_UM, settings.seed))
+
+
+def shaken(plan: RehearsalPlan) -> RehearsalPlan:
+    """Let the sample lie some nanometres from where the stage tells, a little elsewhere for each frame."""
+    simulator, rng = plan.simulator, np.random.default_rng(1)
+    make_frame = simulator.raw_frame
+
+    def raw_frame(x_m: float, y_m: float, **more: Any) -> Any:
+        dx, dy = rng.normal(0.0, SHAKE_M, 2)
+        return make_frame(x_m + dx, y_m + dy, **more)
+
+    simulator.raw_frame = raw_frame  # type: ignore[method-assign]
+    return plan
 
 
 def live_pictures(app: QtWidgets.QApplication, recording: Recording, rehearsal: Rehearsal) -> None:
@@ -132,9 +146,17 @@ def live_pictures(app: QtWidgets.QApplication, recording: Recording, rehearsal: 
     apply_theme("dark")
     save(app, window, "live-control")
     apply_theme("light")
+    window = live_window(recording, 1.0, rehearsal, ["FitPanel", "CorrectionsPanel"])
+    window.panels[QualityPanel].quantity.setCurrentText("resolution")
+    save(app, window, "live-fit")
     window = live_window(recording, 1.0, rehearsal, [])
     window.panels[LowResolutionPanel].set_region(Region(-0.35, 0.1, -0.3, 0.25))
     save(app, window, "live-region")
+    window = live_window(recording, 1.0, rehearsal, ["Scan"])
+    window.refresh()
+    for seq_num in (31, 32, 77):
+        window.scan.toggle_frame(seq_num)
+    save(app, window, "live-retake")
 
 
 def live_error(app: QtWidgets.QApplication, recording: Recording, rehearsal: Rehearsal) -> None:
@@ -158,14 +180,21 @@ def file_pictures(app: QtWidgets.QApplication, path: Path) -> None:
     window = CxiWindow(path)
     window.show()
     save(app, window, "file-start", close=False)
+    wait_for(app, lambda: window.low_resolution.item.image is not None)
     window.slider.setValue(77)
     window._draw_line("Object phase")
     save(app, window, "file-middle", close=False)
     other = path.with_name("half.cxi")
     write_half(path, other)
     window.compare(other)
-    window.docks.show_dock("Difference")
     save(app, window, "file-end", close=False)
+    window.docks.show_dock("Correlation")
+    window.docks.show_dock("Difference")
+    window.docks.show_dock("Reprocess")
+    window.docks.show_dock("Fit")
+    window.reprocess.form.editors["modes"].setText("3")
+    save(app, window, "file-compare", close=False)
+    window.docks.show_dock("Low resolution")
     empty = path.with_name("without_picture.cxi")
     with read_cxi(path) as data, CxiFile.create(empty, **experiment(data), mask=data.mask) as cxi:
         assert data.frames is not None
@@ -274,16 +303,14 @@ def wait_for(app: QtWidgets.QApplication, condition: Callable[[], bool]) -> None
 
 
 def save(app: QtWidgets.QApplication, window: Any, name: str, *, close: bool = True) -> None:
-    """Write a picture of a window, with fewer colours where it would be large."""
+    """Write a picture of a window, without any loss of colours, which colour bars would show."""
     for _ in range(10):
         app.processEvents()
-    path = FOLDER / f"{name}.png"
-    window.save_screenshot(path)
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(path, optimize=True)
-    if path.stat().st_size > MAX_BYTES:
-        with Image.open(path) as picture:
-            picture.quantize(COLORS, kmeans=2).save(path, optimize=True)
+    drawn = FOLDER / f"{name}.png"
+    window.save_screenshot(drawn)
+    with Image.open(drawn) as picture:
+        picture.convert("RGB").save(drawn.with_suffix(".webp"), lossless=True, quality=100, method=6)
+    drawn.unlink()
     if close:
         window.close()
         preferences().clear()  # the next window opens as for a first time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", type=Path, nargs="?", help="a CXI file; one that is being written is fine")
     what.add_argument("--live", metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610")
-    what.add_argument("--run", metavar="UID", help="the newest CXI file of a run; the beginning of its uid will do")
+    what.add_argument(
+        "--run", metavar="UID", help="a run from raw frames to object; the beginning of its uid will do"
+    )
     what.add_argument("--runs", action="store_true", help="the runs in the catalog: search them, open them")
     what.add_argument("--picture", type=Path, metavar="FILE", help="rehearse a scan of any picture, as from an SEM")
     parser.add_argument(
@@ -42,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.picture is not None:
         return _view_picture(options)
     if options.run is not None:
-        options.file = _file_of_run(options)
+        return _view_run(options)
     return _view_file(options)
 
 
@@ -66,6 +69,36 @@ def _file_of_run(options: argparse.Namespace) -> Path:
     return path
 
 
+def _raw_of_run(uid: str, data: Path) -> tuple[Any, Any]:
+    """Return the raw frames of a recorded run and where they are; None for both where nobody knows them any more."""
+    from nsbluesky.conversion.browse import ScanBrowser
+    from nsbluesky.conversion.frames import ConversionError
+    from nsbluesky.conversion.run_scan import scan_of_run
+    from nsbluesky.document_log import DocumentLogError
+    from nsbluesky.replay import documents_of
+    from nsbluesky.settings import SettingsError
+    from nsbluesky.viewer.reprocess_panel import RawSource
+
+    log = data / "documents"
+    try:
+        scan = scan_of_run(documents_of(uid, log))
+    except (DocumentLogError, ConversionError, SettingsError, OSError) as error:
+        logging.getLogger(__name__).info("no raw frames of run %s: %s", uid, error)
+        return None, None
+    return ScanBrowser(scan), RawSource(("--run", uid, "--log", str(log)))
+
+
+def _view_run(options: argparse.Namespace) -> dict[str, Any]:
+    from nsbluesky.viewer.cxi_window import CxiWindow
+    from nsbluesky.viewer.qt import application
+
+    path = _file_of_run(options)
+    app = application()
+    raw, source = _raw_of_run(options.run, _data(options))
+    _show(app, CxiWindow(path, raw, source), options.screenshot)
+    return _summary(options, file=str(path), raw_frames=raw is not None)
+
+
 def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.catalog import open_catalog
     from nsbluesky.run_table import runs_of_catalog
@@ -74,7 +107,8 @@ def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
 
     app = application()
     with open_catalog(_data(options) / "catalog") as catalog:
-        browser = RunBrowser(lambda: runs_of_catalog(catalog.client), _data(options))
+        data = _data(options)
+        browser = RunBrowser(lambda: runs_of_catalog(catalog.client), data, lambda uid: _raw_of_run(uid, data))
         _show(app, browser, options.screenshot)
         return _summary(options, runs=len(browser.shown))
 

@@ -28,13 +28,36 @@ class Comparison:
         Fourier ring correlation.
     contrast_correlation : float
         |Correlation| of the images without their means.
-    difference : (H, W) complex
-        First minus second, NaN where one of them is not known.
+    first, second : (H, W) complex
+        The two on the same pixels, NaN where one of them is not known.
+    extent_m : (float, float, float, float)
+        Their outer edges x0, x1, y0, y1, where the first one lies on the stage.
     """
 
     frc: FRC
     contrast_correlation: float
-    difference: npt.NDArray[np.complexfloating]
+    first: npt.NDArray[np.complexfloating]
+    second: npt.NDArray[np.complexfloating]
+    extent_m: tuple[float, float, float, float]
+
+    @property
+    def difference(self) -> npt.NDArray[np.complexfloating]:
+        """First minus second."""
+        return self.first - self.second
+
+    @property
+    def phases(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Phases (n,) of the pixels that both know, relative to their common mean, in rad."""
+        known = np.isfinite(self.first) & np.isfinite(self.second)
+        mean = complex(np.sum(self.first[known] + self.second[known]))
+        first, second = (np.angle(image[known] * np.conj(mean)) for image in (self.first, self.second))
+        return first, second
+
+    @property
+    def amplitudes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Amplitudes (n,) of the pixels that both know."""
+        known = np.isfinite(self.first) & np.isfinite(self.second)
+        return np.abs(self.first[known]), np.abs(self.second[known])
 
 
 def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
@@ -43,7 +66,7 @@ def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
     Raises
     ------
     CxiError
-        If their pixels differ.
+        If their pixels differ, or they have too little in common.
     """
     if not abs(first.pixel_m / second.pixel_m - 1) <= PIXEL_TOLERANCE:
         raise CxiError(
@@ -51,11 +74,19 @@ def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
             "reconstruct both with the same crop"
         )
     image, reference = _unmeasured_as(first, np.nan), _unmeasured_as(second, second.object[second.mask == 0].mean())
-    aligned = align(image, reference, RIM_PX)
+    try:
+        aligned = align(image, reference, RIM_PX)
+        correlation = frc(aligned.image, aligned.truth, first.pixel_m)
+    except ValueError as error:
+        raise CxiError(f"the two cannot be compared: {error}") from error
+    half_y, half_x = (0.5 * side * first.pixel_m for side in aligned.image.shape)
+    x, y = first.center_m
     return Comparison(
-        frc=frc(aligned.image, aligned.truth, first.pixel_m),
+        frc=correlation,
         contrast_correlation=contrast_correlation(image, reference, RIM_PX),
-        difference=aligned.image - aligned.truth,
+        first=aligned.image,
+        second=aligned.truth,
+        extent_m=(x - half_x, x + half_x, y - half_y, y + half_y),
     )
 
 

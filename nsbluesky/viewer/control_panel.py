@@ -60,7 +60,7 @@ class ControlPanel(QtWidgets.QWidget):
         self._processing = processing
         self._thread = ThreadPoolExecutor(1, "nsbluesky-control")
         row, self.buttons = button_row(ACTIONS, self._do)
-        self.form = SettingsForm(PipelineSettings(), _check_engine)
+        self.form = SettingsForm(PipelineSettings(), _check_engine, mark_at_once=True)
         self.quality = QtWidgets.QCheckBox("tell resolution and held-out R")
         self.quality.setToolTip(
             "two half-sets beside the image tell its resolution (FRC), for which half as many frames are used again; "

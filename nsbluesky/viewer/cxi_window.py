@@ -3,57 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Frame, LiveState, Reconstruction
-from nsbluesky.cxi import CxiData, CxiError, CxiImage, FrameStack, read_cxi
+from nsbluesky.callbacks.live_state import Frame, LiveState, LowResolution
+from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.cxi.compare import compare_images
+from nsbluesky.cxi.export import export_cxi
+from nsbluesky.viewer.comparison_panels import CorrelationPanel, DifferencePanel
 from nsbluesky.viewer.display import log10_image, robust_range
 from nsbluesky.viewer.docks import DockArea
 from nsbluesky.viewer.export import EXPORTS, export_panel
 from nsbluesky.viewer.file_panels import ErrorPanel, FrcPanel, HistogramPanel, PositionsPanel, ProfilePanel
+from nsbluesky.viewer.file_state import (
+    MAX_MEAN_FRAMES,
+    Background,
+    RawFrames,
+    dark_statistics,
+    fit_of_frame,
+    frames_of,
+    low_resolution_of,
+    mean_frame,
+    reconstruction_of,
+    state_of,
+)
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
-from nsbluesky.viewer.panels import CleanPanel, DarkPanel, LivePanel, ObjectPanel, ProbePanel, RawPanel
+from nsbluesky.viewer.panels import (
+    CleanPanel,
+    DarkPanel,
+    FitPanel,
+    LivePanel,
+    LowResolutionPanel,
+    ObjectPanel,
+    ProbePanel,
+    RawPanel,
+)
 from nsbluesky.viewer.panels.base import pixel_extent
 from nsbluesky.viewer.pictures import save_window_png
 from nsbluesky.viewer.preferences import apply_theme, preferences, theme_of
-from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, Signal
+from nsbluesky.viewer.reprocess_panel import RawSource, ReprocessPanel, told_settings
 
-__all__ = ["CxiWindow", "reconstruction_of"]
-
-MAX_MEAN_FRAMES = 64
-"""Frames, evenly spaced, that a mean is made of where the file holds none."""
-
-
-def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
-    """Return a picture of a file as windows show it: on the stage, NaN where nothing was measured."""
-    pixel_m = image.pixel_m
-    if not np.isfinite(pixel_m):
-        frame_px = data.mask.shape[-1]
-        pixel_m = data.geometry().object_pixel_m(frame_px)
-    measured = (image.mask == 0) & (image.object != 0)
-    object = np.where(measured, image.object, np.complex64(complex(np.nan, np.nan)))
-    half_x, half_y = 0.5 * pixel_m * object.shape[1], 0.5 * pixel_m * object.shape[0]
-    x, y = image.center_m
-    probe = image.probe
-    if probe is None:
-        probe = np.zeros((1, 1, 1), np.complex64) if data.illumination is None else data.illumination[None]
-    return Reconstruction(
-        object=object,
-        probe=probe,
-        pixel_size_m=pixel_m,
-        extent_m=(x - half_x, x + half_x, y - half_y, y + half_y),
-        r_factor=float(image.errors[-1]) if len(image.errors) else np.nan,
-        num_frames=len(data.translation_m),
-        num_passes=len(image.errors),
-        coverage=np.nan,
-        newest_age_s=np.nan,
-        final=image.complete,
-    )
+__all__ = ["CxiWindow"]
 
 
 class CxiWindow(QtWidgets.QMainWindow):
@@ -64,6 +60,10 @@ class CxiWindow(QtWidgets.QMainWindow):
     Parameters
     ----------
     path : path
+    raw : RawFrames, optional
+        The raw frames that the clean ones of the file were made of.
+    raw_source : RawSource, optional
+        Where they are, for cleaning them again.
 
     Raises
     ------
@@ -71,27 +71,47 @@ class CxiWindow(QtWidgets.QMainWindow):
         If the file cannot be read; the message is for people.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    _imaged = Signal(object)
+
+    def __init__(self, path: str | Path, raw: RawFrames | None = None, raw_source: RawSource | None = None) -> None:
         super().__init__()
         self.data = read_cxi(path)
+        self._raw = raw
         try:
-            self._frames, self._state = _stack(self.data), _state(self.data)
-            self._mean, mean_title = _mean_frame(self.data, self._frames)
+            self._frames, self._state = frames_of(self.data), state_of(self.data)
+            self._mean, mean_title = mean_frame(self.data, self._frames)
             self._images = self.data.images
         except BaseException:
             self.data.close()
             raise
         self._preferences = preferences()
         apply_theme(theme_of(self._preferences))
-        self.frame_panel: CleanPanel | RawPanel = CleanPanel() if self.data.frames is not None else RawPanel()
+        is_clean = self.data.frames is not None
+        self.frame_panel: CleanPanel | RawPanel = CleanPanel() if is_clean else RawPanel()
+        self.raw_panel = RawPanel() if raw is not None else None
         self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=True)
+        if raw is not None and self._state.dark is None:
+            self._state = replace(self._state, dark=dark_statistics(raw.darks(MAX_MEAN_FRAMES)))
         self.dark_panel = DarkPanel() if self._state.dark is not None else None
         self.positions = PositionsPanel(self.data.translation_m)
+        self.low_resolution, self.fit = LowResolutionPanel(), FitPanel()
+        self.fit.number.hide()  # the slider chooses
+        self.low_resolution.pick.hide()
+        self.low_resolution.set_subtitle("imaging …" if is_clean else "raw frames only")
         self.errors, self.frc = ErrorPanel(), FrcPanel()
         self.histogram, self.profile = HistogramPanel(), ProfilePanel()
-        self.difference = ImagePanel("Difference", "column (px)", "row (px)")
-        self.difference.set_subtitle("compare with another file (Ctrl+D)")
+        self.difference, self.correlation = DifferencePanel(), CorrelationPanel()
+        self.other = ObjectPanel("phase")
+        self.other.set_subtitle("compare with another file (Ctrl+D)")
         self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
+        self._other_state = LiveState()
+        newest = self._images[-1] if self._images else None
+        self.reprocess = ReprocessPanel(
+            self.data.path if is_clean else None,
+            raw_source if is_clean else RawSource((str(self.data.path),)),
+            told_settings(newest.parameters if newest is not None else {}),
+            self.data.illumination is not None,
+        )
         self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
         self.slider.setRange(0, max(len(self._frames) - 1, 0))
         self.slider.setPageStep(max(len(self._frames) // 20, 1))
@@ -102,10 +122,23 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._lay_out()
         self._add_menus()
         self.slider.valueChanged.connect(self.show_frame)
-        if isinstance(self.frame_panel, RawPanel):
-            self.frame_panel.choice.currentIndexChanged.connect(lambda: self.show_frame(self.slider.value()))
-        for panel in (*self.image_panels[:2], *([self.dark_panel] if self.dark_panel else [])):
-            panel.choice.currentIndexChanged.connect(self._draw_images)  # type: ignore[attr-defined]
+        for panel in (self.frame_panel, self.raw_panel):
+            if isinstance(panel, RawPanel):
+                panel.choice.currentIndexChanged.connect(self._show_again)
+        self.fit.choice.currentIndexChanged.connect(self._show_again)
+        for chooser in (*self.image_panels[:2], *([self.dark_panel] if self.dark_panel else [])):
+            chooser.choice.currentIndexChanged.connect(self._draw_images)  # type: ignore[attr-defined]
+        self.low_resolution.choice.currentIndexChanged.connect(self._draw_low_resolution)
+        self.low_resolution.frame_clicked.connect(self._go_to)
+        self.other.choice.currentIndexChanged.connect(lambda: self.other.show_state(self._other_state))
+        self.docks.docks["Fit"].visibilityChanged.connect(self._show_again)
+        phase = self.image_panels[0]
+        assert isinstance(phase, ObjectPanel)
+        for zoomed, follower in ((phase, self.other), (self.other, phase)):
+            zoomed.view.sigRangeChangedManually.connect(partial(self._follow, zoomed, follower))
+        self.reprocess.finished.connect(lambda path: self._try(lambda: self.compare(path)))
+        self._imaged.connect(self._take_low_resolution)
+        self._background = Background(partial(low_resolution_of, self.data.path), self._imaged.emit)
         self._draw_file()
         self.show_frame(0)
         self.slider.setFocus()
@@ -116,39 +149,61 @@ class CxiWindow(QtWidgets.QMainWindow):
         phase, amplitude, probe = self.image_panels
         panels: dict[str, Panel] = {
             "Frame": self.frame_panel,
+            "Fit": self.fit,
             "Mean frame": self.mean_panel,
             "Object phase": phase,
             "Object amplitude": amplitude,
             "Probe": probe,
+            "Other object": self.other,
             "Difference": self.difference,
             "Positions": self.positions,
+            "Low resolution": self.low_resolution,
             "Error": self.errors,
             "FRC": self.frc,
+            "Correlation": self.correlation,
             "Histogram": self.histogram,
             "Line profile": self.profile,
         }
-        return panels | ({"Dark": self.dark_panel} if self.dark_panel is not None else {})
+        more = {"Raw frame": self.raw_panel, "Dark": self.dark_panel}
+        return panels | {name: panel for name, panel in more.items() if panel is not None}
 
     def show_frame(self, index: int) -> None:
         """Show one frame, counted from 0, and where it was taken."""
         if not len(self._frames):
             self.status.setText(f"{self._about()}   ·   no frames")
             return
-        seq_num = int(self.data.seq_nums[index])
         try:
             image = self._frames[index]
         except CxiError as error:
             self.status.setText(f"frame {index + 1} cannot be read: {error}")
             return
-        frame = Frame(image, seq_num)
-        state = LiveState(raw=frame, clean=frame, dark=self._state.dark, detector=self._state.detector)
-        self.frame_panel.show_state(state)
+        self._show_stages(index, image)
         self.positions.show_point(index)
         self.profile.refresh()
         self._count_values()
         x, y = self.data.translation_m[index, :2] * 1e6
         where = f"frame {index + 1} of {len(self._frames)} at x {x:.3f} µm, y {y:.3f} µm"
         self.status.setText(f"{where}   ·   {self._about()}")
+
+    def _show_stages(self, index: int, image: npt.NDArray[np.generic]) -> None:
+        """Show a frame, the raw one that it was made of, and its fit where that can be seen."""
+        seq_num = int(self.data.seq_nums[index])
+        frame, raw, fit = Frame(image, seq_num), None, None
+        if self._raw is not None:
+            recorded = self._raw.frame(seq_num)
+            raw = None if recorded is None else Frame(recorded, seq_num)
+        picture = self._state.reconstruction
+        if self.data.frames is not None and picture is not None and self.docks.in_front("Fit"):
+            fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
+        shown = replace(self._state, raw=raw if self._raw is not None else frame, clean=frame, fit=fit)
+        self.frame_panel.show_state(shown)
+        if self.raw_panel is not None:
+            self.raw_panel.show_state(shown)
+            if raw is None:
+                self.raw_panel.set_subtitle(f"frame {seq_num} was not recorded")
+        self.fit.show_state(shown)
+        if fit is None and picture is None:
+            self.fit.set_subtitle("no reconstruction in this file")
 
     def compare(self, path: str | Path) -> None:
         """Draw FRC and difference of this file's last picture and another file's.
@@ -160,16 +215,18 @@ class CxiWindow(QtWidgets.QMainWindow):
         """
         with read_cxi(path) as other:
             images = other.images
+            found = reconstruction_of(other, images[-1]) if images else None
         if not self._images or not images:
             raise CxiError(f"{self.data.path if not self._images else path} has no reconstruction to compare")
         compared = compare_images(self._images[-1], images[-1])
         self.frc.show_frc(compared.frc, compared.contrast_correlation)
-        size = np.abs(compared.difference).astype(np.float32)
-        span = (0.0, robust_range(size, (1.0, 99.0))[1])
-        self.difference.set_image(size, pixel_extent(size), span, colors="viridis", label="|difference|")
-        self.difference.show_all()
-        self.difference.set_subtitle(f"to {Path(path).name}")
+        self.difference.show_comparison(compared, Path(path).name)
+        self.correlation.show_comparison(compared)
+        self._other_state = LiveState(reconstruction=found)
+        self.other.show_state(self._other_state)
+        self.other.set_subtitle(Path(path).name)
         self.docks.show_dock("FRC")
+        self.docks.show_dock("Other object")
 
     def save_screenshot(self, path: str | Path) -> None:
         """Write the window as it is now to a PNG file; works without a screen too.
@@ -186,6 +243,8 @@ class CxiWindow(QtWidgets.QMainWindow):
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         """Close the file too, and remember where the panels are."""
         self._preferences.setValue("file/docks", self.docks.save())
+        self._background.close()
+        self.reprocess.close()
         self.data.close()
         super().closeEvent(event)
 
@@ -195,9 +254,14 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.setWindowTitle(f"{self.data.path.name} · nsbluesky")
         places = {
             "Frame": "left top",
+            "Raw frame": "left top",
+            "Fit": "left top",
             "Mean frame": "left top",
             "Dark": "left top",
             "Positions": "left bottom",
+            "Low resolution": "left bottom",
+            "Other object": "right top",
+            "Correlation": "right bottom",
             "Object phase": "center",
             "Line profile": "center bottom",
             "Histogram": "center bottom",
@@ -209,6 +273,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         }
         for name, panel in self.panels.items():
             self.docks.add(name, name, panel, places[name], panel.header)
+        self.docks.add("Reprocess", "Reprocess", self.reprocess, "left bottom")
         center = QtWidgets.QWidget()
         layout = QtWidgets.QVBoxLayout(center)
         layout.setContentsMargins(4, 2, 4, 2)
@@ -223,9 +288,12 @@ class CxiWindow(QtWidgets.QMainWindow):
     def _add_menus(self) -> None:
         file = self.menuBar().addMenu("&File")
         self._add_action(file, "&Compare with …", "Ctrl+D", self._ask_and_compare)
+        self._add_action(file, "&Reprocess", "Ctrl+R", partial(self.docks.show_dock, "Reprocess"))
         exports = file.addMenu("&Export")
         for name, panel in self.panels.items():
             self._add_action(exports, f"{name} …", "", partial(self._ask_and_export, panel))
+        exports.addSeparator()
+        self._add_action(exports, "Frames and object (CXI) …", "", self._ask_and_export_cxi)
         self._add_action(file, "&Picture of the window …", "Ctrl+S", self._ask_and_save)
         self._add_action(file, "&Quit", "Ctrl+Q", self.close)
         view = self.menuBar().addMenu("&View")
@@ -262,6 +330,12 @@ class CxiWindow(QtWidgets.QMainWindow):
         path = path if Path(path).suffix.lower() in EXPORTS else path + suffix
         self._try(lambda: export_panel(path, panel))
 
+    def _ask_and_export_cxi(self) -> None:
+        name = f"{self.data.path.stem}-export.cxi"
+        path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Export", name, "CXI files (*.cxi)")
+        if path:
+            self._try(lambda: export_cxi(path, self.data))
+
     def _ask_and_save(self) -> None:
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "window.png", "PNG (*.png)")
         if path:
@@ -297,6 +371,34 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.profile.refresh()
         self._count_values()
 
+    def _show_again(self) -> None:
+        self.show_frame(self.slider.value())
+
+    def _follow(self, zoomed: ObjectPanel, follower: ObjectPanel, *_: object) -> None:
+        """Let both objects show the same place."""
+        if self._other_state.reconstruction is not None:
+            follower.view.setRange(zoomed.view.viewRect(), padding=0)
+
+    def _go_to(self, seq_num: int) -> None:
+        """Show the frame whose point was clicked."""
+        (index,) = np.flatnonzero(self.data.seq_nums == seq_num)[-1:]
+        self.slider.setValue(int(index))
+
+    def _take_low_resolution(self, future: Future[LowResolution | None]) -> None:
+        """Take the images that were made in the background."""
+        error = future.exception()
+        if error is not None:
+            self.low_resolution.set_subtitle(str(error))
+        elif future.result() is not None:
+            used = self.data.frame_weights > 0
+            places, numbers = self.data.translation_m[used, :2], self.data.seq_nums[used]
+            self._state = replace(self._state, low_resolution=future.result(), positions_m=places, seq_nums=numbers)
+            self._draw_low_resolution()
+
+    def _draw_low_resolution(self) -> None:
+        if self._state.low_resolution is not None:
+            self.low_resolution.show_state(self._state)
+
     def _count_values(self) -> None:
         """Show the histogram of the object, or of the frame where there is none."""
         phase = self.image_panels[0]
@@ -320,43 +422,3 @@ class CxiWindow(QtWidgets.QMainWindow):
             return "raw file"
         stage = self.data.parameters.get("stage")
         return "clean file" if stage is None else f"stage {stage} of the cleaning"
-
-
-def _stack(data: CxiData) -> FrameStack:
-    """Return the clean frames, or the raw ones where there are no others."""
-    stack = data.frames if data.frames is not None else data.raw_data
-    assert stack is not None  # read_cxi refuses a file without either
-    return stack
-
-
-def _state(data: CxiData) -> LiveState:
-    """Return the parts of a file that panels show, but for the frame."""
-    images = data.images
-    detector = None
-    if data.frames is not None:
-        masked = np.where(data.good, 0, data.mask)
-        detector = Detector((np.nan, np.nan), masked, data.pixel_size_m[1])
-    dark = None
-    if data.dark_data is not None and len(data.dark_data):
-        frames = _some(data.dark_data)
-        bad = np.zeros(frames.shape[1:], np.uint8)
-        mean, std = frames.mean(axis=0, dtype=np.float32), frames.std(axis=0, dtype=np.float32)
-        dark = DarkStatistics(mean, std, bad, (), len(frames))
-    reconstruction = reconstruction_of(data, images[-1]) if images else None
-    return LiveState(dark=dark, detector=detector, reconstruction=reconstruction)
-
-
-def _some(stack: FrameStack) -> npt.NDArray[np.generic]:
-    count = min(len(stack), MAX_MEAN_FRAMES)
-    return stack[np.unique(np.linspace(0, len(stack) - 1, count).round().astype(np.intp))]
-
-
-def _mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float32], str]:
-    """Return the mean frame and its title."""
-    if data.frames is not None and data.illumination_intensities is not None:
-        return data.illumination_intensities, "Mean frame"
-    if not len(frames):
-        return np.zeros(frames.shape[1:], np.float32), "Mean frame"
-    some = _some(frames)
-    every = "all" if len(some) == len(frames) else str(len(some))
-    return np.asarray(some, dtype=np.float32).mean(axis=0), f"Mean of {every} frames"

@@ -17,8 +17,8 @@ WIDTHS_PX = (360, 560, 420)
 HEIGHTS_PX = {
     "left top": 330,
     "left bottom": 330,
-    "center": 470,
-    "center bottom": 190,
+    "center": 440,
+    "center bottom": 220,
     "right top": 330,
     "right bottom": 330,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -142,10 +143,12 @@ class LiveWindow(QtWidgets.QMainWindow):
     def showEvent(self, event: QtGui.QShowEvent) -> None:
         """Look from now on."""
         self._timer.start()
+        gc.freeze()  # a collection that goes through all modules as well holds the event loop up for 90 ms
         super().showEvent(event)
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         """Look no more, and remember where the panels are."""
+        gc.unfreeze()
         self._timer.stop()
         self._next_panel.stop()
         self._preferences.setValue("live/size", self.size())

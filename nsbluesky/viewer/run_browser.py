@@ -9,10 +9,12 @@ import numpy as np
 
 from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.run_table import RunEntry, find_runs, image_file
-from nsbluesky.viewer.cxi_window import CxiWindow, reconstruction_of
+from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.display import display_phase, measured_window, thin_out
+from nsbluesky.viewer.file_state import RawFrames, reconstruction_of
 from nsbluesky.viewer.pictures import colored, save_window_png
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
+from nsbluesky.viewer.reprocess_panel import RawSource
 
 __all__ = ["RunBrowser", "thumbnail"]
 
@@ -52,11 +54,18 @@ class RunBrowser(QtWidgets.QMainWindow):
         Returns the runs, newest first.
     results : path
         Folder of the CXI files.
+    raw_of : callable, optional
+        Returns, for a run's uid, its raw frames and where they are, as `CxiWindow` takes them.
     """
 
-    def __init__(self, read: Callable[[], Sequence[RunEntry]], results: Path) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Sequence[RunEntry]],
+        results: Path,
+        raw_of: Callable[[str], tuple[RawFrames | None, RawSource | None]] = lambda uid: (None, None),
+    ) -> None:
         super().__init__()
-        self._read, self._results = read, results
+        self._read, self._results, self._raw_of = read, results, raw_of
         self._entries: Sequence[RunEntry] = ()
         self.shown: list[RunEntry] = []
         self.opened: list[CxiWindow] = []
@@ -98,12 +107,32 @@ class RunBrowser(QtWidgets.QMainWindow):
             self.status.setText(f"run {uid[:8]} has no CXI file in {self._results}: was it processed?")
             return None
         try:
-            window = CxiWindow(path)
+            window = CxiWindow(path, *self._raw_of(uid))
         except CxiError as error:
             self.status.setText(str(error))
             return None
         window.show()
         self.opened.append(window)
+        return window
+
+    def compare(self) -> CxiWindow | None:
+        """Open the first of the selected runs, compared with the second one."""
+        rows = sorted({index.row() for index in self.table.selectedIndexes()})
+        if len(rows) != 2:
+            self.status.setText("select two runs to compare (Ctrl+click)")
+            return None
+        first, second = (self.shown[row].uid for row in rows)
+        path = image_file(second, self._results)
+        window = self.open(first)
+        if window is None:
+            return None
+        if path is None:
+            self.status.setText(f"run {second[:8]} has no CXI file in {self._results}: was it processed?")
+            return window
+        try:
+            window.compare(path)
+        except CxiError as error:
+            self.status.setText(str(error))
         return window
 
     def save_screenshot(self, path: str | Path) -> None:
@@ -130,6 +159,11 @@ class RunBrowser(QtWidgets.QMainWindow):
         for label, box in (("energy", self.low), ("to", self.high)):
             row.addWidget(QtWidgets.QLabel(label))
             row.addWidget(box)
+        compare = self.compare_button = QtWidgets.QPushButton("Compare")
+        compare.setToolTip("FRC, correlation and difference of the two selected runs (Ctrl+D)")
+        compare.setShortcut(QtGui.QKeySequence("Ctrl+D"))
+        compare.clicked.connect(self.compare)
+        row.addWidget(compare)
         row.addWidget(reload)
         center = QtWidgets.QWidget()
         layout = QtWidgets.QVBoxLayout(center)
@@ -150,7 +184,9 @@ class RunBrowser(QtWidgets.QMainWindow):
             texts = ("", entry.date, entry.plan, entry.sample, entry.energy, points, entry.exit_status, entry.uid)
             for column, text in enumerate(texts):
                 self.table.setItem(row, column, QtWidgets.QTableWidgetItem(text))
-        self.status.setText(f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one")
+        self.status.setText(
+            f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one, Ctrl+D compares two"
+        )
         self._without_picture = list(range(len(self.shown)))
         self._next_picture.start()
 
@@ -165,6 +201,8 @@ class RunBrowser(QtWidgets.QMainWindow):
         item = self.table.item(row, 0)
         if picture is not None and item is not None:
             item.setIcon(QtGui.QIcon(picture))
+        elif item is not None:
+            item.setText("no image")
 
 
 MAX_ENERGY_EV = 100_000.0

@@ -52,17 +52,22 @@ class SettingsForm(QtWidgets.QWidget):
         What is shown at first.
     check : callable, optional
         Raises a `SettingsError` for settings that only their user can tell are wrong.
-
-    Notes
-    -----
-    Fields that change a run which goes on (`Settings.AT_ONCE`) carry the sign `AT_ONCE_SIGN`.
+    mark_at_once : bool
+        Fields that change a run which goes on (`Settings.AT_ONCE`) carry the sign `AT_ONCE_SIGN`.
     """
 
     changed = Signal()
     """Something was edited, right or wrong."""
 
-    def __init__(self, settings: Settings, check: Callable[[Any], object] = lambda settings: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        check: Callable[[Any], object] = lambda settings: None,
+        *,
+        mark_at_once: bool = False,
+    ) -> None:
         super().__init__()
+        self._marks = mark_at_once
         self.settings = settings
         self._check_use = check
         self.edited: Settings | None = settings
@@ -112,7 +117,7 @@ class SettingsForm(QtWidgets.QWidget):
             name = prefix + field.name
             editor = self._editor(name, hints[field.name], value)
             editor.setToolTip(docs.get(field.name, ""))
-            at_once = field.name in group.AT_ONCE
+            at_once = self._marks and field.name in group.AT_ONCE
             label = QtWidgets.QLabel(f"{field.name} {AT_ONCE_SIGN}" if at_once else field.name)
             label.setToolTip(docs.get(field.name, "") + ("\nalso changes a run that goes on" if at_once else ""))
             message = QtWidgets.QLabel()

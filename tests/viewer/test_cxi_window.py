@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
 
-from nsbluesky.cxi import CxiError, CxiFile, write_raw_cxi
+from nsbluesky.cxi import CxiError, CxiFile, read_cxi, validate, write_raw_cxi
 from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.export import EXPORTS, export_panel
 from nsbluesky.viewer.image_panel import ImagePanel
@@ -205,8 +205,39 @@ def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtb
     assert "half period" in opened.frc.title_label.text()
     shown = opened.difference.item.image
     assert np.nanmedian(shown) < 0.1
+    rect = opened.difference.item.mapRectToView(opened.difference.item.boundingRect())
+    half_um = (64 / 2 - 10) * 0.025  # without the rim that is not compared
+    assert [rect.left(), rect.right(), rect.top(), rect.bottom()] == pytest.approx([-half_um, half_um] * 2)
+    opened.difference.choice.setCurrentText("amplitude")
+    assert opened.difference.bar.levels()[0] == -opened.difference.bar.levels()[1]
+    assert abs(np.nanmean(opened.difference.item.image)) < 0.02
+    opened.difference.choice.setCurrentText("phase")
+    assert np.nanstd(opened.difference.item.image) < 0.1
+    assert opened.difference.bar.axis.labelText.startswith("phase (rad)")
+    opened.correlation.choice.setCurrentText("amplitude")
+    here, there = opened.correlation.values()
+    assert len(here) == 44 * 44
+    assert opened.correlation.correlation == pytest.approx(np.corrcoef(here, there)[0, 1])
+    assert f"r {opened.correlation.correlation:.3f} over 1936 pixels" in opened.correlation.title_label.text()
+    assert opened.correlation.correlation > 0.95
+    counts = 10 ** opened.correlation.item.image[np.isfinite(opened.correlation.item.image)]
+    assert 0.97 * 1936 < counts.sum() <= 1936
+    np.testing.assert_allclose(opened.other.item.image.shape, (64, 64))
+    assert opened.other.title_label.text().endswith("b.cxi")
+    opened.show()
+    phase, other = opened.image_panels[0], opened.other
+    before = phase.view.viewRange()
+    assert before[0][1] - before[0][0] < 4  # the object fills its panel, beside the other one
+    phase.view.setRange(QtCore.QRectF(-0.3, -0.3, 0.6, 0.6), padding=0)
+    phase.view.sigRangeChangedManually.emit([True, True])
+    (x0, x1), (y0, y1) = other.view.viewRange()
+    assert (x0 + x1) / 2 == pytest.approx(0, abs=0.01) and min(x1 - x0, y1 - y0) == pytest.approx(0.6, rel=0.7)
     with pytest.raises(CxiError, match="pixels of 25 and 30 nm"):
         opened.compare(write(tmp_path / "c.cxi", image, 30e-9))
+    small = CxiWindow(write(tmp_path / "d.cxi", image[:18, :18]))
+    qtbot.addWidget(small)
+    with pytest.raises(CxiError, match="cannot be compared"):
+        small.compare(first)
     opened.close()
 
 
@@ -238,6 +269,52 @@ def test_export_says_what_is_wrong(window: CxiWindow, tmp_path: Path) -> None:
         export_panel(tmp_path / "out.csv", window.frc)
     with pytest.raises(OSError, match="cannot write"):
         export_panel(tmp_path / "missing" / "out.png", window.errors)
+
+
+def test_the_file_is_exported_whole(
+    clean_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
+) -> None:
+    window = CxiWindow(clean_file)
+    qtbot.addWidget(window)
+    out = tmp_path / "export.cxi"
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
+    window._ask_and_export_cxi()
+    assert validate(out) == []
+    with read_cxi(out) as copy, read_cxi(clean_file) as data:
+        assert copy.frames is not None and data.frames is not None
+        np.testing.assert_array_equal(copy.frames[:], data.frames[:])
+        np.testing.assert_array_equal(copy.translation_m, data.translation_m)
+        np.testing.assert_array_equal(copy.mask, data.mask)
+        before, after = data.images[-1], copy.images[-1]
+        np.testing.assert_array_equal(after.object, before.object)
+        np.testing.assert_array_equal(after.probe, before.probe)
+        assert after.errors.tolist() == before.errors.tolist() and after.center_m == pytest.approx(before.center_m)
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(clean_file), ""))
+    window._ask_and_export_cxi()
+    assert "is the file that is read" in window.status.text()
+
+
+def test_low_resolution_and_its_points(window: CxiWindow, qtbot: QtBot) -> None:
+    low = window.low_resolution
+    window.show()
+    qtbot.waitUntil(lambda: low.item.image is not None, timeout=20_000)
+    assert len(low.points.getData()[0]) == COUNT
+    low.choice.setCurrentText("dark field")
+    assert low.bar.axis.labelText == "photons"
+    low.frame_clicked.emit(17, False)
+    assert window.slider.value() == 16
+
+
+def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) -> None:
+    window.show()
+    assert window.fit.item.image is None  # nobody looks at it
+    window.docks.show_dock("Fit")
+    qtbot.waitUntil(lambda: window.fit.item.image is not None, timeout=10_000)
+    window.slider.setValue(4)
+    assert window.fit.title_label.text().startswith("Fit · 5 · R ")
+    window.fit.choice.setCurrentText("data")
+    shown, good = window.fit.item.image, np.arange(FRAME_PX) != 2
+    np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[4], 0.1))[:, good], rtol=1e-5)
 
 
 def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,7 +258,7 @@ def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:
     data, model = scan.fit(7, 0.081)
     window.refresh()
     panel = window.panels[FitPanel]
-    assert panel.title_label.text() == "Fit · frame 7 · R 0.081"
+    assert panel.title_label.text() == "Fit · 7 · R 0.081"
     shown = panel.item.image
     assert shown.shape == (FRAME_PX, 2 * FRAME_PX)
     np.testing.assert_allclose(shown[1:, :FRAME_PX], np.log10(np.maximum(data[1:], 0.1)), rtol=1e-5)

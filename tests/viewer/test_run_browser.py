@@ -13,6 +13,7 @@ from nsbluesky.run_table import RunEntry
 from nsbluesky.viewer.qt import QtCore
 from nsbluesky.viewer.run_browser import RunBrowser, thumbnail
 
+EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
 ENTRIES = (
     RunEntry("aaaaaaaa-1", 1.7e9, "ptycho_fly_scan", "star", 930.0, 100, "success"),
     RunEntry("bbbbbbbb-2", 1.6e9, "ptycho_scan", "gold", 1000.0, 25, "abort"),
@@ -22,10 +23,9 @@ ENTRIES = (
 
 @pytest.fixture
 def results(tmp_path: Path, rng: np.random.Generator) -> Path:
-    experiment = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
-    with CxiFile.create(tmp_path / "aaaaaaaa_clean.cxi", **experiment, frame_shape=(8, 8)) as cxi:
+    with CxiFile.create(tmp_path / "aaaaaaaa_clean.cxi", **EXPERIMENT, frame_shape=(8, 8)) as cxi:
         cxi.append(np.ones((2, 8, 8), np.float32), np.zeros((2, 2)))
-        image = np.exp(1j * np.linspace(0, 1, 600).reshape(20, 30) ** 2).astype(np.complex64)
+        image = np.exp(1j * np.linspace(0, 1, 2400).reshape(40, 60) ** 2).astype(np.complex64)
         cxi.write_image(image, np.ones((1, 8, 8), np.complex64), 20e-9)
     (tmp_path / "bbbbbbbb_clean.cxi").write_bytes(b"no file of this kind")
     return tmp_path
@@ -75,6 +75,25 @@ def test_return_opens_a_run(browser: RunBrowser, qtbot: QtBot) -> None:
 def test_a_run_without_a_readable_file_is_told(browser: RunBrowser, uid: str, message: str) -> None:
     assert browser.open(uid) is None
     assert message in browser.status.text()
+
+
+def test_two_runs_are_compared(browser: RunBrowser, results: Path, qtbot: QtBot) -> None:
+    qtbot.mouseClick(browser.compare_button, QtCore.Qt.MouseButton.LeftButton)
+    assert "select two runs" in browser.status.text()
+    browser.table.selectAll()
+    browser.table.selectRow(0)
+    model = browser.table.selectionModel()
+    model.select(browser.table.model().index(1, 0), model.SelectionFlag.Select | model.SelectionFlag.Rows)
+    window = browser.compare()
+    assert window is not None
+    qtbot.addWidget(window)
+    assert "bbbbbbbb_clean.cxi" in browser.status.text()  # which is no file of this kind
+    (results / "bbbbbbbb_clean.cxi").write_bytes((results / "aaaaaaaa_clean.cxi").read_bytes())
+    both = browser.compare()
+    assert both is not None
+    qtbot.addWidget(both)
+    assert both.correlation.correlation == pytest.approx(1.0)
+    assert "bbbbbbbb_clean.cxi" in both.difference.title_label.text()
 
 
 def test_reload(results: Path, qtbot: QtBot) -> None:

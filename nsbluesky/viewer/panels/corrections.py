@@ -20,6 +20,9 @@ BARB, BARB_RAD = 0.3, np.radians(150)
 WANTED_LENGTH = 0.8
 """Length of a typical arrow, in distances between neighbours."""
 
+LEAST_UM = 1e-6
+"""Shorter corrections are rounding."""
+
 Points = npt.NDArray[np.floating[Any]]
 
 
@@ -27,6 +30,7 @@ def magnification(told: Points, corrected: Points) -> float:
     """Return 1, 2, 5, 10 … times which typical corrections are about as long as points are apart; 1 at least."""
     lengths = np.hypot(*(corrected - told).T)
     typical = float(np.median(lengths)) if len(lengths) else 0.0
+    typical = typical if typical > LEAST_UM else 0.0
     area = float(np.prod(np.ptp(told, axis=0))) if len(told) > 1 else 0.0
     if typical <= 0 or area <= 0:
         return 1.0
@@ -92,9 +96,12 @@ class CorrectionsPanel(LivePanel):
         self.points.setData(x=told[:, 0], y=told[:, 1])
         self.arrows.setData(ends[:, 0], ends[:, 1])
         self.set_blank(False)
-        largest = float(np.hypot(*(corrected - told).T).max()) if len(told) else 0.0
-        scatter = f"error {length_text(float(f'{1e6 * found.scatter_m:.2g}'))}"
-        self.set_subtitle(f"{scatter}, at most {length_text(float(f'{largest:.2g}'))} · arrows × {factor:g}")
+        largest = float(np.hypot(*(corrected - told).T).max(initial=0.0))
+        if largest < LEAST_UM:
+            self.set_subtitle("no errors found")
+        else:
+            error = length_text(float(f"{1e6 * found.scatter_m:.2g}"))
+            self.set_subtitle(f"error {error}, at most {length_text(float(f'{largest:.2g}'))} · × {factor:g}")
         (scale_x, scale_y), turn = found.scale, np.degrees(found.rotation_rad)
         self.title_label.setToolTip(
             f"{self.title_label.text()}\nscale x {scale_x:.4f}, y {scale_y:.4f}; rotation {turn:.3f}°; "

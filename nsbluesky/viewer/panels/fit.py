@@ -42,7 +42,7 @@ class FitPanel(LiveImagePanel):
         self.number.setRange(NEWEST, LAST_FRAME)
         self.number.setSpecialValueText("newest")
         self.number.setKeyboardTracking(False)
-        self.number.setMaximumWidth(76)
+        self.number.setMaximumWidth(70)
         self.number.setToolTip("number of the frame; a click on a point of the low-resolution image chooses it too")
         self.number.valueChanged.connect(self.frame_chosen.emit)
         self.add_control(self.number)
@@ -67,7 +67,7 @@ class FitPanel(LiveImagePanel):
             self._draw_photons(to_host(fit.data), to_host(fit.model))
         wanted = self.number.value()
         instead = f" · {wanted} is not in use" if wanted not in (NEWEST, fit.seq_num) else ""
-        self.set_subtitle(f"frame {fit.seq_num} · R {fit.r_factor:.3f}{instead}")
+        self.set_subtitle(f"{fit.seq_num} · R {fit.r_factor:.3f}{instead}")
 
     def _draw_photons(self, data: npt.NDArray[np.float32], model: npt.NDArray[np.float32]) -> None:
         """Draw data, model or both on one scale, so that they can be compared."""

@@ -1,0 +1,95 @@
+"""Write what is in an open CXI file into a new one that is whole: frames, positions, and one picture of choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nsbluesky.cxi.layout import CxiError
+from nsbluesky.cxi.read import CxiData, CxiImage
+from nsbluesky.cxi.write import CxiFile
+
+__all__ = ["copied_frames", "export_cxi"]
+
+BLOCK_FRAMES = 64
+
+
+def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
+    """Return a new file, open, with the clean frames of another one and what it tells of them.
+
+    Raises
+    ------
+    CxiError
+        Where there are no clean frames.
+    OSError
+        If the file cannot be written.
+    """
+    frames = data.frames
+    if frames is None:
+        raise CxiError(f"{data.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
+    cxi = CxiFile.create(
+        path,
+        energy_eV=data.energy_eV,
+        detector_distance_m=data.detector_distance_m,
+        pixel_size_m=data.pixel_size_m,
+        frame_shape=frames.shape[1:],
+        mask=data.mask,
+        parameters=data.parameters or None,
+    )
+    try:
+        for start in range(0, len(frames), BLOCK_FRAMES):
+            block = slice(start, start + BLOCK_FRAMES)
+            cxi.append(
+                frames[block].astype(np.float32),
+                data.translation_m[block],
+                data.seq_nums[block],
+                flags=data.frame_flags[block],
+                weights=data.frame_weights[block],
+            )
+    except BaseException:
+        cxi.abandon()
+        raise
+    return cxi
+
+
+def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -> None:
+    """Write the clean frames of a file, and a picture, into another file; one that is still growing is fine.
+
+    Parameters
+    ----------
+    path : path
+    data : CxiData
+    image : CxiImage, optional
+        The picture; the last one of the file by default.
+
+    Raises
+    ------
+    CxiError
+        Where the file has no clean frames, or `path` is the file itself.
+    OSError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    frames = data.frames
+    if frames is None:
+        raise CxiError(f"{data.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
+    if path.exists() and path.samefile(data.path):
+        raise CxiError(f"{path} is the file that is read: expected another name")
+    images = data.images
+    image = image or (images[-1] if images else None)
+    with copied_frames(path, data) as cxi:
+        if data.illumination is not None:
+            cxi.set_illumination(data.illumination, intensities=data.illumination_intensities)
+        if image is not None:
+            measured = (image.mask == 0) & (image.object != 0)
+            cxi.write_image(
+                np.where(measured, image.object, np.complex64(complex(np.nan, np.nan))),
+                np.zeros((1, *frames.shape[1:]), np.complex64) if image.probe is None else image.probe,
+                image.pixel_m if np.isfinite(image.pixel_m) else data.geometry().object_pixel_m(frames.shape[-1]),
+                image.parameters,
+                image.errors,
+                center_m=image.center_m,
+                translation_m=image.translation_m,
+                command="nsbluesky view",
+            )

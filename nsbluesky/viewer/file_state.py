@@ -1,0 +1,193 @@
+"""What a CXI file holds, as the parts of a `LiveState` that panels show."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import get_backend
+from nsbluesky.callbacks.derived_run import UNITS
+from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Fit, LiveState, LowResolution, Reconstruction
+from nsbluesky.cxi import CxiData, CxiImage, FrameStack, read_cxi
+from nsbluesky.low_resolution import LowResolutionAccumulator
+from nsbluesky.solver.fit import modelled_frame, r_of
+
+__all__ = [
+    "Background",
+    "RawFrames",
+    "dark_statistics",
+    "fit_of_frame",
+    "frames_of",
+    "low_resolution_of",
+    "mean_frame",
+    "reconstruction_of",
+    "state_of",
+]
+
+MAX_MEAN_FRAMES = 64
+"""Frames, evenly spaced, that a mean is made of where the file holds none."""
+
+
+def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
+    """Return a picture of a file as windows show it: on the stage, NaN where nothing was measured."""
+    pixel_m = image.pixel_m
+    if not np.isfinite(pixel_m):
+        frame_px = data.mask.shape[-1]
+        pixel_m = data.geometry().object_pixel_m(frame_px)
+    measured = (image.mask == 0) & (image.object != 0)
+    object = np.where(measured, image.object, np.complex64(complex(np.nan, np.nan)))
+    half_x, half_y = 0.5 * pixel_m * object.shape[1], 0.5 * pixel_m * object.shape[0]
+    x, y = image.center_m
+    probe = image.probe
+    if probe is None:
+        probe = np.zeros((1, 1, 1), np.complex64) if data.illumination is None else data.illumination[None]
+    return Reconstruction(
+        object=object,
+        probe=probe,
+        pixel_size_m=pixel_m,
+        extent_m=(x - half_x, x + half_x, y - half_y, y + half_y),
+        r_factor=float(image.errors[-1]) if len(image.errors) else np.nan,
+        num_frames=len(data.translation_m),
+        num_passes=len(image.errors),
+        coverage=np.nan,
+        newest_age_s=np.nan,
+        final=image.complete,
+    )
+
+
+BLOCK_FRAMES = 64
+
+
+class RawFrames(Protocol):
+    """The raw frames of a recorded run."""
+
+    def frame(self, seq_num: int) -> npt.NDArray[np.generic] | None:
+        """Return the frame (rows, columns) of a point; None where it was not recorded."""
+
+    def darks(self, count: int) -> npt.NDArray[np.generic]:
+        """Return at most so many dark frames (n, rows, columns)."""
+
+
+def frames_of(data: CxiData) -> FrameStack:
+    """Return the clean frames, or the raw ones where there are no others."""
+    stack = data.frames if data.frames is not None else data.raw_data
+    assert stack is not None  # read_cxi refuses a file without either
+    return stack
+
+
+def state_of(data: CxiData) -> LiveState:
+    """Return the parts of a file that panels show, but for the frame."""
+    images = data.images
+    detector = None
+    if data.frames is not None:
+        masked = np.where(data.good, 0, data.mask)
+        detector = Detector((np.nan, np.nan), masked, data.pixel_size_m[1])
+    dark = None
+    if data.dark_data is not None and len(data.dark_data):
+        dark = dark_statistics(_some(data.dark_data))
+    reconstruction = reconstruction_of(data, images[-1]) if images else None
+    return LiveState(dark=dark, detector=detector, reconstruction=reconstruction)
+
+
+def _some(stack: FrameStack) -> npt.NDArray[np.generic]:
+    count = min(len(stack), MAX_MEAN_FRAMES)
+    return stack[np.unique(np.linspace(0, len(stack) - 1, count).round().astype(np.intp))]
+
+
+def mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float32], str]:
+    """Return the mean frame and its title."""
+    if data.frames is not None and data.illumination_intensities is not None:
+        return data.illumination_intensities, "Mean frame"
+    if not len(frames):
+        return np.zeros(frames.shape[1:], np.float32), "Mean frame"
+    some = _some(frames)
+    every = "all" if len(some) == len(frames) else str(len(some))
+    return np.asarray(some, dtype=np.float32).mean(axis=0), f"Mean of {every} frames"
+
+
+def dark_statistics(frames: npt.NDArray[np.generic]) -> DarkStatistics | None:
+    """Return mean and standard deviation of dark frames (n, rows, columns); None where there are none."""
+    if not len(frames):
+        return None
+    values = frames.astype(np.float32)
+    bad = np.zeros(values.shape[1:], np.uint8)
+    return DarkStatistics(values.mean(axis=0), values.std(axis=0), bad, (), len(values))
+
+
+def fit_of_frame(
+    data: CxiData, picture: Reconstruction, index: int, frame: npt.NDArray[np.floating[npt.NBitBase]]
+) -> Fit | None:
+    """Return a clean frame beside what a picture of the file expects it to be; None where their sides differ."""
+    if picture.probe.shape[-2:] != frame.shape:
+        return None
+    x, y = (float(at) for at in data.translation_m[index, :2])
+    corrected = data.images[-1].translation_m
+    if corrected is not None and index < len(corrected) and np.isfinite(corrected[index]).all():
+        x, y = (float(at) for at in corrected[index])
+    origin = (picture.extent_m[0], picture.extent_m[2])
+    backend = get_backend("numpy")
+    model = modelled_frame(backend, picture.object, picture.probe, picture.pixel_size_m, origin, (x, y))
+    measured = np.where(data.good, frame, np.float32(np.nan)).astype(np.float32)
+    return Fit(int(data.seq_nums[index]), measured, model, r_of(measured, model))
+
+
+def low_resolution_of(path: Path, stopped: Callable[[], bool] = lambda: False) -> LowResolution | None:
+    """Return the low-resolution images of the clean frames of a file; None where there are none, or when stopped.
+
+    Raises
+    ------
+    CxiError
+        If the file cannot be read.
+    """
+    with read_cxi(path) as data:
+        frames = data.frames
+        used = np.flatnonzero(data.frame_weights > 0)
+        if frames is None or not len(used):
+            return None
+        images = LowResolutionAccumulator(np.where(data.good, 0, data.mask).astype(np.uint32))
+        for start in range(0, len(used), BLOCK_FRAMES):
+            if stopped():
+                return None
+            rows = used[start : start + BLOCK_FRAMES]
+            x, y = data.translation_m[rows, :2].T
+            images.add(data.seq_nums[rows], frames[rows].astype(np.float32), x, y)
+    found = images.result()
+    return LowResolution(
+        found.transmission,
+        found.dpc_x,
+        found.dpc_y,
+        found.extent_m,
+        found.num_frames,
+        {name: unit for name, unit in UNITS.items() if hasattr(found, name)},
+        found.dark_field,
+    )
+
+
+class Background:
+    """Work on a thread of its own that can be told to stop.
+
+    Parameters
+    ----------
+    work : callable
+        Is given a callable that tells whether to stop.
+    done : callable
+        Is given the future, on that thread.
+    """
+
+    def __init__(
+        self, work: Callable[[Callable[[], bool]], object], done: Callable[[Future[object]], object]
+    ) -> None:
+        self._stop = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "nsbluesky-file")
+        self._thread.submit(work, self._stop.is_set).add_done_callback(done)
+
+    def close(self) -> None:
+        """Stop, and wait until it has."""
+        self._stop.set()
+        self._thread.shutdown(wait=True)
