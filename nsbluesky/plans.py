@@ -17,6 +17,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 import numpy.typing as npt
+from bluesky.protocols import Readable
 from bluesky.utils import Msg, short_uid
 
 from nsbluesky.devices.detector import Acquisition
@@ -30,6 +31,9 @@ from nsbluesky.trajectories import make_trajectory
 __all__ = ["ptycho_darks", "ptycho_fly_scan", "ptycho_points", "ptycho_scan", "take_darks"]
 
 Plan = Generator[Msg, Any, Any]
+
+Baseline = Sequence[Readable]  # type: ignore[type-arg]
+"""Bare, for bluesky-queueserver knows devices by it."""
 
 FLUSH_PERIOD_S = 0.1
 """Documents of a fly scan are emitted so often."""
@@ -50,7 +54,7 @@ def ptycho_scan(
     num_dark: int = 25,
     seed: int = 0,
     center_um: tuple[float, float] | None = None,
-    baseline: Sequence[Any] | None = None,
+    baseline: Baseline | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Measure point by point: move, expose, read.
@@ -105,7 +109,7 @@ def ptycho_points(
     points_um: Sequence[tuple[float, float]],
     exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
-    baseline: Sequence[Any] | None = None,
+    baseline: Baseline | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Measure points given one by one, as those of frames that were lost.
@@ -173,7 +177,7 @@ def ptycho_fly_scan(
     num_dark: int = 25,
     seed: int = 0,
     center_um: tuple[float, float] | None = None,
-    baseline: Sequence[Any] | None = None,
+    baseline: Baseline | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Measure while the camera triggers the stage: `rate_hz` points a second.
@@ -212,7 +216,7 @@ def take_darks(
     yield from _fly(fccd, [], shutter, "close", stream, num_dark, prepare)
 
 
-def _step_scan(scan: _Scan, name: str, baseline: Sequence[Any] | None, md: Mapping[str, Any] | None) -> Plan:
+def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[str, Any] | None) -> Plan:
     """Measure the points of a scan one by one."""
     fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
     devices = fccd, stage, shutter
@@ -376,7 +380,7 @@ def _run(
     scan: _Scan,
     measure: Callable[[], Plan],
     center: tuple[float, float],
-    baseline: Sequence[Any] | None,
+    baseline: Baseline | None,
     md: Mapping[str, Any],
 ) -> Plan:
     """Open a run around a measurement, and leave the shutter closed however it ends."""

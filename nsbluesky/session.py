@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import atexit
 import functools
-import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsbluesky.bound_plan import bind
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
 
@@ -305,26 +305,6 @@ def _store_derived_run(writer: Callable[[str, dict[str, Any]], Any], run: Finish
     if run.documents:
         for name, document in read_documents(run.documents):
             writer(name, document)
-
-
-def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **defaults: Any) -> Callable[..., Any]:
-    """Return a plan with its devices filled in and with other defaults, so that ``RE(plan())`` works.
-
-    It is a generator function whose signature shows what is left to choose, as bluesky-queueserver wants it.
-    """
-
-    @functools.wraps(plan)
-    def bound(**arguments: Any) -> Generator[Any, Any, Any]:
-        return (yield from plan(*devices, **{**defaults, **arguments}))
-
-    signature = inspect.signature(plan)
-    chosen = [
-        parameter.replace(default=defaults.get(parameter.name, parameter.default))
-        for parameter in signature.parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    bound.__signature__ = signature.replace(parameters=chosen)  # type: ignore[attr-defined]
-    return bound
 
 
 def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:

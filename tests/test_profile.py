@@ -6,13 +6,15 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nsbluesky import plans, session
-from nsbluesky.geometry import Geometry
+from nsbluesky.geometry import Geometry, Optic
+from nsbluesky.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
 STARTUP = sorted((ROOT / "profile_collection" / "startup").glob("*.py"))
@@ -91,8 +93,32 @@ def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:
     parameters: dict[str, Any] = dict(inspect.signature(bound).parameters)
     assert "fccd" not in parameters
     assert parameters["step_um"].default == 0.3
-    assert parameters["geometry"].default == geometry
+    assert parameters["geometry"].default == geometry.to_dict()
+    assert parameters["shape"].annotation == tuple[int, int]
     assert parameters["num_dark"].default == 25
+
+
+def test_bound_plan_takes_settings_as_a_dictionary_of_changes() -> None:
+    def plan(device: str, *, geometry: Geometry) -> Generator[Any, Any, tuple[str, Geometry]]:
+        yield
+        return device, geometry
+
+    def result(**arguments: Any) -> tuple[str, Geometry]:
+        running = bound(**arguments)
+        next(running)
+        with pytest.raises(StopIteration) as end:
+            next(running)
+        returned: tuple[str, Geometry] = end.value.value
+        return returned
+
+    site = Geometry(930.0, 0.25, optic=Optic(diameter_m=1e-4))
+    bound = session.bind(plan, "fccd", geometry=site)
+    assert result() == ("fccd", site)
+    changed = site.replace(energy_eV=707.0, optic__defocus_m=5e-6)
+    assert result(geometry={"energy_eV": 707.0, "optic": {"defocus_m": 5e-6}}) == ("fccd", changed)
+    assert result(geometry=changed) == ("fccd", changed)
+    with pytest.raises(SettingsError, match="unknown setting 'energy'"):
+        result(geometry={"energy": 707.0})
 
 
 def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def check_every_point(run: RecordedRun, num: int, positions: np.ndarray) -> None
     assert sorted(set(seq_nums)) == list(range(1, num + 1)), "each of them is read"
 
 
-@pytest.mark.parametrize("stream", ["primary", "dark"])
+@pytest.mark.parametrize("stream", ["primary", pytest.param("dark", marks=pytest.mark.nightly)])
 def test_fly_scan_goes_on_with_the_frames_that_are_missing(
     RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, stream: str
 ) -> None:
@@ -133,6 +133,7 @@ def test_step_scan_takes_the_point_again(RE: RunEngine, beamline: SimulatedBeaml
     check_every_point(run, 12, make_trajectory("raster", (3, 4), 0.1))
 
 
+@pytest.mark.nightly
 def test_without_a_suspender_the_run_fails(RE: RunEngine, beamline: SimulatedBeamline, devices: Devices) -> None:
     suspender = SuspendWhileAway(*devices)
     RE.install_suspender(suspender)
