@@ -96,12 +96,12 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
 
     first, second = halves(scan.documents)
     with (
-        ProcessingService(scan.settings(tmp_path, sweep_frames=0, publish_hz=1000.0)) as service,
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, publish_hz=1000.0, passes_final=100)) as service,
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.connection.subscribe(note)
         session.send(first)
-        wait_for(lambda: any(passes[-1] >= 8 for passes in pictures.values()))
+        wait_for(lambda: any(passes[-1] >= 90 for passes in pictures.values()))
         told = ask(service.address, "checkpoint", service.credentials)["checkpoints"]
         assert told == {scan.uid: str(tmp_path / "results" / f"{scan.uid}.checkpoint")}
         os.kill(service.pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
         assert session.connection.wait(TIMEOUT_S)
         assert_all_frames_are_there(session.connection, scan)
     before, after = pictures.values()
-    assert after[0] >= 4 > before[0]  # frames that come with the first block are known
+    assert after[0] >= 80 > before[0]  # frames that come with the first block are known
     assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
