@@ -34,6 +34,11 @@ FAINT = np.float32(1e-2)
 one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
 
 
+RINGING = np.float32(0.25)
+"""Part of the largest Σ |O|² that the probe's step is divided by at least, where it was moved by fractions of a pixel:
+what one bright pixel of the object asks of the probe is then spread along rows and columns, and up to so much of its
+energy falls where |O| may be small.  Without it, one such pixel made the probe grow a hundredfold with every batch."""
+
 PROBE_FRAMES = 4
 """With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
 
@@ -227,11 +232,12 @@ class BatchedEngine(Engine):
         for space in spaces[1:]:
             numerator += space.probe_numerator
             denominator += space.probe_denominator
+        if moved:  # what was moved back lies beside the |O|² that belong to it, and rings far from them
+            near = largest_nearby(self._backend.xp, denominator)
+            denominator = self._backend.xp.maximum(near, RINGING * denominator.max())
         if self._rule.averages_passes:
             self._pass_sums.probe_numerator += numerator + denominator * state.probe
             self._pass_sums.probe_denominator += denominator
-        if moved:  # what was moved back lies beside the |O|² that belong to it
-            denominator = largest_nearby(self._backend.xp, denominator)
         state.probe += numerator / self._rule.probe_denominator(self._backend.xp, denominator, batch)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
