@@ -360,3 +360,29 @@ def test_numpy_and_cupy_give_the_same(scan):
             state.passes += 1
         found.append(backend.to_numpy(state.object))
     assert np.allclose(found[0], found[1], atol=2e-3)
+
+
+def one_bright_pixel(scan, backend, name):
+    """Positions between pixels, and an object with one pixel of a thousand times the light where the probe is faint."""
+    store, corners = store_of(scan, backend, 24)
+    for slot in range(24):
+        store.shifts_px[slot] = (0.5, -0.5)
+    state = start_of(scan)
+    row, column = corners[12] + 3
+    state.object[row, column] = 1000
+    engine = make_engine(SolverSettings(algorithm=name, modes=1, momentum=0.0, likelihood="amplitude"), backend)
+    engine.initialize(state, store)
+    state.passes = 5
+    power = [float(np.sum(np.abs(state.probe).astype(float) ** 2))]
+    for _ in range(4):
+        for slots in np.array_split(np.arange(24), 3):
+            engine.update(state, store, slots)
+            power.append(float(np.sum(np.abs(state.probe).astype(float) ** 2)))
+        engine.end_pass(state, store)
+    return np.array(power)
+
+
+@pytest.mark.parametrize("name", ["wasp", "rpie", "mpie", "epie"])
+def test_a_bright_pixel_does_not_let_a_moved_probe_grow(scan, backend, name):
+    power = one_bright_pixel(scan, backend, name)
+    assert power.max() < 3 * power[0]

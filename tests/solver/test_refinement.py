@@ -133,3 +133,26 @@ def test_a_distortion_moves_the_far_end():
 
 def test_frames_that_stand_out_fit_badly():
     assert bad_fits(np.array([1.0, 1.1, 0.9, 1.05, 0.95, 4.0])).tolist() == [5]
+
+
+def test_garbage_that_is_withdrawn_leaves_an_image(scan, backend):
+    """All refinement and half-sets on; frames with one hot pixel of 1e9 photons among them until the scan is over."""
+    rng = np.random.default_rng(0)
+    bad = rng.choice(len(scan.frames), 12, replace=False)
+    frames = scan.frames.copy()
+    frames[bad] = 0
+    frames[bad, 5, 5] = 1e9
+    solver = scan.solver(backend, refine_positions="frames", refine_flux=True, quality_share=0.5, passes_final=30)
+    for first in range(0, len(frames), 8):
+        part = slice(first, first + 8)
+        solver.add_frames(scan.seq_nums[part], frames[part], scan.translations_m[part])
+        for _ in range(10):
+            solver.step(0.0)
+    solver.finish()
+    for _ in range(60):
+        solver.step(0.0)
+    solver.withdraw(scan.seq_nums[bad])
+    while not solver.finished:
+        solver.step(1.0)
+    assert np.isfinite(solver.state.object).all() and np.isfinite(solver.state.probe).all()
+    assert solver.state.r_factor < 0.3
