@@ -363,7 +363,7 @@ def test_numpy_and_cupy_give_the_same(scan):
 
 
 def one_bright_pixel(scan, backend, name):
-    """Positions between pixels, and an object with one pixel of a thousand times the light where the probe is faint."""
+    """Positions between pixels, and an object with one pixel far brighter where the probe is faint."""
     store, corners = store_of(scan, backend, 24)
     for slot in range(24):
         store.shifts_px[slot] = (0.5, -0.5)
