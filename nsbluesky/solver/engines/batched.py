@@ -37,7 +37,7 @@ one pixel of it with thirty times the amplitude of its neighbours drives the pro
 RINGING = np.float32(0.25)
 """Part of the largest Σ |O|² that the step of a probe is divided by at least, where it was moved by fractions of a
 pixel: what a bright pixel of the object asks of the probe is then spread along rows and columns, and up to so much of
-its energy falls where |O| may be small.  Without, one such pixel let the probe grow a hundredfold with every batch."""
+its energy falls where |O| may be small.  Without, one such pixel let the probe grow a hundredfold in a batch."""
 
 PROBE_FRAMES = 4
 """With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
