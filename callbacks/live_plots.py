@@ -109,6 +109,7 @@ class LivePlots(DocumentRouter):
             planned_m=_planned_m(ptycho.get("scan", {})),
             exposures_s=tuple(float(one_s) for one_s in ptycho.get("exposures_s", ())),
             settings=_told_settings(start.get("settings", {})),
+            sample=start.get("sample"),
         )
         self._streams.clear()
         self._units.clear()

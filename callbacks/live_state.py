@@ -55,6 +55,8 @@ class RunInfo:
         Exposure times of a point, a frame each; empty where nobody told.
     settings : PipelineSettings or None
         How the run is processed, where the start document tells it in this version's words.
+    sample : Any
+        What the start document tells of the sample; None where it tells nothing.
     exit_status : str or None
         "success", "abort" or "fail" after the derived run's stop document.
     reason : str
@@ -69,6 +71,7 @@ class RunInfo:
     planned_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     exposures_s: tuple[float, ...] = ()
     settings: PipelineSettings | None = None
+    sample: Any = None
     exit_status: str | None = None
     reason: str = ""
 

@@ -105,8 +105,9 @@ def frc(a: ComplexImage, b: ComplexImage, pixel_m: float, taper: float = 0.5) ->
     rows, columns = (scipy.fft.fftfreq(side) for side in a.shape)
     radius = np.hypot(rows[:, None], columns[None, :])
     ring = np.rint(radius * min(a.shape)).astype(int)
-    inside = (ring > 0) & (radius <= 0.5)
-    index, length = ring[inside], min(a.shape) // 2 + 1
+    length = min(a.shape) // 2 + 1
+    inside = (ring > 0) & (ring < length) & (radius <= 0.5)  # of an odd side, a few corners would be one ring more
+    index = ring[inside]
 
     def per_ring(values: Any) -> npt.NDArray[np.float64]:
         return np.bincount(index, values[inside], length)[1:].astype(np.float64)

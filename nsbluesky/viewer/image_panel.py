@@ -64,7 +64,7 @@ class Panel(QtWidgets.QWidget):
         self._controls.addWidget(self.title_label, 1)
         self.header.setFixedHeight(HEADER_HEIGHT_PX)
         self.graphics = pg.GraphicsLayoutWidget()
-        self.graphics.ci.setContentsMargins(0, 4, 2, 2)
+        self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
         self.plot = self.graphics.addPlot(row=0, col=0)
         self.plot.hideButtons()

@@ -114,7 +114,7 @@ def _stage(told: Mapping[str, Any]) -> Module:
     light: Light = "green" if told["num_blocks"] else "grey"
     text = "" if told["num_blocks"] else "nothing to do yet"
     if told["state"] == "error":
-        light, text = "red", "has failed in this run: see the log"
+        light, text = "red", "failed: see the log"
     elif told["block_s"] > SLOW_S:
         light, text = "yellow", f"at one block for {told['block_s']:.0f} s"
     return Module(

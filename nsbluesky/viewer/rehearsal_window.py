@@ -68,6 +68,8 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.sample.graphics.setToolTip("amplitude; dots: points of the scan; ring: the probe at the point shown")
         self.probe = ImagePanel("Probe", "µm", "µm", scale_bar=True)
         self.frame = ImagePanel("Frame", "column (px)", "row (px)", row_0_on_top=True)
+        for panel in (self.sample, self.probe, self.frame):
+            panel.set_subtitle("choose a picture" if picture is None else "…")
         self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
         self.slider.setToolTip("point of the scan whose frame is shown")
         self.status = QtWidgets.QLabel("choose a picture" if picture is None else "")
@@ -98,6 +100,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
             If the file cannot be written.
         """
         self.show()
+        QtWidgets.QApplication.processEvents()  # the form takes its room
         if self._settle.isActive():
             self._settle.stop()
             self._preview()
@@ -196,6 +199,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.points.setData(x=points[:, 0], y=points[:, 1])
         self.current.setData(x=[points[point, 0]], y=[points[point, 1]], size=plan.probe_diameter_um)
         self.sample.view.autoRange(padding=0.02)
+        self.sample.set_subtitle(f"{len(points)} points")
         probe = np.abs(plan.sample.probe[0])
         side_um = probe.shape[0] * plan.sample.pixel_m * 1e6
         self.probe.set_image(

@@ -116,3 +116,14 @@ def test_r_factor_uses_good_pixels():
     amplitude = np.array([[1.0, 2.0], [4.0, 100.0]])
     model = np.array([[1.5, 2.0], [3.0, 0.0]])
     assert r_factor(model, amplitude, [[1, 1], [1, 0]]) == pytest.approx(1.5 / 7)
+
+
+@pytest.mark.parametrize("shape", [(91, 93), (64, 65), (33, 80)])
+def test_every_ring_of_an_frc_has_pixels_enough(shape):
+    """Of an odd side the corners at the Nyquist frequency are no ring of their own."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    found = frc(image, image + 0.1 * rng.normal(size=shape), 1e-8)
+    assert len(found.correlation) == min(shape) // 2
+    assert found.half_bit[-1] < 0.4
+    assert np.all(np.diff(found.frequency_1_m) > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -473,6 +474,15 @@ def test_closing_the_window_disturbs_nobody(
     assert live.snapshot().errors == []
     window.show()
     qtbot.waitUntil(lambda: "frame 2" in window.panels[CleanPanel].title_label.text(), timeout=10_000)
+
+
+def test_collections_of_garbage_leave_out_what_was_there_when_the_window_opened(window: LiveWindow) -> None:
+    """Else one of the whole heap, with all modules, holds the event loop up."""
+    assert gc.get_freeze_count() == 0
+    window.show()
+    assert gc.get_freeze_count() > 10_000
+    window.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(

@@ -28,7 +28,7 @@ def run(*stages: StageActivity) -> RunActivity:
         ({}, "green", ""),
         ({"num_blocks": 0}, "grey", "nothing to do yet"),
         ({"block_s": SLOW_S + 2}, "yellow", "at one block for 7 s"),
-        ({"state": "error", "block_s": SLOW_S + 2}, "red", "has failed in this run: see the log"),
+        ({"state": "error", "block_s": SLOW_S + 2}, "red", "failed: see the log"),
     ],
 )
 def test_light_of_a_stage(more: dict[str, Any], light: str, text: str) -> None:
@@ -63,7 +63,7 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     told = modules_of_activity([run(stage(), stage(state="error"))], paused=False, queued=0)
     panel.show_modules(told)
     assert [panel.table.item(row, 0).text() for row in range(3)] == ["●", "●", "■"]
-    assert panel.table.item(2, 7).text() == "has failed in this run: see the log"
+    assert panel.table.item(2, 7).text() == "failed: see the log"
     assert panel.table.item(1, 3).text() == "12.3 MB/s"
     assert panel.traffic.text() == "frames read 12.3 MB/s"
     bar.show_modules(told)
