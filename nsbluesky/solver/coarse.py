@@ -75,7 +75,7 @@ class CentralHalf(FrameStore):
         self.backend = whole.backend
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
         self.weights, self.uses = whole.weights, whole.uses
-        self.flux = whole.flux
+        self.flux, self.resting, self.misfits = whole.flux, whole.resting, whole.misfits
         self.residuals = whole.residuals
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
         self.corners_px = _Derived(lambda index: self._corners(index))  # type: ignore[assignment]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.checkpoint import CheckpointError
 
-__all__ = ["GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
+__all__ = ["FOREVER", "GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
 
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
@@ -22,12 +22,15 @@ NOT_MEASURED = -1.0
 
 CHUNK_FRAMES = 64
 
+FOREVER = 255
+"""Passes that a frame rests which is left out."""
+
 SAME_PHOTONS = 1e-6
 SAME_PLACE_PX = 1e-3
 """A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
 
 _IDENTITY = ("seq_nums", "photons", "told_px")
-_FOUND = ("corners_px", "shifts_px", "flux", "residuals", "uses")
+_FOUND = ("corners_px", "shifts_px", "flux", "residuals", "uses", "resting", "misfits")
 
 
 def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -84,6 +87,8 @@ class FrameStore:
         self.central_amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.residuals = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
+        self.resting = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
+        self.misfits = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
         self.held_out = backend.xp.zeros((frame_px, frame_px), bool)
         self.has_gaps = False
@@ -109,12 +114,19 @@ class FrameStore:
             self.central_amplitude_sums,
             self.residuals,
             self.uses,
+            self.resting,
+            self.misfits,
         )
 
     @property
     def active(self) -> npt.NDArray[np.intp]:
-        """Slots of the frames with a weight above 0."""
-        return np.flatnonzero(self.weights[: len(self)] > 0)
+        """Slots of the frames with a weight above 0 that do not rest (`nsbluesky.solver.misfits`)."""
+        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] == 0))
+
+    @property
+    def wanted(self) -> npt.NDArray[np.intp]:
+        """Slots of the frames with a weight above 0 that are not left out, those that rest among them."""
+        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] < FOREVER))
 
     @property
     def nbytes(self) -> int:
@@ -164,10 +176,15 @@ class FrameStore:
         self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
         self.flux[slot] = 1.0
         self.weights[slot] = weight
-        self.uses[slot] = 0
+        self.forget(slot)
         self._measure(slot)
         self._recall(slot, self._expected.pop(slot, None))
         return slot
+
+    def forget(self, slots: int | slice) -> None:
+        """Count uses and misfits of these slots from here on."""
+        for column in (self.uses, self.resting, self.misfits):
+            column[slots] = 0
 
     def contents(self) -> dict[str, Any]:
         """Return what is known of each slot but its amplitudes, for a checkpoint."""

@@ -33,6 +33,7 @@ from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
+from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.plausibility import complaint_about_steps
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
@@ -281,8 +282,8 @@ class IncrementalSolver:
 
     @property
     def num_frames(self) -> int:
-        """Frames that are here with a weight above 0."""
-        return len(self.frames.active)
+        """Frames that are here with a weight above 0 and fit the others."""
+        return len(self.frames.wanted)
 
     def start_with(self, probe: npt.ArrayLike) -> None:
         """Begin with a known probe (N, N) or (modes, N, N), centred, in place of mean pattern and sweep.
@@ -478,9 +479,9 @@ class IncrementalSolver:
         self._level = level
         self._work = None
         self._unsettle()
+        self.frames.forget(slice(len(self.frames)))
         for slot in self.frames.active.tolist():
             self._deck.add(slot)
-        self.frames.uses[: len(self.frames)] = 0
         self.refinement.reset(self.frames)
         self._halves.reset()
         self._resolutions.clear()
@@ -499,7 +500,7 @@ class IncrementalSolver:
         return self._blank(self._backend.from_numpy(probe))
 
     def _blank(self, probe: Any) -> SolverState:
-        row0, column0, row1, column1 = bounding_box(self._level.corners_px[self._level.active], self._level.frame_px)
+        row0, column0, row1, column1 = bounding_box(self._level.corners_px[self._level.wanted], self._level.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
         return SolverState(canvas, probe, (row0, column0))
 
@@ -529,7 +530,7 @@ class IncrementalSolver:
         level = self._level
         row0, column0 = state.origin_px
         box = (row0, column0, row0 + state.object.shape[0], column0 + state.object.shape[1])
-        grown = grown_box(box, bounding_box(level.corners_px[level.active], level.frame_px))
+        grown = grown_box(box, bounding_box(level.corners_px[level.wanted], level.frame_px))
         if grown == box:
             return
         before = (box[0] - grown[0], box[1] - grown[1])
@@ -560,12 +561,19 @@ class IncrementalSolver:
             state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(self.frames.amplitude_sums[active]))
         if self._wants_refinement(state):
             yield from self._refine(state)
+        self._rest_misfits()
         state.passes += 1
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
         if self.is_coarse and self._search is None and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
+
+    def _rest_misfits(self) -> None:
+        """Let frames rest that do not fit, or list them; not before their positions could be put right."""
+        refines = self.settings.refine_positions != "none"
+        self.rejected.update(rest_misfits(self.frames, LEAST_USES + (self.settings.refine_start if refines else 0)))
+        self._deck.remove(np.flatnonzero(self.frames.resting[: len(self.frames)]).tolist())
 
     @property
     def _coarse_is_ripe(self) -> bool:
@@ -647,7 +655,7 @@ class IncrementalSolver:
     def fit(self, seq_num: int | None = None) -> DiffractionFit | None:
         """Return how a frame is modelled, the newest one in use by default; None where it is not in use."""
         frames = self.frames
-        used = frames.active[frames.uses[frames.active] > 0]
+        used = frames.wanted[frames.uses[frames.wanted] > 0]
         if self.state is None or not len(used):
             return None
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
@@ -660,7 +668,7 @@ class IncrementalSolver:
         half_bit_m, one_seventh_m = (
             (math.nan, math.nan) if found is None else (found.resolution_m, found.one_seventh_resolution_m)
         )
-        used = int(np.sum(frames.uses[frames.active] > 0))
+        used = int(np.sum(frames.uses[frames.wanted] > 0))
         if math.isfinite(half_bit_m) and (not self._resolutions or self._resolutions[-1][0] != used):
             self._resolutions.append((used, half_bit_m))
         held_out = math.nan
@@ -683,7 +691,7 @@ class IncrementalSolver:
 
     def positions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the numbers (n,) of the frames in use, in order, and where they lie (n, 2: x, y) in metres."""
-        slots = self.frames.active
+        slots = self.frames.wanted
         order = np.argsort(self.frames.seq_nums[slots])
         slots = slots[order]
         places = self.frames.corners_px[slots] + self.frames.shifts_px[slots] + self.frame_px / 2

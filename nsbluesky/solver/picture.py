@@ -101,7 +101,7 @@ def render(
     follows the picture before, so that a live image does not flicker.
     """
     xp = backend.xp
-    used = frames.active[frames.uses[frames.active] > 0]
+    used = frames.wanted[frames.uses[frames.wanted] > 0]
     lit = illumination(backend, state, frames, used)
     power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
     covered = covered_area(xp, lit, float(power.max()))

@@ -241,6 +241,18 @@ def test_withdrawn_frames_are_used_no_more_and_can_come_back(live, scan):
     assert live.has_work
 
 
+def test_frames_elsewhere_or_with_another_flux_are_left_out_and_do_no_harm(live, scan):
+    frames = scan.frames.copy()
+    frames[12] *= 0.02
+    frames[[56, 87]] = frames[[87, 56]]
+    live.add_frames(scan.seq_nums, frames, scan.translations_m)
+    picture = finished(live)
+    assert {13, 57, 88} <= set(live.rejected) and len(live.rejected) <= 5
+    assert live.rejected[13].startswith("does not fit the others: R ")
+    assert picture.num_frames == len(frames) - len(live.rejected)
+    assert contrast_correlation(scanned(picture, scan), scan.object) > 0.9
+
+
 def test_nan_negative_and_empty_frames_do_no_harm(live, scan):
     frames = scan.frames.copy()
     frames[3, 10:14, 20:30] = np.nan

@@ -1,0 +1,85 @@
+"""Frames that do not fit: they rest, come back, and are left out when they still do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.backend import get_backend
+from nsbluesky.solver.frames import FOREVER, FrameStore
+from nsbluesky.solver.misfits import LEAST_FRAMES, LEAST_USES, MOST, RESTING_PASSES, rest_misfits
+
+COUNT = 40
+
+
+@pytest.fixture
+def store():
+    frames = FrameStore(8, get_backend("numpy"))
+    for k in range(COUNT):
+        frames.put(100 + k, np.ones((8, 8)), (0, 0), 1.0)
+    frames.uses[:COUNT] = LEAST_USES
+    misfit(frames, np.arange(COUNT), 0.05)
+    return frames
+
+
+def misfit(frames, slots, r_factor):
+    frames.residuals[slots] = r_factor * frames.amplitude_sums[slots]
+
+
+def test_what_fits_stays(store):
+    misfit(store, np.arange(COUNT), np.linspace(0.03, 0.1, COUNT))
+    assert rest_misfits(store) == {}
+    assert len(store.active) == COUNT
+
+
+@pytest.mark.parametrize("r_factor", [0.2, np.nan, np.inf])
+def test_a_misfit_rests_and_has_a_second_chance(store, r_factor):
+    misfit(store, 7, r_factor)
+    for _ in range(RESTING_PASSES):
+        assert rest_misfits(store) == {}
+        assert 7 not in store.active and 7 in store.wanted
+    assert rest_misfits(store) == {}
+    assert 7 in store.active
+
+
+def test_left_out_frames_are_listed_and_come_back_only_when_measured_again(store):
+    misfit(store, 7, 0.2)
+    listed = {}
+    for _ in range(RESTING_PASSES + 2):
+        listed.update(rest_misfits(store))
+    assert list(listed) == [107] and "R 0.20" in listed[107] and "0.05" in listed[107]
+    assert 7 not in store.wanted
+    store.put(107, np.ones((8, 8)), (0, 0), 1.0)
+    assert 7 in store.active
+
+
+def test_a_frame_that_fits_when_it_comes_back_starts_anew(store):
+    for _ in range(3):
+        misfit(store, 7, 0.2)
+        for _ in range(1 + RESTING_PASSES):
+            assert rest_misfits(store) == {}  # what it was when it went does not count any more
+        assert 7 in store.active
+        misfit(store, 7, 0.05)
+        assert rest_misfits(store) == {}
+
+
+@pytest.mark.parametrize("case", ["few frames", "few uses", "no weight"])
+def test_who_is_not_judged(store, case):
+    misfit(store, 7, 0.5)
+    match case:
+        case "few frames":
+            store.weights[LEAST_FRAMES - 1 : COUNT] = 0
+        case "few uses":
+            store.uses[7] = LEAST_USES - 1
+        case "no weight":
+            store.weights[7] = 0
+    assert rest_misfits(store) == {}
+    assert not store.resting[:COUNT].any()
+
+
+def test_no_more_than_a_part_of_all_rests_and_the_worst_first(store):
+    misfit(store, np.arange(10), np.linspace(0.2, 0.4, 10))
+    rest_misfits(store)
+    assert np.flatnonzero(store.resting[:COUNT]).tolist() == list(range(10))[-int(MOST * COUNT) :]
+    rest_misfits(store)
+    assert np.count_nonzero(store.resting[:COUNT]) == int(MOST * COUNT)
