@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from nsbluesky.backend import get_backend
 from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames
+from nsbluesky.cxi.join import join_scans
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
@@ -32,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="wasp",
         metavar="NAME[:PASSES],…",
         help=f"of {', '.join(sorted(ENGINES))}; several one after another, as in wasp:20,lsqml:50 (%(default)s)",
+    )
+    parser.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="use the frames of this file as well, as those that were taken again",
     )
     parser.add_argument("--passes", type=int, default=40, help="of an engine that names none (%(default)s)")
     parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
@@ -66,11 +78,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
-    out = output_file(options.out, options.source)
+    out = output_file(options.out, options.source, *options.also)
     if options.png is not None:
         output_file(options.png, options.source, out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
-    with read_cxi(options.source) as data, tqdm(total=passes, unit="pass", disable=options.progress or None) as bar:
+    with (
+        _source(options) as source,
+        read_cxi(source) as data,
+        tqdm(total=passes, unit="pass", disable=options.progress or None) as bar,
+    ):
         if data.frames is None:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
         if options.use_probe and data.illumination is None:
@@ -106,6 +122,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
         "cxi": str(out),
     }
+
+
+@contextmanager
+def _source(options: argparse.Namespace) -> Iterator[Path]:
+    """Give the file that holds all frames: the source, or a passing one with the frames of others as well."""
+    if not options.also:
+        yield options.source
+        return
+    with tempfile.TemporaryDirectory(prefix="nsbluesky-", dir=options.out.parent) as folder:
+        joined = Path(folder) / options.source.name
+        join_scans(joined, options.source, options.also)
+        yield joined
 
 
 def _tell(done: int, wanted: int, r_factor: float) -> None:

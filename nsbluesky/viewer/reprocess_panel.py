@@ -63,7 +63,9 @@ def told_settings(parameters: Mapping[str, Any]) -> ReprocessSettings:
     return found.replace(solver__passes_final=max(found.solver.passes_final, PASSES))
 
 
-def reconstruct_command(source: Path, out: Path, settings: SolverSettings, use_probe: bool) -> list[str]:
+def reconstruct_command(
+    source: Path, out: Path, settings: SolverSettings, use_probe: bool, also: Sequence[Path] = ()
+) -> list[str]:
     """Return the arguments of the command that reconstructs a file again."""
     named = ("algorithm", "modes", "passes_final")
     return [
@@ -73,6 +75,7 @@ def reconstruct_command(source: Path, out: Path, settings: SolverSettings, use_p
         *("--algorithm", settings.algorithm, "--modes", str(settings.modes)),
         *("--passes", str(settings.passes_final)),
         *(["--use-probe"] if use_probe else []),
+        *(part for path in also for part in ("--also", str(path))),
         *_assignments(settings, SolverSettings(), "", named),
     ]
 
@@ -127,6 +130,13 @@ class ReprocessPanel(QtWidgets.QWidget):
         self.use_probe = QtWidgets.QCheckBox("begin with the file's probe")
         self.use_probe.setEnabled(can_use_probe)
         self.use_probe.setToolTip("no defocus sweep then")
+        self.also = QtWidgets.QLineEdit()
+        self.also.setPlaceholderText("no other file")
+        self.also.setToolTip("a file whose frames are used as well, as those of points that were measured again")
+        choose = QtWidgets.QToolButton()
+        choose.setText("…")
+        choose.setToolTip("choose the file")
+        choose.clicked.connect(self._choose)
         self.run = QtWidgets.QPushButton("Run")
         self.run.setToolTip("reconstruct again, in a process of its own, and compare")
         self.cancel = QtWidgets.QPushButton("Cancel")
@@ -135,13 +145,17 @@ class ReprocessPanel(QtWidgets.QWidget):
         self.bar.setFormat("%v of %m passes")
         self.status = QtWidgets.QLabel("")
         self.status.setWordWrap(True)
+        more = QtWidgets.QHBoxLayout()
+        for widget in (QtWidgets.QLabel("also frames of"), self.also, choose):
+            more.addWidget(widget)
         buttons = QtWidgets.QHBoxLayout()
-        for widget in (self.run, self.cancel):
-            buttons.addWidget(widget)
+        buttons.addWidget(self.run)
+        buttons.addWidget(self.cancel)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.addWidget(self.form, 1)
         layout.addWidget(self.use_probe)
+        layout.addLayout(more)
         layout.addLayout(buttons)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
@@ -172,7 +186,8 @@ class ReprocessPanel(QtWidgets.QWidget):
             commands.append(clean_command(self._raw, source, settings.cleaning))
         assert source is not None
         out = folder / f"{(self._clean or source).stem}-{number}.cxi"
-        return [*commands, reconstruct_command(source, out, solver, self.use_probe.isChecked())]
+        also = [Path(self.also.text())] if self.also.text().strip() else []
+        return [*commands, reconstruct_command(source, out, solver, self.use_probe.isChecked(), also)]
 
     def close(self) -> bool:
         """End the process, and remove the files that it made."""
@@ -187,6 +202,11 @@ class ReprocessPanel(QtWidgets.QWidget):
     def _check(self, settings: Any) -> None:
         solver = settings.solver if isinstance(settings, ReprocessSettings) else settings
         parse_schedule(solver.algorithm, solver.passes_final)
+
+    def _choose(self) -> None:
+        path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "Also frames of", "", "CXI files (*.cxi)")
+        if path:
+            self.also.setText(path)
 
     def _mark(self) -> None:
         self.run.setEnabled(self.form.edited is not None and not self.running)

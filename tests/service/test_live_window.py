@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
-from recorded_scan import TIMEOUT_S, RecordedScan, Session
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves
 
 from nsbluesky.service.control import ask
 from nsbluesky.service.remote_processing import RemoteProcessing
@@ -17,7 +17,7 @@ from nsbluesky.service.subscriber import DerivedRuns
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.modules import AWAY_S, modules_of_heartbeat
-from nsbluesky.viewer.panels import CleanPanel, ObjectPanel
+from nsbluesky.viewer.panels import CleanPanel, FitPanel, LowResolutionPanel, ObjectPanel, ProbePanel
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 
 LEFT = QtCore.Qt.MouseButton.LeftButton
@@ -95,3 +95,37 @@ def test_a_viewer_without_rights_is_told(scan: RecordedScan, tmp_path: Path, qtb
     runs.heartbeat = {**runs.heartbeat, "heard": runs.heartbeat["heard"] - AWAY_S}
     qtbot.waitUntil(lambda: not window.health.away.isHidden(), timeout=PATIENCE_MS)
     assert "no heartbeat" in window.health.away.text()
+
+
+def test_the_run_that_goes_on_is_steered(scan: RecordedScan, tmp_path: Path, qtbot: QtBot) -> None:
+    """Settings with a sign change it at once, and the fit is that of the frame whose point was clicked."""
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, modes=1, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        first, rest = halves(scan.documents)
+        session.send(first)
+        runs = DerivedRuns(service.address, service.credentials)
+        window = live_window(service, runs, qtbot)
+        control, probe, fit = window.control, window.panels[ProbePanel], window.panels[FitPanel]
+        assert control is not None
+        qtbot.waitUntil(lambda: "1 mode" in probe.title_label.text(), timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: control.form.settings.solver.passes_final == 2, timeout=PATIENCE_MS)  # type: ignore[attr-defined]
+        window.docks.show_dock("Control")
+        modes = control.form.editors["solver.modes"]
+        assert isinstance(modes, QtWidgets.QLineEdit)
+        modes.selectAll()
+        qtbot.keyClicks(modes, "3")
+        qtbot.mouseClick(control.apply, LEFT)
+        qtbot.waitUntil(lambda: "solver.modes" in control.answer.text(), timeout=PATIENCE_MS)
+        window.panels[LowResolutionPanel].frame_clicked.emit(4, False)
+        qtbot.waitUntil(lambda: control.answer.text() == "", timeout=PATIENCE_MS)
+        session.send(rest)
+        assert session.connection.wait(TIMEOUT_S)
+        window.docks.show_dock("ProbePanel")
+        qtbot.waitUntil(lambda: "3 modes" in probe.title_label.text(), timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: "Fit · 4 · R 0." in fit.title_label.text(), timeout=PATIENCE_MS)
+        state = runs.live.snapshot()
+        assert state.run is not None and state.run.settings is not None and state.run.settings.solver.modes == 3
+        assert "to viewers" in window.health_panel.traffic.text()
+        runs.close()

@@ -68,6 +68,19 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     assert not path.exists()
 
 
+def test_frames_taken_again_are_used_as_well(window: CxiWindow, file: Path, qtbot: QtBot) -> None:
+    panel = window.reprocess
+    for name, text in (("passes_final", "1"), ("modes", "1"), ("sweep_frames", "0"), ("coarse_uses", "0")):
+        type_into(panel, name, text, qtbot)
+    qtbot.keyClicks(panel.also, str(file))
+    qtbot.mouseClick(panel.run, LEFT)
+    with qtbot.waitSignal(panel.finished, timeout=TIMEOUT_MS) as told:
+        pass
+    with read_cxi(told.args[0]) as data:
+        assert data.frames is not None and len(data.frames) == 72
+        assert len(set(data.seq_nums.tolist())) == 72
+
+
 def test_cancel_ends_the_process_and_the_window_answers_meanwhile(window: CxiWindow, qtbot: QtBot) -> None:
     panel = window.reprocess
     type_into(panel, "passes_final", "100000", qtbot)
@@ -113,8 +126,10 @@ def test_a_wrong_value_is_refused(window: CxiWindow, qtbot: QtBot) -> None:
 
 def test_the_commands_mean_what_the_form_says(tmp_path: Path, qtbot: QtBot) -> None:
     solver = SolverSettings(algorithm="raar:5,wasp", modes=3, passes_final=7, sweep_frames=0, defocus_m=1e-5)
-    command = reconstruct_command(tmp_path / "a.cxi", tmp_path / "b.cxi", solver, use_probe=True)
+    also = [tmp_path / "c.cxi"]
+    command = reconstruct_command(tmp_path / "a.cxi", tmp_path / "b.cxi", solver, use_probe=True, also=also)
     options = _parse(command, "reconstruct")
+    assert options.also == also
     told = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
     assert told.replace(passes_final=options.passes) == solver
     assert options.use_probe

@@ -1,0 +1,79 @@
+"""Put the frames of several scans of one sample into one file: those of a scan, and those that were taken again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nsbluesky.cxi.export import BLOCK_FRAMES, copied_frames
+from nsbluesky.cxi.layout import GOOD_MASK_BITS, CxiError
+from nsbluesky.cxi.read import CxiData, read_cxi
+
+__all__ = ["join_scans"]
+
+TOLERANCE = 1e-3
+"""By how much energy, distance and pixels may differ."""
+
+
+def join_scans(path: str | Path, first: str | Path, others: Sequence[str | Path]) -> int:
+    """Write the clean frames of several files into a new one; their numbers go on after those of the first.
+
+    A pixel that is bad in one of them is bad in all.
+
+    Parameters
+    ----------
+    path, first : path
+    others : sequence of path
+
+    Returns
+    -------
+    int
+        Frames in the new file.
+
+    Raises
+    ------
+    CxiError
+        Where a file cannot be read, has no clean frames, or was measured with another energy, distance or pixel.
+    OSError
+        If the file cannot be written.
+    """
+    with read_cxi(first) as data, copied_frames(path, data) as cxi:
+        mask, next_number = data.mask.copy(), int(data.seq_nums.max(initial=0)) + 1
+        for other in others:
+            with read_cxi(other) as more:
+                _check_alike(data, more)
+                assert more.frames is not None
+                for start in range(0, len(more.frames), BLOCK_FRAMES):
+                    block = slice(start, start + BLOCK_FRAMES)
+                    frames = more.frames[block].astype(np.float32)
+                    numbers = next_number + np.arange(start, start + len(frames))
+                    cxi.append(
+                        frames,
+                        more.translation_m[block],
+                        numbers,
+                        flags=more.frame_flags[block],
+                        weights=more.frame_weights[block],
+                    )
+                next_number += len(more.frames)
+                bad = (more.mask & ~np.uint32(GOOD_MASK_BITS)) != 0
+                mask = np.where(bad, more.mask, mask)
+        cxi.set_mask(mask)
+        return cxi.num_frames
+
+
+def _check_alike(first: CxiData, other: CxiData) -> None:
+    if other.frames is None:
+        raise CxiError(f"{other.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
+    assert first.frames is not None
+    shape = first.frames.shape[1:]
+    if other.frames.shape[1:] != shape:
+        raise CxiError(f"{other.path} has frames of {other.frames.shape[1:]}: expected {shape}, as in {first.path}")
+    for name, here, there in (
+        ("energy (eV)", first.energy_eV, other.energy_eV),
+        ("detector distance (m)", first.detector_distance_m, other.detector_distance_m),
+        ("pixel (m)", first.pixel_size_m[0], other.pixel_size_m[0]),
+    ):
+        if abs(there / here - 1) > TOLERANCE:
+            raise CxiError(f"{other.path}: {name} is {there:g}: expected {here:g}, as in {first.path}")
