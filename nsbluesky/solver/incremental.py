@@ -31,9 +31,9 @@ from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
+from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.picture import Picture, render
-from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.plausibility import complaint_about_steps
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement

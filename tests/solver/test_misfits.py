@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.backend import get_backend
-from nsbluesky.solver.frames import FOREVER, FrameStore
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.misfits import LEAST_FRAMES, LEAST_USES, MOST, RESTING_PASSES, rest_misfits
 
 COUNT = 40
