@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CheckpointError", "Sections", "differences", "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
 
 FORMAT = "nsbluesky reconstruction"
 VERSION = 1

@@ -52,6 +52,10 @@ class ErrorPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("Error", "pass", "error metric")
+        self.graphics.setToolTip(
+            "what the file tells of each pass, or of each picture of a live scan: R, at first on the central half of "
+            "the detector, where it is smaller"
+        )
         self.plot.showGrid(x=True, y=True, alpha=0.3)
         self.curve = curve()
         self.plot.addItem(self.curve)

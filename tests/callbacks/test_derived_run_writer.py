@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,23 @@ def test_a_document_log_takes_it_and_other_runs_are_left_alone(tmp_path: Path) -
     names = [name for name, _ in read_documents(run.uid, tmp_path / "log")]
     assert (names[0], names[-1]) == ("start", "stop")
     assert not (tmp_path / "log" / "raw.jsonl").exists()
+
+
+def test_what_a_run_that_is_steered_tells(catalog: Catalog, tmp_path: Path) -> None:
+    """Corrections of more and more frames, changed settings, and no fits, which are for the moment only."""
+    writer, run = catalog.writer(), make_run()
+    documents = [("start", run.start_document)]
+    for count in (2, 3):
+        places = {"x_m": np.arange(count) * 1e-6, "y_m": np.zeros(count)}
+        about = {"scatter_m": 1e-9, "scale_x": 1.0, "scale_y": 1.0, "rotation_rad": 0.0, "shear_rad": 0.0}
+        documents += run.event("positions", raw_seq_num=np.arange(1, 1 + count), **places, **about)
+        image = np.ones((SIDE, SIDE), np.float32)
+        documents += run.event("diffraction_fit", raw_seq_num=count, data=image, model=image, r_frame=0.1)
+    documents += run.event("settings", settings=PipelineSettings().to_json(), changes='{"solver.modes": 3}')
+    send([*documents, run.stop()], DerivedRunWriter(tmp_path, writer, interval_s=0))
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    stored = catalog.client[run.uid]
+    assert set(stored) == {"positions", "settings"}
+    assert stored["positions"]["raw_seq_num"][:].tolist() == [[1, 2, 0], [1, 2, 3]]
+    assert np.isnan(stored["positions"]["x_m"][:][0, 2])
+    assert PipelineSettings.from_dict(json.loads(stored["settings"]["settings"][:][0])) == PipelineSettings()

@@ -693,6 +693,26 @@ def test_a_zoom_stays_until_the_next_run(window: LiveWindow, live: LivePlots, sc
     assert panel.view.viewRange()[0] == pytest.approx(whole[0])
 
 
+def test_an_image_is_whole_however_large_its_panel_becomes(
+    window: LiveWindow, scan: DerivedScan, qtbot: QtBot
+) -> None:
+    scan.start()
+    scan.raw(*range(1, 11))
+    scan.low_resolution(10)
+    window.refresh()  # not shown yet: the panel has no room
+    window.show()
+    panel = window.panels[LowResolutionPanel]
+
+    def share() -> float:
+        (x0, x1), (y0, y1) = panel.view.viewRange()
+        return max(0.6 / (x1 - x0), 0.6 / (y1 - y0))  # of the view that the image fills
+
+    qtbot.waitUntil(lambda: share() > 0.8, timeout=10_000)
+    window.docks.resizeDocks([window.docks.docks["LowResolutionPanel"]], [120], QtCore.Qt.Orientation.Vertical)
+    qtbot.wait(50)
+    assert share() > 0.8
+
+
 def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.raw(1)

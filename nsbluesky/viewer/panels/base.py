@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
-from nsbluesky.viewer.qt import QtGui
 
 __all__ = ["Extent", "LiveImagePanel", "LivePanel", "extent_in_um", "pixel_extent"]
 
@@ -81,15 +80,15 @@ class LiveImagePanel(LivePanel, ImagePanel):
         self._extent: Extent | None = None
         self._zoomed = False
         self.view.sigRangeChangedManually.connect(self._keep_zoom)
+        self.view.sigResized.connect(self._fill)
+
+    def _fill(self) -> None:
+        """Show the image whole in the room that there is now, where nobody has zoomed."""
+        if self._extent is not None and not self._zoomed:
+            self.show_all()
 
     def _keep_zoom(self) -> None:
         self._zoomed = True
-
-    def showEvent(self, event: QtGui.QShowEvent) -> None:
-        """Show the image whole in the room that there is now, where nobody has zoomed."""
-        super().showEvent(event)
-        if self._extent is not None and not self._zoomed:
-            self.show_all()
 
     def clear(self) -> None:
         """Show no image."""
