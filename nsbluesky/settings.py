@@ -258,7 +258,7 @@ class CleaningSettings(Settings):
     overscan: typing.Literal["quadratic", "median", "minimum", "none"] = "quadratic"
     overscan_start_row: int = 0
     overscan_decay: bool = False
-    spikes: typing.Literal["lines", "fourier", "none"] = "none"
+    spikes: typing.Literal["lines", "fourier", "none"] = "lines"
     spike_sigmas: float = 6.0
     photons: typing.Literal["threshold", "counting", "none"] = "threshold"
     photon_threshold: float = 0.5
@@ -370,7 +370,8 @@ class SolverSettings(Settings):
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default, for on short live scans it made images worse that had right positions.
     refine_flux, refine_background : bool
-        Correct the flux of every frame relative to the mean; fit a background that is the same on all pixels.
+        Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
+        fit a background that is the same on all pixels.
     refine_start : int
         Uses of a frame before its position is corrected.
     quality_share : float
@@ -408,7 +409,7 @@ class SolverSettings(Settings):
     sweep_passes: int = 3
     defocus_m: float | None = None
     refine_positions: typing.Literal["frames", "global", "none"] = "none"
-    refine_flux: bool = False
+    refine_flux: bool = True
     refine_background: bool = False
     refine_start: int = 3
     quality_share: float = 0.0

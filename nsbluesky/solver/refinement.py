@@ -90,7 +90,7 @@ class Refinement:
     flux_scatter : float
         Standard deviation of the frames' true flux, relative to its mean, as estimated; NaN before the first round.
     rounds : int
-        Rounds so far.
+        Rounds so far in which positions were looked at.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
@@ -172,7 +172,7 @@ class Refinement:
         if np.count_nonzero(known) < MIN_FRAMES:  # frames were measured again or withdrawn meanwhile
             return
         slots, found = slots[known], found.of(known)
-        self.rounds += 1
+        self.rounds += self._settings.refine_positions != "none"
         steps, covariance = steps_and_errors(found)
         pixel = frames.frame_px / level.frame_px
         steps[:, :2] *= pixel
