@@ -107,69 +107,51 @@ class BatchedEngine(Engine):
         self._likelihood = Likelihood(bool(poisson))
         self._chooses_likelihood = poisson is None
         self._full_rule = rule
-        self._resting = self._resumes = False
         self._rule = rule
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
-        self._momentum: Momentum | None = (
-            Momentum(backend, rule.momentum, rule.momentum_frames, compiled=self._compiled) if rule.momentum else None
-        )
+        self._momentum = Momentum(backend, rule.momentum, rule.momentum_frames, compiled=self._compiled)
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
         self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._pass_sums = PassSums.zeros(self._backend, state)
-        self._pass_begins = False
-        if self._momentum is not None:
-            self._momentum.begin(state)
+        self._momentum.begin(state)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
         self._batch_sums.pad(self._backend, before, after)
         self._pass_sums.object.pad(self._backend, before, after)
-        if self._momentum is not None:
-            self._momentum.pad(before, after)
+        self._momentum.pad(before, after)
 
     def adapt(self, dose: float) -> None:
         """Regularise more, and have less momentum, where there are few photons."""
         self._rule = self._full_rule.damped(caution(dose))
         if self._chooses_likelihood:
             self._likelihood = Likelihood(counts_are_few(dose))
-        if self._momentum is not None:
-            self._momentum.friction = np.float32(self._rule.momentum)
+        self._momentum.friction = np.float32(self._rule.momentum)
 
     def rest(self, resting: bool) -> None:
-        """Take no steps of momentum, or begin anew, at rest, to take them."""
-        self._resumes = self._resumes or (self._resting and not resting)
-        self._resting = resting
+        """Take no steps of momentum, or begin anew to take them."""
+        self._momentum.rest(resting)
 
     def contents(self) -> dict[str, Any]:
         """Return momentum and the sums of the pass, for a checkpoint."""
-        moving = {} if self._momentum is None else self._momentum.contents()
-        flags = {"resting": self._resting, "resumes": self._resumes, "pass_begins": self._pass_begins}
-        return {**self._pass_sums.contents(self._backend), **moving, **flags}
+        return {**self._pass_sums.contents(self._backend), **self._momentum.contents()}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned, after `initialize`."""
-        self._resting, self._resumes = contents["resting"], contents["resumes"]
-        self._pass_begins = contents["pass_begins"]
-        if self._momentum is not None:
-            self._momentum.restore(contents)
+        self._momentum.restore(contents)
         self._pass_sums.restore(contents, self._backend)
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
         backend = self._backend
-        momentum = None if self._resting else self._momentum
-        if self._resumes and momentum is not None:
-            momentum.begin(state)
-        elif self._pass_begins and momentum is not None:
-            momentum.take_up(state)
-        self._pass_begins = self._resumes = False
+        self._momentum.before(state)
         several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
         updates_probe = state.passes >= self._probe_start and several
         batch = Differences(
@@ -200,10 +182,10 @@ class BatchedEngine(Engine):
         backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
-        if momentum is not None:
+        if self._momentum.moves:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
+            self._momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
         return residual
 
     def _power(self, probe: Any) -> Any:
@@ -249,7 +231,7 @@ class BatchedEngine(Engine):
             _average(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
             sums.clear()
         state.probe = orthogonal_modes(xp, state.probe)
-        self._pass_begins = True
+        self._momentum.end_pass()
 
 
 def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:

@@ -80,7 +80,6 @@ class LeastSquaresEngine(Engine):
         compiled: bool | None = None,
     ) -> None:
         self.name = name
-        self._resting = self._resumes = False
         self._backend = backend
         self._likelihood = Likelihood(poisson, FLOOR)
         self._probe_start = probe_start
@@ -88,52 +87,36 @@ class LeastSquaresEngine(Engine):
         self._damping = np.float32(damping)
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
-        self._momentum: Momentum | None = (
-            Momentum(backend, momentum, 1, compiled=self._compiled) if momentum else None
-        )
+        self._momentum = Momentum(backend, momentum, 1, compiled=self._compiled)
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
         self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
         self._changes = self._backend.xp.empty((self._batch, *state.probe.shape), np.complex64)
         self._sums = ObjectSums.zeros(self._backend, state.object.shape)
-        self._pass_begins = False
-        if self._momentum is not None:
-            self._momentum.begin(state)
+        self._momentum.begin(state)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
         self._sums.pad(self._backend, before, after)
-        if self._momentum is not None:
-            self._momentum.pad(before, after)
+        self._momentum.pad(before, after)
 
     def rest(self, resting: bool) -> None:
-        """Take no steps of momentum, or begin anew, at rest, to take them."""
-        self._resumes = self._resumes or (self._resting and not resting)
-        self._resting = resting
+        """Take no steps of momentum, or begin anew to take them."""
+        self._momentum.rest(resting)
 
     def contents(self) -> dict[str, Any]:
-        """Return momentum and whether it rests, for a checkpoint."""
-        moving = {} if self._momentum is None else self._momentum.contents()
-        flags = {"resting": self._resting, "resumes": self._resumes, "pass_begins": self._pass_begins}
-        return {**moving, **flags}
+        """Return momentum, for a checkpoint."""
+        return self._momentum.contents()
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned, after `initialize`."""
-        self._resting, self._resumes = contents["resting"], contents["resumes"]
-        self._pass_begins = contents["pass_begins"]
-        if self._momentum is not None:
-            self._momentum.restore(contents)
+        self._momentum.restore(contents)
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: directions, then the steps along them."""
         backend, xp = self._backend, self._backend.xp
-        momentum = None if self._resting else self._momentum
-        if self._resumes and momentum is not None:
-            momentum.begin(state)
-        elif self._pass_begins and momentum is not None:
-            momentum.take_up(state)
-        self._pass_begins = self._resumes = False
+        self._momentum.before(state)
         batch = Differences(
             backend,
             state,
@@ -177,8 +160,7 @@ class LeastSquaresEngine(Engine):
             state.probe += np.float32(probe_step) * probe_direction
         direction[box] = 0
         illumination[box] = 0
-        if momentum is not None:
-            momentum.after(state, 1)
+        self._momentum.after(state, 1)
         return residual
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
@@ -219,7 +201,7 @@ class LeastSquaresEngine(Engine):
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Orthogonal modes."""
         state.probe = orthogonal_modes(self._backend.xp, state.probe)
-        self._pass_begins = True
+        self._momentum.end_pass()
 
 
 def best_steps(products: npt.NDArray[np.float64]) -> tuple[float, float]:

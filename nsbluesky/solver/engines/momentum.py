@@ -28,7 +28,7 @@ class Momentum:
     ----------
     backend : Backend
     friction : float
-        η, at least 0 and below 1.
+        η, at least 0 and below 1; 0 for no momentum at all.
     period_frames : int
         Frames between two such steps.
     compiled : bool
@@ -40,9 +40,23 @@ class Momentum:
         self.friction = np.float32(friction)
         self._period_frames = period_frames
         self._compiled = compiled
+        self._resting = self._resumes = self._pass_begins = False
+
+    @property
+    def moves(self) -> bool:
+        """Whether steps are taken now."""
+        return self.friction > 0 and not self._resting
+
+    def rest(self, resting: bool) -> None:
+        """Take no steps; or begin anew, with no velocity, to take them."""
+        self._resumes = self._resumes or (self._resting and not resting)
+        self._resting = resting
 
     def begin(self, state: SolverState) -> None:
-        """Begin at rest."""
+        """Begin with no velocity."""
+        self._pass_begins = False
+        if not self.friction:
+            return
         xp = self._backend.xp
         self._frames = 0
         self._share = 1.0
@@ -53,12 +67,18 @@ class Momentum:
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
+        if not self.friction:
+            return
         self._before[0] = pad_canvas(self._backend, self._before[0], before, after, 1)
         self._velocity[0] = pad_canvas(self._backend, self._velocity[0], before, after, 0)
 
     def contents(self) -> dict[str, Any]:
         """Return velocity and friction as they are between two passes, for a checkpoint."""
+        flags = {"rests": [self._resting, self._resumes, self._pass_begins]}
+        if not self.friction:
+            return flags
         return {
+            **flags,
             "velocity_object": self._backend.to_numpy(self._velocity[0]),
             "velocity_probe": self._backend.to_numpy(self._velocity[1]),
             "momentum": [self._frames, self._share, self._misfit, self._amplitude, self._least],
@@ -66,8 +86,22 @@ class Momentum:
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take them up, after `begin`."""
-        self._velocity = [self._backend.from_numpy(contents[f"velocity_{part}"]) for part in ("object", "probe")]
-        self._frames, self._share, self._misfit, self._amplitude, self._least = contents["momentum"]
+        self._resting, self._resumes, self._pass_begins = contents["rests"]
+        if self.friction:
+            self._velocity = [self._backend.from_numpy(contents[f"velocity_{part}"]) for part in ("object", "probe")]
+            self._frames, self._share, self._misfit, self._amplitude, self._least = contents["momentum"]
+
+    def before(self, state: SolverState) -> None:
+        """Make ready for a batch."""
+        if self.moves and self._resumes:
+            self.begin(state)
+        elif self.moves and self._pass_begins:
+            self._take_up(state)
+        self._pass_begins = self._resumes = False
+
+    def end_pass(self) -> None:
+        """Expect that the state is changed from outside before the next batch: scaled, or its modes turned."""
+        self._pass_begins = True
 
     def after(self, state: SolverState, frames: int, misfit: float = 0.0, amplitude: float = 0.0) -> None:
         """Take note of a batch, and the step of momentum when it is time.
@@ -79,6 +113,8 @@ class Momentum:
         misfit, amplitude : float
             Σ|G − A| and ΣA of those of them that were used before; new ones fit worse for another reason.
         """
+        if not self.moves:
+            return
         self._frames += frames
         self._misfit += misfit
         self._amplitude += amplitude
@@ -117,7 +153,7 @@ class Momentum:
         target += friction * velocity
         before[...] = target
 
-    def take_up(self, state: SolverState) -> None:
-        """Go on, at the speed there is, from a state that was changed from outside: scaled, or its modes turned."""
+    def _take_up(self, state: SolverState) -> None:
+        """Go on, at the speed there is, from a state that was changed from outside."""
         self._before[0][...] = state.object
         self._before[1][...] = state.probe
