@@ -45,7 +45,7 @@ class Momentum:
     @property
     def moves(self) -> bool:
         """Whether steps are taken now."""
-        return self.friction > 0 and not self._resting
+        return bool(self.friction > 0) and not self._resting
 
     def rest(self, resting: bool) -> None:
         """Take no steps; or begin anew, with no velocity, to take them."""
