@@ -158,7 +158,8 @@ class Reconstruct(Stage):
     def _time_for_final_passes(self, solver: IncrementalSolver) -> float:
         """Return until when they may take; for ever where the image had few passes while the scan ran."""
         settings = self.run.settings.solver
-        settled = solver.state is not None and 2 * solver.state.passes >= settings.passes_final
+        passes = 0 if solver.state is None or solver.is_coarse else solver.state.passes
+        settled = 2 * passes >= settings.passes_final
         return time.monotonic() + settings.final_s if settings.live and settled else math.inf
 
     def _final_due(self, solver: IncrementalSolver) -> bool:
@@ -171,9 +172,10 @@ class Reconstruct(Stage):
         assert solver is not None
         solver.step(budget_s)
         self._save_now_and_then()
-        sweep = solver.sweep
-        if sweep is not None and sweep is not self._sweep_told:
+        sweep, found = solver.sweep, solver.orientation
+        if sweep is not None and sweep is not self._sweep_told and not solver.is_searching:
             self._sweep_told = sweep
+            self._warn_of_orientation(solver)
             yield from self.run.derived.event(
                 "geometry",
                 defocus_m=float(sweep.defocus_m),
@@ -181,12 +183,23 @@ class Reconstruct(Stage):
                 sweep_residual=np.asarray(sweep.residual, dtype=np.float64),
                 confidence=float(sweep.confidence),
                 accepted=bool(sweep.accepted),
+                orientation=solver.frame_orientation,
+                orientation_confidence=math.nan if found is None else float(found.confidence),
+                orientation_certain=found is not None and found.certain,
             )
         if self._final_due(solver):
             self._final_told = True
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver, final=False)
+
+    def _warn_of_orientation(self, solver: IncrementalSolver) -> None:
+        declared, found = self.run.geometry.orientation, solver.frame_orientation
+        if found != declared:
+            self.run.warnings.append(
+                f"frames fit the stage in orientation {found}, not in {declared} as declared: the image is made of "
+                f"frames turned so; put 'orientation': {found} into the scan's 'ptycho' metadata"
+            )
 
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""

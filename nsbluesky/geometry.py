@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nsbluesky.settings import Settings, SettingsError
 
-__all__ = ["ELECTRON_VOLT_J", "Geometry", "Optic", "length_in_m", "wavelength_m"]
+__all__ = ["ELECTRON_VOLT_J", "Geometry", "Optic", "length_in_m", "orientation_after", "oriented", "wavelength_m"]
 
 PLANCK_J_S = 6.62607015e-34
 LIGHT_M_S = 299792458.0
@@ -135,14 +135,27 @@ class Geometry(Settings):
         return xy[:, 1::-1] / self.object_pixel_m(crop_px)
 
     def orient(self, frames: Any) -> Any:
-        """Flip and swap the last two axes of frames as `orientation` says; zero frequency stays at N//2.
+        """Flip and swap the last two axes of frames as `orientation` says; see `oriented`."""
+        return oriented(frames, self.orientation)
 
-        A flip takes index i to (N − i) mod N for even N, so that the zero order keeps its pixel.
-        """
-        if self.orientation & 4:
-            frames = frames.swapaxes(-1, -2)
-        for bit, axis in ((1, -2), (2, -1)):
-            if self.orientation & bit:
-                side = frames.shape[axis]
-                frames = frames.take((2 * (side // 2) - np.arange(side)) % side, axis=axis)
-        return frames
+
+def oriented(frames: Any, orientation: int) -> Any:
+    """Flip and swap the last two axes of frames (…, N, N) as in `Geometry.orientation`; zero frequency stays at N//2.
+
+    A flip takes index i to (N − i) mod N for even N, so that the zero order keeps its pixel.
+    """
+    if orientation & 4:
+        frames = frames.swapaxes(-1, -2)
+    for bit, axis in ((1, -2), (2, -1)):
+        if orientation & bit:
+            side = frames.shape[axis]
+            frames = frames.take((2 * (side // 2) - np.arange(side)) % side, axis=axis)
+    return frames
+
+
+def orientation_after(first: int, then: int) -> int:
+    """Return the orientation that does at once what two do, one after the other."""
+    flips = first & 3
+    if then & 4:  # a swap after flips is a swap before flips of the other axes
+        flips = (flips & 1) << 1 | flips >> 1
+    return (first ^ then) & 4 | flips ^ (then & 3)

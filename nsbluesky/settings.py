@@ -366,6 +366,9 @@ class SolverSettings(Settings):
     defocus_m : float or None
         From the focus to the sample, positive downstream, in the place of what the optic and the sweep say; None
         leaves it to them.  Changed while a run goes on, the image begins anew.
+    find_orientation : bool
+        After the sweep, look whether the frames are flipped or swapped against the stage
+        (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default, for on short live scans it made images worse that had right positions.
@@ -407,6 +410,7 @@ class SolverSettings(Settings):
     sweep_range: float = 5.0
     sweep_candidates: int = 21
     sweep_passes: int = 3
+    find_orientation: bool = True
     defocus_m: float | None = None
     refine_positions: typing.Literal["frames", "global", "none"] = "none"
     refine_flux: bool = True

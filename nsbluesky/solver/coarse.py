@@ -17,7 +17,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["CentralHalf", "can_be_halved", "central_light", "coarsened", "refined"]
+__all__ = ["CentralHalf", "Derived", "can_be_halved", "central_light", "coarsened", "refined"]
 
 
 def can_be_halved(frame_px: int) -> bool:
@@ -50,13 +50,14 @@ def _corners_of_spectrum(side: int) -> list[tuple[slice, slice]]:
     return [(rows, columns) for rows in (near, far) for columns in (near, far)]
 
 
-class _Derived:
+class Derived:
     """A column that follows from those of the whole frames."""
 
     def __init__(self, value_of: Callable[[Any], npt.NDArray[Any]]) -> None:
         self._value_of = value_of
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Return the values for slots."""
         return self._value_of(index)
 
 
@@ -78,8 +79,8 @@ class CentralHalf(FrameStore):
         self.flux, self.resting, self.misfits = whole.flux, whole.resting, whole.misfits
         self.residuals = whole.residuals
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
-        self.corners_px = _Derived(lambda index: self._corners(index))  # type: ignore[assignment]
-        self.shifts_px = _Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
+        self.corners_px = Derived(lambda index: self._corners(index))  # type: ignore[assignment]
+        self.shifts_px = Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
 
     @property
     def good(self) -> Any:

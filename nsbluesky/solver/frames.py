@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.geometry import oriented
 from nsbluesky.solver.checkpoint import CheckpointError
 
 __all__ = ["FOREVER", "GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
@@ -229,6 +230,15 @@ class FrameStore:
         self.photons[slot] = float((usable**2).sum(dtype=np.float64))
         self.central_amplitude_sums[slot] = float(centre.sum(dtype=np.float64))
         self.central_photons[slot] = float((centre**2).sum(dtype=np.float64))
+
+    def turn(self, orientation: int) -> None:
+        """Flip and swap the axes of all frames that are here, as in `nsbluesky.geometry.Geometry.orientation`."""
+        if orientation == 0:
+            return
+        xp = self.backend.xp
+        for chunk in self._chunks:
+            turned = oriented(xp.fft.fftshift(chunk, axes=(1, 2)), orientation)
+            chunk[...] = xp.fft.ifftshift(turned, axes=(1, 2))
 
     def amplitude(self, slot: int) -> Any:
         """Return the amplitudes (N, N) of a slot, FFT order."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.geometry import Geometry
+from nsbluesky.geometry import Geometry, orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, grown_box, window_corners_px
 from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, read_checkpoint, write_checkpoint
@@ -33,6 +33,7 @@ from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
+from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.plausibility import complaint_about_steps
 from nsbluesky.solver.quality import Quality
@@ -99,6 +100,8 @@ class IncrementalSolver:
     ----------
     sweep : Sweep or None
         The latest defocus sweep.
+    orientation : Orientation or None
+        What was found of the detector's orientation, relative to what was declared.
     state : SolverState or None
         Object and probe, of half the pixels while `is_coarse`; None before there were enough frames.
     is_coarse : bool
@@ -144,6 +147,8 @@ class IncrementalSolver:
         self._halves_due = 0.0
         self._dose: float | None = None
         self._resolutions: list[tuple[int, float]] = []
+        self.orientation: Orientation | None = None
+        self._turned = 0
         self._good = np.ones((frame_px, frame_px), bool)
         self._use_pixels()
         self._work: Iterator[None] | None = None
@@ -170,7 +175,7 @@ class IncrementalSolver:
 
     def _use_pixels(self) -> None:
         """Let frames use the good pixels, but for a fixed share that is held out; few pixels are all used."""
-        good = self._good
+        good = oriented(self._good, self._turned)
         held = np.random.default_rng(self.settings.seed).random(good.shape) < self.settings.held_out
         self.frames.set_good(good, held if np.count_nonzero(good) >= LEAST_PIXELS else None)
 
@@ -202,7 +207,7 @@ class IncrementalSolver:
             If shapes do not fit.
         """
         numbers = np.atleast_1d(np.asarray(seq_nums, np.int64))
-        images = frames if hasattr(frames, "get") else np.asarray(frames)
+        images = oriented(frames if hasattr(frames, "get") else np.asarray(frames), self._turned)
         translations = np.atleast_2d(np.asarray(translations_m, np.float64))
         expected = (len(numbers), self.frame_px, self.frame_px)
         if tuple(images.shape) != expected:
@@ -473,10 +478,56 @@ class IncrementalSolver:
         assert self.sweep is not None and search.best is not None
         if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
             self._restart(search.best, level)
+        if self._wants_orientation(slots):
+            yield from self._find_orientation(level, slots, self.sweep.candidates_m)
+
+    def _wants_orientation(self, slots: npt.NDArray[np.intp]) -> bool:
+        known = self.orientation is not None and self.orientation.certain
+        return self.settings.find_orientation and not known and len(slots) >= LEAST_FRAMES
+
+    def _find_orientation(
+        self, level: FrameStore, slots: npt.NDArray[np.intp], candidates_m: npt.NDArray[np.float64]
+    ) -> Iterator[None]:
+        """Look whether the frames fit the stage as they are; if another way is better, turn them and begin anew."""
+        search = OrientationSearch(
+            level,
+            slots,
+            candidates_m,
+            self.geometry.optic.defocus_m,
+            self.settings,
+            self._backend,
+            wavelength_m=self.geometry.wavelength_m,
+            pixel_m=self.pixel_m * self.frame_px / level.frame_px,
+        )
+        yield from search.run()
+        self.orientation = search.found
+        if search.found is None or search.found.turn == 0:
+            return
+        self._turned = orientation_after(self._turned, search.found.turn)
+        self.frames.turn(search.found.turn)
+        self._use_pixels()
+        self.sweep, self._swept = None, []
+        self._forget()
+        self.state = None
+
+    @property
+    def frame_orientation(self) -> int:
+        """How frames come to lie as the stage does, as `Geometry.orientation`: what is declared, or was found."""
+        return orientation_after(self.geometry.orientation, self._turned)
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether defocus and orientation are still looked for."""
+        return self._search is not None
 
     def _restart(self, state: SolverState, level: FrameStore) -> None:
         """Go on from another state, for which no frame has been used."""
         self._level = level
+        self._forget()
+        self._begin(state)
+
+    def _forget(self) -> None:
+        """Let all frames count as new, and drop what was found beside the image."""
         self._work = None
         self._unsettle()
         self.frames.forget(slice(len(self.frames)))
@@ -485,7 +536,6 @@ class IncrementalSolver:
         self.refinement.reset(self.frames)
         self._halves.reset()
         self._resolutions.clear()
-        self._begin(state)
 
     def _state_from_optic(self) -> SolverState:
         """Return a state with the mean pattern's amplitude and the defocus that is told, on the starting level."""
@@ -727,6 +777,8 @@ class IncrementalSolver:
                     "r_factors": self.r_factors,
                     "halves_due": self._halves_due,
                     "resolutions": self._resolutions,
+                    "turned": self._turned,
+                    "orientation": None if self.orientation is None else dataclasses.asdict(self.orientation),
                 },
                 "sweep": sweep,
                 "state": self.state.contents(self._backend),
@@ -772,6 +824,10 @@ class IncrementalSolver:
     def _restore(self, found: Sections) -> None:
         own, sweep = found["solver"], found["sweep"]
         expected = not self.frames.slots
+        self.frames.turn(own["turned"])
+        self._turned = own["turned"]
+        self._use_pixels()
+        self.orientation = None if own["orientation"] is None else Orientation(**own["orientation"])
         self.frames.restore(found["frames"])
         self._work = self._search = None
         self._stage, self._dose, self._swept = own["stage"], own["dose"], own["swept"]

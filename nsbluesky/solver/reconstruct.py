@@ -15,6 +15,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
@@ -64,6 +65,8 @@ class Reconstruction:
         What was put right of the positions.
     passes_before : int
         Passes that a checkpoint had already.
+    orientation : Orientation or None
+        How frames have to be turned from what was declared, and how certain that is; None where it was not looked for.
     """
 
     picture: Picture
@@ -73,6 +76,7 @@ class Reconstruction:
     translations_m: npt.NDArray[np.float64]
     refinement: Refinement
     passes_before: int = 0
+    orientation: Orientation | None = None
 
 
 def reconstruct(
@@ -176,4 +180,5 @@ def reconstruct(
         corrected,
         solver.refinement,
         passes_before,
+        solver.orientation,
     )

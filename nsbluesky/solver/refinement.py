@@ -6,7 +6,8 @@ the state only, so that every engine gains from it and none knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,13 @@ DISTORTED_FROM = 0.01
 """Smaller entries of a distortion are not applied: over the width of a probe they move nothing by more than a tenth
 of a pixel, and while the probe's defocus is not right yet it mimics them."""
 
+CONFIRMED_BY = 3
+"""A distortion is applied where so many rounds in a row have told it, …"""
+
+SHRINKING, TURNING = 0.95, 0.9
+"""… none of them as less than this part of what the one before told, nor with a lower cosine to it.  A probe that has
+not settled mimics a distortion that shrinks from round to round; applied, it stays, as the probe grows into it."""
+
 SEARCHED_FROM_PX = 0.5
 """Where positions scatter more than this, frames that fit badly are searched for over a wide area."""
 
@@ -98,6 +106,7 @@ class Refinement:
         self.scatter_px = float("nan")
         self.flux_scatter = float("nan")
         self.rounds = 0
+        self._told: list[npt.NDArray[np.float64]] = []
         self._last_pass = 0
         self._pause = 1
         self._settings = settings
@@ -115,6 +124,7 @@ class Refinement:
         frames.flux[slots] = 1.0
         self.distortion = NO_DISTORTION
         self.scatter_px = self.flux_scatter = float("nan")
+        self._told = []
         self._last_pass, self._pause = 0, 1
 
     def contents(self) -> dict[str, Any]:
@@ -125,6 +135,7 @@ class Refinement:
             "scatter_px": self.scatter_px,
             "flux_scatter": self.flux_scatter,
             "rounds": self.rounds,
+            "told": [matrix.tolist() for matrix in self._told],
             "last_pass": self._last_pass,
             "pause": self._pause,
         }
@@ -134,6 +145,7 @@ class Refinement:
         (a, b), (c, d) = contents["matrix"]
         found = Distortion(((a, b), (c, d)), tuple(contents["centre_px"]))
         self.distortion = NO_DISTORTION if found == NO_DISTORTION else found
+        self._told = [np.array(matrix) for matrix in contents["told"]]
         self.scatter_px, self.flux_scatter = contents["scatter_px"], contents["flux_scatter"]
         self.rounds, self._last_pass, self._pause = contents["rounds"], contents["last_pass"], contents["pause"]
 
@@ -208,7 +220,10 @@ class Refinement:
         estimate = present + steps_px
         distortion, rest, scatter = fit_distortion(told, estimate, covariance)
         self.scatter_px = float(np.sqrt(scatter))
-        self.distortion = distortion if np.abs(distortion.matrix).max() > DISTORTED_FROM else NO_DISTORTION
+        self._told = [*self._told, np.array(distortion.matrix)][-CONFIRMED_BY:]
+        counts = self.distortion is not NO_DISTORTION or is_confirmed(self._told)
+        large = np.abs(distortion.matrix).max() > DISTORTED_FROM
+        self.distortion = distortion if large and counts else NO_DISTORTION
         wanted = self.distortion.at(told)
         if self._settings.refine_positions == "frames":
             wanted += shrunk(rest, covariance, scatter)
@@ -263,6 +278,18 @@ def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.N
     steps[:, :2] = np.clip(steps[:, :2], -LONGEST_STEP_PX, LONGEST_STEP_PX)
     noise = np.maximum(PHOTON_NOISE, found.misfit / np.maximum(found.pixels, 1))
     return steps, noise[:, None, None] * inverse
+
+
+def is_confirmed(told: Sequence[npt.NDArray[np.float64]]) -> bool:
+    """Return whether the matrices (2, 2) of successive rounds tell of one distortion; see `CONFIRMED_BY`."""
+    if len(told) < CONFIRMED_BY:
+        return False
+    pairs = [(before, after, float(np.linalg.norm(before))) for before, after in pairwise(told)]
+    return all(
+        np.linalg.norm(after) >= SHRINKING * size
+        and float((before * after).sum()) >= TURNING * size * float(np.linalg.norm(after))
+        for before, after, size in pairs
+    )
 
 
 def bad_fits(misfit: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -105,6 +105,8 @@ class DefocusSweep:
     ) -> None:
         self.sweep: Sweep | None = None
         self.best: SolverState | None = None
+        self.residual: npt.NDArray[np.float64] = np.empty(0)
+        self._states: list[SolverState] = []
         self._frames = frames
         self._slots = slots
         self._candidates_m = candidates_m
@@ -116,33 +118,44 @@ class DefocusSweep:
 
     def run(self) -> Iterator[None]:
         """Try all candidates, go on with them all while none stands out, and end with the best few."""
-        frames, backend = self._frames, self._backend
-        mean = backend.to_numpy(frames.mean_intensity(self._slots))
-        photons = float(np.mean(frames.photons[self._slots]))
-        states = [
-            self._blank(starting_probe(mean, z, self._wavelength_m, self._pixel_m, self._settings.modes, photons))
+        yield from self.first_passes(self._settings.sweep_passes)
+        sweep = judge(self._candidates_m, self.residual)
+        for _ in range(MAX_ROUNDS - 1):
+            if not sweep.accepted:
+                yield from self._round(self._settings.sweep_passes)
+                sweep = judge(self._candidates_m, self.residual)
+        finalists = np.argsort(self.residual)[:FINALISTS].tolist()
+        for number in finalists:
+            yield from self._passes(self._states[number], FINAL_PASSES)
+        winner = min(finalists, key=lambda number: self._states[number].r_factor)
+        self.sweep = replace(sweep, defocus_m=float(self._candidates_m[winner]))
+        self.best = self._states[winner]
+
+    def first_passes(self, passes: int) -> Iterator[None]:
+        """Begin with all candidates; `residual` is there afterwards."""
+        mean = self._backend.to_numpy(self._frames.mean_intensity(self._slots))
+        modes, photons = self._settings.modes, self._photons
+        self._states = [
+            self._blank(starting_probe(mean, z, self._wavelength_m, self._pixel_m, modes, photons))
             for z in self._candidates_m
         ]
-        for _ in range(MAX_ROUNDS):
-            for state in states:
-                yield from self._passes(state, photons, self._settings.sweep_passes)
-            residual = np.array([state.r_factor for state in states])
-            sweep = judge(self._candidates_m, residual)
-            if sweep.accepted:
-                break
-        finalists = np.argsort(residual)[:FINALISTS].tolist()
-        for number in finalists:
-            yield from self._passes(states[number], photons, FINAL_PASSES)
-        winner = min(finalists, key=lambda number: states[number].r_factor)
-        self.sweep = replace(sweep, defocus_m=float(self._candidates_m[winner]))
-        self.best = states[winner]
+        yield from self._round(passes)
+
+    def _round(self, passes: int) -> Iterator[None]:
+        for state in self._states:
+            yield from self._passes(state, passes)
+        self.residual = np.array([state.r_factor for state in self._states])
+
+    @property
+    def _photons(self) -> float:
+        return float(np.mean(self._frames.photons[self._slots]))
 
     def _blank(self, probe: Any) -> SolverState:
         row0, column0, row1, column1 = bounding_box(self._frames.corners_px[self._slots], self._frames.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
         return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0))
 
-    def _passes(self, state: SolverState, photons: float, passes: int) -> Iterator[None]:
+    def _passes(self, state: SolverState, passes: int) -> Iterator[None]:
         settings, frames, batch = self._settings, self._frames, ENGINE["batch"]
         assert isinstance(batch, int)
         self._engine.initialize(state, frames)
@@ -155,7 +168,7 @@ class DefocusSweep:
                 misfit += float(self._engine.update(state, frames, order[first : first + batch]).sum())
                 yield
             self._engine.end_pass(state, frames)
-            set_probe_power(self._backend.xp, state, photons)
+            set_probe_power(self._backend.xp, state, self._photons)
             state.passes += 1
             state.r_factor = misfit / amplitude
 

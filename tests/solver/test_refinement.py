@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
-from nsbluesky.solver.refinement import bad_fits
+from nsbluesky.solver.refinement import bad_fits, is_confirmed
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -124,6 +124,30 @@ def test_errors_explain_all_scatter_of_right_positions():
     assert rms(shrunk(rest, covariance, scatter)) < 0.05
     assert not shrunk(rest, covariance, 0.0).any()
     assert not NO_DISTORTION.at(rest).any()
+
+
+def test_a_distortion_of_the_whole_scan_is_put_right(scan, backend):
+    """3 % in scale and 0.02 rad, told by frames whose own positions stay as they are."""
+    centre = scan.translations_m.mean(axis=0)
+    turned = (scan.translations_m - centre) @ np.array([[1.03, 0.02], [-0.02, 1.03]]).T + centre
+    refined = solved(scan, backend, turned, passes_final=40, refine_positions="global")
+    left = solved(scan, backend, turned, passes_final=40, refine_positions="none")
+    _, found_m = refined.positions()
+    wrong = (found_m - scan.translations_m) / refined.pixel_m
+    assert rms((turned - scan.translations_m) / refined.pixel_m - 0) > 0.4
+    assert rms(wrong - wrong.mean(axis=0)) < 0.2
+    assert refined.state.r_factor < 0.95 * left.state.r_factor
+
+
+def test_a_distortion_that_shrinks_from_round_to_round_is_not_believed():
+    """As a probe that has not settled mimics it; the numbers are of a scan of 36 frames at right positions."""
+    mimicked = [0.0213, 0.0150, 0.0094, 0.0051, 0.0022]
+    found = [0.021, 0.026, 0.028, 0.0285, 0.0283]
+    for sizes, believed in ((mimicked, False), (found, True)):
+        told = [np.array([[0.8 * size, 0.0], [0.0, size]]) for size in sizes]
+        assert [is_confirmed(told[k : k + 3]) for k in range(3)] == [believed] * 3
+        assert not is_confirmed(told[:2])
+    assert not is_confirmed([sign * np.eye(2) for sign in (0.02, -0.02, 0.02)])
 
 
 def test_a_distortion_moves_the_far_end():

@@ -1,0 +1,157 @@
+"""Which way round is the detector against the stage?  Found from the first frames, as far as they tell.
+
+A frame that is flipped or has its axes swapped, I(M·q), fits a window at r just as the frame itself fits one at
+M·r.  So other orientations are tried at other places, with the frames as they are.  Both flips together are the
+complex conjugate of probe and object at the same places: of the eight orientations, four pairs can be told apart, and
+within a pair only the sign of the phase differs, with that of the defocus.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.coarse import Derived
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.sweep import DefocusSweep
+
+__all__ = ["LEAST_FRAMES", "MATRICES", "Orientation", "OrientationSearch", "judge"]
+
+MATRICES = {
+    0: ((1, 0), (0, 1)),
+    1: ((-1, 0), (0, 1)),
+    4: ((0, 1), (1, 0)),
+    6: ((0, -1), (1, 0)),
+}
+"""M for one orientation of each pair, numbered as `nsbluesky.geometry.Geometry.orientation`: none, rows flipped, axes
+swapped, axes swapped and then columns flipped.  The other of each pair has both flips in addition."""
+
+BOTH_FLIPS = 3
+
+CONFIRMED = 0.05
+"""What is declared is confirmed where its residual lies this part below those of all others."""
+
+CORRECTED = 0.1
+"""Another orientation is taken where its residual lies this part below those of all others."""
+
+PASSES = 3
+
+MANY_CANDIDATES = 15
+"""From so many on, every other one of the defocus values serves."""
+
+LEAST_FRAMES = 24
+"""Fewer frames are not asked."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """What was found.
+
+    Attributes
+    ----------
+    turn : int
+        What is to be done to frames that are oriented as declared, as `Geometry.orientation`; 0 where that is right,
+        or where it is not certain.
+    confidence : float
+        1 − least residual / next one.
+    certain : bool
+        Whether the confidence suffices; else what was declared is kept.
+    """
+
+    turn: int
+    confidence: float
+    certain: bool
+
+
+class OrientationSearch:
+    """Tries the four pairs, each with several defocus values; `run` yields after every batch, then `found` is there.
+
+    Parameters
+    ----------
+    frames : FrameStore
+    slots : (n,) int
+        The frames to use.
+    candidates_m : (k,) float
+        Defocus values.
+    defocus_m : float
+        What is known of the defocus; its sign decides within a pair.
+    settings : SolverSettings
+    backend : Backend
+    wavelength_m, pixel_m : float
+        Wavelength and object pixel.
+    """
+
+    def __init__(
+        self,
+        frames: FrameStore,
+        slots: npt.NDArray[np.intp],
+        candidates_m: npt.NDArray[np.float64],
+        defocus_m: float,
+        settings: SolverSettings,
+        backend: Backend,
+        *,
+        wavelength_m: float,
+        pixel_m: float,
+    ) -> None:
+        self.found: Orientation | None = None
+        self._defocus_m = defocus_m
+        some_m = candidates_m[:: 2 if len(candidates_m) >= MANY_CANDIDATES else 1]
+        self._candidates_m = np.concatenate([some_m, -some_m]) if defocus_m else some_m
+        lengths = {"wavelength_m": wavelength_m, "pixel_m": pixel_m}
+
+        def sweep(matrix: npt.NDArray[np.int64]) -> DefocusSweep:
+            return DefocusSweep(seen_by(frames, matrix), slots, self._candidates_m, settings, backend, **lengths)
+
+        self._sweep = sweep
+
+    def run(self) -> Iterator[None]:
+        """Give every candidate of every pair equally many passes."""
+        residuals = {}
+        for turn, matrix in MATRICES.items():
+            sweep = self._sweep(np.array(matrix))
+            yield from sweep.first_passes(PASSES)
+            residuals[turn] = sweep.residual
+        self.found = judge(residuals, self._candidates_m, self._defocus_m)
+
+
+def judge(
+    residuals: dict[int, npt.NDArray[np.float64]], candidates_m: npt.NDArray[np.float64], defocus_m: float
+) -> Orientation:
+    """Return the orientation with the least residual, where it stands out.
+
+    Parameters
+    ----------
+    residuals : dict of int to (k,) float64
+        By turn, for each candidate of the defocus.
+    candidates_m : (k,) float64
+    defocus_m : float
+        Where the best candidate has the other sign, the other orientation of the pair is taken, but for what is
+        declared.
+    """
+    best, second, *_ = sorted(residuals, key=lambda turn: float(residuals[turn].min()))
+    confidence = 1 - float(residuals[best].min() / residuals[second].min())
+    certain = confidence >= (CONFIRMED if best == 0 else CORRECTED)
+    turn = best if certain else 0
+    if turn and candidates_m[np.argmin(residuals[turn])] * defocus_m < 0:
+        turn ^= BOTH_FLIPS
+    return Orientation(turn, confidence, certain)
+
+
+def seen_by(frames: FrameStore, matrix: npt.NDArray[np.int64]) -> FrameStore:
+    """Return the frames with windows at M·r, for reading."""
+    half = frames.frame_px / 2
+
+    def corners(index: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        places = np.asarray(frames.corners_px[index] + frames.shifts_px[index] + half)
+        return np.asarray(np.rint(places @ matrix.T - half), np.int64)
+
+    seen = copy.copy(frames)
+    seen.corners_px = Derived(corners)  # type: ignore[assignment]
+    seen.shifts_px = Derived(lambda index: np.zeros((*np.shape(index), 2)))  # type: ignore[assignment]
+    return seen

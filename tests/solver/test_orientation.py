@@ -1,0 +1,173 @@
+"""Frames that are flipped or swapped against the stage are found, and put right."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_reconstruct import OBJECT_PIXEL_M, star, star_geometry  # noqa: F401
+
+from nsbluesky.geometry import Geometry, Optic, orientation_after, oriented
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.orientation import MATRICES, judge, seen_by
+from nsbluesky.solver.quality import contrast_correlation
+
+
+def test_orientations_one_after_the_other_are_one():
+    frame = np.arange(36).reshape(6, 6)
+    for first in range(8):
+        for then in range(8):
+            at_once = oriented(frame, orientation_after(first, then))
+            assert np.array_equal(at_once, oriented(oriented(frame, first), then))
+            assert np.array_equal(oriented(frame, first), Geometry(1.0, 1.0, orientation=first).orient(frame))
+
+
+def undone_by(orientation):
+    return next(k for k in range(8) if orientation_after(orientation, k) == 0)
+
+
+@pytest.mark.parametrize("turn", sorted(MATRICES))
+def test_turned_frames_fit_at_turned_places(scan, backend, turn):
+    """|F[P·O(r)]|² of the scan, oriented, is that of turned probe and object at the places that `seen_by` tells."""
+    matrix = np.array(MATRICES[turn])
+    store = FrameStore(48, backend)
+    store.put(3, scan.frames[0], (1000, -200), 1.0)
+    store.put(4, scan.frames[0], (1007, -190), 1.0)
+    (first, second) = seen_by(store, matrix).corners_px[np.arange(2)]
+    assert np.array_equal(second - first, matrix @ [7, 10])
+    assert not seen_by(store, matrix).shifts_px[np.arange(2)].any()
+
+    def turned(image):  # x → O(M⁻¹·x), about the pixel N//2
+        return oriented(image, undone_by(turn))
+
+    rng = np.random.default_rng(0)
+    big = rng.normal(size=(64, 64)) + 1j * rng.normal(size=(64, 64))
+    probe = rng.normal(size=(16, 16)) + 1j * rng.normal(size=(16, 16))
+    probe[0] = probe[:, 0] = 0  # these rims have no opposite pixel
+
+    def pattern(image, light, place):
+        row, column = place + 32 - 8
+        wave = light * image[row : row + 16, column : column + 16]
+        return np.abs(np.fft.fftshift(np.fft.fft2(wave))) ** 2
+
+    place = np.array([5, -3])
+    stored = pattern(turned(big), turned(probe), matrix @ place)
+    assert np.allclose(oriented(stored, turn), pattern(big, probe, place))
+
+
+def solver_for(scan, backend, frames, **settings):
+    solver = scan.solver(backend, **{"sweep_frames": 60, "sweep_candidates": 11, "passes_final": 8} | settings)
+    solver.add_frames(scan.seq_nums, frames, scan.translations_m)
+    return solver
+
+
+def finished(solver):
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    return solver
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_each_of_the_eight_is_found_and_put_right(scan, backend, orientation):
+    """The optic's defocus, of the right sign, decides within the pairs; turned by both flips, frames tell nothing."""
+    told = dataclasses.replace(scan.geometry, optic=scan.geometry.optic.replace(defocus_m=0.7 * scan.defocus_m))
+    scan = dataclasses.replace(scan, geometry=told)
+    solver = finished(solver_for(scan, backend, oriented(scan.frames, orientation)))
+    found = solver.orientation
+    assert found.certain and found.confidence > 0.2
+    expected = 0 if orientation == 3 else undone_by(orientation)
+    assert found.turn == solver.frame_orientation == expected
+    image = solver.picture().object
+    truth = scan.object.conj() if orientation == 3 else scan.object
+    assert contrast_correlation(image, truth, margin_px=8) > 0.9
+    assert solver.sweep is not None and solver.sweep.accepted
+
+
+def test_frames_that_come_later_and_the_mask_are_turned_as_well(scan, backend):
+    mask = np.zeros((48, 48), np.uint32)
+    mask[30:34, 10:18] = 1
+    frames = oriented(np.where(mask, 1e5, scan.frames), 4)
+    solver = scan.solver(backend, sweep_frames=60, sweep_candidates=11, passes_final=8)
+    solver.set_mask(oriented(mask, 4))
+    solver.add_frames(scan.seq_nums[:60], frames[:60], scan.translations_m[:60])
+    while solver.orientation is None:
+        solver.step(0.0)
+    assert solver.frame_orientation in (4, 7)
+    solver.add_frames(scan.seq_nums[60:], frames[60:], scan.translations_m[60:])
+    finished(solver)
+    assert solver.state.r_factor < 0.11
+
+
+def test_what_is_found_is_in_the_checkpoint(scan, backend, tmp_path):
+    solver = solver_for(scan, backend, oriented(scan.frames, 1))
+    while not solver.passes_done:
+        solver.step(0.0)
+    solver.save(tmp_path / "c")
+    for before in (True, False):
+        other = scan.solver(backend, sweep_frames=60, sweep_candidates=11, passes_final=8)
+        if before:
+            other.add_frames(scan.seq_nums, oriented(scan.frames, 1), scan.translations_m)
+        other.load(tmp_path / "c")
+        if not before:
+            other.add_frames(scan.seq_nums, oriented(scan.frames, 1), scan.translations_m)
+        assert other.frame_orientation == solver.frame_orientation != 0
+        assert other.orientation == solver.orientation and other.num_unused == 0
+        assert finished(other).state.r_factor < 0.1
+
+
+def test_it_can_be_switched_off_and_few_frames_are_not_asked(scan, backend):
+    left = finished(solver_for(scan, backend, oriented(scan.frames, 1), find_orientation=False))
+    assert left.orientation is None and left.frame_orientation == 0
+    few = scan.solver(backend, sweep_frames=10, sweep_candidates=3, passes_final=1)
+    few.add_frames(scan.seq_nums[:12], scan.frames[:12], scan.translations_m[:12])
+    assert finished(few).orientation is None
+
+
+def test_what_does_not_stand_out_leaves_what_was_declared():
+    z = np.array([-1e-6, 0, 1e-6])
+
+    def found(*least, defocus_m=0.0):
+        residuals = {turn: np.array([0.5, r, 0.6]) for turn, r in zip(MATRICES, least, strict=True)}
+        residuals[1] = residuals[1][::-1]
+        residuals[1][[0, 1]] = residuals[1][[1, 0]]
+        return judge(residuals, z, defocus_m)
+
+    assert found(0.2, 0.3, 0.3, 0.3).certain and found(0.2, 0.3, 0.3, 0.3).turn == 0
+    assert not found(0.29, 0.3, 0.3, 0.3).certain
+    assert (found(0.3, 0.28, 0.3, 0.3).turn, found(0.3, 0.28, 0.3, 0.3).certain) == (0, False)
+    assert found(0.3, 0.2, 0.3, 0.3).turn == 1
+    assert found(0.3, 0.2, 0.3, 0.3, defocus_m=2e-6).turn == 2  # fits at −1 µm
+    assert found(0.3, 0.2, 0.3, 0.3, defocus_m=-2e-6).turn == 1
+
+
+def test_noise_is_no_reason_to_turn(backend):
+    """A hundred frames of noise around one pattern."""
+    rng = np.random.default_rng(1)
+    light = 200 * np.exp(-((np.arange(48)[:, None] - 24) ** 2 + (np.arange(48) - 24) ** 2) / 60)
+    frames = rng.poisson(light, (100, 48, 48))
+    places = np.stack(np.meshgrid(np.arange(10), np.arange(10)), -1).reshape(-1, 2) * 4e-8
+    settings = SolverSettings(modes=1, sweep_frames=60, sweep_candidates=5, passes_final=1)
+    geometry = Geometry(1000.0, 0.05, 30e-6, Optic(outer_zone_m=40e-9))
+    solver = IncrementalSolver(settings, frame_px=48, pixel_m=1e-8, geometry=geometry, backend=backend)
+    solver.add_frames(np.arange(100), frames, places)
+    assert finished(solver).frame_orientation == 0
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 6])
+def test_the_measured_star(star, backend, orientation):  # noqa: F811
+    """Nothing is known of its optic: only the pair is told."""
+    frames, places = star
+    settings = SolverSettings(modes=1, sweep_frames=80, passes_final=1)
+    solver = IncrementalSolver(
+        settings, frame_px=128, pixel_m=OBJECT_PIXEL_M, geometry=star_geometry(Optic()), backend=backend
+    )
+    solver.add_frames(np.arange(80), oriented(frames[:80], orientation), places[:80])
+    while solver.orientation is None:
+        solver.step(0.0)
+    assert solver.orientation.certain and solver.orientation.confidence > 0.15
+    right = undone_by(orientation)
+    assert solver.orientation.turn in ({0} if orientation == 0 else {right, right ^ 3})
