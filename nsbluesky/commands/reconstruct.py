@@ -120,6 +120,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "position_errors_nm": _scatter_nm(result),
         "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,
         "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
+        "frames_turned": None if result.orientation is None else result.orientation.turn,
+        "orientation_confidence": None if result.orientation is None else result.orientation.confidence,
         "cxi": str(out),
     }
 

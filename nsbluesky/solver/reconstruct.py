@@ -66,7 +66,7 @@ class Reconstruction:
     passes_before : int
         Passes that a checkpoint had already.
     orientation : Orientation or None
-        How frames have to be turned from what was declared, and how certain that is; None where it was not looked for.
+        How frames are turned from what was declared, and how certain that is; None where it was not looked for.
     """
 
     picture: Picture
