@@ -371,7 +371,8 @@ class SolverSettings(Settings):
         (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
-        default, for on short live scans it made images worse that had right positions.
+        default: right positions stay, but frames that are not what they are said to be draw their neighbours to
+        other places while they are in use, from which a few last passes do not always bring them back.
     refine_flux, refine_background : bool
         Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
         fit a background that is the same on all pixels.
