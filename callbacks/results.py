@@ -33,6 +33,10 @@ class NewestResults:
         elif name == "descriptor" and document["name"] == "reconstruction":
             self._raw_uids[document["uid"]] = self._raw_uids[document["run_start"]]
         elif name == "event" and document["descriptor"] in self._raw_uids:
-            self.results[self._raw_uids[document["descriptor"]]] = document["data"]
-            while len(self.results) > self._max_results:
-                self.results.pop(next(iter(self.results)))
+            self.keep(self._raw_uids[document["descriptor"]], document["data"])
+
+    def keep(self, raw_uid: str, picture: dict[str, Any]) -> None:
+        """Keep a picture of a run, and let go of the oldest run's where there are too many."""
+        self.results[raw_uid] = picture
+        while len(self.results) > self._max_results:
+            self.results.pop(next(iter(self.results)))

@@ -44,6 +44,10 @@ MAX_THREADS = 8
 MIN_WORK_S = 1e-3
 """Less than this is no work but waiting, for a file that is not written yet."""
 
+MAX_ENDED = 2
+"""While so many ended runs wait for their last passes, documents of later ones wait, so that a queue of scans that is
+faster than the processing costs time and not memory."""
+
 IDLE_WAIT_S = 0.02
 """How long to wait for a document where there is nothing to do."""
 
@@ -113,7 +117,7 @@ class RunProcessor:
         self._done = 0
         self._abort = False
         self._fit_frame: int | None = None
-        self._closed = False
+        self._closing = threading.Event()
         self._going_on = threading.Event()
         self._going_on.set()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
@@ -124,7 +128,7 @@ class RunProcessor:
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take a document; returns at once."""
-        if self._closed:
+        if self._closing.is_set():
             return
         with self._changed:
             self._put += 1
@@ -221,7 +225,7 @@ class RunProcessor:
     def close(self, timeout: float | None = 60.0) -> bool:
         """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone."""
         complete = self.wait(timeout)
-        self._closed = True
+        self._closing.set()
         self._going_on.set()
         self._thread.join(5.0)
         self._queue.close()
@@ -234,7 +238,7 @@ class RunProcessor:
 
     def _run(self) -> None:
         next_turn = time.monotonic()
-        while not self._closed:
+        while not self._closing.is_set():
             self._going_on.wait()
             self._save()
             working = [chain for chain in self._chains if chain.has_work]
@@ -243,6 +247,10 @@ class RunProcessor:
                 self._work(working)
                 next_turn = time.monotonic() + DOCUMENTS_SLICE_S
             busy = working and time.monotonic() - started > MIN_WORK_S
+            if sum(chain.raw_stop is not None for chain in self._chains) >= MAX_ENDED:
+                next_turn = 0.0
+                self._closing.wait(0 if busy else IDLE_WAIT_S)
+                continue
             try:
                 item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
             except queue.Empty:

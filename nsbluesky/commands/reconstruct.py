@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +19,15 @@ from nsbluesky.commands import output_file
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames
 from nsbluesky.cxi.join import join_scans
+from nsbluesky.cxi.read import FrameStack
+from nsbluesky.cxi.stored_frames import StoredFrames
+from nsbluesky.service.dask_shards import DaskShards
+from nsbluesky.service.dask_workers import open_cluster
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.sharded import reconstruct_sharded
 from nsbluesky.viewer.pictures import save_object_png
 
 __all__ = ["add_arguments", "run"]
@@ -57,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds between checkpoints, OUT.cxi.checkpoint; 0 writes one after each pass (%(default)s)",
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="deal the frames to so many processes of this machine"
+    )
+    where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="or to the workers of this Dask")
     parser.add_argument("--progress", action="store_true", help="tell each pass on standard error: 3/40 R 0.081")
     parser.add_argument("--png", type=Path, help="a picture of the object's phase")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in sweep_frames=100")
@@ -77,6 +89,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--passes {options.passes}: expected at least 1")
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
+    shares = bool(options.workers or options.scheduler)
+    if options.workers < 0:
+        raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
+    if shares and options.resume:
+        raise ValueError("--resume goes on in one process: leave --workers and --scheduler out")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source, *options.also)
     if options.png is not None:
@@ -91,19 +108,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
         if options.use_probe and data.illumination is None:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
-        result = reconstruct(
-            data.frames,
-            data.translation_m,
-            data.mask,
-            data.geometry(),
-            settings,
-            get_backend(options.backend),
-            weights=data.frame_weights,
-            passes=options.passes,
-            probe=data.illumination if options.use_probe else None,
-            checkpoints=Checkpoints(checkpoint, options.checkpoint_s, options.resume),
-            progress=_tell if options.progress else lambda done, wanted, r: bar.update(done - bar.n),
-        )
+        given = (data.frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
+        how: dict[str, Any] = {
+            "weights": data.frame_weights,
+            "passes": options.passes,
+            "probe": data.illumination if options.use_probe else None,
+            "progress": _tell if options.progress else lambda done, wanted, r: bar.update(done - bar.n),
+        }
+        if shares:
+            result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
+        else:
+            checkpoints = Checkpoints(checkpoint, options.checkpoint_s, options.resume)
+            result = reconstruct(*given, **how, checkpoints=checkpoints)
         _write(out, data, result, settings)
         checkpoint.unlink(missing_ok=True)
     picture = result.picture
@@ -136,6 +152,21 @@ def _source(options: argparse.Namespace) -> Iterator[Path]:
         joined = Path(folder) / options.source.name
         join_scans(joined, options.source, options.also)
         yield joined
+
+
+def _reconstruct_on_workers(
+    workers: int, scheduler: str, frames: FrameStack, *given: Any, **how: Any
+) -> Reconstruction:
+    """Reconstruct with a shard of the frames on each of Dask's workers."""
+    client, cluster = open_cluster(workers, scheduler)
+    with client, cluster or contextlib.nullcontext():
+        if workers:
+            client.wait_for_workers(workers)
+        number = len(client.scheduler_info(n_workers=-1)["workers"])
+        if not number:
+            raise SettingsError(f"the scheduler at {scheduler} has no workers: start some with dask worker")
+        submit, refer = DaskShards(client).submit, functools.partial(StoredFrames.of, frames)
+        return reconstruct_sharded(frames, refer, *given, submit=submit, shards=number, **how)
 
 
 def _tell(done: int, wanted: int, r_factor: float) -> None:

@@ -238,7 +238,7 @@ class Connection(DerivedRuns):
             self._note_error(run.raw_uid, f"its image cannot be read here: {error}")
         else:
             if picture is not None:
-                self.results[run.raw_uid] = picture
+                self._results.keep(run.raw_uid, picture)
 
     def _send_documents(self, socket: zmq.Socket[bytes], token: bytes) -> None:
         runs = self._backlog.runs()

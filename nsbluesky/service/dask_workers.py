@@ -14,7 +14,7 @@ from nsbluesky.callbacks.stage import Workers
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import SettingsError
 
-__all__ = ["DaskWorkers"]
+__all__ = ["RETRIES", "DaskWorkers", "open_cluster"]
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +64,8 @@ class DaskWorkers:
         """
         if not (settings.scheduler or settings.workers):
             return None
-        try:
-            import distributed
-        except ImportError:
-            raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
-        directory = Path(settings.directory)
-        if settings.workers:
-            cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=settings.workers, threads_per_worker=1, dashboard_address=None
-            )
-            return cls(distributed.Client(cluster), directory, cluster)  # type: ignore[no-untyped-call]
-        try:
-            client = distributed.Client(settings.scheduler, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
-        except (OSError, TimeoutError) as error:
-            raise SettingsError(f"no Dask scheduler answers at {settings.scheduler}: {error}") from error
-        return cls(client, directory)
+        client, cluster = open_cluster(settings.workers, settings.scheduler)
+        return cls(client, Path(settings.directory), cluster)
 
     def close(self) -> None:
         """Let go of the workers, and end those that are this process's own."""
@@ -100,3 +87,26 @@ class DaskWorkers:
         if self._client.status != "running":
             return 0
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+
+def open_cluster(workers: int, scheduler: str) -> tuple[Any, Any]:
+    """Return a client of Dask, and the cluster of `workers` processes that was started for it; else None.
+
+    Raises
+    ------
+    SettingsError
+        If Dask is not installed, or the scheduler does not answer.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
+    if workers:
+        cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+        )
+        return distributed.Client(cluster), cluster  # type: ignore[no-untyped-call]
+    try:
+        return distributed.Client(scheduler, timeout=CONNECT_S), None  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError) as error:
+        raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error

@@ -187,6 +187,17 @@ class FrameStore:
         for column in (self.uses, self.resting, self.misfits):
             column[slots] = 0
 
+    def note(self, seq_num: int, corner_px: npt.ArrayLike, shift_px: npt.ArrayLike, weight: float) -> int:
+        """Know of a frame that lies elsewhere, and return its slot; there are no amplitudes of it here."""
+        slot = self.slots.setdefault(seq_num, len(self.slots))
+        for column in self._columns:
+            column.reserve(slot + 1)
+        self.seq_nums[slot] = seq_num
+        self.corners_px[slot], self.shifts_px[slot] = corner_px, shift_px
+        self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
+        self.flux[slot], self.weights[slot] = 1.0, weight
+        return slot
+
     def contents(self) -> dict[str, Any]:
         """Return what is known of each slot but its amplitudes, for a checkpoint."""
         return {name: getattr(self, name)[: len(self)].copy() for name in (*_IDENTITY, *_FOUND)}

@@ -12,7 +12,7 @@ from raw_runs import DARKS, FRAMES, X_UM, Y_UM, Collector, fly_run
 
 from nsbluesky.callbacks import run_chain
 from nsbluesky.callbacks.frame_source import ReadFrames
-from nsbluesky.callbacks.run_processor import RunProcessor
+from nsbluesky.callbacks.run_processor import MAX_ENDED, RunProcessor
 from nsbluesky.callbacks.stage import Stage
 from nsbluesky.settings import PipelineSettings
 
@@ -207,3 +207,35 @@ def test_exit_status_is_the_raw_runs(tmp_path, exit_status):
     documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": exit_status})
     assert process(Doubler(), documents).stop()["exit_status"] == exit_status
+
+
+def test_ended_runs_that_wait_hold_later_ones_back(tmp_path):
+    """A queue of scans that is faster than the processing must not fill the memory."""
+    release, begun = threading.Event(), []
+
+    class Slow(Stage):
+        name = "slow"
+
+        def __init__(self, run):
+            super().__init__(run)
+            begun.append(run.start["uid"])
+
+        @property
+        def has_work(self):
+            return not release.is_set()
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, Slow)
+
+    processor = Processor()
+    for number in range(MAX_ENDED + 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, document in fly_run(folder, FRAMES, DARKS, X_UM, Y_UM):
+            processor(name, document)
+    assert not processor.wait(0.5)
+    assert len(begun) == MAX_ENDED
+    assert processor.queued > 0
+    release.set()
+    assert processor.close(30)
+    assert len(begun) == MAX_ENDED + 2

@@ -24,7 +24,7 @@ from nsbluesky.solver.shifts import largest_nearby
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions
 
-__all__ = ["BatchedEngine", "StepRule"]
+__all__ = ["BatchedEngine", "StepRule", "put_averages_in"]
 
 COVERED = np.float32(1e-3)
 """A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum …"""
@@ -226,12 +226,23 @@ class BatchedEngine(Engine):
         """Put the pass's averages in where they are well defined, else leave what is there; orthogonal modes."""
         xp = self._backend.xp
         if self._rule.averages_passes:
-            sums = self._pass_sums
-            _average(xp, sums.object.numerator, sums.object.denominator, state.object)
-            _average(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
-            sums.clear()
+            put_averages_in(xp, self._pass_sums, state)
+            self._pass_sums.clear()
         state.probe = orthogonal_modes(xp, state.probe)
         self._momentum.end_pass()
+
+    def hand_over_sums(self) -> dict[str, Any]:
+        """Return the sums of the pass so far as NumPy arrays and begin a pass, in the place of `end_pass`."""
+        handed = {name: np.array(array) for name, array in self._pass_sums.contents(self._backend).items()}
+        self._pass_sums.clear()
+        self._pass_begins = True
+        return handed
+
+
+def put_averages_in(xp: Any, sums: PassSums, state: SolverState) -> None:
+    """Draw object and probe to the averages over a pass where those are well defined."""
+    _average(xp, sums.object.numerator, sums.object.denominator, state.object)
+    _average(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
 
 
 def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:

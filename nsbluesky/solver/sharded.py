@@ -1,0 +1,316 @@
+"""Offline reconstruction whose frames lie in many processes: WASP on each part of the scan, joined by sums.
+
+Frames are dealt to shards by place, so that a shard holds one part of the scan.  In a pass every shard does what the
+engine does with one process, on its own copy of object and probe.  Then Σ w·conj(P)·wave, Σ w·|P|² and the same for
+the probe are added over all shards, and their quotient is the object and the probe that all go on with: the average
+at the end of WASP's pass (Maiden, Mei & Li, Opt. Express 32, 21327 (2024)), over all frames instead of one process's.
+With one shard this is the engine itself.  With several the image is the same, but takes more passes: shards hear of
+each other only when they are joined (`python -m benchmarks scaling`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver.canvas import bounding_box, window_corners_px
+from nsbluesky.solver.dose import photons_on_lit_pixels
+from nsbluesky.solver.engines.base import PassSums
+from nsbluesky.solver.engines.batched import put_averages_in
+from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, IncrementalSolver
+from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.picture import render
+from nsbluesky.solver.reconstruct import Reconstruction
+from nsbluesky.solver.refinement import Refinement
+from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["ShardedSolver", "Submit", "reconstruct_sharded"]
+
+Submit = Callable[[ShardOrder, ShardTask], "Future[ShardSums]"]
+"""Hands `nsbluesky.solver.shards.work_on_shard` with these arguments to some process."""
+
+LEAST_BATCH = 4
+"""A shard's batch is its share of one process's batch, so that a pass takes as many steps, but has so many frames."""
+
+EARLY_PARTS = 4
+"""Into so many parts the first passes are cut, each with an exchange: shards that begin with a blank object drift
+apart in phase where they do not hear of each other."""
+
+EARLY_PASSES = 5
+START_PASSES = 10
+"""Passes over the first frames, in this process, from which the probe is taken."""
+
+ALGORITHM = "wasp"
+
+
+@dataclass
+class _Place:
+    """Where a shard lies: its frames in the ledger, and its box on the canvas."""
+
+    order: ShardOrder
+    slots: npt.NDArray[np.intp]
+    box: tuple[slice, slice]
+
+
+class ShardedSolver:
+    """Object and probe, and what is known of the frames, which are elsewhere.
+
+    Parameters
+    ----------
+    state : SolverState
+        Where to begin; its canvas holds all windows.
+    orders : sequence of ShardOrder
+    numbers : sequence of (n,) int
+        Number of each frame of each order.
+    submit : callable
+    backend : Backend
+    dose : float
+        Photons on a lit pixel (`nsbluesky.solver.dose`).
+
+    Attributes
+    ----------
+    state : SolverState
+    ledger : FrameStore
+        Without amplitudes.
+    """
+
+    def __init__(
+        self,
+        state: SolverState,
+        orders: Sequence[ShardOrder],
+        numbers: Sequence[npt.NDArray[np.intp]],
+        submit: Submit,
+        backend: Backend,
+        *,
+        dose: float,
+    ) -> None:
+        self.state = state
+        self._submit = submit
+        self._backend = backend
+        self._dose = dose
+        side = orders[0].good.shape[0]
+        self.ledger = FrameStore(side, backend)
+        self._sums = PassSums.zeros(backend, state)
+        self._places = [self._place(order, which) for order, which in zip(orders, numbers, strict=True)]
+
+    def _place(self, order: ShardOrder, numbers: npt.NDArray[np.intp]) -> _Place:
+        known = zip(numbers.tolist(), order.corners_px, order.shifts_px, order.weights, strict=True)
+        slots = [self.ledger.note(number, corner, shift, float(weight)) for number, corner, shift, weight in known]
+        row0, column0, row1, column1 = order.box
+        row, column = self.state.origin_px
+        box = slice(row0 - row, row1 - row), slice(column0 - column, column1 - column)
+        return _Place(order, np.array(slots, np.intp), box)
+
+    def run_pass(self, *, parts: int = 1, resting: bool = False) -> None:
+        """Use every frame once, and exchange `parts` times."""
+        for part in range(parts):
+            self._run_part(part, parts, resting)
+        ledger, state = self.ledger, self.state
+        active = ledger.active
+        state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
+        state.passes += 1
+
+    def _run_part(self, part: int, parts: int, resting: bool) -> None:
+        state, backend = self.state, self._backend
+        canvas, probe = backend.to_numpy(state.object), backend.to_numpy(state.probe)
+        waiting = []
+        for place in self._places:
+            task = ShardTask(
+                np.ascontiguousarray(canvas[place.box]), probe, state.passes, part, parts, resting, self._dose
+            )
+            waiting.append(self._submit(place.order, task))
+        for place, future in zip(self._places, waiting, strict=True):
+            self._add(place, future.result())
+        put_averages_in(backend.xp, self._sums, state)
+        self._sums.clear()
+        state.probe = orthogonal_modes(backend.xp, state.probe)
+        set_probe_power(backend.xp, state, float(np.mean(self.ledger.photons[self.ledger.active])))
+
+    def _add(self, place: _Place, sums: ShardSums) -> None:
+        """Add what a shard has summed, always in the same order: sums do not depend on who was first."""
+        ledger, backend, slots = self.ledger, self._backend, place.slots
+        self._sums.object.numerator[place.box] += backend.from_numpy(sums.object)
+        self._sums.object.denominator[place.box] += backend.from_numpy(sums.object_light)
+        self._sums.probe_numerator += backend.from_numpy(sums.probe)
+        self._sums.probe_denominator += backend.from_numpy(sums.probe_light)
+        ledger.amplitude_sums[slots], ledger.photons[slots] = sums.amplitude_sums, sums.photons
+        ledger.weights[slots] = np.where(sums.photons == 0, 0, ledger.weights[slots])
+        used = slots[sums.used]
+        ledger.residuals[used] = sums.residuals
+        ledger.uses[used] += 1
+
+
+def reconstruct_sharded(
+    frames: Any,
+    refer: Callable[[npt.NDArray[np.intp]], FramesByReference],
+    translations_m: npt.ArrayLike,
+    mask: npt.ArrayLike | None,
+    geometry: Geometry,
+    settings: SolverSettings,
+    backend: Backend,
+    *,
+    submit: Submit,
+    shards: int,
+    weights: npt.ArrayLike | None = None,
+    passes: int | None = None,
+    probe: npt.ArrayLike | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Reconstruction:
+    """Reconstruct as `nsbluesky.solver.reconstruct.reconstruct` does, with the frames in many processes.
+
+    This process holds only the first frames, from which it finds the probe to begin with.
+
+    Parameters
+    ----------
+    frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, progress
+        As there; `settings` may name one algorithm, WASP, and no refinement.  The flux of frames is not corrected.
+    refer : callable
+        Returns some of the frames (by index) by reference, for a process that reads them.
+    submit : callable
+        Hands a shard's task to a process.
+    shards : int
+        Into how many the frames are dealt: one for each process.
+
+    Raises
+    ------
+    SettingsError
+        For an algorithm or a refinement that needs all frames in one process.
+    ValueError
+        If no frame can be used.
+    """
+    wanted = _checked(settings, passes)
+    count, side = frames.shape[:2]
+    pixel_m = geometry.object_pixel_m(side)
+    places_px = np.asarray(translations_m, np.float64)[:, 1::-1] / pixel_m
+    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    usable = np.flatnonzero(np.isfinite(places_px).all(axis=1) & (given > 0))
+    if not len(usable):
+        raise ValueError(f"none of the {count} frames can be used: expected finite positions and weights above 0")
+    good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
+
+    first = usable[: max(settings.sweep_frames, DOSE_FRAMES)]
+    beginning = _beginning(frames[first], places_px[first] * pixel_m, good, geometry, settings, backend, probe)
+    orders, numbers = _deal(refer, usable, places_px, given, good, settings, backend.name, min(shards, len(usable)))
+    state = _on_canvas(backend, beginning, orders)
+    mean = backend.to_numpy(beginning.frames.mean_intensity(beginning.frames.active[:DOSE_FRAMES]))
+    solver = ShardedSolver(state, orders, numbers, submit, backend, dose=photons_on_lit_pixels(mean))
+    r_factors = []
+    for done in range(wanted):
+        resting = wanted - done <= min(RESTING_PASSES, max(1, wanted // 2))
+        solver.run_pass(parts=EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1, resting=resting)
+        r_factors.append(state.r_factor)
+        if progress is not None:
+            progress(done + 1, wanted, state.r_factor)
+    ledger = solver.ledger
+    found = np.full((count, 2), np.nan)
+    found[ledger.seq_nums[ledger.active]] = places_px[ledger.seq_nums[ledger.active], ::-1] * pixel_m
+    rejected = dict.fromkeys(np.flatnonzero(~np.isfinite(places_px).all(axis=1)).tolist(), "no usable position")
+    dark = ledger.seq_nums[: len(ledger)][ledger.weights[: len(ledger)] == 0]
+    rejected |= dict.fromkeys(dark.tolist(), "no photons")
+    picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
+    unrefined = Refinement(settings, backend)
+    return Reconstruction(picture, np.array(r_factors), beginning.sweep, rejected, found, unrefined)
+
+
+def _checked(settings: SolverSettings, passes: int | None) -> int:
+    """Return the passes wanted of settings that shards can follow."""
+    stages = parse_schedule(settings.algorithm, settings.passes_final if passes is None else passes)
+    if [stage.algorithm for stage in stages] != [ALGORITHM]:
+        raise SettingsError(
+            f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
+        )
+    for name, off in {"refine_positions": "none", "refine_background": False}.items():
+        if getattr(settings, name) != off:
+            raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
+    return stages[0].passes
+
+
+def _beginning(
+    frames: Any,
+    translations_m: npt.NDArray[np.float64],
+    good: npt.NDArray[np.bool_],
+    geometry: Geometry,
+    settings: SolverSettings,
+    backend: Backend,
+    probe: npt.ArrayLike | None,
+) -> IncrementalSolver:
+    """Return a solver that is through with the first frames."""
+    side = frames.shape[-1]
+    solver = IncrementalSolver(
+        settings.replace(passes_final=START_PASSES, quality_share=0.0, held_out=0.0, refine_flux=False),
+        frame_px=side,
+        pixel_m=geometry.object_pixel_m(side),
+        geometry=geometry,
+        backend=backend,
+    )
+    solver.set_mask(np.where(good, 0, 1).astype(np.uint32))
+    solver.add_frames(np.arange(len(frames)), frames, translations_m[:, ::-1])
+    if solver.num_frames == 0:
+        raise ValueError(f"none of the first {len(frames)} frames can be used: expected photons")
+    if probe is not None:
+        solver.start_with(probe)
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    return solver
+
+
+def _deal(
+    refer: Callable[[npt.NDArray[np.intp]], FramesByReference],
+    usable: npt.NDArray[np.intp],
+    places_px: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    good: npt.NDArray[np.bool_],
+    settings: SolverSettings,
+    backend: str,
+    shards: int,
+) -> tuple[list[ShardOrder], list[npt.NDArray[np.intp]]]:
+    """Deal the usable frames to shards by place; return the orders, and the frames of each."""
+    side, job = good.shape[0], uuid.uuid4().hex
+    settings = settings.replace(batch_final=max(LEAST_BATCH, settings.batch_final // shards))
+    numbers = [np.sort(usable[part]) for part in _parts(places_px[usable], np.arange(len(usable)), shards)]
+    orders = []
+    for number, which in enumerate(numbers):
+        corners = window_corners_px(places_px[which], side)
+        shifts = places_px[which] - side / 2 - corners
+        box = bounding_box(corners, side)
+        given = weights[which].astype(np.float32)
+        orders.append(ShardOrder(job, number, refer(which), corners, shifts, given, good, box, settings, backend))
+    return orders, numbers
+
+
+def _parts(places: npt.NDArray[np.float64], which: npt.NDArray[np.intp], count: int) -> list[npt.NDArray[np.intp]]:
+    """Cut frames into `count` parts of equal number, again and again across the longer side."""
+    if count == 1:
+        return [which]
+    axis = int(np.argmax(np.ptp(places[which], axis=0)))
+    ordered = which[np.argsort(places[which, axis], kind="stable")]
+    cut = len(which) * (count // 2) // count
+    return _parts(places, ordered[:cut], count // 2) + _parts(places, ordered[cut:], count - count // 2)
+
+
+def _on_canvas(backend: Backend, beginning: IncrementalSolver, orders: Sequence[ShardOrder]) -> SolverState:
+    """Return a state whose canvas holds all windows, with what the first frames have shown of it."""
+    known = beginning.state
+    assert known is not None
+    row, column = known.origin_px
+    rows, columns = known.object.shape
+    boxes = np.array([order.box for order in orders] + [(row, column, row + rows, column + columns)])
+    row0, column0 = boxes[:, :2].min(axis=0).tolist()
+    row1, column1 = boxes[:, 2:].max(axis=0).tolist()
+    canvas = backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
+    canvas[row - row0 : row - row0 + rows, column - column0 : column - column0 + columns] = known.object
+    return SolverState(canvas, known.probe.copy(), (row0, column0))

@@ -1,0 +1,98 @@
+"""Frames of a reconstruction on Dask's workers: the image of one process, also when a worker is killed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nsbluesky.backend import get_backend
+from nsbluesky.cli import main
+from nsbluesky.cxi import CxiData, read_cxi
+from nsbluesky.cxi.stored_frames import StoredFrames
+from nsbluesky.service.dask_shards import DaskShards
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.solver.sharded import reconstruct_sharded
+
+SHAPE = "12x12"
+NUM_FRAMES = 144
+PASSES = 10
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated scan in a CXI file."""
+    path = tmp_path_factory.mktemp("sharded") / "clean.cxi"
+    assert main(["simulate", str(path), "--shape", SHAPE]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.wait_for_workers(2, timeout=TIMEOUT_S)
+        yield client
+
+
+def given(data: CxiData) -> tuple[Any, ...]:
+    settings = SolverSettings(sweep_frames=0)
+    return data.translation_m, data.mask, data.geometry(), settings, get_backend("numpy")
+
+
+def similarity(one: Reconstruction, other: Reconstruction) -> float:
+    """Correlation of two images, of which the second is taken for the truth."""
+    return contrast_correlation(one.picture.object, np.nan_to_num(other.picture.object), margin_px=30)
+
+
+def test_a_killed_workers_frames_are_read_elsewhere(clean: Path, client: Any) -> None:
+    shards = DaskShards(client)
+    pids = client.run(os.getpid)
+    homes: list[set[str]] = []
+
+    def progress(done: int, wanted: int, r_factor: float) -> None:
+        homes.append(set(shards.homes.values()))
+        if done == PASSES // 2:
+            os.kill(pids[shards.homes[0]], signal.SIGKILL)
+
+    with read_cxi(clean) as data:
+        alone = reconstruct(data.frames, *given(data), passes=PASSES)
+        refer = functools.partial(StoredFrames.of, data.frames)
+        how: dict[str, Any] = {"submit": shards.submit, "shards": 2, "passes": PASSES}
+        many = reconstruct_sharded(data.frames, refer, *given(data), **how, progress=progress)
+    assert homes[0] == set(pids), "each worker had a shard"
+    assert homes[-1] != homes[0], "one of them was killed"
+    assert many.picture.num_frames == alone.picture.num_frames == NUM_FRAMES
+    assert similarity(many, alone) > 0.85, "few passes: neither is at its end"
+    assert many.r_factors[-1] < 1.1 * alone.r_factors[-1]
+
+
+def test_the_command_deals_frames_to_workers(
+    clean: Path, client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, address = tmp_path / "out.cxi", client.scheduler.address
+    options = ["--passes", str(PASSES), "--set=sweep_frames=0", "--json"]
+    capsys.readouterr()
+    assert main(["reconstruct", str(clean), str(out), "--scheduler", address, *options]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["frames_used"] == NUM_FRAMES
+    assert summary["passes"] == PASSES
+    with read_cxi(out) as data:
+        assert data.images[-1].object.size > 0
+    for wrong in (["--resume", "--workers", "1"], ["--workers", "-1"], ["--scheduler", "tcp://127.0.0.1:1"]):
+        assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), *wrong]) != 0
+    assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), "--scheduler", address, "--algorithm=cg"]) != 0
+    assert "expected 'wasp'" in capsys.readouterr().err

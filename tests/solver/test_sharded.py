@@ -1,0 +1,192 @@
+"""Frames in several processes: the same image as in one, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Scan
+
+from nsbluesky.backend import Backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver import shards
+from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.ordering import spread
+from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.solver.sharded import reconstruct_sharded
+from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
+
+SETTINGS = SolverSettings(modes=1, sweep_frames=0)
+PASSES = 20
+
+
+@dataclass(frozen=True)
+class SavedFrames:
+    """Frames in a file of NumPy's."""
+
+    path: Path
+    which: tuple[int, ...]
+
+    def read(self) -> Any:
+        return np.load(self.path)[list(self.which)]
+
+
+@pytest.fixture
+def refer(scan: Scan, tmp_path: Path) -> Callable[[Any], SavedFrames]:
+    path = tmp_path / "frames.npy"
+    np.save(path, scan.frames)
+    return lambda which: SavedFrames(path, tuple(which.tolist()))
+
+
+@pytest.fixture(autouse=True)
+def forget_shards() -> None:
+    shards._held.clear()
+
+
+def here(order: ShardOrder, task: ShardTask) -> Future[ShardSums]:
+    future: Future[ShardSums] = Future()
+    future.set_result(work_on_shard(order, task))
+    return future
+
+
+def sharded(scan: Scan, refer: Any, backend: Backend, number: int, submit: Any = here, **more: Any) -> Reconstruction:
+    settings = replace(SETTINGS, **more.pop("settings", {}))
+    arguments = (scan.frames, refer, scan.translations_m, None, geometry_of(scan), settings, backend)
+    return reconstruct_sharded(*arguments, submit=submit, shards=number, passes=PASSES, **more)
+
+
+def geometry_of(scan: Scan) -> Geometry:
+    """The scan's geometry with the detector distance that gives its object pixel of 10 nm."""
+    given = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    return given.replace(detector_distance_m=48 * given.pixel_size_m * 10e-9 / given.wavelength_m)
+
+
+def correlation(scan: Scan, result: Reconstruction) -> float:
+    return contrast_correlation(result.picture.object, scan.object, margin_px=8)
+
+
+@pytest.fixture(scope="module")
+def alone(scan: Scan, backend: Backend) -> Reconstruction:
+    """The image of one process."""
+    settings = SETTINGS.replace(coarse_uses=SolverSettings().coarse_uses)
+    arguments = (scan.frames, scan.translations_m, None, geometry_of(scan), settings, backend)
+    return reconstruct(*arguments, passes=PASSES)
+
+
+def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -> None:
+    store, state = difficult_scan(backend, 2)
+    settings = replace(SETTINGS, modes=2, momentum=0.8, likelihood="amplitude")
+    count = len(store)
+    photons = np.stack([np.fft.fftshift(np.square(store.amplitude(k))) for k in range(count)])
+    missing = np.stack([np.fft.fftshift(store.amplitude(k) < 0) for k in range(count)])
+    photons[missing] = np.nan
+
+    class Frames:
+        def read(self) -> Any:
+            return photons
+
+    rows, columns = state.object.shape
+    order = ShardOrder(
+        "job",
+        0,
+        Frames(),
+        store.corners_px[:count],
+        store.shifts_px[:count],
+        store.weights[:count],
+        np.fft.fftshift(store.good) > 0,
+        (0, 0, rows, columns),
+        settings,
+        "numpy",
+    )
+    state.background = 0.0
+    task = ShardTask(state.object.copy(), state.probe.copy(), 3, 0, 1, False, 1e4)
+    sums = work_on_shard(order, task)
+
+    engine = make_engine(settings, backend)
+    engine.adapt(1e4)
+    state.passes = 3
+    engine.initialize(state, store)
+    rng = np.random.default_rng([settings.seed, 0, 3])
+    dealt = spread(store.active, store.corners_px[store.active], settings.batch_final, rng)
+    residuals = engine.update(state, store, dealt)
+    np.testing.assert_allclose(sums.residuals, residuals, rtol=1e-4)
+    np.testing.assert_array_equal(sums.used, dealt)
+    alone = engine.contents()
+    np.testing.assert_allclose(sums.object, alone["sum_object"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(sums.probe_light, alone["sum_probe_light"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_the_image_is_that_of_one_process(
+    scan: Scan, refer: Any, backend: Backend, alone: Reconstruction, number: int
+) -> None:
+    many = sharded(scan, refer, backend, number)
+    assert many.picture.num_frames == len(scan.frames)
+    assert abs(correlation(scan, many) - correlation(scan, alone)) < 1e-3
+    assert many.r_factors[-1] < 1.05 * alone.r_factors[-1]
+
+
+def test_frames_are_read_once_and_again_by_who_takes_over(scan: Scan, refer: Any, backend: Backend) -> None:
+    """The process of one shard is lost in the middle: its frames are read elsewhere, and the image is as good."""
+    reads: list[int] = []
+    tasks = itertools.count()
+
+    def submit(order: ShardOrder, task: ShardTask) -> Future[ShardSums]:
+        if next(tasks) == 30:
+            del shards._held[order.job, order.number]
+        future = here(order, task)
+        if future.result().read_frames:
+            reads.append(order.number)
+        return future
+
+    result = sharded(scan, refer, backend, 3, submit)
+    assert sorted(reads[:3]) == [0, 1, 2]
+    assert len(reads) == 4
+    assert correlation(scan, result) > 0.99
+
+
+def test_processes(scan: Scan, refer: Any, backend: Backend) -> None:
+    """Any executor does: what is sent can be pickled, and the image is that of all shards in this process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        apart = sharded(scan, refer, backend, 2, functools.partial(executor.submit, work_on_shard))
+    together = sharded(scan, refer, backend, 2)
+    assert abs(correlation(scan, apart) - correlation(scan, together)) < 1e-4
+
+
+def test_frames_that_cannot_be_used_are_listed(scan: Scan, tmp_path: Path, backend: Backend) -> None:
+    frames, translations = scan.frames.copy(), scan.translations_m.copy()
+    frames[100] = 0
+    translations[7, 1] = np.nan
+    np.save(tmp_path / "frames.npy", frames)
+    damaged = replace(scan, frames=frames, translations_m=translations)
+    refer = lambda which: SavedFrames(tmp_path / "frames.npy", tuple(which.tolist()))  # noqa: E731
+    result = sharded(damaged, refer, backend, 3)
+    assert result.rejected == {7: "no usable position", 100: "no photons"}
+    assert result.picture.num_frames == len(frames) - 2
+    assert np.isnan(result.translations_m[[7, 100]]).all()
+    np.testing.assert_allclose(result.translations_m[50], translations[50])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": "raar"}, "expected 'wasp' where frames lie in several processes"),
+        ({"algorithm": "wasp:5,cg:5"}, "expected 'wasp'"),
+        ({"refine_positions": "frames"}, "solver.refine_positions needs all frames in one process"),
+    ],
+)
+def test_what_needs_all_frames_is_refused(
+    scan: Scan, refer: Any, backend: Backend, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        sharded(scan, refer, backend, 2, settings=change)
