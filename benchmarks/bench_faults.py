@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import psutil
 from bluesky import RunEngine
 
 from benchmarks.figures import Figure
+from nsbluesky.callbacks.frame_readers import local_path
 from nsbluesky.cxi import read_cxi
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.document_log import DocumentLog, end_log, read_documents
@@ -36,6 +38,7 @@ from nsbluesky.settings import PipelineSettings, SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.network import CuttableNetwork
 from nsbluesky.simulation.samples import gold_balls
+from nsbluesky.streams import PRIMARY
 
 SHAPE = (12, 12)
 POISONED = 100
@@ -228,12 +231,26 @@ def row(
         with read_cxi(path) as cxi:
             cleaned = len(cxi.seq_nums)
         reconstructed = damage.connection.results[scan.uid]["num_frames"]
-    sent = recorded = scan.num_frames
+    sent, recorded = counted(scan)
     counts = f"{sent}, {recorded}, {cleaned}, {reconstructed}, {recorded - cleaned}"
     note = "" if do is nothing and not command else f"{damage.recovered - damage.began:.1f} s"
     if command == POISON:
         note += ", that frame is left out and listed"
     return Figure(what, counts, note)
+
+
+def counted(scan: Scan) -> tuple[int, int]:
+    """Return how many frames of the scan the documents tell of, and how many of these are in their files."""
+    names = {d["uid"]: d["name"] for name, d in scan.documents if name == "descriptor"}
+    files = {d["uid"]: d for name, d in scan.documents if name == "stream_resource"}
+    sent = recorded = 0
+    for name, document in scan.documents:
+        if name == "stream_datum" and names[document["descriptor"]] == PRIMARY:
+            resource, rows = files[document["stream_resource"]], document["indices"]
+            sent += rows["stop"] - rows["start"]
+            with h5py.File(local_path(resource["uri"]), "r", libver="latest", swmr=True) as file:
+                recorded += len(file[resource["parameters"]["dataset"]][rows["start"] : rows["stop"]])
+    return sent, recorded
 
 
 def record(folder: Path) -> Scan:

@@ -146,9 +146,7 @@ def shared_frames(folder: Path) -> list[Figure]:
         given = (data.translation_m, data.mask, data.geometry(), SolverSettings(), get_backend("numpy"))
         refer = functools.partial(StoredFrames.of, data.frames)
         began = time.perf_counter()
-        told(
-            f"solver, one process, {SCAN}", reconstruct(data.frames, *given, passes=PASSES), began, f"{PASSES} passes"
-        )
+        told("in one process", reconstruct(data.frames, *given, passes=PASSES), began)
         client, cluster = open_cluster(2, "")
         with client, cluster:
             began = time.perf_counter()
