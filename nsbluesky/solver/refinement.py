@@ -52,8 +52,9 @@ UNSETTLED_PX = 1.0
 """After n uses of a frame, what an unsettled object adds to the error of its place is taken for this / n."""
 
 OVERSHOOT = 2.0
-"""A step goes so much further than its frame asks for: the object has grown into the wrong place and asks it to stay
-there.  On simulated scans with errors of 2 pixels, 2 left 0.2 pixels where 1 left 0.3."""
+"""A step of a position goes so much further than its frame asks for: the object has grown into the wrong place and
+asks it to stay there.  On simulated scans with errors of 2 pixels, 2 left 0.2 pixels where 1 left 0.3.  Of ln flux it
+would be wrong: the object's own scale, which data leave open from one end of a scan to the other, grows instead."""
 
 LONGEST_STEP_PX = 2.0
 
@@ -194,7 +195,7 @@ class Refinement:
         if self._settings.refine_positions != "none" and telling:
             self._move(frames, slots, offset + OVERSHOOT * steps[:, :2], covariance[:, :2, :2], pixel)
         if self._settings.refine_flux:
-            self._scale(frames, slots, steps[:, 2], covariance[:, 2, 2])
+            self._scale(frames, slots, *flux_steps_and_errors(found))
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
         nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
@@ -234,9 +235,9 @@ class Refinement:
         self, frames: FrameStore, slots: Any, steps: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
     ) -> None:
         """Give the frames of `slots` the flux that they are likely to have had; its mean over frames stays 1."""
-        estimate = np.log(frames.flux[slots]) + OVERSHOOT * np.clip(steps, -LARGEST_CHANGE, LARGEST_CHANGE)
+        estimate = np.log(frames.flux[slots]) + np.clip(steps, -LARGEST_CHANGE, LARGEST_CHANGE)
         estimate -= estimate.mean()
-        variance = variance + OVERSHOOT**2 * (UNSETTLED_FLUX / frames.uses[slots]) ** 2
+        variance = variance + (UNSETTLED_FLUX / frames.uses[slots]) ** 2
         scatter = scatter_of(estimate, variance)
         self.flux_scatter = float(np.sqrt(scatter))
         likely = scatter / (scatter + variance) * estimate
@@ -278,6 +279,18 @@ def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.N
     steps[:, :2] = np.clip(steps[:, :2], -LONGEST_STEP_PX, LONGEST_STEP_PX)
     noise = np.maximum(PHOTON_NOISE, found.misfit / np.maximum(found.pixels, 1))
     return steps, noise[:, None, None] * inverse
+
+
+def flux_steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the steps (n,) of ln flux towards the most likely one, and the variance (n,) of their errors.
+
+    The most likely flux of counted photons is their sum over that of the model.  The one that makes amplitudes fit
+    best is not: the mean of √n lies below the root of the mean, the more the fewer photons there are, and frames
+    where the sample is dense have fewer.
+    """
+    light = np.maximum(found.light, 1)
+    worse = np.maximum(1, found.misfit / np.maximum(found.pixels, 1) / PHOTON_NOISE)
+    return np.log(np.maximum(1 + found.excess / light, 0.5)), worse / light
 
 
 def is_confirmed(told: Sequence[npt.NDArray[np.float64]]) -> bool:

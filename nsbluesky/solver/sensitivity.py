@@ -30,8 +30,8 @@ __all__ = ["Sensitivity", "measure_sensitivity", "misfits_around"]
 
 ON_DEVICE_FRAMES = 32
 
-NUMBERS = 13
-"""Sums of a frame: curvature (6: rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, and two for the background."""
+NUMBERS = 14
+"""Sums of a frame: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, two for the background, excess."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Sensitivity:
         Σ m·(A² − I)/(G² + 1)² and Σ m/(G² + 1)² with I = Σ_k |Ψ_k|²: their quotient over many frames is the
         background.  Photon noise alone would ask for the first power; the second leaves it to the dark pixels, for on
         bright ones a model that has not settled is wrong by more than any background.
+    excess : (n,) float64
+        Σ m·(A² − G²), photons that were counted beyond those of the model.
     steps_px : (n, 2) float64
         The shifts at which all this was taken, which are rounded to 1/`subpixel` pixel.
     """
@@ -61,6 +63,7 @@ class Sensitivity:
     misfit: npt.NDArray[np.float64]
     pixels: npt.NDArray[np.float64]
     background: npt.NDArray[np.float64]
+    excess: npt.NDArray[np.float64]
     steps_px: npt.NDArray[np.float64]
 
     @property
@@ -188,6 +191,7 @@ def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) ->
         misfit=sums[:, 9],
         pixels=sums[:, 10],
         background=sums[:, 11:13],
+        excess=sums[:, 13],
         steps_px=steps_px,
     )
 
@@ -218,6 +222,7 @@ def _sums(xp: Any, far: Any, amplitude: Any, good: Any, background: float) -> An
         usable,
         weight * (amplitude**2 - light),
         weight,
+        usable * (amplitude**2 - model**2),
     ]
     return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
 
@@ -251,7 +256,7 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
                     by_column[column] += w.real * r.real + w.imag * r.imag
             measured, usable = amplitude[frame, row], good[row]
             rr, rc, cc, rf, cf, ff = zero, zero, zero, zero, zero, zero
-            gr, gc, gf, dd, pixels, bn, bd = zero, zero, zero, zero, zero, zero, zero
+            gr, gc, gf, dd, pixels, bn, bd, excess = zero, zero, zero, zero, zero, zero, zero, zero
             for column in range(side):
                 mask = usable[column] if measured[column] >= zero else zero
                 power = light[column] + background
@@ -270,6 +275,7 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
                 gf += difference * f
                 dd += difference * difference
                 pixels += mask
+                excess += mask * (measured[column] * measured[column] - power)
                 weight = mask / ((power + one) * (power + one))
                 bn += weight * (measured[column] * measured[column] - light[column])
                 bd += weight
@@ -287,3 +293,4 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
             total[10] += pixels
             total[11] += bn
             total[12] += bd
+            total[13] += excess

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import simulate
 
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.refinement import bad_fits, is_confirmed
@@ -180,3 +181,27 @@ def test_garbage_that_is_withdrawn_leaves_an_image(scan, backend):
         solver.step(1.0)
     assert np.isfinite(solver.state.object).all() and np.isfinite(solver.state.probe).all()
     assert solver.state.r_factor < 0.3
+
+
+def flickering(photons, flux_sigma, rng):
+    """A simulated scan whose frames have another flux each, and ln flux relative to its mean."""
+    scan = simulate(photons=photons, lines=14, seed=7)
+    told = np.exp(flux_sigma * rng.normal(size=len(scan.frames)))
+    frames = rng.poisson(scan.frames * told[:, None, None]) if flux_sigma else scan.frames
+    return dataclasses.replace(scan, frames=frames.astype(np.float32)), np.log(told / told.mean())
+
+
+def test_the_flux_of_each_frame_is_found(backend, rng):
+    scan, told = flickering(1e5, 0.1, rng)
+    solver = solved(scan, backend, scan.translations_m, refine_positions="none", passes_final=30)
+    found = np.log(solver.frames.flux[: len(told)])
+    assert rms(found - told) < 0.03
+    assert solver.refinement.flux_scatter == pytest.approx(0.1, rel=0.2)
+
+
+@pytest.mark.parametrize("photons", [1e3, 1e4])
+def test_a_steady_flux_is_left_alone_where_photons_are_few(backend, rng, photons):
+    """Amplitudes would tell darker parts of the sample for frames with less light, round by round."""
+    scan, _ = flickering(photons, 0.0, rng)
+    solver = solved(scan, backend, scan.translations_m, refine_positions="none", passes_final=40)
+    assert rms(np.log(solver.frames.flux[: len(scan.frames)])) < 0.5 / np.sqrt(photons)
