@@ -21,7 +21,7 @@ ALL_ON = {
     "held_out": 0.01,
     "batch": 12,
     "coarse_uses": 3,
-    "passes_final": 7,
+    "passes_final": 10,
 }
 
 

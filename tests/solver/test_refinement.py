@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import simulate
+from small_scan import simulate
 
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.refinement import bad_fits, is_confirmed

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Scan
+from small_scan import Scan
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
