@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, MoveStatus
-from ophyd.utils import LimitError
+from ophyd.utils import InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection
 from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, label, on_thread
@@ -265,6 +266,18 @@ class Axis(EpicsMotor):  # type: ignore[misc]
         """Go to a position; see `ophyd.EpicsMotor.move`."""
         self._last_move = super().move(position, wait=wait, **kwargs)
         return self._last_move
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop; where that is `success`, as in a pause, the move has ended well before this returns.
+
+        ophyd tells it from another thread, and the move that a plan begins when it goes on would fail one that has
+        not ended by then.
+        """
+        move = self._last_move
+        if success and move is not None:
+            with suppress(InvalidState):
+                move.set_finished()
+        super().stop(success=success)
 
     def give_up(self) -> None:
         """Fail a move whose end nobody will tell of: the IOC is away."""

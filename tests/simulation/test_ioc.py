@@ -155,6 +155,15 @@ def test_pause_and_resume(
     assert connected.is_safe()
 
 
+def test_a_move_that_is_stopped_on_purpose_has_ended_well(connected: Connected) -> None:
+    axis = connected.stage.x
+    move = axis.set(axis.position + 40.0)
+    axis.stop(success=True)
+    assert move.done and move.success
+    axis.set(axis.position).wait(TIMEOUT_S)
+    assert move.success
+
+
 @pytest.mark.parametrize(("plan", "more"), PLANS)
 def test_abort(RE: RunEngine, connected: Connected, run: RecordedRun, plan: Any, more: dict[str, Any]) -> None:
     some = run.when(lambda r: len(r.data("primary")) >= 6)
