@@ -29,7 +29,7 @@ STEP_UM = 0.1
 PASSES = 40
 RIM_PX = 10
 METRES_PER_UM = 1e-6
-DETECTORS = {"light": (0,), "heavy": (5, 6, 8)}
+DETECTORS = {"light": (0,), "heavy": (5,)}
 """Presets of the simulated detector, and seeds."""
 WAYS = {
     "defaults": [],
