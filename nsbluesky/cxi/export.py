@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.cxi.layout import CxiError
 from nsbluesky.cxi.read import CxiData, CxiImage
 from nsbluesky.cxi.write import CxiFile
 
-__all__ = ["copied_frames", "export_cxi"]
+__all__ = ["append_frames", "copied_frames", "export_cxi"]
 
 BLOCK_FRAMES = 64
 
@@ -38,19 +39,25 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
         parameters=data.parameters or None,
     )
     try:
-        for start in range(0, len(frames), BLOCK_FRAMES):
-            block = slice(start, start + BLOCK_FRAMES)
-            cxi.append(
-                frames[block].astype(np.float32),
-                data.translation_m[block],
-                data.seq_nums[block],
-                flags=data.frame_flags[block],
-                weights=data.frame_weights[block],
-            )
+        append_frames(cxi, data, data.seq_nums)
     except BaseException:
         cxi.abandon()
         raise
     return cxi
+
+
+def append_frames(cxi: CxiFile, data: CxiData, seq_nums: npt.NDArray[np.int64]) -> None:
+    """Append the clean frames of `data` to a file, with these numbers (n,), in blocks."""
+    assert data.frames is not None
+    for start in range(0, len(data.frames), BLOCK_FRAMES):
+        block = slice(start, start + BLOCK_FRAMES)
+        cxi.append(
+            data.frames[block].astype(np.float32),
+            data.translation_m[block],
+            seq_nums[block],
+            flags=data.frame_flags[block],
+            weights=data.frame_weights[block],
+        )
 
 
 def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -> None:
@@ -71,22 +78,21 @@ def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -
         If the file cannot be written.
     """
     path = Path(path)
-    frames = data.frames
-    if frames is None:
-        raise CxiError(f"{data.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
     if path.exists() and path.samefile(data.path):
         raise CxiError(f"{path} is the file that is read: expected another name")
     images = data.images
     image = image or (images[-1] if images else None)
     with copied_frames(path, data) as cxi:
+        assert data.frames is not None
+        side = data.frames.shape[-1]
         if data.illumination is not None:
             cxi.set_illumination(data.illumination, intensities=data.illumination_intensities)
         if image is not None:
             measured = (image.mask == 0) & (image.object != 0)
             cxi.write_image(
                 np.where(measured, image.object, np.complex64(complex(np.nan, np.nan))),
-                np.zeros((1, *frames.shape[1:]), np.complex64) if image.probe is None else image.probe,
-                image.pixel_m if np.isfinite(image.pixel_m) else data.geometry().object_pixel_m(frames.shape[-1]),
+                np.zeros((1, *data.frames.shape[1:]), np.complex64) if image.probe is None else image.probe,
+                image.pixel_m if np.isfinite(image.pixel_m) else data.geometry().object_pixel_m(side),
                 image.parameters,
                 image.errors,
                 center_m=image.center_m,

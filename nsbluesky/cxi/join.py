@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nsbluesky.cxi.export import BLOCK_FRAMES, copied_frames
+from nsbluesky.cxi.export import append_frames, copied_frames
 from nsbluesky.cxi.layout import GOOD_MASK_BITS, CxiError
 from nsbluesky.cxi.read import CxiData, read_cxi
 
@@ -45,17 +45,7 @@ def join_scans(path: str | Path, first: str | Path, others: Sequence[str | Path]
             with read_cxi(other) as more:
                 _check_alike(data, more)
                 assert more.frames is not None
-                for start in range(0, len(more.frames), BLOCK_FRAMES):
-                    block = slice(start, start + BLOCK_FRAMES)
-                    frames = more.frames[block].astype(np.float32)
-                    numbers = next_number + np.arange(start, start + len(frames))
-                    cxi.append(
-                        frames,
-                        more.translation_m[block],
-                        numbers,
-                        flags=more.frame_flags[block],
-                        weights=more.frame_weights[block],
-                    )
+                append_frames(cxi, more, next_number + np.arange(len(more.frames)))
                 next_number += len(more.frames)
                 bad = (more.mask & ~np.uint32(GOOD_MASK_BITS)) != 0
                 mask = np.where(bad, more.mask, mask)

@@ -30,6 +30,8 @@ __all__ = [
     "state_of",
 ]
 
+BLOCK_FRAMES = 64
+
 MAX_MEAN_FRAMES = 64
 """Frames, evenly spaced, that a mean is made of where the file holds none."""
 
@@ -59,9 +61,6 @@ def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
         newest_age_s=np.nan,
         final=image.complete,
     )
-
-
-BLOCK_FRAMES = 64
 
 
 class RawFrames(Protocol):
