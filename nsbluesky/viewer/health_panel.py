@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.viewer.health_bar import indices_text
-from nsbluesky.viewer.modules import Light, Modules
+from nsbluesky.viewer.modules import Light, Module, Modules
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 __all__ = ["HealthPanel"]
@@ -37,6 +40,7 @@ class HealthPanel(QtWidgets.QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._stages: tuple[Module, ...] = ()
         self.table = QtWidgets.QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(list(COLUMNS))
         for column, text in enumerate(TOOLTIPS):
@@ -69,9 +73,14 @@ class HealthPanel(QtWidgets.QWidget):
         layout.addWidget(self.traffic)
 
     def show_modules(self, told: Modules) -> None:
-        """Write the rows."""
-        self.table.setRowCount(len(told.modules))
-        for row, module in enumerate(told.modules):
+        """Write the rows; while nothing is processed, the stages of the last run stay, at rest."""
+        first, stages = told.modules[:1], told.modules[1:]
+        if stages:
+            self._stages = stages
+        elif told.light == "green":
+            stages = _at_rest(self._stages)
+        self.table.setRowCount(len(first) + len(stages))
+        for row, module in enumerate((*first, *stages)):
             texts = (
                 SIGNS[module.light],
                 module.name,
@@ -120,3 +129,8 @@ class HealthPanel(QtWidgets.QWidget):
         if item.text() != text:
             item.setText(text)
         return item
+
+
+def _at_rest(stages: Sequence[Module]) -> tuple[Module, ...]:
+    text = "figures of the last run"
+    return tuple(replace(stage, light="grey", text=text, rate_hz=0.0, MB_s=0.0, queue=0) for stage in stages)

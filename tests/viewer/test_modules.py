@@ -76,6 +76,19 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     assert not bar.away.isHidden()
 
 
+def test_the_stages_of_the_last_run_stay_at_rest(qtbot: QtBot) -> None:
+    panel = HealthPanel()
+    qtbot.addWidget(panel)
+    idle = modules_of_activity([], paused=False, queued=0)
+    panel.show_modules(idle)
+    assert panel.lights() == {"documents": "●"}
+    panel.show_modules(modules_of_activity([run(stage(), stage(state="error"))], paused=False, queued=0))
+    panel.show_modules(idle)
+    assert [panel.table.item(row, 0).text() for row in range(3)] == ["●", "○", "○"]
+    assert panel.table.item(1, 2).text() == "0.0 /s"
+    assert panel.table.item(2, 7).text() == "figures of the last run"
+
+
 def test_what_a_service_takes_and_gives_is_told() -> None:
     beat = {"heard": 1.0, "received_MB_s": 0.25, "published_MB_s": 3.5}
     told = modules_of_heartbeat(beat, now=1.0)
