@@ -55,6 +55,9 @@ START_PASSES = 10
 
 ALGORITHM = "wasp"
 
+ONE_PROCESS_ONLY = {"quality_share": 0.0, "held_out": 0.0, "refine_flux": False, "find_orientation": False}
+"""What the start must not do to its frames, for shards do not do it to theirs."""
+
 
 @dataclass
 class _Place:
@@ -176,7 +179,8 @@ def reconstruct_sharded(
     Parameters
     ----------
     frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, progress
-        As there; `settings` may name one algorithm, WASP, and no refinement.  The flux of frames is not corrected.
+        As there; `settings` may name one algorithm, WASP, and no refinement.  The flux of frames is not corrected,
+        their orientation is what is declared, and those that do not fit are used.
     refer : callable
         Returns some of the frames (by index) by reference, for a process that reads them.
     submit : callable
@@ -250,7 +254,7 @@ def _beginning(
     """Return a solver that is through with the first frames."""
     side = frames.shape[-1]
     solver = IncrementalSolver(
-        settings.replace(passes_final=START_PASSES, quality_share=0.0, held_out=0.0, refine_flux=False),
+        settings.replace(passes_final=START_PASSES, **ONE_PROCESS_ONLY),
         frame_px=side,
         pixel_m=geometry.object_pixel_m(side),
         geometry=geometry,

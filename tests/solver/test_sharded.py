@@ -20,10 +20,11 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver import shards
 from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
-from nsbluesky.solver.sharded import reconstruct_sharded
+from nsbluesky.solver.sharded import _beginning, reconstruct_sharded
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
 
 SETTINGS = SolverSettings(modes=1, sweep_frames=0)
@@ -161,6 +162,33 @@ def test_processes(scan: Scan, refer: Any, backend: Backend) -> None:
         apart = sharded(scan, refer, backend, 2, functools.partial(executor.submit, work_on_shard))
     together = sharded(scan, refer, backend, 2)
     assert abs(correlation(scan, apart) - correlation(scan, together)) < 1e-4
+
+
+def test_frames_are_taken_as_declared_by_the_start_and_by_the_shards(
+    scan: Scan, refer: Any, backend: Backend
+) -> None:
+    """Were the orientation looked for, the start would turn these frames, and no shard would know of it."""
+    flipped = scan.frames[:, ::-1]
+    settings = replace(SETTINGS, sweep_frames=60, sweep_candidates=5)
+    geometry = geometry_of(scan)
+    places, good = scan.translations_m, np.ones(flipped.shape[1:], bool)
+    looked = IncrementalSolver(
+        settings,
+        frame_px=flipped.shape[-1],
+        pixel_m=geometry.object_pixel_m(flipped.shape[-1]),
+        geometry=geometry,
+        backend=backend,
+    )
+    looked.add_frames(scan.seq_nums, flipped, places)
+    looked.finish()
+    while looked.orientation is None:
+        looked.step(0.1)
+    assert looked.orientation.turn != 0
+    start = _beginning(flipped, places[:, ::-1], good, geometry, settings, backend, None)
+    assert start.frame_orientation == geometry.orientation
+    np.testing.assert_allclose(
+        backend.to_numpy(start.frames.amplitude(0)), np.sqrt(np.fft.ifftshift(flipped[0])), atol=1e-3
+    )
 
 
 def test_frames_that_cannot_be_used_are_listed(scan: Scan, tmp_path: Path, backend: Backend) -> None:
