@@ -159,25 +159,16 @@ class FrameStore:
         this is also what `corrections_px` refers to from now on.  A frame that a checkpoint knows gets its uses and
         corrections from there, once.
         """
-        slot = self.slots.setdefault(seq_num, len(self.slots))
+        slot = self.note(seq_num, corner_px, shift_px, weight)
         while slot // CHUNK_FRAMES >= len(self._chunks):
             shape = (CHUNK_FRAMES, self.frame_px, self.frame_px)
             self._chunks.append(self.backend.xp.zeros(shape, np.float32))
-        for column in self._columns:
-            column.reserve(slot + 1)
         xp = self.backend.xp
         intensity = xp.fft.ifftshift(xp.asarray(frame, dtype=np.float32))
         measured = xp.isfinite(intensity)
         amplitude = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
         amplitude[...] = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
         self.has_gaps = self.has_gaps or not bool(measured.all())
-        self.seq_nums[slot] = seq_num
-        self.corners_px[slot] = corner_px
-        self.shifts_px[slot] = shift_px
-        self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
-        self.flux[slot] = 1.0
-        self.weights[slot] = weight
-        self.forget(slot)
         self._measure(slot)
         self._recall(slot, self._expected.pop(slot, None))
         return slot
@@ -188,7 +179,7 @@ class FrameStore:
             column[slots] = 0
 
     def note(self, seq_num: int, corner_px: npt.ArrayLike, shift_px: npt.ArrayLike, weight: float) -> int:
-        """Know of a frame that lies elsewhere, and return its slot; there are no amplitudes of it here."""
+        """Know of a frame, of which no amplitudes need be here, and return its slot."""
         slot = self.slots.setdefault(seq_num, len(self.slots))
         for column in self._columns:
             column.reserve(slot + 1)
@@ -196,6 +187,7 @@ class FrameStore:
         self.corners_px[slot], self.shifts_px[slot] = corner_px, shift_px
         self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
         self.flux[slot], self.weights[slot] = 1.0, weight
+        self.forget(slot)
         return slot
 
     def contents(self) -> dict[str, Any]:

@@ -115,8 +115,9 @@ class HalfSets:
         frames : FrameStore
         """
         stacked = self._fit(image, frames)
-        state = self._known(stacked)
-        self._order = self._order[frames.weights[self._order] > 0]
+        state = self._state
+        assert state is not None
+        self._order = self._order[np.isin(self._order, frames.active)]
         if not len(self._order):
             active = frames.active
             self._order = spread(active, stacked.corners_px[active], self._batch, self._rng)
@@ -130,10 +131,6 @@ class HalfSets:
             state.probe = image.probe.copy()
             self.passes += 1
         return len(slots)
-
-    def _known(self, stacked: FrameStore) -> SolverState:
-        assert self._state is not None
-        return self._state
 
     def _fit(self, image: SolverState, frames: FrameStore) -> FrameStore:
         """Make the canvases as large as the image's, and return the frames with windows on both."""
