@@ -479,20 +479,18 @@ class IncrementalSolver:
         if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
             self._restart(search.best, level)
         if self._wants_orientation(slots):
-            yield from self._find_orientation(level, slots, self.sweep.candidates_m)
+            yield from self._find_orientation(level, slots, self.sweep)
 
     def _wants_orientation(self, slots: npt.NDArray[np.intp]) -> bool:
         known = self.orientation is not None and self.orientation.certain
         return self.settings.find_orientation and not known and len(slots) >= LEAST_FRAMES
 
-    def _find_orientation(
-        self, level: FrameStore, slots: npt.NDArray[np.intp], candidates_m: npt.NDArray[np.float64]
-    ) -> Iterator[None]:
+    def _find_orientation(self, level: FrameStore, slots: npt.NDArray[np.intp], sweep: Sweep) -> Iterator[None]:
         """Look whether the frames fit the stage as they are; if another way is better, turn them and begin anew."""
         search = OrientationSearch(
             level,
             slots,
-            candidates_m,
+            sweep,
             self.geometry.optic.defocus_m,
             self.settings,
             self._backend,

@@ -19,7 +19,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.coarse import Derived
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.sweep import DefocusSweep
+from nsbluesky.solver.sweep import DefocusSweep, Sweep
 
 __all__ = ["LEAST_FRAMES", "MATRICES", "Orientation", "OrientationSearch", "judge"]
 
@@ -44,6 +44,9 @@ PASSES = 3
 
 MANY_CANDIDATES = 15
 """From so many on, every other one of the defocus values serves."""
+
+FEW_CANDIDATES = 3
+"""So many of the values of a sweep that was accepted come first."""
 
 LEAST_FRAMES = 24
 """Fewer frames are not asked."""
@@ -72,13 +75,17 @@ class Orientation:
 class OrientationSearch:
     """Tries the four pairs, each with several defocus values; `run` yields after every batch, then `found` is there.
 
+    Where the sweep, with frames as declared, stood out, its few best values come first: if they confirm what is
+    declared, which is the usual case, that is all.  With another orientation the sweep may have been misled, so only
+    all of its values tell which one it is.
+
     Parameters
     ----------
     frames : FrameStore
     slots : (n,) int
         The frames to use.
-    candidates_m : (k,) float
-        Defocus values.
+    sweep : Sweep
+        Of the frames as declared.
     defocus_m : float
         What is known of the defocus; its sign decides within a pair.
     settings : SolverSettings
@@ -91,7 +98,7 @@ class OrientationSearch:
         self,
         frames: FrameStore,
         slots: npt.NDArray[np.intp],
-        candidates_m: npt.NDArray[np.float64],
+        sweep: Sweep,
         defocus_m: float,
         settings: SolverSettings,
         backend: Backend,
@@ -101,23 +108,30 @@ class OrientationSearch:
     ) -> None:
         self.found: Orientation | None = None
         self._defocus_m = defocus_m
-        some_m = candidates_m[:: 2 if len(candidates_m) >= MANY_CANDIDATES else 1]
-        self._candidates_m = np.concatenate([some_m, -some_m]) if defocus_m else some_m
+        all_m = sweep.candidates_m
+        self._rounds_m = [all_m[:: 2 if len(all_m) >= MANY_CANDIDATES else 1]]
+        if sweep.accepted:
+            best_first = np.argsort(sweep.residual)
+            self._rounds_m.insert(0, all_m[np.sort(best_first[:FEW_CANDIDATES])])
         lengths = {"wavelength_m": wavelength_m, "pixel_m": pixel_m}
 
-        def sweep(matrix: npt.NDArray[np.int64]) -> DefocusSweep:
-            return DefocusSweep(seen_by(frames, matrix), slots, self._candidates_m, settings, backend, **lengths)
+        def try_all(matrix: npt.NDArray[np.int64], candidates_m: npt.NDArray[np.float64]) -> DefocusSweep:
+            return DefocusSweep(seen_by(frames, matrix), slots, candidates_m, settings, backend, **lengths)
 
-        self._sweep = sweep
+        self._try_all = try_all
 
     def run(self) -> Iterator[None]:
         """Give every candidate of every pair equally many passes."""
-        residuals = {}
-        for turn, matrix in MATRICES.items():
-            sweep = self._sweep(np.array(matrix))
-            yield from sweep.first_passes(PASSES)
-            residuals[turn] = sweep.residual
-        self.found = judge(residuals, self._candidates_m, self._defocus_m)
+        for some_m in self._rounds_m:
+            candidates_m = np.concatenate([some_m, -some_m]) if self._defocus_m else some_m
+            residuals = {}
+            for turn, matrix in MATRICES.items():
+                tried = self._try_all(np.array(matrix), candidates_m)
+                yield from tried.first_passes(PASSES)
+                residuals[turn] = tried.residual
+            self.found = judge(residuals, candidates_m, self._defocus_m)
+            if self.found.certain and self.found.turn == 0:
+                return
 
 
 def judge(
