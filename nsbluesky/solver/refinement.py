@@ -30,9 +30,6 @@ LONGEST_PAUSE = 8
 UNSETTLED_FLUX = 0.1
 """The same as `UNSETTLED_PX` for ln flux."""
 
-FLUX_PAUSE = 4
-"""Passes between rounds that look at the flux alone."""
-
 LARGEST_CHANGE = 0.3
 """Longest step of ln flux."""
 
@@ -163,12 +160,6 @@ class Refinement:
         waited = abs(state.passes - self._last_pass) >= self._pause  # a finer grid counts its passes from 0
         return wanted and waited
 
-    @property
-    def _shortest_pause(self) -> int:
-        """Passes from one round to the next: the flux alone changes little from round to round."""
-        settings = self._settings
-        return 1 if settings.refine_positions != "none" or settings.refine_background else FLUX_PAUSE
-
     def round(self, state: SolverState, level: FrameStore, frames: FrameStore) -> Iterator[None]:
         """Do a round; yields after every block of frames, and changes the frames and the state at the end.
 
@@ -208,7 +199,7 @@ class Refinement:
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
         nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
-        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else self._shortest_pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
         self._last_pass = state.passes
         wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
