@@ -234,6 +234,7 @@ class LivePlots(DocumentRouter):
             coverage=float(data["coverage"]),
             newest_age_s=float(data["newest_age_s"]),
             final=bool(data["final"]),
+            coarse=bool(data.get("coarse", False)),
             resolution_m=float(data.get("resolution_half_bit_m", math.nan)),
             one_seventh_m=float(data.get("resolution_one_seventh_m", math.nan)),
             r_held_out=float(data.get("r_held_out", math.nan)),

@@ -197,6 +197,8 @@ class Reconstruction:
         R = Σ||model|−A|/ΣA, frames used, passes over them, covered share of the scan, age of the newest frame.
     final : bool
         True for the last picture of the run.
+    coarse : bool
+        True while only the central half of the detector is used: `r_factor` is of that half then.
     resolution_m, one_seventh_m : float
         Half period up to which two halves of the frames agree, by ½ bit and by 1/7; NaN where that is not told.
     r_held_out : float
@@ -213,6 +215,7 @@ class Reconstruction:
     coverage: float
     newest_age_s: float
     final: bool
+    coarse: bool = False
     resolution_m: float = math.nan
     one_seventh_m: float = math.nan
     r_held_out: float = math.nan
@@ -227,6 +230,7 @@ class History:
     num_passes: FloatArray = field(default_factory=lambda: np.empty(0))
     r_factor: FloatArray = field(default_factory=lambda: np.empty(0))
     r_held_out: FloatArray = field(default_factory=lambda: np.empty(0))
+    coarse: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     resolution_m: FloatArray = field(default_factory=lambda: np.empty(0))
     one_seventh_m: FloatArray = field(default_factory=lambda: np.empty(0))
 
@@ -238,6 +242,7 @@ class History:
             np.append(self.num_passes, picture.num_passes),
             np.append(self.r_factor, picture.r_factor),
             np.append(self.r_held_out, picture.r_held_out),
+            np.append(self.coarse, picture.coarse),
             np.append(self.resolution_m, picture.resolution_m),
             np.append(self.one_seventh_m, picture.one_seventh_m),
         )

@@ -148,7 +148,7 @@ def clean_exposures(
         rows = np.flatnonzero(exposure == k)
         if len(rows):
             part = raw if len(rows) == len(raw) else raw[rows]
-            cleaned = clean(part, plan, threads=backend.threads)
+            cleaned = clean(part, plan, threads=backend.working)
             frames[rows], flags[rows] = backend.to_numpy(cleaned.frames), cleaned.flags
             drift = max(drift, overscan_drift(backend.from_numpy(part[-1]), plan.background))
     return CleanBlock(np.ascontiguousarray(geometry.orient(frames)), flags, drift)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import sys
 import threading
@@ -38,8 +37,8 @@ SWITCH_INTERVAL_S = 5e-4
 """How long one Python thread may keep the others waiting: less than Python's own 5 ms, so that the RunEngine, the
 windows and the processing wait less for each other.  What a scan pays: benchmarks/bench_overhead.py."""
 
-MAX_THREADS = 8
-"""More do not pay for batches of the size that a live image wants."""
+LEFT_TO_THE_SCAN = 1
+"""Processors that are not computed on while a scan runs."""
 
 MIN_WORK_S = 1e-3
 """Less than this is no work but waiting, for a file that is not written yet."""
@@ -53,11 +52,6 @@ IDLE_WAIT_S = 0.02
 
 DOCUMENTS_SLICE_S = 0.5
 """How long documents may be worked off before stages with work of their own get a turn."""
-
-
-def _threads() -> int:
-    """Return how many threads may compute: one processor is left to the scan."""
-    return max(1, min(len(os.sched_getaffinity(0)) - 1, MAX_THREADS))
 
 
 class RunProcessor:
@@ -106,7 +100,7 @@ class RunProcessor:
         self.geometry = geometry
         self.roots = tuple(Path(root) for root in roots)
         self.watch = watch or BlockWatch()
-        self.backend = get_backend(self.settings.backend, threads=_threads())
+        self.backend = get_backend(self.settings.backend)
         self._callbacks: dict[int, DocumentCallback] = {}
         self._next_token = 0
         self._queue = DocumentQueue(self.settings.queue_bytes)
@@ -241,6 +235,8 @@ class RunProcessor:
         while not self._closing.is_set():
             self._going_on.wait()
             self._save()
+            scanning = any(chain.raw_stop is None for chain in self._chains)
+            self.backend.resting = LEFT_TO_THE_SCAN if scanning else 0
             working = [chain for chain in self._chains if chain.has_work]
             started = time.monotonic()
             if working and started >= next_turn:

@@ -23,7 +23,7 @@ class BackendError(RuntimeError):
     """The wanted backend cannot be used on this machine."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Backend:
     """An array module with the transforms and transfers that go with it.
 
@@ -34,18 +34,27 @@ class Backend:
     xp : module
         The array module.
     threads : int
-        Python threads worth using for batches; 1 on a GPU.
+        Parts that a batch is cut in, for as many Python threads; 1 on a GPU.
+    resting : int
+        Threads that leave their processor to others for now.  Results are the same, for what is cut in parts is not
+        cut otherwise.
     """
 
     name: str
     xp: ModuleType
     threads: int
     _fft: ModuleType
+    resting: int = 0
 
     @property
     def on_device(self) -> bool:
         """True where arrays live in the memory of a GPU."""
         return self.name == "cupy"
+
+    @property
+    def working(self) -> int:
+        """Threads that work at once: at least one."""
+        return max(1, self.threads - self.resting)
 
     def fft2(self, a: Any) -> Any:
         """Unitary 2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten."""
@@ -64,10 +73,10 @@ class Backend:
         return self.xp.asarray(a)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call `function` over the zipped sequences, on `threads` Python threads where that pays."""
-        if self.threads == 1 or len(arguments[0]) == 1:
+        """Call `function` over the zipped sequences, on as many Python threads as work."""
+        if self.working == 1 or len(arguments[0]) == 1:
             return list(map(function, *arguments))
-        return list(_pool(self.threads).map(function, *arguments))
+        return list(_pool(self.working).map(function, *arguments))
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -147,7 +147,7 @@ class DerivedScan:
         return data, model
 
     def reconstruction(
-        self, frames: int, r_factor: float, final: bool = False, **quality: float
+        self, frames: int, r_factor: float, final: bool = False, coarse: bool = False, **quality: float
     ) -> dict[str, np.ndarray]:
         """The measured part starts one row and two columns into the canvas."""
         rows, columns = 30, 40
@@ -168,6 +168,7 @@ class DerivedScan:
             num_passes=2.5,
             coverage=0.8,
             newest_age_s=0.5,
+            coarse=coarse,
             final=final,
             r_held_out=quality.get("r_held_out", float("nan")),
             resolution_half_bit_m=quality.get("half_bit_m", float("nan")),

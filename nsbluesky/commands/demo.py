@@ -39,6 +39,10 @@ Pipeline = PtychoPipeline | Connection
 
 MIN_CORRELATION = 0.95
 MAX_LATENCY_S = 10.0
+LIVE_RATE_HZ = 20.0
+"""Up to here frames are made during the scan: one takes 16 ms of a core that processing and windows want as well."""
+
+RAW_FRAME_BYTES = 2 * 1040 * 1152
 RIM_PX = 10
 """Pixels at the rim of the picture that are not judged: few frames saw them."""
 
@@ -69,7 +73,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = PipelineSettings().set_from_text(options.set)
     out = output_folder(options.out)
     with ExitStack() as stack:
-        beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed))
+        ahead = _frames_ahead(options)
+        beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed, **ahead))
         catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
         site = replace(session.simulated_site(beamline), pipeline=settings)
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
@@ -117,6 +122,16 @@ class WorstHealth:
         if name == "event" and "latency_s" in document["data"]:
             self.longest_queue = max(self.longest_queue, int(document["data"]["queue"]))
             self.longest_latency_s = max(self.longest_latency_s, float(document["data"]["latency_s"]))
+
+
+def _frames_ahead(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the beamline's settings for a rate at which it cannot make frames: they are made before the scan."""
+    if options.plan == "step" or options.rate <= LIVE_RATE_HZ:
+        return {}
+    rows, columns = options.shape
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // RAW_FRAME_BYTES
+    cores = len(os.sched_getaffinity(0))
+    return {"pool": max(1, min(rows * columns, room)), "fill_pool": True, "workers": cores}
 
 
 def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any], scan_range_um: float) -> Any:

@@ -38,6 +38,9 @@ GOLD_BALLS = "gold_balls"
 TRUTH_NAME = "truth.h5"
 NANOMETRES_PER_UM = 1e3
 BATCH_TIMEOUT_S = 0.001
+FILL_TIMEOUT_S = 20.0
+"""A trajectory begins with a pool that is not full after so long; its client waits for it."""
+
 MAX_LATENCY_S = 0.01
 """caproto waits 10 ms (1 s under load) for more updates to send at once: a step scan waits for each of them."""
 
@@ -150,7 +153,8 @@ class _Beamline:
         """Start on the frames of a trajectory while the stage goes to its first point."""
         self.camera.expect(num_points)
         if self.settings.fill_pool:
-            await asyncio.wait([asyncio.wrap_future(frame) for frame in self.frames.waiting()])
+            waiting = [asyncio.wrap_future(frame) for frame in self.frames.waiting()]
+            await asyncio.wait(waiting, timeout=FILL_TIMEOUT_S)
 
     def shots(self, first_index: int, num: int, exposure_s: float) -> Iterator[Shot]:
         """Return what the next exposures would see."""

@@ -29,7 +29,8 @@ class BeamlineSettings(Settings):
     pool : int
         Frames made ahead of the trigger at most; 2.4 MB each at full size.
     fill_pool : bool
-        Let a trajectory begin only when the pool is full: for rates at which no simulator can make frames.
+        Let a trajectory begin only when the pool is full, or 20 s were spent on it: for rates at which no simulator
+        can make frames.
     workers : int
         Threads that make frames.
     max_rate_hz : float

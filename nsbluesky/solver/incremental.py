@@ -154,6 +154,7 @@ class IncrementalSolver:
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._swept: list[int] = []
+        self._defocus_m = math.nan
         self._turn = 0
         self._finishing = False
         self._was_ripe = False
@@ -476,7 +477,9 @@ class IncrementalSolver:
         yield from search.run()
         self.sweep = search.sweep
         assert self.sweep is not None and search.best is not None
-        if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
+        is_better = self.sweep.accepted and not self.sweep.confirms(self._defocus_m)
+        if is_better or (self.state is None and optic.outer_zone_m == 0):
+            self._defocus_m = self.sweep.defocus_m
             self._restart(search.best, level)
         if self._wants_orientation(slots):
             yield from self._find_orientation(level, slots, self.sweep)
@@ -543,8 +546,8 @@ class IncrementalSolver:
         photons = float(np.mean(self._level.photons[slots]))
         pixel_m = self.pixel_m * self.frame_px / self._level.frame_px
         geometry, settings = self.geometry, self.settings
-        defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
-        probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
+        self._defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
+        probe = starting_probe(mean, self._defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
         return self._blank(self._backend.from_numpy(probe))
 
     def _blank(self, probe: Any) -> SolverState:
@@ -613,7 +616,7 @@ class IncrementalSolver:
         state.passes += 1
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
-        if self.is_coarse and self._search is None and self._coarse_is_ripe:
+        if self.is_coarse and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
 
@@ -625,11 +628,13 @@ class IncrementalSolver:
 
     @property
     def _coarse_is_ripe(self) -> bool:
-        """Whether frames had the uses they should have, and the sweep found the probe to go on with."""
-        if self.settings.sweep_frames and not self._swept and self.settings.defocus_m is None:
+        """Whether frames had the uses they should have, and a sweep told which probe to go on with."""
+        settings = self.settings
+        sweeps = settings.sweep_frames > 0 and settings.defocus_m is None and len(self._swept) < SWEEPS
+        if sweeps and self.sweep is None:
             return False
         active = self.frames.active
-        return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= self.settings.coarse_uses
+        return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= settings.coarse_uses
 
     def _choose_engine(self, state: SolverState) -> None:
         """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
@@ -776,6 +781,7 @@ class IncrementalSolver:
                     "halves_due": self._halves_due,
                     "resolutions": self._resolutions,
                     "turned": self._turned,
+                    "defocus_m": self._defocus_m,
                     "orientation": None if self.orientation is None else dataclasses.asdict(self.orientation),
                 },
                 "sweep": sweep,
@@ -829,6 +835,7 @@ class IncrementalSolver:
         self.frames.restore(found["frames"])
         self._work = self._search = None
         self._stage, self._dose, self._swept = own["stage"], own["dose"], own["swept"]
+        self._defocus_m = own["defocus_m"]
         self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames
         self.state = state = SolverState.of_contents(found["state"], self._backend)
         if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):

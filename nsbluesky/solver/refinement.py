@@ -1,7 +1,7 @@
 """What is put right beside object and probe while they form: positions, the flux of each frame, and the background.
 
-A round looks at every frame once, between two passes, and costs about half a pass.  It changes the frame store and
-the state only, so that every engine gains from it and none knows of it.
+A round looks at every frame once, between two passes, and costs about half a pass, or more than one where positions
+are corrected.  It changes the frame store and the state only, so that every engine gains from it and none knows of it.
 """
 
 from __future__ import annotations
@@ -176,24 +176,20 @@ class Refinement:
         if len(slots) < MIN_FRAMES:
             return
         parts = []
+        moves = self._settings.refine_positions != "none"
         for first in range(0, len(slots), BLOCK_FRAMES):
             block = slots[first : first + BLOCK_FRAMES]
-            parts.append(measure_sensitivity(self._backend, state, level, block, self._settings.subpixel))
+            subpixel = self._settings.subpixel
+            parts.append(measure_sensitivity(self._backend, state, level, block, subpixel, positions=moves))
             yield
         found = Sensitivity.joined(parts)
         known = (frames.uses[slots] >= self._settings.refine_start) & (frames.weights[slots] > 0)
         if np.count_nonzero(known) < MIN_FRAMES:  # frames were measured again or withdrawn meanwhile
             return
         slots, found = slots[known], found.of(known)
-        self.rounds += self._settings.refine_positions != "none"
-        steps, covariance = steps_and_errors(found)
-        pixel = frames.frame_px / level.frame_px
-        steps[:, :2] *= pixel
-        covariance[:, :2, :2] *= pixel**2
-        offset = pixel * (found.steps_px - level.shifts_px[slots])
-        telling = np.median(np.trace(covariance[:, :2, :2], axis1=1, axis2=2)) < 2 * FAINT_PX**2
-        if self._settings.refine_positions != "none" and telling:
-            self._move(frames, slots, offset + OVERSHOOT * steps[:, :2], covariance[:, :2, :2], pixel)
+        if moves:
+            self.rounds += 1
+            self._move(frames, level, slots, found)
         if self._settings.refine_flux:
             self._scale(frames, slots, *flux_steps_and_errors(found))
         if self._settings.refine_background:
@@ -205,15 +201,14 @@ class Refinement:
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
 
-    def _move(
-        self,
-        frames: FrameStore,
-        slots: Any,
-        steps_px: npt.NDArray[np.float64],
-        covariance: npt.NDArray[np.float64],
-        pixel: float,
-    ) -> None:
-        """Put the windows of `slots` where they are likely to lie; `pixel` is that of the level, in fine ones."""
+    def _move(self, frames: FrameStore, level: FrameStore, slots: Any, found: Sensitivity) -> None:
+        """Put the windows of `slots` where they are likely to lie, if a typical frame tells that."""
+        pixel = frames.frame_px / level.frame_px
+        steps, errors = steps_and_errors(found)
+        covariance = pixel**2 * errors[:, :2, :2]
+        if np.median(np.trace(covariance, axis1=1, axis2=2)) >= 2 * FAINT_PX**2:
+            return
+        steps_px = pixel * (found.steps_px - level.shifts_px[slots] + OVERSHOOT * steps[:, :2])
         rounding = pixel**2 / (12 * self._settings.subpixel**2)
         unsettled = (pixel * UNSETTLED_PX / frames.uses[slots]) ** 2
         covariance = covariance + OVERSHOOT**2 * (unsettled + rounding)[:, None, None] * np.eye(2)

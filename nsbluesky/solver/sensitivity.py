@@ -89,6 +89,7 @@ def measure_sensitivity(
     slots: Slots,
     subpixel: int,
     *,
+    positions: bool = True,
     compiled: bool | None = None,
 ) -> Sensitivity:
     """Return the sums for the frames in `slots`; nothing is changed.
@@ -101,6 +102,8 @@ def measure_sensitivity(
     slots : (n,) int
     subpixel : int
         As the engine's.
+    positions : bool
+        Take derivatives by the positions; without, all that concerns them is 0, for a third of the transforms.
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
@@ -110,12 +113,13 @@ def measure_sensitivity(
     corners = corners_on_canvas(state, frames, slots)
     field = backend.fft2(state.probe.copy())
     modes, side, _ = state.probe.shape
-    count = ON_DEVICE_FRAMES if backend.on_device else max(1, CACHED_WAVES // (3 * modes))
+    waves_a_frame = 3 * modes if positions else modes
+    count = ON_DEVICE_FRAMES if backend.on_device else max(1, CACHED_WAVES // waves_a_frame)
     sums = np.zeros((len(slots), NUMBERS))
 
     def measure(share: slice) -> None:
         xp = backend.xp
-        waves = xp.empty((count, 3 * modes, side, side), np.complex64)
+        waves = xp.empty((count, waves_a_frame, side, side), np.complex64)
         windows = xp.empty((count, side, side), np.complex64)
         amplitude = xp.empty((count, side, side), np.float32)
         step: Any = None
@@ -126,7 +130,7 @@ def measure_sensitivity(
                 rows = part[run]
                 if step is None or (steps[rows[0]] != step).any():
                     step = steps[rows[0]]
-                    light = _with_derivatives(backend, field, step / subpixel)
+                    light = _moved(backend, field, step / subpixel, positions)
                 measured = frames.amplitudes(slots[rows], amplitude)
                 if compiled:
                     which = np.zeros(len(rows), np.int64)
@@ -134,11 +138,11 @@ def measure_sensitivity(
                     multiply_windows(state.object, light[None], which, corners[rows], there)
                     far = backend.fft2(there)
                     part_sums = np.zeros((len(rows), NUMBERS))
-                    _add_sums(far, measured, frames.good, np.float32(state.background), EPSILON, part_sums)
+                    _add_sums(far, modes, measured, frames.good, np.float32(state.background), EPSILON, part_sums)
                 else:
                     seen = gather(backend, state.object, corners[rows], windows)
                     far = backend.fft2(seen[:, None] * light[None])
-                    part_sums = backend.to_numpy(_sums(xp, far, measured, frames.good, state.background))
+                    part_sums = backend.to_numpy(_sums(xp, far, modes, measured, frames.good, state.background))
                 sums[rows] = part_sums
 
     if len(slots):
@@ -174,10 +178,12 @@ def _runs(steps: npt.NDArray[np.int64]) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
-def _with_derivatives(backend: Backend, field: Any, shift_px: npt.NDArray[np.float64]) -> Any:
-    """Return the moved probe and its derivatives by the shift, (3·modes, N, N): P, ∂P/∂row, ∂P/∂column."""
+def _moved(backend: Backend, field: Any, shift_px: npt.NDArray[np.float64], derivatives: bool) -> Any:
+    """Return the moved probe (modes, N, N), and its derivatives by the shift: P, ∂P/∂row, ∂P/∂column."""
     xp, side = backend.xp, field.shape[-1]
     moved = field * ramps(xp, shift_px[None], side)
+    if not derivatives:
+        return backend.ifft2(moved)
     slope = (-2j * np.pi * xp.fft.fftfreq(side)).astype(np.complex64)
     return backend.ifft2(xp.concatenate([moved, moved * slope[:, None], moved * slope[None, :]]))
 
@@ -196,10 +202,11 @@ def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) ->
     )
 
 
-def _sums(xp: Any, far: Any, amplitude: Any, good: Any, background: float) -> Any:
+def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: float) -> Any:
     """Return the sums (n, NUMBERS) over arrays; see `_add_sums`."""
-    modes = far.shape[1] // 3
     wave, down, right = far[:, :modes], far[:, modes : 2 * modes], far[:, 2 * modes :]
+    if not down.shape[1]:
+        down = right = xp.zeros_like(wave)
     light = (xp.abs(wave) ** 2).sum(axis=1)
     model = xp.sqrt(light + np.float32(background))
     usable = good * (amplitude >= 0)
@@ -228,10 +235,9 @@ def _sums(xp: Any, far: Any, amplitude: Any, good: Any, background: float) -> An
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
-    """Add the sums of a few frames with far fields (n, 3·modes, N, N) to `sums` (n, NUMBERS)."""
+def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
+    """Add the sums of a few frames with far fields (n, modes or 3·modes, N, N) to `sums` (n, NUMBERS)."""
     count, waves, side, _ = far.shape
-    modes = waves // 3
     light = np.empty(side, good.dtype)
     by_row = np.empty(side, good.dtype)
     by_column = np.empty(side, good.dtype)
@@ -244,6 +250,11 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
             by_row[:] = zero
             by_column[:] = zero
             for mode in range(modes):
+                wave = far[frame, mode, row]
+                for column in range(side):
+                    w = wave[column]
+                    light[column] += w.real * w.real + w.imag * w.imag
+            for mode in range(modes if waves > modes else 0):
                 wave, down, right = (
                     far[frame, mode, row],
                     far[frame, modes + mode, row],
@@ -251,7 +262,6 @@ def _add_sums(far, amplitude, good, background, epsilon, sums):  # type: ignore[
                 )
                 for column in range(side):
                     w, d, r = wave[column], down[column], right[column]
-                    light[column] += w.real * w.real + w.imag * w.imag
                     by_row[column] += w.real * d.real + w.imag * d.imag
                     by_column[column] += w.real * r.real + w.imag * r.imag
             measured, usable = amplitude[frame, row], good[row]

@@ -115,7 +115,8 @@ class Panel(QtWidgets.QWidget):
         """Leave out the axes where there are no data that they tell about."""
         for side in ("bottom", "left"):
             axis = self.plot.getAxis(side)
-            axis.setStyle(showValues=not blank)
+            if axis.style["showValues"] == blank:  # set anew, even as it is, it is laid out and painted again
+                axis.setStyle(showValues=not blank)
             axis.setOpacity(0.0 if blank else 1.0)
 
     def label_axis(self, side: str, label: str, values: npt.NDArray[Any] | None = None) -> None:
@@ -132,8 +133,7 @@ class Panel(QtWidgets.QWidget):
         known = np.empty(0) if values is None else values[np.isfinite(values)]
         exponent = common_exponent((float(known.min()), float(known.max()))) if len(known) else 0
         axis = self.plot.getAxis(side)
-        axis.setScale(10.0**-exponent)
-        axis.setLabel(f"{label} · {power_text(exponent)}" if exponent else label)
+        _name(axis, label, exponent)
 
     def set_subtitle(self, text: str) -> None:
         """Write after the title what changes with the data."""
@@ -262,10 +262,11 @@ class ImagePanel(Panel):
         self.item.setRect(rect)
         self._back.setRect(rect)
         exponent = 0 if log else common_exponent(span)
-        self.bar.axis.setLogMode(False, log)
-        self.bar.axis.setScale(10.0**-exponent)
-        self.bar.axis.setLabel(f"{label} · {power_text(exponent)}" if exponent else label)
-        self.bar.setLevels(span, update_items=not own_colors)
+        if self.bar.axis.logMode != log:
+            self.bar.axis.setLogMode(False, log)
+        _name(self.bar.axis, label, exponent)
+        if self.bar.levels() != tuple(span):
+            self.bar.setLevels(span, update_items=not own_colors)
 
     def clear_image(self) -> None:
         """Show no image."""
@@ -392,3 +393,11 @@ class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
         self._text.setPos(center - text.width() / 2, top - text.height() - 1)
         frame = QtCore.QRectF(center - width / 2, top - text.height(), width, text.height() + self.HEIGHT_PX)
         self._back.setRect(frame.adjusted(-4, -2, 4, 4))
+
+
+def _name(axis: Any, label: str, exponent: int) -> None:
+    """Name an axis whose numbers are divided by a power of ten; one that is named so already is not painted again."""
+    text = f"{label} · {power_text(exponent)}" if exponent else label
+    axis.setScale(10.0**-exponent)
+    if axis.labelText != text:
+        axis.setLabel(text)

@@ -27,7 +27,11 @@ from nsbluesky.viewer.scan_panel import ScanPanel, Scans
 __all__ = ["LiveWindow"]
 
 INTERVAL_MS = 100
-"""Time between two looks at the state: at most ten redraws a second."""
+"""Time between two looks at the state: at most ten redraws a second …"""
+SHARE = 0.25
+"""… and so few that drawing takes no more than this part of a processor, …"""
+LONGEST_WAIT_S = 1.0
+"""… but one after so long, however much is computed on the windows' thread."""
 SLOW_INTERVAL_S = 0.5
 """Time between two looks at the modules and the log."""
 SIZE_PX = (1340, 720)
@@ -87,6 +91,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         self._version = -1
         self._state = LiveState()
         self._next_slow = 0.0
+        self._looked = self._spent = 0.0
         self._preferences = preferences()
         apply_theme(theme_of(self._preferences))
         self.panels: dict[type[Any], Any] = {kind: kind() for kind in panels or live_panels()}
@@ -253,14 +258,20 @@ class LiveWindow(QtWidgets.QMainWindow):
     # ---- looking and drawing
 
     def _look(self) -> None:
-        if self.frozen or self.isMinimized():
+        if self.frozen or self.isMinimized() or self._should_wait():
             return
+        self._looked, self._spent = time.monotonic(), time.thread_time()
         self._take_state()
         if time.monotonic() >= self._next_slow:
             self._next_slow = time.monotonic() + SLOW_INTERVAL_S
             self._look_at_modules()
         if self._outdated():
             self._next_panel.start(0)
+
+    def _should_wait(self) -> bool:
+        """Whether what was drawn after the last look, and painted, has taken more than the window's share."""
+        waited = time.monotonic() - self._looked
+        return waited < LONGEST_WAIT_S and time.thread_time() - self._spent > SHARE * waited
 
     def _take_state(self) -> None:
         state = self.source.snapshot()

@@ -92,6 +92,18 @@ def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, mo
         assert np.allclose(arrays.gradient[:, axis], slope, rtol=0.02, atol=0.02 * np.abs(slope).max())
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_flux_alone_needs_no_derivatives(difficult_scan, backend, compiled):
+    store, state = difficult_scan(backend, 2)
+    full, lean = (
+        measure_sensitivity(backend, state, store, np.arange(14), 4, positions=positions, compiled=compiled)
+        for positions in (True, False)
+    )
+    for name in ("light", "excess", "misfit", "pixels", "background"):
+        assert np.allclose(getattr(lean, name), getattr(full, name), rtol=1e-6), name
+    assert not lean.gradient[:, :2].any() and not lean.curvature[:, :2].any()
+
+
 def test_a_search_finds_the_place_of_a_frame(scan, backend):
     solver = solved(scan, backend, scan.translations_m, passes_final=10, refine_positions="none")
     moves = np.array([[0, 0], [2, 0], [0, -2], [10_000, 0]])

@@ -229,6 +229,19 @@ def test_r_factor(window: LiveWindow, scan: DerivedScan) -> None:
     assert panel.plot.getAxis("bottom").labelText == "passes"
 
 
+def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(10, 0.04, coarse=True)
+    panel = window.panels[QualityPanel]
+    window.refresh()
+    assert panel.title_label.text() == "Quality · R 0.040 of the centre after 2.5 passes"
+    scan.reconstruction(20, 0.25)
+    scan.reconstruction(30, 0.2)
+    window.refresh()
+    assert [curve.getData()[1].tolist() for curve in (panel.coarse, panel.curve)] == [[0.04], [0.25, 0.2]]
+    assert [label.text for _, label in panel.legend.items] == ["R", "R of the centre"]
+
+
 def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.viewer.panels.base import LivePanel
-from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR, SECOND_COLOR
+from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, SECOND_COLOR
 from nsbluesky.viewer.qt import QtCore, pg
 
 __all__ = ["LightPanel", "QualityPanel", "SweepPanel", "curve"]
@@ -26,27 +26,32 @@ class QualityPanel(LivePanel):
     CHOICES = ("frames", "time", "passes")
     LABELS = ("frames used", "time since start (s)", "passes")
     QUANTITIES = ("R", "resolution")
-    NAMES = (("R", "held out"), ("½ bit", "1/7"))
+    NAMES = (("R", "held out", "R of the centre"), ("½ bit", "1/7", ""))
     OFF = "not measured: see Processing"
     place = "right bottom"
 
     def __init__(self) -> None:
         super().__init__("Quality", self.LABELS[0], "R")
         self.graphics.setToolTip(
-            "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes, on the central half of the "
-            "detector at first; held out: on pixels that the solver does not use; resolution: half period (nm) up to "
-            "which two halves of the frames agree (FRC, ½ bit and 1/7); Processing switches both on"
+            "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; of the centre: on the central "
+            "half of the detector, which alone is used at first and fits better; held out: on pixels that the solver "
+            "does not use; resolution: half period (nm) up to which two halves of the frames agree (FRC, ½ bit and "
+            "1/7); Processing switches both on"
         )
         self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, or resolution in nm")
         self.choice = self.add_selector(list(self.CHOICES), "what it is drawn against")
         for selector in (self.quantity, self.choice):
             selector.currentIndexChanged.connect(self.redraw)
         self.legend = self.plot.addLegend(offset=(-5, 5), labelTextColor=self.text_color)
-        self.curve, self.second = curve(), curve(SECOND_COLOR)
-        for item in (self.curve, self.second):
+        self.curve, self.second, self.coarse = curve(), curve(SECOND_COLOR), curve(COMING_COLOR)
+        for item in self._curves:
             self.plot.addItem(item)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
         self.clear()
+
+    @property
+    def _curves(self) -> tuple[Any, Any, Any]:
+        return self.curve, self.second, self.coarse
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """The history."""
@@ -54,8 +59,8 @@ class QualityPanel(LivePanel):
 
     def clear(self) -> None:
         """Show no curve."""
-        self.curve.clear()
-        self.second.clear()
+        for item in self._curves:
+            item.clear()
         self.legend.clear()
         self.set_blank(True)
 
@@ -64,18 +69,20 @@ class QualityPanel(LivePanel):
         history, index, quantity = state.history, self.choice.currentIndex(), self.quantity.currentText()
         against = (history.num_frames, history.time_s, history.num_passes)[index]
         if quantity == "R":
-            values, text = (history.r_factor, history.r_held_out), f"R {history.r_factor[-1]:.3f}"
+            fine, coarse = (
+                np.where(history.coarse == is_coarse, history.r_factor, np.nan) for is_coarse in (False, True)
+            )
+            values = fine, history.r_held_out, coarse
+            text = f"R {history.r_factor[-1]:.3f}" + (" of the centre" if history.coarse[-1] else "")
             if np.isfinite(history.r_held_out[-1]):
                 text += f", held out {history.r_held_out[-1]:.3f}"
         else:
-            values = (1e9 * history.resolution_m, 1e9 * history.one_seventh_m)
+            values = 1e9 * history.resolution_m, 1e9 * history.one_seventh_m, np.full(len(history.coarse), np.nan)
             text = f"{values[0][-1]:.3g} nm" if np.isfinite(values[0][-1]) else self._why_none(state)
-        self.plot.getAxis("bottom").setLabel(self.LABELS[index])
-        self.plot.getAxis("left").setLabel("R" if quantity == "R" else "resolution (nm)")
+        self.label_axis("bottom", self.LABELS[index])
+        self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
         self.legend.clear()
-        for item, one, name in zip(
-            (self.curve, self.second), values, self.NAMES[self.quantity.currentIndex()], strict=True
-        ):
+        for item, one, name in zip(self._curves, values, self.NAMES[self.quantity.currentIndex()], strict=True):
             known = np.isfinite(one)
             item.setData(against[known], one[known])
             if known.any():
