@@ -139,7 +139,8 @@ class Reconstruct(Stage):
             self._stopped = True
             if self._solver is not None:
                 self._solver.finish()
-                self._deadline = self._time_for_final_passes(self._solver)
+                settings = self.run.settings.solver
+                self._deadline = time.monotonic() + settings.final_s if settings.live else math.inf
         yield from ()
 
     @property
@@ -155,21 +156,15 @@ class Reconstruct(Stage):
             return False
         return not self._final_told and (solver.has_work or self._final_due(solver))
 
-    def _time_for_final_passes(self, solver: IncrementalSolver) -> float:
-        """Return until when they may take; for ever where the image had few passes while the scan ran."""
-        settings = self.run.settings.solver
-        passes = 0 if solver.state is None or solver.is_coarse else solver.state.passes
-        settled = 2 * passes >= settings.passes_final
-        return time.monotonic() + settings.final_s if settings.live and settled else math.inf
-
     def _final_due(self, solver: IncrementalSolver) -> bool:
-        late = time.monotonic() > self._deadline and solver.num_unused == 0
+        late = time.monotonic() > self._deadline and solver.is_settled
         return (solver.finished or late) and solver.state is not None and not self._final_told
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
         solver = self._solver
         assert solver is not None
+        solver.in_haste = time.monotonic() > self._deadline
         solver.step(budget_s)
         self._save_now_and_then()
         sweep, found = solver.sweep, solver.orientation

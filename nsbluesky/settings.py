@@ -351,12 +351,12 @@ class SolverSettings(Settings):
         Half of each batch is from so many of the newest frames while frames arrive; 0: only from those never used.
     coarse_uses : int
         Uses of each frame on the central half of the detector (`nsbluesky.solver.coarse`) before whole frames are
-        used; 0 begins with whole frames.
+        used, half as many after `final_s`; 0 begins with whole frames.
     passes_final : int
         Full passes after the last frame.
     final_s : float
-        Seconds for them where the image had half as many passes already while the scan ran; at least all frames are
-        used.
+        Seconds for them while the scan is watched; every frame is used, and the image has more than half of them,
+        those while the scan ran included, however long that takes.
     sweep_frames : int
         Frames that the defocus sweep waits for; 0 switches the sweep off.
     sweep_range : float

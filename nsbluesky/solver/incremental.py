@@ -112,6 +112,8 @@ class IncrementalSolver:
         R of each full pass since the last frame came, or since the end was told.
     refinement : Refinement
         What was put right of the positions.
+    in_haste : bool
+        Set it where somebody waits: half of `SolverSettings.coarse_uses` is enough then.
     """
 
     def __init__(
@@ -154,8 +156,8 @@ class IncrementalSolver:
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._swept: list[int] = []
-        self._defocus_m = math.nan
         self._turn = 0
+        self.in_haste = False
         self._finishing = False
         self._was_ripe = False
         self._steps_complained = False
@@ -367,6 +369,19 @@ class IncrementalSolver:
         return len(self.r_factors)
 
     @property
+    def is_settled(self) -> bool:
+        """True when every frame is used, and the image had most of the passes that it should have on whole frames.
+
+        One pass more than half of them, those while the scan ran included, so that the last is without momentum; of
+        several engines all.
+        """
+        if self.state is None or self.is_coarse or self.num_unused:
+            return False
+        if len(self._stages) > 1:
+            return self.passes_done >= self.passes_wanted
+        return 2 * self.state.passes > self.passes_wanted
+
+    @property
     def has_work(self) -> bool:
         """True when a `step` would improve the picture."""
         if self._work is not None or self._search is not None:
@@ -477,9 +492,7 @@ class IncrementalSolver:
         yield from search.run()
         self.sweep = search.sweep
         assert self.sweep is not None and search.best is not None
-        is_better = self.sweep.accepted and not self.sweep.confirms(self._defocus_m)
-        if is_better or (self.state is None and optic.outer_zone_m == 0):
-            self._defocus_m = self.sweep.defocus_m
+        if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
             self._restart(search.best, level)
         if self._wants_orientation(slots):
             yield from self._find_orientation(level, slots, self.sweep)
@@ -546,8 +559,8 @@ class IncrementalSolver:
         photons = float(np.mean(self._level.photons[slots]))
         pixel_m = self.pixel_m * self.frame_px / self._level.frame_px
         geometry, settings = self.geometry, self.settings
-        self._defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
-        probe = starting_probe(mean, self._defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
+        defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
+        probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
         return self._blank(self._backend.from_numpy(probe))
 
     def _blank(self, probe: Any) -> SolverState:
@@ -630,11 +643,12 @@ class IncrementalSolver:
     def _coarse_is_ripe(self) -> bool:
         """Whether frames had the uses they should have, and a sweep told which probe to go on with."""
         settings = self.settings
+        wanted = settings.coarse_uses / 2 if self.in_haste else settings.coarse_uses
         sweeps = settings.sweep_frames > 0 and settings.defocus_m is None and len(self._swept) < SWEEPS
         if sweeps and self.sweep is None:
             return False
         active = self.frames.active
-        return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= settings.coarse_uses
+        return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= wanted
 
     def _choose_engine(self, state: SolverState) -> None:
         """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
@@ -781,7 +795,6 @@ class IncrementalSolver:
                     "halves_due": self._halves_due,
                     "resolutions": self._resolutions,
                     "turned": self._turned,
-                    "defocus_m": self._defocus_m,
                     "orientation": None if self.orientation is None else dataclasses.asdict(self.orientation),
                 },
                 "sweep": sweep,
@@ -835,7 +848,6 @@ class IncrementalSolver:
         self.frames.restore(found["frames"])
         self._work = self._search = None
         self._stage, self._dose, self._swept = own["stage"], own["dose"], own["swept"]
-        self._defocus_m = own["defocus_m"]
         self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames
         self.state = state = SolverState.of_contents(found["state"], self._backend)
         if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):

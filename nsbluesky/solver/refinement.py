@@ -1,7 +1,7 @@
 """What is put right beside object and probe while they form: positions, the flux of each frame, and the background.
 
 A round looks at every frame once, between two passes, and costs about half a pass, or more than one where positions
-are corrected.  It changes the frame store and the state only, so that every engine gains from it and none knows of it.
+are corrected.  It changes frame store and state only, so that every engine gains from it and none knows of it.
 """
 
 from __future__ import annotations

@@ -76,10 +76,6 @@ class Sweep:
     confidence: float
     accepted: bool
 
-    def confirms(self, defocus_m: float) -> bool:
-        """Return whether no candidate lies nearer to what was found than this defocus does."""
-        return bool(abs(self.defocus_m - defocus_m) < np.ptp(self.candidates_m) / (2 * (len(self.candidates_m) - 1)))
-
 
 class DefocusSweep:
     """A sweep over some frames of a store; `run` yields after every batch, then `sweep` and `best` are there.
