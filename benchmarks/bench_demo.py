@@ -30,7 +30,7 @@ def measure() -> list[Figure]:
             Figure(
                 f"{scan}: recorded rate",
                 f"{summary['recorded_rate_hz']:.2f} Hz",
-                "darks at 10 Hz, opening and closing included",
+                "by the camera's clock, darks aside",
             ),
             Figure(
                 f"{scan}: final image after the last frame",

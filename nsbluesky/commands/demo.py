@@ -20,9 +20,11 @@ from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
 from nsbluesky import session
+from nsbluesky.callbacks.frame_readers import frames_of_stream_resource
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
+from nsbluesky.document_log import read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.service.connection import Connection
 from nsbluesky.settings import PipelineSettings
@@ -189,7 +191,7 @@ def _summary(scan: Scan, pipeline: Pipeline, catalog: Catalog, truth_path: Path,
         "darks_recorded": darks,
         "frames_used": result["num_frames"],
         "scan_seconds": scan.seconds,
-        "recorded_rate_hz": (recorded + darks) / scan.seconds,
+        "recorded_rate_hz": _recorded_rate_hz(scan, out, recorded),
         "final_image_after_last_frame_s": result["newest_age_s"],
         "contrast_correlation_with_truth": _correlation(result["object"], truth_path),
         "r_factor": result["r_factor"],
@@ -209,6 +211,16 @@ def _cxi_path(scan: Scan, pipeline: Pipeline) -> Path | None:
     if isinstance(pipeline, Connection):
         return pipeline.cxi_path(scan.uid)
     return pipeline.cxi.path if pipeline.cxi is not None else None
+
+
+def _recorded_rate_hz(scan: Scan, out: Path, num_frames: int) -> float:
+    """Return the frames a second of the scan, darks aside, by the camera's clock."""
+    documents = read_documents(scan.uid, out / "documents")
+    resources = [d for name, d in documents if name == "stream_resource" and d["data_key"] == "fccd_image"]
+    frames = frames_of_stream_resource(resources[-1], [out])
+    times_s = frames.times_s(0, num_frames)
+    frames.close()
+    return float("nan") if times_s is None or num_frames < 2 else (num_frames - 1) / float(np.ptp(times_s))
 
 
 def _service_memory(pipeline: Pipeline) -> dict[str, float]:
