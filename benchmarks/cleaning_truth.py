@@ -150,6 +150,38 @@ def accuracy(trial: Trial, settings: CleaningSettings, detector_pixels: bool = T
     return Accuracy(rms, false / photons, lost / photons, float(sums.sum() / max(counts.sum(), 1)), total)
 
 
+def center_error_px(trial: Trial, settings: CleaningSettings) -> float:
+    """Return how far from the zero order the centre lies that the frames tell, in detector pixels."""
+    assert trial.simulator.layout is not None
+    energy_eV = trial.simulator.geometry.energy_eV
+    plan = plan_for(
+        trial.words,
+        settings.replace(center_px=None),
+        trial.simulator.layout,
+        trial.dark(settings),
+        energy_eV=energy_eV,
+    )
+    return float(np.hypot(*np.subtract(plan.center, trial.simulator.center_px)))
+
+
+def off_center_rms(trial: Trial, settings: CleaningSettings) -> float:
+    """Return the rms of frames cleaned about the sensor's middle against the truth about the zero order, relative."""
+    layout = trial.simulator.layout
+    assert layout is not None
+    middle = tuple((side - 1) / 2 for side in layout.image_shape)
+    dark, energy_eV = trial.dark(settings), trial.simulator.geometry.energy_eV
+    right, wrong = (
+        plan_for(trial.words, settings.replace(center_px=center), layout, dark, energy_eV=energy_eV)
+        for center in (trial.simulator.center_px, middle)
+    )
+    good = (right.mask == 0) & (wrong.mask == 0)
+    truth = np.stack([true_frame(exposure.photons, right) for exposure in trial.exposures])[:, good].astype(
+        np.float64
+    )
+    error = clean(trial.words, wrong).frames[:, good] - truth
+    return float(np.sqrt((error**2).mean() / (truth**2).mean()))
+
+
 def against_light(trial: Trial, settings: CleaningSettings) -> float:
     """Return the rms of mean clean frames against the light that is expected before any beamstop, relative."""
     assert trial.simulator.layout is not None

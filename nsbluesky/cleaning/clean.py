@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.background import apply_gain, subtract_dark, subtract_offset
-from nsbluesky.cleaning.device import DeviceCleaning, Doubts
-from nsbluesky.cleaning.flags import FrameFlag
+from nsbluesky.cleaning.device import DeviceCleaning
+from nsbluesky.cleaning.flags import Doubts, FrameFlag
 from nsbluesky.cleaning.layout import assemble
 from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
 from nsbluesky.cleaning.photons import count_photons, keep_photons
@@ -93,16 +93,15 @@ def _clean_whole(frames: Any, plan: CleaningPlan, out: Any, threads: int) -> Dou
         words = frames if frames.dtype == np.uint16 else frames.clip(0, 0xFFFF).astype(np.uint16)
         return DeviceCleaning.of(plan)(words, out)
     if can_compile(plan) and frames.dtype == np.uint16:
-        doubtful = CompiledCleaning.of(plan)(frames, out, threads)
-    else:
-        clean_reference(frames, plan, out)
-        doubtful = is_saturated(frames, plan.settings).any(axis=(1, 2))
-        errors = find_errors(frames, plan.settings, plan.xp)
-        if errors is not None:
-            doubtful = doubtful | errors.any(axis=(1, 2))
-    lost = has_lost_packets(frames, plan.layout, plan.packet_rows, plan.xp)
+        return CompiledCleaning.of(plan)(frames, out, threads)
+    clean_reference(frames, plan, out)
+    doubtful = is_saturated(frames, plan.settings).any(axis=(1, 2))
+    errors = find_errors(frames, plan.settings)
+    if errors is not None:
+        doubtful = doubtful | errors.any(axis=(1, 2))
+    lost = has_lost_packets(frames, plan.layout, plan.packet_rows)
     corrupt = np.zeros(len(frames), bool) if plan.probe is None else plan.probe.corrupt(frames)
-    return Doubts(*(_host(a, plan.xp) for a in (doubtful, lost, corrupt)))
+    return Doubts(doubtful, lost, corrupt)
 
 
 def _put(out: Any, k: Any, image: Any) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import weakref
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.background import overscan_offset
 from nsbluesky.cleaning.device_kernels import Launch, cuda_launch, twin_launch
+from nsbluesky.cleaning.flags import Doubts
 from nsbluesky.cleaning.photons import count_photons
 from nsbluesky.cleaning.resample import resample
 from nsbluesky.cleaning.spikes import remove_spikes, remove_spikes_fourier
@@ -26,29 +27,11 @@ from nsbluesky.cleaning.words import GAIN_FACTORS, VALUE_BITS, has_lost_packets,
 if TYPE_CHECKING:
     from nsbluesky.cleaning.plan import CleaningPlan
 
-__all__ = ["BLOCK_FRAMES", "DeviceCleaning", "Doubts"]
+__all__ = ["BLOCK_FRAMES", "DeviceCleaning"]
 
 BLOCK_FRAMES = 32
 """77 MB of raw words: a bus at 25 GB/s takes 3 ms, long against what it costs to start a kernel."""
 NUM_LANES = 2
-
-
-class Doubts(NamedTuple):
-    """Frames that are not whole, each (n,) bool on the host.
-
-    Attributes
-    ----------
-    doubtful : array
-        With saturated words or errors among the good pixels.
-    lost : array
-        With words that never came.
-    corrupt : array
-        Something else than frames.
-    """
-
-    doubtful: npt.NDArray[np.bool_]
-    lost: npt.NDArray[np.bool_]
-    corrupt: npt.NDArray[np.bool_]
 
 
 class DeviceCleaning:

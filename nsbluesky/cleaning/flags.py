@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from bisect import insort
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.settings import CleaningSettings
 
-__all__ = ["FluxMonitor", "FrameFlag", "weights_of"]
+__all__ = ["Doubts", "FluxMonitor", "FrameFlag", "weights_of"]
 
 # Frames that the median of the flux needs before it says anything.
 LEAST_FRAMES = 8
@@ -38,6 +39,24 @@ def weights_of(flags: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Return the weights (n,) of frames with these flags: 0 for those that would harm the image, else 1."""
     weights: npt.NDArray[np.float32] = ((flags & np.uint16(UNUSABLE)) == 0).astype(np.float32)
     return weights
+
+
+class Doubts(NamedTuple):
+    """Frames that are not whole, each (n,) bool on the host.
+
+    Attributes
+    ----------
+    doubtful : array
+        With saturated words or errors among the good pixels.
+    lost : array
+        With words that never came.
+    corrupt : array
+        Something else than frames.
+    """
+
+    doubtful: npt.NDArray[np.bool_]
+    lost: npt.NDArray[np.bool_]
+    corrupt: npt.NDArray[np.bool_]
 
 
 class FluxMonitor:

@@ -142,7 +142,7 @@ def resample(windows: Any, plan: FourierResampling) -> Any:
     small[:, positive:] = spectrum[:, spectrum.shape[1] - kept :]
     small *= plan.filter
     rows = fft.ifft(small, axis=-2)
-    return fft.irfft(rows, n=side, axis=-1).astype(np.float32)
+    return fft.irfft(rows, n=side, axis=-1).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,19 +231,25 @@ class SpikeFit:
     basis: Any
     limits_adu: tuple[float, float]
 
-    def pairs(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.complex64], npt.NDArray[np.complex64]]:
-        """Return `full`, `pair_rows` and `pair_sums` of `nsbluesky.cleaning.spike_loops`."""
+    def pairs(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return `full`, `pair_rows` and `pair_columns` of `nsbluesky.cleaning.spike_loops`.
+
+        Products of cosines and sines of two lines are cosines and sines of the sum and of the difference of their
+        phases.  So of each two lines, and of each with itself but for the difference, which is 1: exp(i(φₖ + φₘ)) and
+        exp(i(φₖ − φₘ)), m ≤ k, each as a real and an imaginary part; the rows end with the 1.
+        """
         flat = self.basis.reshape(len(self.basis), -1).astype(np.float64)
         rows, columns = (self._pair_waves(a) for a in (self.row_basis, self.column_basis))
-        count = len(columns)
-        bits = (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1
-        return flat @ flat.T, rows.astype(np.complex64), np.tensordot(bits, columns, 1).astype(np.complex64)
+        return flat @ flat.T, np.concatenate([rows, np.ones((1, rows.shape[1]), np.float32)]), columns
 
     @staticmethod
-    def _pair_waves(basis: npt.NDArray[np.float32]) -> npt.NDArray[np.complex128]:
-        waves = basis[0::2].T.astype(np.float64) + 1j * basis[1::2].T
-        one, other = waves[:, :, np.newaxis], waves[:, np.newaxis]
-        return np.stack([one * other, one * other.conj()], axis=-1)
+    def _pair_waves(basis: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        waves = basis[0::2].astype(np.float64) + 1j * basis[1::2]
+        pairs = []
+        for k, wave in enumerate(waves):
+            for m in range(k + 1):
+                pairs += [wave * waves[m]] if m == k else [wave * waves[m], wave * waves[m].conj()]
+        return np.array([part for pair in pairs for part in (pair.real, pair.imag)], np.float32)
 
 
 def spike_fits(

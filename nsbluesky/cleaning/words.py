@@ -23,6 +23,8 @@ __all__ = [
     "find_lost_words",
     "gain_of_frame",
     "has_lost_packets",
+    "has_packets",
+    "is_row_lost",
     "is_saturated",
     "level_probe",
     "saturation_limit",
@@ -114,13 +116,17 @@ def is_saturated(words: Any, settings: CleaningSettings) -> Any:
     return (words & np.uint16(bits)) >= np.uint16(limit)
 
 
+def has_packets(layout: FCCDLayout) -> bool:
+    """Return whether frames are as the camera sends them: those without ADCs side by side are images already."""
+    return layout.adcs_per_half >= 2 * PROBE_EVERY
+
+
 def has_lost_packets(frames: Any, layout: FCCDLayout, rows: Any = None, xp: ModuleType = np) -> Any:
     """Return in which raw frames (n, rows, columns) words are missing, (n,) bool, from a small part of them.
 
     Parameters
     ----------
     frames : (n, rows, columns) uint16
-        Frames without ADCs side by side, which are images already, have no packets.
     layout : FCCDLayout
     rows : (r,) int, optional
         Raw rows to look at: those that are never blank.  The image's rows by default.
@@ -128,7 +134,7 @@ def has_lost_packets(frames: Any, layout: FCCDLayout, rows: Any = None, xp: Modu
         NumPy or CuPy.
     """
     found = xp.zeros(len(frames), bool)
-    if layout.adcs_per_half < 2 * PROBE_EVERY:
+    if not has_packets(layout):
         return found
     if rows is None:
         rows = xp.asarray(np.concatenate([np.arange(start, stop) for start, stop in layout.good_rows]))
@@ -147,15 +153,22 @@ def _probe(
 ) -> None:
     for f in range(len(frames)):
         for row in rows:
-            words = frames[f, row]
-            for column in range(0, per_adc, PROBE_APART):
-                word = words[column]
-                if word != LOST_WORDS[0] and word != LOST_WORDS[1]:
-                    continue
-                lost = True
-                for x in range(column, len(words), PROBE_EVERY * per_adc):
-                    lost &= words[x] == word
-                found[f] |= lost
+            found[f] |= is_row_lost(frames, f, row, per_adc)
+
+
+@numba.njit(nogil=True, cache=True)
+def is_row_lost(frames: npt.NDArray[np.uint16], f: int, row: int, per_adc: int) -> bool:
+    """Return whether a raw row of frame `f` lacks the words of a clock that `has_lost_packets` looks at."""
+    for column in range(0, per_adc, PROBE_APART):
+        word = frames[f, row, column]
+        if word != LOST_WORDS[0] and word != LOST_WORDS[1]:
+            continue
+        lost = True
+        for x in range(column, frames.shape[2], PROBE_EVERY * per_adc):
+            lost &= frames[f, row, x] == word
+        if lost:
+            return True
+    return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +192,27 @@ class LevelProbe:
 
     def corrupt(self, frames: Any) -> Any:
         """Return which frames (n, rows, columns) are something else than frames, (n,) bool."""
+        if isinstance(frames, np.ndarray) and frames.dtype == np.uint16:
+            wild = np.zeros(len(frames), np.int64)
+            _count_wild(frames, self.rows, self.columns, self.levels, self.value_bits, wild)
+            return wild > WILD_SHARE * self.levels.size
         words = frames[:, self.rows[:, np.newaxis], self.columns] & np.uint16(self.value_bits)
         return (abs(words - self.levels) > WILD_ADU).mean(axis=(1, 2)) > WILD_SHARE
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_wild(
+    frames: npt.NDArray[np.uint16],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    levels: npt.NDArray[np.float32],
+    bits: int,
+    wild: npt.NDArray[np.int64],
+) -> None:
+    for f in range(len(frames)):
+        for k, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                wild[f] += abs(np.float32(frames[f, row, column] & bits) - levels[k, j]) > WILD_ADU
 
 
 def level_probe(

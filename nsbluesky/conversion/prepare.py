@@ -19,6 +19,10 @@ from nsbluesky.settings import PipelineSettings
 
 __all__ = ["Preparation", "prepare"]
 
+DARKS_WANTED = (
+    "no dark frames: expected some, as pedestals and bad pixels are known from them; take darks, or have the "
+    "overscan alone stand in with --set cleaning.subtract_dark=false"
+)
 NO_DARKS = "no dark frames: the overscan alone gives the pedestal, and bad pixels stay in (take darks)"
 
 
@@ -49,6 +53,8 @@ def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) 
 
     Raises
     ------
+    ConversionError
+        For a Fast CCD's frames without darks, unless the settings do not subtract them.
     ValueError
         Where the darks or the first frames cannot be what they are said to be.
     """
@@ -67,6 +73,8 @@ def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) 
         layout = get_layout(cleaning, first.shape[1:])
         dark = _average(scan.darks[exposure], layout, settings)
         which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
+        if dark is None and cleaning.subtract_dark and layout.adcs_per_half > 1:
+            raise ConversionError(which + DARKS_WANTED)
         if dark is None:
             warnings.append(which + NO_DARKS)
         else:

@@ -91,6 +91,7 @@ def test_random_words_are_no_frame():
     frames = np.stack([mean + 300, mean, rng.integers(0, 65536, COSMIC.shape)]).astype(np.uint16)
     probe = level_probe(mean, COSMIC, CleaningSettings())
     np.testing.assert_array_equal(probe.corrupt(frames), [False, False, True])
+    np.testing.assert_array_equal(probe.corrupt(frames.astype(np.uint32)), [False, False, True])  # as a GPU does it
     assert level_probe(mean, LAYOUTS["csx"], CleaningSettings()) is None
 
 

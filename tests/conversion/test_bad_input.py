@@ -132,14 +132,19 @@ def test_a_file_that_was_cut_off(
     assert not list(tmp_path.glob("clean*"))
 
 
-def test_without_darks_there_is_a_warning_and_a_result(whole: Path, tmp_path: Path) -> None:
+def test_without_darks_it_stops_unless_it_is_told_to_go_on(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = tmp_path / "raw.cxi"
     shutil.copy(whole, raw)
     with h5py.File(raw, "r+") as file:
         del file[DARK]
-    assert main(["raw2cxi", str(raw), str(tmp_path / "clean.cxi")]) == 0
+    clean = str(tmp_path / "clean.cxi")
+    assert_fails([str(raw), clean], "no dark frames: expected some, .*--set cleaning.subtract_dark=false", capsys)
+    assert not list(tmp_path.glob("clean*"))
+    assert main(["raw2cxi", str(raw), clean, "--set", "cleaning.subtract_dark=false"]) == 0
     assert main(["raw2cxi", str(whole), str(tmp_path / "with-darks.cxi")]) == 0
-    with read_cxi(tmp_path / "clean.cxi") as without, read_cxi(tmp_path / "with-darks.cxi") as with_darks:
+    with read_cxi(clean) as without, read_cxi(tmp_path / "with-darks.cxi") as with_darks:
         assert "no dark frames" in without.parameters["result"]["warnings"][0]
         assert without.frames is not None and with_darks.frames is not None
         good = without.good & with_darks.good
