@@ -25,7 +25,7 @@ def _fetch(typing_context: Any, frames: Any, f: Any, row: Any, column: Any) -> A
         place: Any = cgutils.get_item_pointer(context, builder, kind, array, arguments[1:], wraparound=False)  # type: ignore[no-untyped-call]
         byte, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
         form = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        fetch: Any = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], form)
         how = [number(k) for k in (FOR_READING, INTO_SECOND_CACHE, DATA)]
         builder.call(fetch, [builder.bitcast(place, byte), *how])
         return context.get_dummy_value()

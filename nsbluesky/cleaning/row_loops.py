@@ -154,7 +154,8 @@ def load_row(
         return
     words, offset = scratch.words, scratch.offset
     _gather(frames, np.uintp(f), np.uintp(row), tables, tables.first_columns[half], words)
-    if not doubts.doubtful[f]:
+    top_bits = _any_bits(words) & np.uint16(0xE000) if tables.middle_gain else np.uint16(0)
+    if not doubts.doubtful[f] and (top_bits or not tables.middle_gain):  # with a gain, the lowest alone saturates
         doubts.doubtful[f] = _is_doubtful(words, r, tables)
     if tables.packets[r] and not doubts.lost[f]:
         doubts.lost[f] = is_row_lost(frames, f, row, tables.raw_columns_per_adc)
@@ -170,7 +171,7 @@ def load_row(
     else:
         for x in range(len(words)):
             out[to, x] = np.float32(np.int32(words[x] & bits)) - dark[r, x]
-    if tables.middle_gain and _any_bits(words) & np.uint16(0xC000):
+    if top_bits:
         _apply_gain(words, r, tables, out, to)
 
 
@@ -243,7 +244,7 @@ def _any_bits(words: Words) -> np.uint16:
     """Return the bits that any of the words has."""
     bits = np.uint16(0)
     for x in range(len(words)):
-        bits |= words[x]
+        bits = np.uint16(bits | words[x])
     return bits
 
 
@@ -268,20 +269,20 @@ def _apply_gain(words: Words, r: int, tables: RowTables, out: Floats, to: int) -
 def _is_doubtful(words: Words, r: int, tables: RowTables) -> bool:
     """Return whether a good pixel of a row is saturated, or has an error."""
     mask, limit = np.uint16(tables.saturation_bits), np.uint16(tables.saturation)
-    middle = tables.middle_gain
-    if middle:
-        if _any_bits(words) & np.uint16(0xE000) == 0:  # saturation is told for the lowest gain alone
-            return False
-    else:
-        top = np.uint16(0)
-        for x in range(len(words)):
-            top = max(top, np.uint16(words[x] & mask))
-        if top < limit:
-            return False
+    middle, lowest = np.uint16(tables.middle_gain), np.uint16(6)
+    top, wrong = np.uint16(0), np.uint16(0)
     for x in range(len(words)):
-        code = words[x] >> np.uint16(13)
+        top = max(top, np.uint16(words[x] & mask))
+    if middle:
+        for x in range(len(words)):
+            code = np.uint16(words[x] >> np.uint16(13))
+            wrong |= np.uint16((code != np.uint16(0)) & (code != middle) & (code != lowest))
+    if top < limit and wrong == 0:
+        return False
+    for x in range(len(words)):
+        code = np.uint16(words[x] >> np.uint16(13))
         if tables.good[r, x] and (
-            (words[x] & mask) >= limit or (middle and code != 0 and code != middle and code != 6)
+            (words[x] & mask) >= limit or (middle and code != 0 and code != middle and code != lowest)
         ):
             return True
     return False
