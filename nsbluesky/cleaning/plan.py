@@ -446,10 +446,13 @@ def check_overscan(
     mean : image_shape float32
         Their mean image in photons.
     """
-    if dark is None or not layout.overscan_columns or settings.gain_words in ("csxtools", "middle_0x4000"):
+    if dark is None or not layout.overscan_columns:
         return
-    values, _ = decode_words(frames, settings.gain_words)
-    excess = by_adc(values.mean(axis=0, dtype=np.float32) - dark.mean, layout)
+    sums = np.zeros(layout.shape, np.float32)
+    for frame in frames:
+        values, factors = decode_words(frame, settings.gain_words)
+        sums += (values - dark.mean) * (1 if factors is None else factors)
+    excess = by_adc(sums / np.float32(len(frames)), layout)
     usable = by_adc(~dark.bad, layout).all(axis=-1)
     first = 0
     for half, (start, stop) in enumerate(layout.good_rows):

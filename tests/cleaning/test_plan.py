@@ -11,6 +11,7 @@ from nsbluesky.cleaning.flags import FrameFlag
 from nsbluesky.cleaning.layout import LAYOUTS, by_adc
 from nsbluesky.cleaning.plan import check_darks, make_plan, plan_for
 from nsbluesky.settings import CleaningSettings, SettingsError
+from nsbluesky.simulation.fccd_electronics import Gain
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.frame_faults import FrameFaults
 from nsbluesky.simulation.presets import get_preset
@@ -51,6 +52,22 @@ def test_overscan_columns_that_hold_light_are_refused(simulator, dark, frames):
     with pytest.raises(SettingsError, match=r"overscan_columns = \(10, 11\) hold light, columns 0, 11 hold none"):
         plan_for(frames, wrong, LAYOUTS["cosmic_10_11"], darks.result(wrong), energy_eV=1000.0)
     plan_for(frames, simulator.cleaning_settings, COSMIC, dark, energy_eV=1000.0)
+
+
+def test_overscan_is_checked_beside_pixels_that_switch_their_gain():
+    model = get_preset("none")
+    model = dataclasses.replace(model, electronics=dataclasses.replace(model.electronics, gain=Gain("csxtools")))
+    simulator = FrameSimulator(gold_balls(), detector=model)
+    frames = simulator.raw_frame(0, 0, shutter_open=True, index=9)[None]
+    assert (frames & 0xC000).any()
+    settings = simulator.cleaning_settings
+    darks = DarkAccumulator(COSMIC, "csxtools")
+    for k in range(4):
+        darks.add(simulator.raw_frame(0, 0, shutter_open=False, index=k)[None])
+    dark = darks.result(settings)
+    plan_for(frames, settings, COSMIC, dark, energy_eV=1000.0)
+    with pytest.raises(SettingsError, match=r"overscan_columns = \(10, 11\) hold light"):
+        plan_for(frames, settings, LAYOUTS["cosmic_10_11"], dark, energy_eV=1000.0)
 
 
 def test_darks_that_never_change_are_refused(frames):
