@@ -1,6 +1,8 @@
-"""Cleaning over Dask workers: frames a second by 1 and 2 processes, and what the sharing itself allows for many.
+"""How costs grow: of the solver with frames and pixels, of cleaning and solver with the workers that share them.
 
-The first rows clean raw FCCD frames of 1040 × 1152 pixels, read by reference in blocks of 8, on processes of this
+The first rows time passes of the live engine on one machine, and count the memory of NumPy's arrays by the frame.
+
+The next rows clean raw FCCD frames of 1040 × 1152 pixels, read by reference in blocks of 8, on processes of this
 machine.  The others replace the cleaning by sleeping for as long as a core needs for a block: workers that do not
 compete for cores, as on other machines; what is lost against the ideal is the cost of sharing.  Clean frames are not
 sent back there: 0.5 MB each, they ask for the network and not for Dask.
@@ -20,6 +22,7 @@ import io
 import pickle
 import tempfile
 import time
+import tracemalloc
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ import distributed
 import h5py
 import numpy as np
 
+from benchmarks.bench_contest import solver_for
+from benchmarks.bench_solver import least_times_s, one_pass
 from benchmarks.figures import Figure
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.frame_readers import HDF5Frames
@@ -48,6 +53,14 @@ from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.sharded import reconstruct_sharded
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
 
+COUNTS = (100, 1000, 10_000)
+"""Frames of 128² whose passes are timed; the middle one is what others are compared with."""
+
+SIDES = (64, 128, 256, 512)
+SIDES_FRAMES = 200
+STEP_PX = 11
+MEMORY_FRAMES = (512, 1536)
+
 BLOCK = 8
 NUM_FRAMES = 64
 REPEATS = 4
@@ -62,11 +75,71 @@ LINKS = {"one host, NVLink at 300 GB/s": 300e9, "two hosts, 100 Gbit/s Ethernet"
 
 
 def measure() -> list[Figure]:
-    """Clean, share, and model."""
+    """Time passes; clean, share, and model."""
+    costs = [*cost_by_frames(), *cost_by_pixels(), memory_by_frames()]
     with tempfile.TemporaryDirectory() as folder:
         figures, block_s = cleaning(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
-        return figures + sharing(block_s) + shared_frames(Path(folder))
+        return costs + figures + sharing(block_s) + shared_frames(Path(folder))
+
+
+def cost_by_frames() -> list[Figure]:
+    """Return the time of a pass a frame, for few and many."""
+    backend = get_backend("auto")
+    times = {count: _pass_s(count, 128) / count for count in COUNTS}
+    usual = times[COUNTS[1]]
+    return [
+        Figure(
+            f"solver, {count} × 128²: a pass, a frame",
+            f"{1e6 * seconds:.0f} µs",
+            f"{seconds / usual:.2f} times that of {COUNTS[1]} frames; 2 modes, {backend.threads} threads",
+        )
+        for count, seconds in times.items()
+    ]
+
+
+def cost_by_pixels() -> list[Figure]:
+    """Return the time of a pass a pixel of a frame, for small and large frames."""
+    times = {side: _pass_s(SIDES_FRAMES, side) / SIDES_FRAMES / side**2 for side in SIDES}
+    return [
+        Figure(
+            f"solver, {SIDES_FRAMES} × {side}²: a pass, a frame and pixel",
+            f"{1e9 * seconds:.1f} ns",
+            f"{seconds / times[128]:.2f} times that of 128²",
+        )
+        for side, seconds in times.items()
+    ]
+
+
+def _pass_s(frames: int, side: int) -> float:
+    backend = get_backend("auto")
+    return least_times_s(one_pass(backend, SolverSettings(), frames, side), backend, repetitions=3)[0]
+
+
+def memory_by_frames() -> Figure:
+    """Return the memory that a solver takes for each further frame, its object's canvas included."""
+    side = 128
+    sizes = []
+    for count in (MEMORY_FRAMES[0], *MEMORY_FRAMES):  # what the first one compiles stays
+        frames = np.ones((count, side, side), np.float32)
+        rows, columns = np.divmod(np.arange(count), 32)
+        geometry = gold_balls().geometry
+        places_m = np.stack([columns, rows], axis=1) * STEP_PX * geometry.object_pixel_m(side)
+        tracemalloc.start()
+        solver = solver_for(frames, geometry, get_backend("numpy"), sweep_frames=0)
+        solver.add_frames(np.arange(count), frames, places_m)
+        while solver.state is None or solver.is_coarse or solver.state.passes < 1:
+            solver.step(0.0)
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        del solver
+    first, second = MEMORY_FRAMES
+    each = (sizes[2] - sizes[1]) / (second - first)
+    return Figure(
+        f"solver, memory for each further frame of {side}²",
+        f"{each / 1000:.1f} kB",
+        f"its amplitudes {4 * side**2 / 1000:.1f} kB; 2 modes, steps of {STEP_PX} pixels",
+    )
 
 
 def cleaning(folder: Path) -> tuple[list[Figure], float]:
