@@ -249,7 +249,7 @@ def _star_judge(data: Data) -> Judge:
     whole = np.floor(data.corners_px).astype(int)
     line = scipy.fft.fftfreq(data.side)
     parts = data.corners_px - whole
-    ramps = np.exp(-2j * np.pi * (parts[:, :1, None] * line[:, None] + parts[:, 1:, None] * line))
+    ramps = np.exp(-2j * np.pi * (parts[:, 0, None, None] * line[:, None] + parts[:, 1, None, None] * line))
 
     def judge(image: Any, probe: Any) -> dict[str, float]:
         single = probe.reshape(probe.shape[-2:])
