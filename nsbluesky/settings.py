@@ -375,7 +375,7 @@ class SolverSettings(Settings):
         other places while they are in use, from which a few last passes do not always bring them back.
     refine_flux, refine_background : bool
         Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
-        fit a background that is the same on all pixels.
+        fit a background that is the same on all pixels, and what each frame has more or less of it.
     refine_start : int
         Uses of a frame before its position is corrected.
     quality_share : float

@@ -76,7 +76,8 @@ class CentralHalf(FrameStore):
         self.backend = whole.backend
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
         self.weights, self.uses = whole.weights, whole.uses
-        self.flux, self.resting, self.misfits = whole.flux, whole.resting, whole.misfits
+        self.flux, self.backgrounds = whole.flux, whole.backgrounds
+        self.resting, self.misfits = whole.resting, whole.misfits
         self.residuals = whole.residuals
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
         self.corners_px = Derived(lambda index: self._corners(index))  # type: ignore[assignment]
@@ -105,11 +106,10 @@ class CentralHalf(FrameStore):
         return np.rint(self._positions(index)).astype(np.int64)
 
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
-        """Copy the central amplitudes of `slots`, at the mean flux, to the first rows of `out` (n, N/2, N/2)."""
+        """Copy the central amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N/2, N/2)."""
         for row, slot in enumerate(slots):
             _copy_centre(self._whole.amplitude(slot), out[row])
-            if self.flux[slot] != 1:
-                out[row] *= np.float32(self.flux[slot] ** -0.5)
+            self.correct_light(slot, out[row])
         return out[: len(slots)]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:

@@ -64,7 +64,7 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
     (row, column), shift = corners_on_canvas(state, frames, slots)[0], frames.shifts_px[slots][0]
     window = state.object[row : row + side, column : column + side]
     model = intensity_of(backend, window, state.probe, shift)
-    model = frames.flux[slot] * (model + np.float32(state.background))
+    model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
     amplitude = frames.amplitude(slot)
     known = (amplitude >= 0) & ((frames.good > 0) | frames.held_out)
     data = xp.where(known, amplitude**2, np.float32(np.nan))

@@ -31,7 +31,7 @@ SAME_PLACE_PX = 1e-3
 """A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
 
 _IDENTITY = ("seq_nums", "photons", "told_px")
-_FOUND = ("corners_px", "shifts_px", "flux", "residuals", "uses", "resting", "misfits")
+_FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "residuals", "uses", "resting", "misfits")
 
 
 def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -81,6 +81,7 @@ class FrameStore:
         self.shifts_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
         self.told_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
         self.flux = _Column(np.ones(CHUNK_FRAMES, np.float64))
+        self.backgrounds = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
         self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
@@ -108,6 +109,7 @@ class FrameStore:
             self.shifts_px,
             self.told_px,
             self.flux,
+            self.backgrounds,
             self.weights,
             self.photons,
             self.amplitude_sums,
@@ -186,7 +188,7 @@ class FrameStore:
         self.seq_nums[slot] = seq_num
         self.corners_px[slot], self.shifts_px[slot] = corner_px, shift_px
         self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
-        self.flux[slot], self.weights[slot] = 1.0, weight
+        self.flux[slot], self.backgrounds[slot], self.weights[slot] = 1.0, 0.0, weight
         self.forget(slot)
         return slot
 
@@ -258,12 +260,24 @@ class FrameStore:
         self.shifts_px[slots] = places - self.corners_px[slots]
 
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
-        """Copy the amplitudes of `slots`, as of a frame with the mean flux, to the first rows of `out` (n, N, N)."""
+        """Copy the amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N, N)."""
         for row, slot in enumerate(slots):
             out[row] = self.amplitude(slot)
-            if self.flux[slot] != 1:
-                out[row] *= np.float32(self.flux[slot] ** -0.5)
+            self.correct_light(slot, out[row])
         return out[: len(slots)]
+
+    def correct_light(self, slot: int, amplitude: Any) -> None:
+        """Make amplitudes of a frame those that it had with the mean flux and the mean background.
+
+        What its background was beyond the mean is subtracted from its photons, so that one background serves all
+        frames; it is small beside what was counted.
+        """
+        xp = self.backend.xp
+        if self.flux[slot] != 1:
+            amplitude *= np.float32(self.flux[slot] ** -0.5)
+        if self.backgrounds[slot] != 0:
+            photons = amplitude * amplitude - np.float32(self.backgrounds[slot])
+            amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N, N), FFT order, over the frames that measured a pixel; 0 where none did."""

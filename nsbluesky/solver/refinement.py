@@ -1,4 +1,4 @@
-"""What is put right beside object and probe while they form: positions, the flux of each frame, and the background.
+"""What is put right beside object and probe while they form: positions, and flux and background of each frame.
 
 A round looks at every frame once, between two passes, and costs about half a pass, or more than one where positions
 are corrected.  It changes frame store and state only, so that every engine gains from it and none knows of it.
@@ -32,6 +32,9 @@ UNSETTLED_FLUX = 0.1
 
 LARGEST_CHANGE = 0.3
 """Longest step of ln flux."""
+
+UNSETTLED_BACKGROUND = 0.2
+"""The same as `UNSETTLED_PX` for a frame's background, relative to the mean one."""
 
 LEAST_BACKGROUND = 0.01
 """A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
@@ -122,7 +125,7 @@ class Refinement:
         """Forget all corrections, as the image was begun anew."""
         slots = np.arange(len(frames))
         frames.correct(slots, np.zeros((len(slots), 2)))
-        frames.flux[slots] = 1.0
+        frames.flux[slots], frames.backgrounds[slots] = 1.0, 0.0
         self.distortion = NO_DISTORTION
         self.scatter_px = self.flux_scatter = float("nan")
         self._told = []
@@ -194,6 +197,7 @@ class Refinement:
             self._scale(frames, slots, *flux_steps_and_errors(found))
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
+            self._spread_background(frames, slots, found, state.background)
         nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
         self._last_pass = state.passes
@@ -244,6 +248,18 @@ class Refinement:
         background = float(numerator / denominator) if denominator > 0 else 0.0
         background = min(background, MOST_BACKGROUND * photons_a_pixel)
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
+
+    def _spread_background(self, frames: FrameStore, slots: Any, found: Sensitivity, mean: float) -> None:
+        """Give the frames of `slots` the background beyond the `mean` that they are likely to have had."""
+        if mean == 0:
+            frames.backgrounds[slots] = 0.0
+            return
+        numerator, denominator = np.maximum(found.background, 1e-12).T
+        estimate = frames.backgrounds[slots] + numerator / denominator - mean
+        estimate -= estimate.mean()
+        variance = 1 / (mean * denominator) + (UNSETTLED_BACKGROUND * mean / frames.uses[slots]) ** 2
+        scatter = scatter_of(estimate, variance)
+        frames.backgrounds[slots] = np.maximum(scatter / (scatter + variance) * estimate, -mean)
 
     def _search(self, state: SolverState, frames: FrameStore, slots: Any, found: Sensitivity) -> Iterator[None]:
         """Look for frames that fit badly on a coarse grid around where the stage says they are."""

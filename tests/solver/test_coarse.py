@@ -48,6 +48,18 @@ def test_the_central_half_is_a_view_of_the_store(backend):
     assert half.active.tolist() == [0, 2, 3, 4, 5] and len(half) == 6
 
 
+def test_amplitudes_have_the_mean_flux_and_background(backend):
+    frame = np.full((SIDE, SIDE), 50.0, np.float32)
+    frame[16, 16], frame[17, 17] = np.nan, 1.0
+    store = FrameStore(SIDE, backend)
+    store.put(0, frame, (0, 0), 1.0)
+    store.flux[0], store.backgrounds[0] = 1.25, 4.0
+    for level in (store, CentralHalf(store)):
+        out = level.amplitudes(np.arange(1), np.empty((1, level.frame_px, level.frame_px), np.float32))[0]
+        assert out[0, 0] == -np.float32(1.25**-0.5) and out[1, 1] == 0  # not measured; no fewer photons than none
+        assert np.allclose(np.delete(out.ravel(), [0, level.frame_px + 1]), 6.0)
+
+
 def test_coarse_waves_have_the_central_far_field_of_the_fine_ones(backend):
     """Down and up again: a band-limited probe is itself, and the object's windows follow it."""
     rng = np.random.default_rng(1)

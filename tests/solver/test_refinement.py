@@ -211,6 +211,17 @@ def test_the_flux_of_each_frame_is_found(backend, rng):
     assert solver.refinement.flux_scatter == pytest.approx(0.1, rel=0.2)
 
 
+def test_the_background_of_each_frame_is_found(backend, rng):
+    scan = simulate(photons=1e5, lines=14, seed=7)
+    mean = 0.2 * float(scan.frames.mean())
+    told = mean * (1 + 0.3 * rng.normal(size=len(scan.frames)).clip(-2, 2))
+    scan = dataclasses.replace(scan, frames=scan.frames + rng.poisson(told[:, None, None], scan.frames.shape))
+    solver = solved(scan, backend, scan.translations_m, refine_positions="none", refine_background=True)
+    found = solver.state.background + solver.frames.backgrounds[: len(told)]
+    assert solver.state.background == pytest.approx(told.mean(), rel=0.15)
+    assert rms(found - found.mean() - told + told.mean()) < 0.3 * told.std()
+
+
 @pytest.mark.parametrize("photons", [1e3, 1e4])
 def test_a_steady_flux_is_left_alone_where_photons_are_few(backend, rng, photons):
     """Amplitudes would tell darker parts of the sample for frames with less light, round by round."""
