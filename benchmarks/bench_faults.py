@@ -3,20 +3,26 @@
 A scan of 12 × 12 points is recorded once, with its frames on disk.  For each row its documents go to a service of its
 own: the first half, then the damage as soon as clean frames come, then the second half.  What is *cleaned* is counted
 in the CXI file, what is *reconstructed* in the last image.  The time to recover is from the damage to the first clean
-frame that came after it.
+frame that came after it; for viewers, to what they hear next.
+
+The network between session and service is a proxy on loopback that drops what is on its way when it is cut.  Where
+this user may make network namespaces, session and service are on two hosts as well, with keys, and their cable is
+pulled out.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +30,24 @@ import h5py
 import psutil
 from bluesky import RunEngine
 
+from benchmarks import two_hosts
 from benchmarks.figures import Figure
+from nsbluesky import session
 from nsbluesky.callbacks.frame_readers import local_path
 from nsbluesky.cxi import read_cxi
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.document_log import DocumentLog, end_log, read_documents
-from nsbluesky.plans import ptycho_scan
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.service.access import local_credentials
 from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ask
 from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.subscriber import DerivedRuns
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings, SolverSettings
+from nsbluesky.simulation.beamline import SimulatedBeamline
 from nsbluesky.simulation.fccd_frames import FrameSimulator
+from nsbluesky.simulation.loopback import free_port
 from nsbluesky.simulation.network import CuttableNetwork
 from nsbluesky.simulation.samples import gold_balls
 from nsbluesky.streams import PRIMARY
@@ -43,6 +55,21 @@ from nsbluesky.streams import PRIMARY
 SHAPE = (12, 12)
 POISONED = 100
 TIMEOUT_S = 120.0
+LIMITS = {"heartbeat_timeout_s": 3.0, "block_timeout_s": 120.0}
+CUT_S = 1.0
+WINDOW_S = 5.0
+"""For a window to open."""
+IOC_FRAMES = 40
+
+SERVE_OPTIONS = [
+    item
+    for setting in (
+        *("solver.sweep_frames=0", "solver.passes_final=2", "cleaning.layout=none", "cleaning.adu_per_photon=1.0"),
+        *("cleaning.photon_threshold=0.0", "cleaning.crop_px=104", "cleaning.center_px=[52.0, 52.0]"),
+    )
+    for item in ("--set", setting)
+]
+"""`record` makes frames for these settings."""
 
 POISON = f"""
 import os, signal, sys
@@ -54,6 +81,22 @@ def poisoned(self, stream, block):
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(self, stream, block)
 ReadFrames._read = poisoned
+serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
+"""
+
+STUCK = """
+import sys, time
+from pathlib import Path
+from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.service.process import Order, serve
+read = ReadFrames._read
+def stuck_once(self, stream, block):
+    marker = Path({marker!r})
+    if stream == "primary" and {frame} in block and not marker.exists():
+        marker.touch()
+        time.sleep(3600)
+    return read(self, stream, block)
+ReadFrames._read = stuck_once
 serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
 """
 
@@ -76,7 +119,7 @@ class Scan:
 
     @property
     def uid(self) -> str:
-        return str(self.documents[0][1]["uid"])
+        return str(self.documents[0][1]["uid"]) if self.documents else ""
 
     @property
     def num_frames(self) -> int:
@@ -86,8 +129,9 @@ class Scan:
 class Damage:
     """A service with a session, half of the scan sent, and what happens then."""
 
-    def __init__(self, scan: Scan, folder: Path, **service: Any) -> None:
-        self.scan, self.num_sent = scan, 0
+    def __init__(self, scan: Scan, folder: Path, command: str = "", **service: Any) -> None:
+        self.scan, self.folder, self.num_sent = scan, folder, 0
+        limits = {name: service.pop(name, given) for name, given in LIMITS.items()}
         self.settings = ServiceSettings(
             directory=str(folder / "results"),
             roots=(str(scan.frames),),
@@ -96,20 +140,22 @@ class Damage:
             pipeline=scan.pipeline,
             **service,
         )
-        self.service = ProcessingService(self.settings, heartbeat_timeout_s=3.0)
+        self.service: Any = ProcessingService(self.settings, **limits)
+        if command:
+            self.service.command = (sys.executable, "-c", command)
         self.log = DocumentLog(folder / "documents")
         self.began = self.recovered = 0.0
         self._frames = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with ExitStack() as stack:
+        with ExitStack() as self.stack:
             self.service.start()
-            stack.callback(self.service.stop)
+            self.stack.callback(lambda: self.service.stop())
             ports = ask(self.service.address, "status")["ports"]
-            self.network = stack.enter_context(CuttableNetwork(self.service.address, *ports))
+            self.network = self.stack.enter_context(CuttableNetwork(self.service.address, *ports))
             self.connect()
-            stack.callback(lambda: self.connection.close(0))
+            self.stack.callback(lambda: self.connection.close(0))
             yield
 
     def connect(self) -> None:
@@ -142,6 +188,48 @@ class Damage:
                 self.recovered = time.monotonic()
 
 
+class ServeCommand:
+    """`nsbluesky serve` as a process, in the place of a supervisor in this one."""
+
+    def __init__(self, settings: ServiceSettings, address: str) -> None:
+        self.address, self.settings = address, settings
+        self.credentials: Any = None
+        self._ports = f"{free_port()},{free_port()}"
+
+    def start(self) -> None:
+        settings = self.settings
+        options = [
+            "--address",
+            self.address,
+            "--ports",
+            self._ports,
+            "--out",
+            settings.directory,
+            "--root",
+            *settings.roots,
+        ]
+        options += SERVE_OPTIONS
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nsbluesky.cli", "serve", *options],
+            env={**os.environ, "NSBLUESKY_STATE": settings.state},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr is not None
+        told = self._process.stderr.readline()
+        assert "listens at" in told, told
+        self.credentials = local_credentials(self.address, Path(settings.state))
+
+    def kill(self) -> None:
+        """End the supervisor alone, as SIGKILL does."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
 def nothing(damage: Damage) -> None:
     pass
 
@@ -160,11 +248,65 @@ def restart_service(damage: Damage) -> None:
     damage.service.start()
 
 
+def kill_supervisor(damage: Damage) -> None:
+    """Its process ends by itself; the next supervisor waits for the place."""
+    damage.service.kill()
+    damage.service.start()
+    damage.connection.credentials = damage.service.credentials
+
+
 def cut_network(damage: Damage) -> None:
     damage.network.cut()
     damage.send(len(damage.scan.documents))
-    time.sleep(1.0)
+    time.sleep(CUT_S)
     damage.network.heal()
+
+
+class OtherNetwork(CuttableNetwork):
+    """That of the viewers."""
+
+    HOST = "127.0.0.3"
+
+
+class Viewer:
+    """Notes when it hears something of frames."""
+
+    def __init__(self, damage: Damage, address: str) -> None:
+        self.heard = threading.Event()
+        self._runs = damage.stack.enter_context(closing(DerivedRuns(address)))
+        self._runs.subscribe(lambda name, _: self.heard.set() if name == "event_page" else None)
+
+    def wait(self) -> None:
+        assert self.heard.wait(TIMEOUT_S)
+
+
+def cut_viewers(damage: Damage) -> float:
+    ports = ask(damage.service.address, "status")["ports"]
+    network = damage.stack.enter_context(OtherNetwork(damage.service.address, *ports))
+    viewer = Viewer(damage, network.address)
+    viewer.wait()
+    network.cut()
+    began = time.monotonic()
+    damage.send(len(damage.scan.documents))
+    time.sleep(CUT_S)
+    viewer.heard.clear()
+    network.heal()
+    viewer.wait()
+    return time.monotonic() - began
+
+
+def kill_viewer(damage: Damage) -> float:
+    """The window of another process, then one that begins in the middle."""
+    command = [sys.executable, "-m", "nsbluesky.cli", "view", "--live", damage.service.address]
+    window = subprocess.Popen(command, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"})
+    damage.send(len(damage.scan.documents) * 3 // 4)
+    time.sleep(WINDOW_S)
+    assert window.poll() is None
+    window.kill()
+    window.wait()
+    began = time.monotonic()
+    Viewer(damage, damage.service.address).wait()
+    return time.monotonic() - began
 
 
 def kill_session(damage: Damage) -> None:
@@ -185,58 +327,172 @@ def kill_worker(damage: Damage) -> None:
 
 def measure() -> list[Figure]:
     """Do the damage, one after the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        scan = record(Path(folder) / "scan")
-        head = Figure("fault", "frames sent, recorded, cleaned, reconstructed, lost", "time to recover")
-        return [
-            head,
-            row(scan, Path(folder) / "1", "none", nothing),
-            row(scan, Path(folder) / "2", "kill -9 of the service's process", kill_process),
-            row(scan, Path(folder) / "3", "its process hangs (heartbeat limit 3 s)", hang_process),
-            row(scan, Path(folder) / "4", "the service is stopped and started again", restart_service),
-            row(scan, Path(folder) / "5", "the network is cut for 1 s", cut_network),
-            row(scan, Path(folder) / "6", "the session dies: nsbluesky resume", kill_session),
-            row(scan, Path(folder) / "7", "kill -9 of one of two Dask workers", kill_worker, workers=2),
-            row(scan, Path(folder) / "8", "a frame that crashes the process", nothing, command=POISON),
-            row(scan, Path(folder) / "9", "no space for results, then a restart", nothing, command=FULL_DISK),
-        ]
+    with tempfile.TemporaryDirectory() as name:
+        scan = record(Path(name) / "scan")
+        figures = [Figure("fault", "frames sent, recorded, cleaned, reconstructed, lost", "time to recover")]
+        for key, fault in FAULTS.items():
+            figures.append(fault(scan, Path(name) / key))
+            print(figures[-1], file=sys.stderr)
+        return figures
 
 
 def row(
-    scan: Scan, folder: Path, what: str, do: Callable[[Damage], None], command: str = "", **service: Any
+    scan: Scan,
+    folder: Path,
+    what: str,
+    do: Callable[[Damage], float | None],
+    command: str = "",
+    serve: bool = False,
+    **service: Any,
 ) -> Figure:
     """Send a scan, do the damage in the middle, and count."""
     folder.mkdir()
-    damage = Damage(scan, folder, **service)
-    if command:
-        damage.service.command = (sys.executable, "-c", command)  # type: ignore[misc]
+    damage = Damage(scan, folder, command, **service)
+    if serve:
+        damage.service = ServeCommand(damage.settings, f"tcp://127.0.0.1:{free_port()}")
     with damage.running():
         damage.send(len(scan.documents) // 2)
         if not command:
             damage.wait_for_frames()
         damage.begin()
-        do(damage)
+        lasted = do(damage)
         damage.send(len(scan.documents))
         assert damage.connection.wait(TIMEOUT_S)
         if command == FULL_DISK:
             assert not damage.connection.finished[scan.uid].cxi
-            damage.service.command = ProcessingService.command  # type: ignore[misc]
+            damage.service.command = ProcessingService.command
             damage.connection.close(0)
             damage.begin()
             restart_service(damage)
             damage.connect()
             assert damage.connection.wait(TIMEOUT_S)
-        path = damage.connection.cxi_path(scan.uid)
-        assert path is not None
-        with read_cxi(path) as cxi:
-            cleaned = len(cxi.seq_nums)
-        reconstructed = damage.connection.results[scan.uid]["num_frames"]
-    sent, recorded = counted(scan)
-    counts = f"{sent}, {recorded}, {cleaned}, {reconstructed}, {recorded - cleaned}"
-    note = "" if do is nothing and not command else f"{damage.recovered - damage.began:.1f} s"
+        counts = count(scan, damage.connection)
+    note = "" if do is nothing and not command else f"{lasted or damage.recovered - damage.began:.1f} s"
     if command == POISON:
         note += ", that frame is left out and listed"
     return Figure(what, counts, note)
+
+
+def count(scan: Scan, connection: Connection) -> str:
+    """Return frames sent, recorded, cleaned, reconstructed and lost, in words."""
+    path = connection.cxi_path(scan.uid)
+    assert path is not None
+    with read_cxi(path) as cxi:
+        cleaned = len(cxi.seq_nums)
+    sent, recorded = counted(scan)
+    return f"{sent}, {recorded}, {cleaned}, {connection.results[scan.uid]['num_frames']}, {recorded - cleaned}"
+
+
+@contextmanager
+def dask_cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and a worker as processes; yields the scheduler's address and the scheduler."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    with ExitStack() as stack:
+
+        def start(*command: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        port = address.rpartition(":")[2]
+        scheduler = start(*dask, "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+        start(*worker, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+        yield address, scheduler
+
+
+def dask_scheduler(scan: Scan, folder: Path) -> Figure:
+    """The scheduler is lost: the service cleans frames itself."""
+    with dask_cluster() as (address, scheduler):
+        return row(scan, folder, "kill -9 of the Dask scheduler", lambda _: scheduler.kill(), scheduler=address)
+
+
+def two_hosts_row(scan: Scan, folder: Path) -> Figure:
+    """The cable between two hosts is pulled out."""
+    what = f"the cable between two hosts is out for {two_hosts.CUT_S:.0f} s (network namespaces, with keys)"
+    told = two_hosts.run(folder, scan.documents, scan.frames, SERVE_OPTIONS)
+    if told is None:
+        return Figure(what, "not measured", "this user may make no network namespaces here")
+    with read_cxi(told["cxi"]) as cxi:
+        cleaned = len(cxi.seq_nums)
+    sent, recorded = counted(scan)
+    counts = f"{sent}, {recorded}, {cleaned}, {told['num_frames']}, {recorded - cleaned}"
+    return Figure(what, counts, f"{told['recovered_s']:.1f} s; {told['waited']} documents waited in the log")
+
+
+def renamed(scan: Scan, clock_s: float) -> Scan:
+    """Return the same scan as another run, from a machine whose clock is that far ahead."""
+    uids = {document["uid"]: str(uuid.uuid4()) for _, document in scan.documents if "uid" in document}
+
+    def other(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: other(item) for key, item in value.items()}
+        return uids.get(value, value) if isinstance(value, str) else value
+
+    documents = [(name, other(document)) for name, document in scan.documents]
+    for _, document in documents:
+        if "time" in document:
+            document["time"] += clock_s
+    return replace(scan, documents=documents)
+
+
+def abort_and_next(scan: Scan, folder: Path) -> Figure:
+    """A scan is aborted in its middle, and the next one starts at once."""
+    folder.mkdir()
+    half, stop = list(scan.documents[: len(scan.documents) // 2]), scan.documents[-1][1]
+    while half[-1][0] != "event":  # a point that was not finished is none
+        half.pop()
+    aborted = replace(scan, documents=[*half, ("stop", {**stop, "exit_status": "abort"})])
+    following = renamed(scan, 0.0)
+    damage = Damage(aborted, folder)
+    with damage.running():
+        damage.send(len(aborted.documents))
+        damage.begin()
+        damage.scan, damage.num_sent = following, 0
+        damage.send(len(following.documents))
+        assert damage.connection.wait(TIMEOUT_S)
+        counts = f"{count(aborted, damage.connection)}; {count(following, damage.connection)}"
+    return Figure("abort, and the next scan at once", counts, "the aborted scan; the next one")
+
+
+def ioc(folder: Path) -> Figure:
+    """The IOC of camera, stage and shutter is killed in the middle of a fly scan, and started again."""
+    with SimulatedBeamline(folder, layout="none") as beamline, ExitStack() as stack:
+        site = session.simulated_site(beamline)
+        devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
+        for device in devices:
+            stack.callback(device.destroy)
+        RE = RunEngine({}, context_managers=[])
+        session.suspend_while_away(RE, *devices)
+        scan = Scan([], folder, site.pipeline)
+        damage = Damage(scan, folder)
+        told = threading.Event()
+
+        def note(name: str, document: dict[str, Any]) -> None:
+            scan.documents.append((name, document))
+            damage.send(len(scan.documents))
+            if name == "stream_datum" and document["indices"]["stop"] >= IOC_FRAMES:
+                told.set()
+
+        def kill() -> None:
+            told.wait(TIMEOUT_S)
+            damage.begin()
+            os.kill(beamline.pid, signal.SIGKILL)
+            beamline.stop()
+            beamline.start()
+
+        with damage.running():
+            RE.subscribe(note)
+            killer = threading.Thread(target=kill)
+            killer.start()
+            RE(ptycho_fly_scan(*devices, geometry=site.geometry, shape=SHAPE, step_um=site.step_um, rate_hz=20.0))
+            killer.join()
+            assert damage.connection.wait(TIMEOUT_S)
+            counts = count(scan, damage.connection)
+    note_ = f"{damage.recovered - damage.began:.1f} s, its start included; suspended meanwhile"
+    return Figure("kill -9 of the IOC, which is started again", counts, note_)
 
 
 def counted(scan: Scan) -> tuple[int, int]:
@@ -273,3 +529,44 @@ def record(folder: Path) -> Scan:
     RE(ptycho_scan(fccd, stage, shutter, geometry=simulator.geometry, shape=SHAPE, step_um=step_um, num_dark=4))
     solver = SolverSettings(sweep_frames=0, passes_final=2)
     return Scan(documents, folder, PipelineSettings(cleaning=simulator.cleaning_settings, solver=solver))
+
+
+def of(what: str, do: Callable[[Damage], float | None] = nothing, **options: Any) -> Callable[[Scan, Path], Figure]:
+    """Return what makes a row of this damage."""
+    return lambda scan, folder: row(scan, folder, what, do, **options)
+
+
+def stuck(scan: Scan, folder: Path) -> Figure:
+    """A stage works on one block for ever, but only the first time."""
+    command = STUCK.format(marker=str(folder / "stuck"), frame=POISONED)
+    limits = {"block_timeout_s": 5.0, "heartbeat_timeout_s": 10.0}
+    return row(scan, folder, "a stage is stuck on a block once (limit 5 s)", nothing, command=command, **limits)
+
+
+def other_clock(scan: Scan, folder: Path) -> Figure:
+    """The session and the service are on machines whose clocks differ by a day."""
+    what = "kill -9 of the process, and the session's clock is a day behind"
+    return row(renamed(scan, -86400.0), folder, what, kill_process)
+
+
+FAULTS: dict[str, Callable[[Scan, Path], Figure]] = {
+    "none": of("none"),
+    "process": of("kill -9 of the service's process", kill_process),
+    "hang": of("its process hangs (heartbeat limit 3 s)", hang_process),
+    "stuck": stuck,
+    "supervisor": of("kill -9 of the supervisor, which is started again", kill_supervisor, serve=True),
+    "restart": of("the service is stopped and started again", restart_service),
+    "network": of("the network to the service is cut for 1 s (proxy)", cut_network),
+    "viewers": of("the network to the viewers is cut for 1 s (proxy)", cut_viewers),
+    "hosts": two_hosts_row,
+    "session": of("the session dies: nsbluesky resume", kill_session),
+    "window": of("kill -9 of a window, and another one opens", kill_viewer),
+    "worker": of("kill -9 of one of two Dask workers", kill_worker, workers=2),
+    "scheduler": dask_scheduler,
+    "poison": of("a frame that crashes the process", command=POISON),
+    "space": of("no space for results, then a restart", command=FULL_DISK),
+    "clock": other_clock,
+    "abort": abort_and_next,
+    "ioc": ioc,
+}
+"""Each returns a row, of a scan in a folder that it makes."""

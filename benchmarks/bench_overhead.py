@@ -68,10 +68,10 @@ def measure() -> list[Figure]:
 
         def with_subscriber(subscriber: PtychoPipeline | Connection, exposure_s: float) -> float:
             token = RE.subscribe(subscriber)
-            before = _processor_time_s("nsbluesky-")
+            before = processor_time_s("nsbluesky-")
             elapsed = scan(exposure_s)
             if subscriber is connection:
-                spent.append((_processor_time_s("nsbluesky-") - before) / elapsed)
+                spent.append((processor_time_s("nsbluesky-") - before) / elapsed)
             RE.unsubscribe(token)
             subscriber.wait()
             return elapsed
@@ -120,7 +120,7 @@ def _figures(exposure_s: float, rounds: list[tuple[float, ...]]) -> list[Figure]
     return figures
 
 
-def _processor_time_s(prefix: str) -> float:
+def processor_time_s(prefix: str) -> float:
     """Return what the threads of this process with such a name have spent so far."""
     ticks = 0
     for thread in threading.enumerate():

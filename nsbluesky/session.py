@@ -54,6 +54,7 @@ __all__ = [
     "start_processing",
     "subscribe",
     "suspend_while_away",
+    "suspend_while_full",
 ]
 
 SIMULATE = "NSBLUESKY_SIM"
@@ -198,6 +199,14 @@ def suspend_while_away(RE: RunEngine, *devices: Any) -> None:
     from nsbluesky.lost_ioc import SuspendWhileAway
 
     RE.install_suspender(SuspendWhileAway(*devices))
+
+
+def suspend_while_full(RE: RunEngine, site: Site) -> None:
+    """Let plans rest while the disk of the frames is full, where this machine sees it."""
+    from nsbluesky.full_disk import SuspendWhileFull
+
+    if Path(site.read_path).is_dir():
+        RE.install_suspender(SuspendWhileFull(site.read_path))
 
 
 def processing_service(site: Site, directory: Path | None = None, **options: Any) -> ProcessingService:

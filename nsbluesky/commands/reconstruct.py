@@ -92,8 +92,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     shares = bool(options.workers or options.scheduler)
     if options.workers < 0:
         raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
-    if shares and options.resume:
-        raise ValueError("--resume goes on in one process: leave --workers and --scheduler out")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source, *options.also)
     if options.png is not None:
@@ -113,13 +111,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "weights": data.frame_weights,
             "passes": options.passes,
             "probe": data.illumination if options.use_probe else None,
+            "checkpoints": Checkpoints(checkpoint, options.checkpoint_s, options.resume),
             "progress": _tell if options.progress else lambda done, wanted, r: bar.update(done - bar.n),
         }
         if shares:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
         else:
-            checkpoints = Checkpoints(checkpoint, options.checkpoint_s, options.resume)
-            result = reconstruct(*given, **how, checkpoints=checkpoints)
+            result = reconstruct(*given, **how)
         _write(out, data, result, settings)
         checkpoint.unlink(missing_ok=True)
     picture = result.picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import urlparse
 import zmq
 
 from nsbluesky.service.access import Credentials
+from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.intake import DocumentRefused, Intake
 from nsbluesky.service.keys import ROLES, KeyFolder
@@ -51,6 +53,9 @@ CHECKPOINT_S = 2.0
 MAX_BATCH = 256
 """Documents that are taken before control and heartbeat have their turn."""
 MAX_RUNS_IN_HELLO = 1000
+BIND_S = 10.0
+"""How long an address may be in use; a service takes up to half of it to end."""
+RETRY_S = 0.2
 
 
 class Server:
@@ -87,7 +92,8 @@ class Server:
         self.address = f"tcp://{host}:{_port(self._control)}"
         self.ports = _port(self._documents), _port(publications)
         self._publisher = Publisher(publications, self.instance)
-        self._pipeline_settings = settings.pipeline
+        self._configured = ConfiguredSettings(Path(settings.directory))
+        self._pipeline_settings = self._configured.of(settings.pipeline)
         self._processing = self._begin()
         self._finished = {run.raw_uid: run for run in self._processing.finished_before()}
         self._intake = Intake(self._deliver)
@@ -291,7 +297,10 @@ class Server:
 
     def _configure(self, request: Request) -> bytes:
         """Change settings of the runs that start from now on and, where that can be, of those that go on."""
-        self._pipeline_settings = self._processing.pipeline.configure(request.fields.get("settings", {}))
+        changes = request.fields.get("settings", {})
+        self._pipeline_settings = self._processing.pipeline.configure(changes)
+        if changes:
+            self._configured.keep(self.settings.pipeline, self._pipeline_settings)
         return answer(settings=self._pipeline_settings.to_dict())
 
     def _fit(self, request: Request) -> bytes:
@@ -371,8 +380,22 @@ class Server:
         self._rights.protect(socket, name, *(("operator",) if name == "documents" else ROLES))
         socket.linger = 0
         socket.maxmsgsize = max_bytes
-        socket.bind(address.replace(":0", ":*") if address.endswith(":0") else address)
+        _bind(socket, address.replace(":0", ":*") if address.endswith(":0") else address)
         return socket
+
+
+def _bind(socket: zmq.Socket[bytes], address: str) -> None:
+    """Bind a socket, once a service that just ends has left its place: where its supervisor was killed, it may be."""
+    end = time.monotonic() + BIND_S
+    while True:
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+        else:
+            return
+        time.sleep(RETRY_S)
 
 
 def _port(socket: zmq.Socket[bytes]) -> int:

@@ -17,6 +17,7 @@ from typing import IO, ClassVar, Self
 import zmq
 
 from nsbluesky.service.access import Credentials, forget_service, tell_service
+from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.process import Order, Ready, log_directory
@@ -154,6 +155,7 @@ class ProcessingService:
             forget_service(_from_here(self._ready.address), self._state_directory)
         self._end_child(timeout_s)
         self._set_ready(None)
+        ConfiguredSettings(Path(self.settings.directory)).forget()
 
     @property
     def _state_directory(self) -> Path | None:
@@ -184,7 +186,9 @@ class ProcessingService:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # Ctrl-C in the session pauses a scan; it must not end the service
+                # a group of its own: Ctrl-C in the session pauses a scan, and must not end the service.  But no
+                # session of its own: Linux shares processors among these first, priorities count within one
+                process_group=0,
             )
         assert child.stdin is not None
         assert child.stdout is not None

@@ -1,15 +1,18 @@
-"""A network on loopback that can be cut: what services and sessions must survive."""
+"""Networks that can be cut, on loopback and between namespaces: what services and sessions must survive."""
 
 from __future__ import annotations
 
 import contextlib
 import select
 import socket
+import subprocess
 import threading
+import time
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlparse
 
-__all__ = ["CuttableNetwork"]
+__all__ = ["CuttableNetwork", "OtherHost"]
 
 
 class CuttableNetwork:
@@ -110,3 +113,54 @@ class CuttableNetwork:
                         side.close()
             if other is not None:
                 self._pairs.pop(other, None)
+
+
+class OtherHost:
+    """A host beside this one, and the cable between them: a network namespace of Linux, with addresses of its own.
+
+    This process must be in a namespace where it may do as it likes, as that of ``unshare --user --map-root-user
+    --net``.  A cut is that of a cable: no end is told, and what is on its way is lost.
+
+    Attributes
+    ----------
+    ADDRESS : str
+        Of the other host, as this one reaches it.
+    """
+
+    ADDRESS = "10.77.0.2"
+    HERE = "10.77.0.1"
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+
+    def __enter__(self) -> Self:
+        """Lay the cable."""
+        while Path(f"/proc/{self._holder.pid}/ns/net").samefile("/proc/self/ns/net"):  # it has not left yet
+            time.sleep(0.01)
+        _ip("link", "add", "here", "type", "veth", "peer", "name", "there", "netns", str(self._holder.pid))
+        for command, device, address in (((), "here", self.HERE), (self.command(), "there", self.ADDRESS)):
+            _ip("link", "set", "lo", "up", command=command)
+            _ip("address", "add", f"{address}/24", "dev", device, command=command)
+            _ip("link", "set", device, "up", command=command)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the namespace, once nobody is in it."""
+        self._holder.kill()
+        self._holder.wait()
+
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Return a command that runs another one there."""
+        return ("nsenter", "--target", str(self._holder.pid), "--net", *arguments)
+
+    def cut(self) -> None:
+        """Pull the cable out."""
+        _ip("link", "set", "here", "down")
+
+    def heal(self) -> None:
+        """Put it in again."""
+        _ip("link", "set", "here", "up")
+
+
+def _ip(*arguments: str, command: tuple[str, ...] = ()) -> None:
+    subprocess.run([*command, "ip", *arguments], check=True)

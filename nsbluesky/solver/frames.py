@@ -215,6 +215,21 @@ class FrameStore:
         elif self.slots != slots or not all(self._recall(slot, record) for slot, record in enumerate(records)):
             raise CheckpointError("the checkpoint is of other frames than these: begin anew")
 
+    def recall(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, for frames that `note` has made known in any order.
+
+        Raises
+        ------
+        CheckpointError
+            If these are other frames.
+        """
+        slots = [self.slots.get(number, -1) for number in contents["seq_nums"].tolist()]
+        same = len(slots) == len(self) and min(slots, default=0) >= 0
+        if not same or not np.allclose(self.told_px[slots], contents["told_px"], atol=SAME_PLACE_PX):
+            raise CheckpointError("the checkpoint is of other frames than these: begin anew")
+        for name in ("photons", *_FOUND):
+            getattr(self, name)[slots] = contents[name]
+
     def _recall(self, slot: int, record: Mapping[str, Any] | None) -> bool:
         """Take up a record of the frame in a slot; False, and nothing is changed, where it is not of this frame."""
         if record is None or not np.isclose(self.photons[slot], record["photons"], rtol=SAME_PHOTONS):

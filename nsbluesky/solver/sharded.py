@@ -10,10 +10,11 @@ each other only when they are joined (`python -m benchmarks scaling`).
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,18 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
-from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.engines.batched import put_averages_in
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, IncrementalSolver
+from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.picture import render
-from nsbluesky.solver.reconstruct import Reconstruction
+from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.sharded_progress import Progress, identity_of
 from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
 from nsbluesky.solver.state import SolverState
 
@@ -88,6 +90,8 @@ class ShardedSolver:
     state : SolverState
     ledger : FrameStore
         Without amplitudes.
+    rejected : dict of int to str
+        Numbers of frames that did not fit, and why.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class ShardedSolver:
         self._submit = submit
         self._backend = backend
         self._dose = dose
+        self.rejected: dict[int, str] = {}
         side = orders[0].good.shape[0]
         self.ledger = FrameStore(side, backend)
         self._sums = PassSums.zeros(backend, state)
@@ -124,6 +129,7 @@ class ShardedSolver:
         ledger, state = self.ledger, self.state
         active = ledger.active
         state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
+        self.rejected |= rest_misfits(ledger)
         state.passes += 1
 
     def _run_part(self, part: int, parts: int, resting: bool) -> None:
@@ -131,9 +137,9 @@ class ShardedSolver:
         canvas, probe = backend.to_numpy(state.object), backend.to_numpy(state.probe)
         waiting = []
         for place in self._places:
-            task = ShardTask(
-                np.ascontiguousarray(canvas[place.box]), probe, state.passes, part, parts, resting, self._dose
-            )
+            left_out = self.ledger.resting[place.slots] > 0
+            around = np.ascontiguousarray(canvas[place.box])
+            task = ShardTask(around, probe, state.passes, part, parts, resting, self._dose, left_out)
             waiting.append(self._submit(place.order, task))
         for place, future in zip(self._places, waiting, strict=True):
             self._add(place, future.result())
@@ -170,6 +176,7 @@ def reconstruct_sharded(
     weights: npt.ArrayLike | None = None,
     passes: int | None = None,
     probe: npt.ArrayLike | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Reconstruction:
     """Reconstruct as `nsbluesky.solver.reconstruct.reconstruct` does, with the frames in many processes.
@@ -178,9 +185,9 @@ def reconstruct_sharded(
 
     Parameters
     ----------
-    frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, progress
+    frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, checkpoints, progress
         As there; `settings` may name one algorithm, WASP, and no refinement.  The flux of frames is not corrected,
-        their orientation is what is declared, and those that do not fit are used.
+        their orientation is what is declared.
     refer : callable
         Returns some of the frames (by index) by reference, for a process that reads them.
     submit : callable
@@ -194,6 +201,8 @@ def reconstruct_sharded(
         For an algorithm or a refinement that needs all frames in one process.
     ValueError
         If no frame can be used.
+    CheckpointError
+        If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     wanted = _checked(settings, passes)
     count, side = frames.shape[:2]
@@ -205,28 +214,40 @@ def reconstruct_sharded(
         raise ValueError(f"none of the {count} frames can be used: expected finite positions and weights above 0")
     good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
 
-    first = usable[: max(settings.sweep_frames, DOSE_FRAMES)]
-    beginning = _beginning(frames[first], places_px[first] * pixel_m, good, geometry, settings, backend, probe)
+    identity = identity_of(side, pixel_m, geometry, settings)
     orders, numbers = _deal(refer, usable, places_px, given, good, settings, backend.name, min(shards, len(usable)))
-    state = _on_canvas(backend, beginning, orders)
-    mean = backend.to_numpy(beginning.frames.mean_intensity(beginning.frames.active[:DOSE_FRAMES]))
-    solver = ShardedSolver(state, orders, numbers, submit, backend, dose=photons_on_lit_pixels(mean))
-    r_factors = []
-    for done in range(wanted):
+    if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
+        known = Progress.load(checkpoints.path, identity, backend)
+    else:
+        first = usable[: max(settings.sweep_frames, DOSE_FRAMES)]
+        given_first = frames[first], places_px[first] * pixel_m
+        known = Progress.of(_beginning(*given_first, good, geometry, settings, backend, probe), backend)
+    state = known.state = _on_canvas(backend, known.state, orders)
+    solver = ShardedSolver(state, orders, numbers, submit, backend, dose=known.dose)
+    if known.frames:
+        solver.ledger.recall(known.frames)
+    solver.rejected = known.rejected
+    r_factors, passes_before, written = known.r_factors, len(known.r_factors), time.monotonic()
+    for done in range(passes_before, wanted):
         resting = wanted - done <= min(RESTING_PASSES, max(1, wanted // 2))
         solver.run_pass(parts=EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1, resting=resting)
         r_factors.append(state.r_factor)
+        if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
+            known.frames = solver.ledger.contents()
+            known.save(checkpoints.path, identity, backend)
+            written = time.monotonic()
         if progress is not None:
             progress(done + 1, wanted, state.r_factor)
     ledger = solver.ledger
-    found = np.full((count, 2), np.nan)
-    found[ledger.seq_nums[ledger.active]] = places_px[ledger.seq_nums[ledger.active], ::-1] * pixel_m
-    rejected = dict.fromkeys(np.flatnonzero(~np.isfinite(places_px).all(axis=1)).tolist(), "no usable position")
+    found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
+    found[in_use] = places_px[in_use, ::-1] * pixel_m
+    unplaced = np.flatnonzero(~np.isfinite(places_px).all(axis=1))
+    rejected = solver.rejected | dict.fromkeys(unplaced.tolist(), "no usable position")
     dark = ledger.seq_nums[: len(ledger)][ledger.weights[: len(ledger)] == 0]
     rejected |= dict.fromkeys(dark.tolist(), "no photons")
     picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
     unrefined = Refinement(settings, backend)
-    return Reconstruction(picture, np.array(r_factors), beginning.sweep, rejected, found, unrefined)
+    return Reconstruction(picture, np.array(r_factors), known.sweep, rejected, found, unrefined, passes_before)
 
 
 def _checked(settings: SolverSettings, passes: int | None) -> int:
@@ -292,7 +313,8 @@ def _deal(
         shifts = places_px[which] - side / 2 - corners
         box = bounding_box(corners, side)
         given = weights[which].astype(np.float32)
-        orders.append(ShardOrder(job, number, refer(which), corners, shifts, given, good, box, settings, backend))
+        places = corners, shifts, given, good, box
+        orders.append(ShardOrder(job, number, refer(which), *places, settings, backend, shards))
     return orders, numbers
 
 
@@ -306,10 +328,8 @@ def _parts(places: npt.NDArray[np.float64], which: npt.NDArray[np.intp], count: 
     return _parts(places, ordered[:cut], count // 2) + _parts(places, ordered[cut:], count - count // 2)
 
 
-def _on_canvas(backend: Backend, beginning: IncrementalSolver, orders: Sequence[ShardOrder]) -> SolverState:
-    """Return a state whose canvas holds all windows, with what the first frames have shown of it."""
-    known = beginning.state
-    assert known is not None
+def _on_canvas(backend: Backend, known: SolverState, orders: Sequence[ShardOrder]) -> SolverState:
+    """Return a state whose canvas holds all windows, with what is known of it."""
     row, column = known.origin_px
     rows, columns = known.object.shape
     boxes = np.array([order.box for order in orders] + [(row, column, row + rows, column + columns)])
@@ -317,4 +337,4 @@ def _on_canvas(backend: Backend, beginning: IncrementalSolver, orders: Sequence[
     row1, column1 = boxes[:, 2:].max(axis=0).tolist()
     canvas = backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
     canvas[row - row0 : row - row0 + rows, column - column0 : column - column0 + columns] = known.object
-    return SolverState(canvas, known.probe.copy(), (row0, column0))
+    return replace(known, object=canvas, probe=known.probe.copy(), origin_px=(row0, column0), background=0.0)

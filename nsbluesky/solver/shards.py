@@ -51,6 +51,8 @@ class ShardOrder:
         The part of the canvas that holds all windows, on the stage's grid.
     settings : SolverSettings
     backend : str
+    shards : int
+        How many there are.
     """
 
     job: str
@@ -63,6 +65,7 @@ class ShardOrder:
     box: tuple[int, int, int, int]
     settings: SolverSettings
     backend: str
+    shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class ShardTask:
         Whether there is no momentum (`Engine.rest`).
     dose : float
         Photons on a lit pixel, over all shards.
+    left_out : (n,) bool
+        Frames of the shard that rest (`nsbluesky.solver.misfits`).
     """
 
     object: npt.NDArray[np.complex64]
@@ -91,6 +96,7 @@ class ShardTask:
     parts: int
     resting: bool
     dose: float
+    left_out: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ class _Shard:
         engine = make_engine(order.settings, self.backend)
         if not isinstance(engine, BatchedEngine):
             raise TypeError(f"engine {engine.name!r}: expected one that works in batches")
+        engine.share(order.shards)
         self.engine = engine
         self.begun = False
 
@@ -158,6 +165,7 @@ class _Shard:
         self.engine.rest(task.resting)
         rng = np.random.default_rng([order.settings.seed, order.number, task.passes])
         batch = order.settings.batch_final
+        store.resting[: len(store)] = task.left_out
         active = store.active
         dealt = spread(active, store.corners_px[active], batch, rng) if len(active) else active
         used = np.array_split(dealt, task.parts)[task.part]

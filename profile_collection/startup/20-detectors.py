@@ -2,5 +2,6 @@
 
 fccd = session.fccd(site)
 
-# a plan rests while an IOC is away, and goes on when it is back
+# a plan rests while an IOC is away or the disk of the frames is full, and goes on by itself
 session.suspend_while_away(RE, fccd, stage, shutter)
+session.suspend_while_full(RE, site)

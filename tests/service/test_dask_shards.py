@@ -92,7 +92,7 @@ def test_the_command_deals_frames_to_workers(
     assert summary["passes"] == PASSES
     with read_cxi(out) as data:
         assert data.images[-1].object.size > 0
-    for wrong in (["--resume", "--workers", "1"], ["--workers", "-1"], ["--scheduler", "tcp://127.0.0.1:1"]):
+    for wrong in (["--workers", "-1"], ["--scheduler", "tcp://127.0.0.1:1"]):
         assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), *wrong]) != 0
     assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), "--scheduler", address, "--algorithm=cg"]) != 0
     assert "expected 'wasp'" in capsys.readouterr().err

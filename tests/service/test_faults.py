@@ -84,7 +84,10 @@ def test_a_process_that_dies_or_hangs_in_the_middle(
 
 
 def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedScan, tmp_path: Path) -> None:
-    """Written when asked for; the first picture of the next process has the passes of the one before it."""
+    """Written when asked for; the first picture of the next process has the passes of the one before it.
+
+    So has the next process the settings that were changed: with others the checkpoint would not be its own.
+    """
     pictures: dict[str, list[float]] = {}
     streams: dict[str, str] = {}
 
@@ -100,6 +103,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.connection.subscribe(note)
+        ask(service.address, "configure", service.credentials, settings={"solver.modes": 1})
         session.send(first)
         wait_for(lambda: any(passes[-1] >= 90 for passes in pictures.values()))
         told = ask(service.address, "checkpoint", service.credentials)["checkpoints"]
@@ -109,6 +113,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
         session.send(second)
         assert session.connection.wait(TIMEOUT_S)
         assert_all_frames_are_there(session.connection, scan)
+        assert len(session.connection.results[scan.uid]["probe"]) == 1
     before, after = pictures.values()
     assert after[0] >= 80 > before[0]  # frames that come with the first block are known
     assert not list((tmp_path / "results").glob("*.checkpoint"))

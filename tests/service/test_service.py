@@ -63,6 +63,7 @@ def test_scan_here_processing_there(RE: RunEngine, tmp_path: Path) -> None:
         result = connection.results[uid]
         assert result["final"] and result["num_frames"] == 25
         assert service.pid != os.getpid()
+        assert_comes_after_the_scan(service.pid)
         assert [stop["exit_status"] for stop in derived.stops] == ["success"]
         path = connection.cxi_path(uid)
         assert path is not None
@@ -72,6 +73,13 @@ def test_scan_here_processing_there(RE: RunEngine, tmp_path: Path) -> None:
         assert connection.live.snapshot().finished
         assert connection.queued == 0 and connection.errors == {}
     assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
+
+
+def assert_comes_after_the_scan(pid: int) -> None:
+    """By its priority, which on Linux counts within one session only; Ctrl-C does not reach it."""
+    assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getsid(pid) == os.getsid(0)
+    assert os.getpgid(pid) != os.getpgid(0)
 
 
 def test_a_scan_without_a_service(RE: RunEngine, tmp_path: Path) -> None:

@@ -19,13 +19,16 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver import shards
+from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.quality import contrast_correlation
-from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
+from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.sharded import _beginning, reconstruct_sharded
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
+from nsbluesky.solver.state import SolverState
 
 SETTINGS = SolverSettings(modes=1, sweep_frames=0)
 PASSES = 20
@@ -84,23 +87,23 @@ def alone(scan: Scan, backend: Backend) -> Reconstruction:
     return reconstruct(*arguments, passes=PASSES)
 
 
-def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -> None:
-    store, state = difficult_scan(backend, 2)
-    settings = replace(SETTINGS, modes=2, momentum=0.8, likelihood="amplitude")
-    count = len(store)
-    photons = np.stack([np.fft.fftshift(np.square(store.amplitude(k))) for k in range(count)])
-    missing = np.stack([np.fft.fftshift(store.amplitude(k) < 0) for k in range(count)])
-    photons[missing] = np.nan
+class Photons:
+    """Frames of a store, by reference."""
 
-    class Frames:
-        def read(self) -> Any:
-            return photons
+    def __init__(self, store: FrameStore) -> None:
+        self.photons = np.stack([np.fft.fftshift(np.square(store.amplitude(k))) for k in range(len(store))])
+        self.photons[np.stack([np.fft.fftshift(store.amplitude(k) < 0) for k in range(len(store))])] = np.nan
 
-    rows, columns = state.object.shape
-    order = ShardOrder(
+    def read(self) -> Any:
+        return self.photons
+
+
+def order_of(store: FrameStore, state: SolverState, settings: SolverSettings, shards: int = 1) -> ShardOrder:
+    count, (rows, columns) = len(store), state.object.shape
+    return ShardOrder(
         "job",
         0,
-        Frames(),
+        Photons(store),
         store.corners_px[:count],
         store.shifts_px[:count],
         store.weights[:count],
@@ -108,9 +111,16 @@ def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -
         (0, 0, rows, columns),
         settings,
         "numpy",
+        shards,
     )
+
+
+def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -> None:
+    store, state = difficult_scan(backend, 2)
+    settings = replace(SETTINGS, modes=2, momentum=0.8, likelihood="amplitude")
+    order = order_of(store, state, settings)
     state.background = 0.0
-    task = ShardTask(state.object.copy(), state.probe.copy(), 3, 0, 1, False, 1e4)
+    task = ShardTask(state.object.copy(), state.probe.copy(), 3, 0, 1, False, 1e4, np.zeros(len(store), bool))
     sums = work_on_shard(order, task)
 
     engine = make_engine(settings, backend)
@@ -125,6 +135,20 @@ def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -
     alone = engine.contents()
     np.testing.assert_allclose(sums.object, alone["sum_object"], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(sums.probe_light, alone["sum_probe_light"], rtol=1e-3)
+
+
+def test_momentum_is_of_a_shards_own_steps(difficult_scan: Any, backend: Backend) -> None:
+    """What changed by an exchange is none of them: here another phase of everything."""
+    store, state = difficult_scan(backend, 1)
+    state.background = 0.0
+    order = order_of(store, state, replace(SETTINGS, momentum=0.8, likelihood="amplitude"), shards=8)
+
+    norms = []
+    for passes, phase in ((3, 1), (4, -1)):  # 96 frames over 8 shards are fewer than a pass has here
+        canvas, left_out = np.complex64(phase) * state.object, np.zeros(len(store), bool)
+        work_on_shard(order, ShardTask(canvas, state.probe, passes, 0, 1, False, 1e4, left_out))
+        norms.append(float(np.linalg.norm(shards._held["job", 0].engine.contents()["velocity_object"])))
+    assert norms[1] < norms[0]
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -194,15 +218,38 @@ def test_frames_are_taken_as_declared_by_the_start_and_by_the_shards(
 def test_frames_that_cannot_be_used_are_listed(scan: Scan, tmp_path: Path, backend: Backend) -> None:
     frames, translations = scan.frames.copy(), scan.translations_m.copy()
     frames[100] = 0
+    frames[60] = 3 * frames[5]
     translations[7, 1] = np.nan
     np.save(tmp_path / "frames.npy", frames)
     damaged = replace(scan, frames=frames, translations_m=translations)
     refer = lambda which: SavedFrames(tmp_path / "frames.npy", tuple(which.tolist()))  # noqa: E731
     result = sharded(damaged, refer, backend, 3)
+    assert "does not fit the others" in result.rejected.pop(60)
     assert result.rejected == {7: "no usable position", 100: "no photons"}
-    assert result.picture.num_frames == len(frames) - 2
-    assert np.isnan(result.translations_m[[7, 100]]).all()
+    assert result.picture.num_frames == len(frames) - 3
+    assert np.isnan(result.translations_m[[7, 60, 100]]).all()
     np.testing.assert_allclose(result.translations_m[50], translations[50])
+
+
+def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, tmp_path: Path) -> None:
+    """Also on another number of processes; the image is as good as without the break."""
+    path = tmp_path / "image.checkpoint"
+    tasks = itertools.count()
+
+    def until_killed(order: ShardOrder, task: ShardTask) -> Future[ShardSums]:
+        if next(tasks) == 80:
+            raise KeyboardInterrupt
+        return here(order, task)
+
+    with pytest.raises(KeyboardInterrupt):
+        sharded(scan, refer, backend, 3, until_killed, checkpoints=Checkpoints(path, 0.0))
+    result = sharded(scan, refer, backend, 2, checkpoints=Checkpoints(path, 0.0, resume=True))
+    assert result.passes_before == 11
+    assert len(result.r_factors) == PASSES
+    assert correlation(scan, result) > 0.99
+    for other in ({"settings": {"alpha": 7.0}}, {"weights": np.arange(len(scan.frames)) != 3}):
+        with pytest.raises(CheckpointError, match=r"alpha is .* there|of other frames"):
+            sharded(scan, refer, backend, 2, checkpoints=Checkpoints(path, 0.0, resume=True), **other)
 
 
 @pytest.mark.parametrize(

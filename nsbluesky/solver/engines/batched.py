@@ -135,6 +135,10 @@ class BatchedEngine(Engine):
             self._likelihood = Likelihood(counts_are_few(dose))
         self._momentum.friction = np.float32(self._rule.momentum)
 
+    def share(self, parts: int) -> None:
+        """Expect one of so many parts of the frames: a pass has as many steps of momentum as over all of them."""
+        self._momentum.period_frames = max(1, self._full_rule.momentum_frames // parts)
+
     def rest(self, resting: bool) -> None:
         """Take no steps of momentum, or begin anew to take them."""
         self._momentum.rest(resting)
@@ -235,7 +239,7 @@ class BatchedEngine(Engine):
         """Return the sums of the pass so far as NumPy arrays and begin a pass, in the place of `end_pass`."""
         handed = {name: np.array(array) for name, array in self._pass_sums.contents(self._backend).items()}
         self._pass_sums.clear()
-        self._pass_begins = True
+        self._momentum.end_pass()
         return handed
 
 

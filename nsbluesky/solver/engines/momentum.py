@@ -38,7 +38,7 @@ class Momentum:
     def __init__(self, backend: Backend, friction: float, period_frames: int, *, compiled: bool) -> None:
         self._backend = backend
         self.friction = np.float32(friction)
-        self._period_frames = period_frames
+        self.period_frames = period_frames
         self._compiled = compiled
         self._resting = self._resumes = self._pass_begins = False
 
@@ -118,7 +118,7 @@ class Momentum:
         self._frames += frames
         self._misfit += misfit
         self._amplitude += amplitude
-        if self._frames < self._period_frames:
+        if self._frames < self.period_frames:
             return
         self._watch()
         self._push(state.object, self._before[0], self._velocity[0])

@@ -1,0 +1,98 @@
+"""How far a reconstruction with frames in many processes is, and its checkpoint.
+
+Momentum is not part of it: shards begin anew with none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from nsbluesky.backend import Backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.checkpoint import CheckpointError, differences, read_checkpoint, write_checkpoint
+from nsbluesky.solver.dose import photons_on_lit_pixels
+from nsbluesky.solver.incremental import DOSE_FRAMES, FREE_SETTINGS, IncrementalSolver
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.sweep import Sweep
+
+__all__ = ["Progress", "identity_of"]
+
+
+@dataclass
+class Progress:
+    """A reconstruction so far.
+
+    Attributes
+    ----------
+    state : SolverState
+    dose : float
+        Photons on a lit pixel.
+    sweep : Sweep or None
+        Of the first frames.
+    r_factors : list of float
+        Of each pass.
+    rejected : dict of int to str
+        Numbers of frames that did not fit, and why.
+    frames : dict
+        What `FrameStore.contents` tells of them; empty at the beginning.
+    """
+
+    state: SolverState
+    dose: float
+    sweep: Sweep | None
+    r_factors: list[float] = field(default_factory=list)
+    rejected: dict[int, str] = field(default_factory=dict)
+    frames: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, solver: IncrementalSolver, backend: Backend) -> Self:
+        """Return what the first frames have shown, in one process."""
+        assert solver.state is not None
+        mean = backend.to_numpy(solver.frames.mean_intensity(solver.frames.active[:DOSE_FRAMES]))
+        state = SolverState(solver.state.object, solver.state.probe, solver.state.origin_px)
+        return cls(state, photons_on_lit_pixels(mean), solver.sweep)
+
+    def save(self, path: Path, identity: dict[str, Any], backend: Backend) -> None:
+        """Write a checkpoint."""
+        rejected = list(self.rejected.items())
+        write_checkpoint(
+            path,
+            {
+                "identity": identity,
+                "solver": {"dose": self.dose, "r_factors": self.r_factors, "rejected": rejected},
+                "sweep": {} if self.sweep is None else asdict(self.sweep),
+                "state": self.state.contents(backend),
+                "frames": self.frames,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path, identity: dict[str, Any], backend: Backend) -> Self:
+        """Read a checkpoint."""
+        told = read_checkpoint(path)
+        try:
+            others = list(differences(told["identity"], identity))
+            if others:
+                raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
+            own, sweep = told["solver"], Sweep(**told["sweep"]) if told["sweep"] else None
+            state = SolverState.of_contents(told["state"], backend)
+            return cls(state, own["dose"], sweep, own["r_factors"], dict(own["rejected"]), told["frames"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path} is damaged ({error!r}): begin anew") from None
+
+
+def identity_of(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
+    """Return what must be the same for a checkpoint to be gone on from; the number of shards may differ."""
+    fixed = {name: value for name, value in settings.to_dict().items() if name not in FREE_SETTINGS}
+    return {
+        "in_shards": True,
+        "frame_px": frame_px,
+        "pixel_m": pixel_m,
+        "geometry": geometry.to_dict(),
+        "settings": fixed,
+    }
