@@ -56,6 +56,7 @@ SHAPE = (12, 12)
 POISONED = 100
 TIMEOUT_S = 120.0
 LIMITS = {"heartbeat_timeout_s": 3.0, "block_timeout_s": 120.0}
+LOOK_S = 0.05
 CUT_S = 1.0
 WINDOW_S = 5.0
 """For a window to open."""
@@ -251,6 +252,7 @@ def restart_service(damage: Damage) -> None:
 def kill_supervisor(damage: Damage) -> None:
     """Its process ends by itself; the next supervisor waits for the place."""
     damage.service.kill()
+    damage.begin()  # what was on its way does not count
     damage.service.start()
     damage.connection.credentials = damage.service.credentials
 
@@ -538,9 +540,17 @@ def of(what: str, do: Callable[[Damage], float | None] = nothing, **options: Any
 
 def stuck(scan: Scan, folder: Path) -> Figure:
     """A stage works on one block for ever, but only the first time."""
-    command = STUCK.format(marker=str(folder / "stuck"), frame=POISONED)
+    marker = folder / "stuck"
+
+    def get_stuck(damage: Damage) -> None:
+        damage.send(len(scan.documents))
+        while not marker.exists():
+            time.sleep(LOOK_S)
+        damage.begin()
+
+    command = STUCK.format(marker=str(marker), frame=POISONED)
     limits = {"block_timeout_s": 5.0, "heartbeat_timeout_s": 10.0}
-    return row(scan, folder, "a stage is stuck on a block once (limit 5 s)", nothing, command=command, **limits)
+    return row(scan, folder, "a stage is stuck on a block once (limit 5 s)", get_stuck, command=command, **limits)
 
 
 def other_clock(scan: Scan, folder: Path) -> Figure:

@@ -23,7 +23,7 @@ AGAIN = 1.5
 LOOK_S = 1.0
 
 
-class SuspendWhileFull(SuspendFloor):  # type: ignore[misc]
+class SuspendWhileFull(SuspendFloor):
     """Suspend while a disk has less space than it should; a fly scan holds its camera, and no frame is cut short.
 
     Parameters
@@ -49,18 +49,19 @@ class SuspendWhileFull(SuspendFloor):  # type: ignore[misc]
         self._look_s = look_s
         self._removed = threading.Event()
         self.free_MB = Signal(name="free_MB", value=self._free_MB())
-        super().__init__(self.free_MB, least_MB, resume_thresh=AGAIN * least_MB, sleep=sleep)
+        again_MB = AGAIN * least_MB
+        super().__init__(self.free_MB, least_MB, resume_thresh=again_MB, sleep=sleep)  # type: ignore[no-untyped-call]
 
     def install(self, RE: Any, *, event_type: str | None = None) -> None:
         """Watch the disk for a RunEngine."""
         self._removed.clear()
-        super().install(RE, event_type=event_type)
+        super().install(RE, event_type=event_type)  # type: ignore[no-untyped-call]
         threading.Thread(target=self._watch, name="suspend-while-full", daemon=True).start()
 
     def remove(self) -> None:
         """Watch no more."""
         self._removed.set()
-        super().remove()
+        super().remove()  # type: ignore[no-untyped-call]
 
     def _free_MB(self) -> float:
         return disk_space.free_bytes(self._folder) / 1e6
