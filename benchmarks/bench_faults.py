@@ -459,7 +459,7 @@ def abort_and_next(scan: Scan, folder: Path) -> Figure:
     return Figure("abort, and the next scan at once", counts, "the aborted scan; the next one")
 
 
-def ioc(folder: Path) -> Figure:
+def ioc(_: Scan, folder: Path) -> Figure:
     """The IOC of camera, stage and shutter is killed in the middle of a fly scan, and started again."""
     with SimulatedBeamline(folder, layout="none") as beamline, ExitStack() as stack:
         site = session.simulated_site(beamline)
