@@ -6,10 +6,8 @@ fits better.  Until each frame has had some uses, only the central half of the d
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,39 +16,37 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.geometry import Geometry, orientation_after, oriented
+from nsbluesky.geometry import Geometry, orientation_after
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, grown_box, window_corners_px
+from nsbluesky.solver.canvas import bounding_box, grown_box
 from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, read_checkpoint, write_checkpoint
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.forecast import frames_for_resolution
-from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
+from nsbluesky.solver.intake import Intake, valid_weight
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
+from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture, render
-from nsbluesky.solver.plausibility import complaint_about_steps
+from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule, stage_of
-from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
+from nsbluesky.solver.start import starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.sweep import DefocusSweep, Sweep
+from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.windows import pad_canvas
 
 __all__ = ["IncrementalSolver"]
 
 SWEEP_SHARE = 3
 """Batches of a sweep for each batch of the picture beside it."""
-
-SWEEPS = 3
-"""Sweeps at most, each over more frames than the one before, while none is accepted."""
 
 CENTRAL_LIGHT = 0.8
 """Part of the photons that must fall on the central half of the detector for it to be used alone."""
@@ -63,9 +59,6 @@ RIPE_USES = 25
 
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
-
-LEAST_PIXELS = 256
-"""With fewer good pixels none is held out."""
 
 HELD_OUT_FRAMES = 64
 """Frames on which held-out pixels are looked at."""
@@ -98,16 +91,10 @@ class IncrementalSolver:
 
     Attributes
     ----------
-    sweep : Sweep or None
-        The latest defocus sweep.
-    orientation : Orientation or None
-        What was found of the detector's orientation, relative to what was declared.
     state : SolverState or None
         Object and probe, of half the pixels while `is_coarse`; None before there were enough frames.
     is_coarse : bool
         True while only the central half of the detector is used.
-    rejected : dict of int to str
-        Sequence numbers of frames that cannot be used, and why.
     r_factors : list of float
         R of each full pass since the last frame came, or since the end was told.
     refinement : Refinement
@@ -133,11 +120,11 @@ class IncrementalSolver:
         self.pixel_m = pixel_m
         self.geometry = geometry
         self.num_points = num_points
-        self.sweep: Sweep | None = None
         self.state: SolverState | None = None
-        self.rejected: dict[int, str] = {}
         self.r_factors: list[float] = []
         self.frames = FrameStore(frame_px, backend)
+        self._intake = Intake(self.frames, pixel_m, settings)
+        self._probe_search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
         self._backend = backend
         self._stages = parse_schedule(settings.algorithm, settings.passes_final)
         self._stage = 0
@@ -149,18 +136,12 @@ class IncrementalSolver:
         self._halves_due = 0.0
         self._dose: float | None = None
         self._resolutions: list[tuple[int, float]] = []
-        self.orientation: Orientation | None = None
-        self._turned = 0
-        self._good = np.ones((frame_px, frame_px), bool)
-        self._use_pixels()
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
-        self._swept: list[int] = []
         self._turn = 0
         self.in_haste = False
         self._finishing = False
         self._was_ripe = False
-        self._steps_complained = False
         self._changes = 0
         self._previous: Picture | None = None
 
@@ -168,19 +149,7 @@ class IncrementalSolver:
 
     def set_mask(self, mask: npt.ArrayLike) -> None:
         """Say which pixels can be used: (N, N) CXI codes, 0 and 0x1000 good, zero frequency at N//2."""
-        good = good_pixels(mask)
-        if good.shape != (self.frame_px, self.frame_px):
-            raise ValueError(f"mask of shape {good.shape}: expected ({self.frame_px}, {self.frame_px})")
-        if not good.any():
-            raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
-        self._good = good
-        self._use_pixels()
-
-    def _use_pixels(self) -> None:
-        """Let frames use the good pixels, but for a fixed share that is held out; few pixels are all used."""
-        good = oriented(self._good, self._turned)
-        held = np.random.default_rng(self.settings.seed).random(good.shape) < self.settings.held_out
-        self.frames.set_good(good, held if np.count_nonzero(good) >= LEAST_PIXELS else None)
+        self._intake.set_mask(mask)
 
     def add_frames(
         self,
@@ -209,60 +178,14 @@ class IncrementalSolver:
         ValueError
             If shapes do not fit.
         """
-        numbers = np.atleast_1d(np.asarray(seq_nums, np.int64))
-        images = oriented(frames if hasattr(frames, "get") else np.asarray(frames), self._turned)
-        translations = np.atleast_2d(np.asarray(translations_m, np.float64))
-        expected = (len(numbers), self.frame_px, self.frame_px)
-        if tuple(images.shape) != expected:
-            raise ValueError(f"frames of shape {tuple(images.shape)}: expected {expected}")
-        if translations.ndim != 2 or len(translations) != len(numbers) or translations.shape[1] < 2:
-            raise ValueError(f"translations of shape {translations.shape}: expected ({len(numbers)}, 2)")
-        if not self._steps_complained:
-            complaint = complaint_about_steps(translations[:, :2], self.frame_px, self.pixel_m)
-            if complaint is not None:
-                self._steps_complained = True
-                warnings.warn(complaint, stacklevel=2)
-        given = np.ones(len(numbers)) if weights is None else np.atleast_1d(np.asarray(weights, np.float64))
-        if given.shape != numbers.shape:
-            raise ValueError(f"weights of shape {given.shape}: expected ({len(numbers)},)")
-        for number, image, translation, weight in zip(numbers.tolist(), images, translations, given, strict=True):
-            self._add(number, image, translation[1::-1] / self.pixel_m, _valid_weight(float(weight)))
-
-    def _add(self, number: int, image: Any, position_px: npt.NDArray[np.float64], weight: float) -> None:
-        self.rejected.pop(number, None)
-        if not self._is_reachable(position_px):
-            self._reject(number, "no usable position")
-            return
-        corner = window_corners_px(position_px, self.frame_px)
-        shift = position_px - self.frame_px / 2 - corner
-        slot = self.frames.put(number, image, corner, weight, shift)
-        is_known = self.frames.uses[slot] > 0  # from a checkpoint
-        if not is_known:
+        for number, slot in self._intake.take(seq_nums, frames, translations_m, weights).items():
+            if self.frames.uses[slot] > 0:  # known from a checkpoint
+                continue
             self._engine.forget(slot)
-        if self.frames.photons[slot] == 0:
-            self._reject(number, "no photons")
-            return
-        if self.state is not None:
-            self._make_room(self.state)
-        if weight == 0:
-            self._deck.remove([slot])
-        elif not is_known:
-            self._deck.add(slot)
-            self._unsettle()
-
-    def _is_reachable(self, position_px: npt.NDArray[np.float64]) -> bool:
-        """Return False for a position that is no number, or so far off that no canvas could hold it."""
-        if not np.all(np.isfinite(position_px)) or np.abs(position_px).max() > 2**52:
-            return False
-        corners = self.frames.corners_px[self.frames.active]
-        corner = window_corners_px(position_px, self.frame_px)
-        row0, column0, row1, column1 = bounding_box(np.concatenate([corners, corner[None]]), self.frame_px)
-        return (row1 - row0) * (column1 - column0) <= MAX_CANVAS_PX
-
-    def _reject(self, number: int, reason: str) -> None:
-        self.rejected[number] = reason
-        if number in self.frames.slots:
-            self.withdraw([number])
+            if self.frames.weights[slot] > 0 and number not in self.rejected:
+                self._deck.add(slot)
+                self._unsettle()
+        self.withdraw([number for number in np.atleast_1d(seq_nums).tolist() if number in self.rejected])
 
     def withdraw(self, seq_nums: Sequence[int] | npt.NDArray[np.int64]) -> None:
         """Use these frames no more; unknown numbers are passed over."""
@@ -277,11 +200,11 @@ class IncrementalSolver:
                 continue
             if weight > 0 and self.frames.weights[slot] == 0 and int(number) not in self.rejected:
                 self._deck.add(slot)
-            self.frames.weights[slot] = 0 if int(number) in self.rejected else _valid_weight(weight)
+            self.frames.weights[slot] = 0 if int(number) in self.rejected else valid_weight(weight)
             self._unsettle()
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
         if self.state is not None:
-            self._make_room(self.state)  # a frame that had weight 0 until now may lie outside the canvas
+            self._make_room(self.state)
 
     def _unsettle(self) -> None:
         """Count full passes from here on: the frames are others, or the reconstruction began anew."""
@@ -311,7 +234,7 @@ class IncrementalSolver:
             raise ValueError("there are no frames yet: add frames before start_with")
         photons = float(np.mean(self.frames.photons[self.frames.active]))
         self._work = self._search = None
-        self._swept = [0] * SWEEPS  # a known probe needs no sweep
+        self._probe_search.skip()
         self._level = self._starting_level()
         complete = with_modes(given, self.settings.modes, photons)
         device = self._backend.from_numpy(complete)
@@ -331,15 +254,15 @@ class IncrementalSolver:
         before, self.settings = self.settings, settings
         self._stages, self._stage = stages, 0
         self.refinement.configure(settings)
-        if settings.held_out != before.held_out:
-            self._use_pixels()
+        self._intake.configure(settings)
+        self._probe_search.settings = settings
         if (settings.held_out, settings.batch) != (before.held_out, before.batch):
             self._halves = HalfSets(settings, self._backend)
         self._engine = self._make_engine()
         self._work = None  # a pass that was going on begins anew
         if self._search is not None and (settings.modes, settings.defocus_m) != (before.modes, before.defocus_m):
             self._search = None  # it would go on with other modes, or is not asked for any more
-            self._swept.pop()
+            self._probe_search.drop()
         state = self.state
         if state is not None and settings.defocus_m not in (None, before.defocus_m):
             self._restart(self._state_from_optic(), self._level)
@@ -405,13 +328,7 @@ class IncrementalSolver:
 
     @property
     def _sweep_is_due(self) -> bool:
-        """Whether a sweep should begin: at first, and again with more frames while none was accepted."""
-        wanted = 0 if self.settings.defocus_m is not None else self.settings.sweep_frames
-        if wanted == 0 or len(self._swept) == SWEEPS or (self.sweep is not None and self.sweep.accepted):
-            return False
-        if not self._swept:
-            return self.num_frames >= wanted or self._finishing
-        return self.num_frames >= 2 * self._swept[-1]
+        return self._probe_search.is_due(self.num_frames, no_more=self._finishing)
 
     @property
     def num_unused(self) -> int:
@@ -442,7 +359,7 @@ class IncrementalSolver:
     def _one_batch(self) -> None:
         """Use one batch: of the sweep, or of the picture beside it, which waits for the sweep once frames are all."""
         if self._search is None and self._sweep_is_due:
-            self._search = self._find_defocus()
+            self._search = self._find_probe()
         self._turn = (self._turn + 1) % (SWEEP_SHARE + 1)
         shows = not self._finishing and (self.state is not None or self._can_begin)
         if self._search is not None and not (shows and self._turn == 0):
@@ -468,66 +385,40 @@ class IncrementalSolver:
                 return CentralHalf(self.frames)
         return self.frames
 
-    def _find_defocus(self) -> Iterator[None]:
-        """Sweep over the frames that are here; begin anew where another defocus than the optic's fits better."""
-        settings, optic, wavelength_m = self.settings, self.geometry.optic, self.geometry.wavelength_m
-        level = self._starting_level()
-        level_pixel_m = self.pixel_m * self.frame_px / level.frame_px
-        slots = self.frames.active[: settings.sweep_frames << len(self._swept)]
-        self._swept.append(len(slots))
-        mean = self._backend.to_numpy(level.mean_intensity(slots))
-        aperture = numerical_aperture(mean, optic, wavelength_m, level_pixel_m)
-        window_m = self.frame_px * self.pixel_m
-        search = DefocusSweep(
-            level,
-            slots,
-            defocus_candidates_m(
-                aperture, optic, wavelength_m, window_m, settings.sweep_range, settings.sweep_candidates
-            ),
-            settings,
-            self._backend,
-            wavelength_m=wavelength_m,
-            pixel_m=level_pixel_m,
-        )
-        yield from search.run()
-        self.sweep = search.sweep
-        assert self.sweep is not None and search.best is not None
-        if self.sweep.accepted or (self.state is None and optic.outer_zone_m == 0):
+    def _find_probe(self) -> Iterator[None]:
+        """Sweep over the frames that are here; begin anew with another defocus or orientation if that is better."""
+        search, level = self._probe_search, self._starting_level()
+        slots = search.frames_for_sweep(self.frames.active)
+        yield from search.find_defocus(level, slots)
+        assert search.sweep is not None and search.best is not None
+        if search.sweep.accepted or (self.state is None and self.geometry.optic.outer_zone_m == 0):
             self._restart(search.best, level)
-        if self._wants_orientation(slots):
-            yield from self._find_orientation(level, slots, self.sweep)
+        yield from search.find_orientation(level, slots)
+        if search.turn:
+            self._intake.turn(search.turn)
+            search.begin_anew()
+            self._forget()
+            self.state = None
 
-    def _wants_orientation(self, slots: npt.NDArray[np.intp]) -> bool:
-        known = self.orientation is not None and self.orientation.certain
-        return self.settings.find_orientation and not known and len(slots) >= LEAST_FRAMES
+    @property
+    def sweep(self) -> Sweep | None:
+        """The latest defocus sweep."""
+        return self._probe_search.sweep
 
-    def _find_orientation(self, level: FrameStore, slots: npt.NDArray[np.intp], sweep: Sweep) -> Iterator[None]:
-        """Look whether the frames fit the stage as they are; if another way is better, turn them and begin anew."""
-        search = OrientationSearch(
-            level,
-            slots,
-            sweep,
-            self.geometry.optic.defocus_m,
-            self.settings,
-            self._backend,
-            wavelength_m=self.geometry.wavelength_m,
-            pixel_m=self.pixel_m * self.frame_px / level.frame_px,
-        )
-        yield from search.run()
-        self.orientation = search.found
-        if search.found is None or search.found.turn == 0:
-            return
-        self._turned = orientation_after(self._turned, search.found.turn)
-        self.frames.turn(search.found.turn)
-        self._use_pixels()
-        self.sweep, self._swept = None, []
-        self._forget()
-        self.state = None
+    @property
+    def orientation(self) -> Orientation | None:
+        """What was found of the detector's orientation, relative to what was declared."""
+        return self._probe_search.orientation
+
+    @property
+    def rejected(self) -> dict[int, str]:
+        """Sequence numbers of frames that cannot be used, and why."""
+        return self._intake.rejected
 
     @property
     def frame_orientation(self) -> int:
         """How frames come to lie as the stage does, as `Geometry.orientation`: what is declared, or was found."""
-        return orientation_after(self.geometry.orientation, self._turned)
+        return orientation_after(self.geometry.orientation, self._intake.turned)
 
     @property
     def is_searching(self) -> bool:
@@ -642,11 +533,9 @@ class IncrementalSolver:
     @property
     def _coarse_is_ripe(self) -> bool:
         """Whether frames had the uses they should have, and a sweep told which probe to go on with."""
-        settings = self.settings
-        wanted = settings.coarse_uses / 2 if self.in_haste else settings.coarse_uses
-        sweeps = settings.sweep_frames > 0 and settings.defocus_m is None and len(self._swept) < SWEEPS
-        if sweeps and self.sweep is None:
+        if not self._probe_search.has_told:
             return False
+        wanted = self.settings.coarse_uses / 2 if self.in_haste else self.settings.coarse_uses
         active = self.frames.active
         return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= wanted
 
@@ -681,8 +570,7 @@ class IncrementalSolver:
         image has to follow.
         """
         left = self.passes_wanted - self.passes_done - 1
-        swept = bool(self._swept) or self.settings.sweep_frames == 0 or self.settings.defocus_m is not None
-        if self._search is not None or self._sweep_is_due or not swept:
+        if self._search is not None or self._sweep_is_due or not self._probe_search.has_begun:
             return False
         return self.refinement.due(state) and not (self._finishing and left < SETTLING_PASSES)
 
@@ -779,7 +667,6 @@ class IncrementalSolver:
         for _ in self._work or ():
             pass
         self._work = None
-        sweep = {} if self.sweep is None else dataclasses.asdict(self.sweep)
         write_checkpoint(
             path,
             {
@@ -790,14 +677,12 @@ class IncrementalSolver:
                     "dose": self._dose,
                     "finishing": self._finishing,
                     "was_ripe": self._was_ripe,
-                    "swept": self._swept if self._search is None else self._swept[:-1],
                     "r_factors": self.r_factors,
                     "halves_due": self._halves_due,
                     "resolutions": self._resolutions,
-                    "turned": self._turned,
-                    "orientation": None if self.orientation is None else dataclasses.asdict(self.orientation),
+                    "turned": self._intake.turned,
                 },
-                "sweep": sweep,
+                "search": self._probe_search.contents(goes_on=self._search is not None),
                 "state": self.state.contents(self._backend),
                 "frames": self.frames.contents(),
                 "deck": self._deck.contents(),
@@ -839,15 +724,13 @@ class IncrementalSolver:
         }
 
     def _restore(self, found: Sections) -> None:
-        own, sweep = found["solver"], found["sweep"]
+        own = found["solver"]
         expected = not self.frames.slots
-        self.frames.turn(own["turned"])
-        self._turned = own["turned"]
-        self._use_pixels()
-        self.orientation = None if own["orientation"] is None else Orientation(**own["orientation"])
+        self._intake.turn(own["turned"])
+        self._probe_search.restore(found["search"])
         self.frames.restore(found["frames"])
         self._work = self._search = None
-        self._stage, self._dose, self._swept = own["stage"], own["dose"], own["swept"]
+        self._stage, self._dose = own["stage"], own["dose"]
         self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames
         self.state = state = SolverState.of_contents(found["state"], self._backend)
         if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):
@@ -863,11 +746,6 @@ class IncrementalSolver:
         self._halves.restore(found["halves"], self.frames)
         self._halves_due = own["halves_due"]
         self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]
-        self.sweep = Sweep(**sweep) if sweep else None
         self._was_ripe = own["was_ripe"]
         self._finishing = own["finishing"] and not expected  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]
-
-
-def _valid_weight(weight: float) -> float:
-    return min(max(weight, 0.0), 1.0) if math.isfinite(weight) else 0.0

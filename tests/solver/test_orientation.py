@@ -104,7 +104,7 @@ def test_frames_that_come_later_and_the_mask_are_turned_as_well(scan, backend):
 
 def test_what_is_found_is_in_the_checkpoint(scan, backend, tmp_path):
     solver = solver_for(scan, backend, oriented(scan.frames, 1))
-    while not solver.passes_done:
+    while solver.is_searching or not solver.passes_done:
         solver.step(0.0)
     solver.save(tmp_path / "c")
     for before in (True, False):

@@ -1,0 +1,158 @@
+"""Which defocus has the starting probe, and which way round do the frames lie?  Looked for over the first frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.backend import Backend
+from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
+from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture
+from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.sweep import DefocusSweep, Sweep
+
+__all__ = ["ProbeSearch"]
+
+SWEEPS = 3
+"""Sweeps at most, each over more frames than the one before, while none is accepted."""
+
+SWEEP = "sweep_"
+"""What the names of a sweep's values begin with in a checkpoint."""
+
+Slots = npt.NDArray[np.intp]
+
+
+class ProbeSearch:
+    """Decides when to look for defocus and orientation, and looks, in small slices of time.
+
+    Parameters
+    ----------
+    settings : SolverSettings
+    geometry : Geometry
+    backend : Backend
+    window_m : float
+        Width of a frame's window on the sample.
+
+    Attributes
+    ----------
+    sweep : Sweep or None
+        The latest defocus sweep.
+    best : SolverState or None
+        What its winner has come to.
+    orientation : Orientation or None
+        What was found of the detector's orientation, relative to what frames were taken for.
+    turn : int
+        What is to be done to frames after `find_orientation`, as `Geometry.orientation`; 0 for nothing.
+    """
+
+    def __init__(self, settings: SolverSettings, geometry: Geometry, backend: Backend, window_m: float) -> None:
+        self.settings = settings
+        self.sweep: Sweep | None = None
+        self.best: SolverState | None = None
+        self.orientation: Orientation | None = None
+        self.turn = 0
+        self._geometry = geometry
+        self._backend = backend
+        self._window_m = window_m
+        self._swept: list[int] = []
+
+    @property
+    def _sweeps_wanted(self) -> bool:
+        settings = self.settings
+        known = settings.sweep_frames == 0 or settings.defocus_m is not None or len(self._swept) == SWEEPS
+        return not known and (self.sweep is None or not self.sweep.accepted)
+
+    def is_due(self, num_frames: int, no_more: bool) -> bool:
+        """Return whether a sweep should begin: at first, and again with more frames while none was accepted."""
+        if not self._sweeps_wanted:
+            return False
+        if not self._swept:
+            return num_frames >= self.settings.sweep_frames or no_more
+        return num_frames >= 2 * self._swept[-1]
+
+    @property
+    def has_told(self) -> bool:
+        """Whether a sweep told which probe to go on with, or none will."""
+        return self.sweep is not None or not self._sweeps_wanted
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a sweep, or none is wanted."""
+        return bool(self._swept) or not self._sweeps_wanted
+
+    def skip(self) -> None:
+        """Take the probe for known: no sweeps any more."""
+        self._swept = [0] * SWEEPS
+
+    def drop(self) -> None:
+        """Forget the sweep that goes on."""
+        self._swept.pop()
+
+    def begin_anew(self) -> None:
+        """Forget the sweeps: the frames are not what they were taken for."""
+        self.sweep, self._swept = None, []
+
+    def frames_for_sweep(self, active: Slots) -> Slots:
+        """Return the slots of the next sweep, and count it."""
+        slots = active[: self.settings.sweep_frames << len(self._swept)]
+        self._swept.append(len(slots))
+        return slots
+
+    def find_defocus(self, level: FrameStore, slots: Slots) -> Iterator[None]:
+        """Sweep over these frames; `sweep` and `best` are there afterwards."""
+        settings, optic, wavelength_m = self.settings, self._geometry.optic, self._geometry.wavelength_m
+        pixel_m = self._window_m / level.frame_px
+        mean = self._backend.to_numpy(level.mean_intensity(slots))
+        aperture = numerical_aperture(mean, optic, wavelength_m, pixel_m)
+        candidates_m = defocus_candidates_m(
+            aperture, optic, wavelength_m, self._window_m, settings.sweep_range, settings.sweep_candidates
+        )
+        search = DefocusSweep(
+            level, slots, candidates_m, settings, self._backend, wavelength_m=wavelength_m, pixel_m=pixel_m
+        )
+        yield from search.run()
+        self.sweep, self.best = search.sweep, search.best
+
+    def find_orientation(self, level: FrameStore, slots: Slots) -> Iterator[None]:
+        """Look whether the frames fit the stage as they are, where that is asked for and not known."""
+        self.turn = 0
+        known = self.orientation is not None and self.orientation.certain
+        if known or not self.settings.find_orientation or len(slots) < LEAST_FRAMES:
+            return
+        assert self.sweep is not None
+        search = OrientationSearch(
+            level,
+            slots,
+            self.sweep,
+            self._geometry.optic.defocus_m,
+            self.settings,
+            self._backend,
+            wavelength_m=self._geometry.wavelength_m,
+            pixel_m=self._window_m / level.frame_px,
+        )
+        yield from search.run()
+        self.orientation = search.found
+        self.turn = 0 if search.found is None else search.found.turn
+
+    def contents(self, goes_on: bool) -> dict[str, Any]:
+        """Return what was found, for a checkpoint; a sweep that `goes_on` begins anew with it."""
+        sweep = {} if self.sweep is None else asdict(self.sweep)
+        return {
+            "swept": self._swept[:-1] if goes_on else self._swept,
+            "orientation": None if self.orientation is None else asdict(self.orientation),
+            **{f"{SWEEP}{name}": value for name, value in sweep.items()},
+        }
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        self._swept = contents["swept"]
+        self.orientation = None if contents["orientation"] is None else Orientation(**contents["orientation"])
+        sweep = {name.removeprefix(SWEEP): value for name, value in contents.items() if name.startswith(SWEEP)}
+        self.sweep = Sweep(**sweep) if sweep else None
