@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -652,6 +654,22 @@ def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> No
     assert panel.image is not None
     with pytest.raises(OSError, match="cannot write"):
         window.save_screenshot(tmp_path / "missing" / "live.png")
+
+
+def test_drawing_leaves_processors_to_others(
+    window: LiveWindow, scan: DerivedScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a look that took 90 ms of the processor, the next one is 360 ms later: the share is a quarter."""
+    now = {"monotonic": 100.0, "thread_time": 5.0}
+    clock = SimpleNamespace(**{name: partial(now.get, name) for name in now})
+    monkeypatch.setattr("nsbluesky.viewer.live.time", clock)
+    scan.start()
+    looked = []
+    monkeypatch.setattr(window, "_take_state", lambda: looked.append(now["monotonic"]))
+    for after, spent in ((0.0, 0.0), (0.1, 0.09), (0.35, 0.09), (0.37, 0.09), (0.47, 0.1), (1.46, 5.0), (1.48, 5.0)):
+        now.update(monotonic=100 + after, thread_time=5 + spent)
+        window._look()
+    assert looked == [100.0, 100.37, 100.47, 101.48]
 
 
 def test_numbers_are_written_only_where_there_are_data(window: LiveWindow, scan: DerivedScan) -> None:
