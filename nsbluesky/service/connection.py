@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import zmq
 
+from nsbluesky import heap
 from nsbluesky.callbacks.run_processor import SWITCH_INTERVAL_S
 from nsbluesky.document_log import DocumentLog, DocumentLogError
 from nsbluesky.run_index import RunIndex
@@ -230,6 +231,7 @@ class Connection(DerivedRuns):
             self._shown = run.derived_uid if shown else ""
             self._backlog.finish(run.raw_uid)
             self._changed.notify_all()
+        heap.trim()
 
     def _take_stored_result(self, run: FinishedRun) -> None:
         try:

@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 
 import zmq
 
+from nsbluesky import heap
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.dask_workers import DaskWorkers
@@ -249,6 +250,8 @@ class Server:
 
     def _tell_finished(self) -> None:
         runs = self._processing.newly_finished()
+        if runs:
+            heap.trim()
         for run in runs:
             self._finished[run.raw_uid] = run
             self._intake.finish(run.raw_uid)
