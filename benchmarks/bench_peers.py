@@ -2,7 +2,7 @@
 
 Each code runs in a process of its own, from the same starting probe (a fifth of its defocus missing; the measured
 star: the guess that came with the data), one probe mode, two threads, after a short run that does not count.
-Positions are right and not refined.  This package makes 30 passes after its coarse ones, all else by default; others
+Positions are right and not refined.  This package makes 80 passes after its coarse ones, all else by default; others
 are set up as their documentation does, and go on until the limit.
 
 Simulated objects are compared with the truth, by the whole object and by its contrast, on the pixels that the true
@@ -60,7 +60,7 @@ class Code:
     engine: str
 
 
-OWN = Code("nsbluesky", "own", "wasp:30")
+OWN = Code("nsbluesky", "own", "wasp:80")
 PEERS = (
     Code("Pty-Chi LSQML", "pty_chi", "lsqml"),
     Code("Pty-Chi rPIE", "pty_chi", "rpie"),
