@@ -21,6 +21,7 @@ __all__ = ["FAST", "finish_frame", "load_frame", "one_pass"]
 
 ROWS_AT_ONCE = 8
 """Of each frame in turn: what is read of a frame is one run of pages, and the darks of the rows stay near."""
+COLUMNS_AT_ONCE = 64  # of a row with lower gains
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -154,7 +155,7 @@ def load_row(
         return
     words, offset = scratch.words, scratch.offset
     _gather(frames, np.uintp(f), np.uintp(row), tables, tables.first_columns[half], words)
-    top_bits = _any_bits(words) & np.uint16(0xE000) if tables.middle_gain else np.uint16(0)
+    top_bits = _any_bits(words, 0, len(words)) & np.uint16(0xE000) if tables.middle_gain else np.uint16(0)
     if not doubts.doubtful[f] and (top_bits or not tables.middle_gain):  # with a gain, the lowest alone saturates
         doubts.doubtful[f] = _is_doubtful(words, r, tables)
     if tables.packets[r] and not doubts.lost[f]:
@@ -240,29 +241,38 @@ def _spread_row(offsets: Floats, f: int, r: int, data: int, offset: Floats) -> N
 
 
 @row_step
-def _any_bits(words: Words) -> np.uint16:
-    """Return the bits that any of the words has."""
+def _any_bits(words: Words, first: int, last: int) -> np.uint16:
+    """Return the bits that any of some words has."""
     bits = np.uint16(0)
-    for x in range(len(words)):
+    for x in range(np.uintp(first), np.uintp(last)):
         bits = np.uint16(bits | words[x])
     return bits
 
 
 @row_step
 def _apply_gain(words: Words, r: int, tables: RowTables, out: Floats, to: int) -> None:
-    """Take a row to the scale of gain ×8, by the gain of each word; 0 for gains that there are not."""
+    """Take a row to the scale of gain ×8, by the gain of each word; 0 for gains that there are not.
+
+    Light that needs a lower gain lies close together: where no word has it, nothing is read.
+    """
     middle, lowest = np.int32(tables.middle_gain), np.int32(6)
     one, four, eight = np.float32(1), np.float32(4), np.float32(8)
-    if tables.gain_steps.shape[0]:
-        steps = tables.gain_steps
-        for x in range(len(words)):
+    steps = tables.gain_steps
+    for first in range(0, len(words), COLUMNS_AT_ONCE):
+        last = min(first + COLUMNS_AT_ONCE, len(words))
+        if _any_bits(words, first, last) & np.uint16(0xE000) == 0:
+            continue
+        if steps.shape[0]:
+            for x in range(np.uintp(first), np.uintp(last)):
+                code = np.int32(words[x] >> np.uint16(13))
+                out[to, x] -= (
+                    np.float32(code == middle) * steps[0, r, x] + np.float32(code == lowest) * steps[1, r, x]
+                )
+        for x in range(np.uintp(first), np.uintp(last)):
             code = np.int32(words[x] >> np.uint16(13))
-            out[to, x] -= np.float32(code == middle) * steps[0, r, x] + np.float32(code == lowest) * steps[1, r, x]
-    for x in range(len(words)):
-        code = np.int32(words[x] >> np.uint16(13))
-        factor = one * np.float32(code == np.int32(0))
-        factor += four * np.float32(code == middle) + eight * np.float32(code == lowest)
-        out[to, x] *= factor
+            factor = one * np.float32(code == np.int32(0))
+            factor += four * np.float32(code == middle) + eight * np.float32(code == lowest)
+            out[to, x] *= factor
 
 
 @row_step
