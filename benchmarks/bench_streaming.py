@@ -23,6 +23,9 @@ PHOTONS = 1e6
 RATES_HZ = (10.0, 50.0, 200.0)
 AFTER_S = 1.0
 TICK_WORK_S = 0.3
+NO_IMAGE = Errors(1.0, 1.0, 1.0)
+"""Where the image has just begun anew."""
+
 WANTED = "wanted: whole object < 0.06, then < 0.05"
 
 
@@ -87,6 +90,8 @@ def streamed(scan: SimulatedScan, rate_hz: float, is_real: bool, modes: int, bac
 
     def found() -> Errors:
         with clock.stopped():
+            if solver.state is None or not solver.frames.uses[solver.frames.active].any():
+                return NO_IMAGE
             return errors(solver.picture().object, scan.object, scan.side // 6)
 
     errors_found = [found()]
