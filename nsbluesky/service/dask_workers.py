@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,13 +16,14 @@ from nsbluesky.callbacks.stage import Workers
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import SettingsError
 
-__all__ = ["RETRIES", "DaskWorkers", "open_cluster"]
+__all__ = ["RETRIES", "DaskExecutor", "DaskWorkers", "open_cluster"]
 
 log = logging.getLogger(__name__)
 
 RECIPES = "recipes"
 RETRIES = 3
 """How often a block is tried again that failed on a worker; a worker that is lost does not count."""
+RUNNING = "running"
 CONNECT_S = 10.0
 COUNT_S = 1.0
 
@@ -47,7 +50,8 @@ class DaskWorkers:
         self._cluster = cluster
         for left in (directory / RECIPES).glob("*.npz"):  # by a process that was killed
             left.unlink()
-        self.workers = Workers(client.get_executor(retries=RETRIES, pure=False), directory / RECIPES)
+        self._executor = DaskExecutor(client)
+        self.workers = Workers(self._executor, directory / RECIPES)
         self.count = self._ask()
         self._closing = threading.Event()
         self._counter = threading.Thread(target=self._count, name="nsbluesky-dask", daemon=True)
@@ -77,6 +81,7 @@ class DaskWorkers:
 
     def _count(self) -> None:
         while not self._closing.wait(COUNT_S):
+            self._executor.look()
             try:
                 self.count = self._ask()
             except Exception as error:
@@ -84,9 +89,52 @@ class DaskWorkers:
                 self.count = 0
 
     def _ask(self) -> int:
-        if self._client.status != "running":
+        if self._client.status != RUNNING:
             return 0
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+
+class DaskExecutor(Executor):
+    """Dask's own executor, but its tasks fail when the scheduler is lost: Dask leaves some of them waiting for ever.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._executor = client.get_executor(retries=RETRIES, pure=False)
+        self._lock = threading.Lock()
+        self._waiting: set[Future[Any]] = set()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Give a task to the workers.
+
+        Raises
+        ------
+        BrokenExecutor
+            Where the scheduler is lost.
+        """
+        if self._client.status != RUNNING:
+            raise BrokenExecutor(f"the scheduler is lost: Dask's client is {self._client.status}")
+        future: Future[Any] = self._executor.submit(function, *arguments, **options)
+        with self._lock:
+            self._waiting.add(future)
+        future.add_done_callback(self._forget)
+        return future
+
+    def look(self) -> None:
+        """Cancel what waits, where the scheduler is lost."""
+        if self._client.status != RUNNING:
+            with self._lock:
+                waiting = list(self._waiting)
+            for future in waiting:
+                future.cancel()
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._waiting.discard(future)
 
 
 def open_cluster(workers: int, scheduler: str) -> tuple[Any, Any]:
