@@ -37,6 +37,7 @@ from nsbluesky.callbacks.frame_readers import local_path
 from nsbluesky.cxi import read_cxi
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.document_log import DocumentLog, end_log, read_documents
+from nsbluesky.lost_ioc import SuspendWhileAway
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.service.access import local_credentials
 from nsbluesky.service.connection import Connection
@@ -408,7 +409,13 @@ def dask_cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def dask_scheduler(scan: Scan, folder: Path) -> Figure:
     """The scheduler is lost: the service cleans frames itself."""
     with dask_cluster() as (address, scheduler):
-        return row(scan, folder, "kill -9 of the Dask scheduler", lambda _: scheduler.kill(), scheduler=address)
+
+        def kill(damage: Damage) -> None:
+            scheduler.kill()
+            scheduler.wait()
+            damage.begin()  # what was on its way does not count
+
+        return row(scan, folder, "kill -9 of the Dask scheduler", kill, scheduler=address)
 
 
 def two_hosts_row(scan: Scan, folder: Path) -> Figure:
@@ -467,7 +474,8 @@ def ioc(_: Scan, folder: Path) -> Figure:
         for device in devices:
             stack.callback(device.destroy)
         RE = RunEngine({}, context_managers=[])
-        session.suspend_while_away(RE, *devices)
+        suspender = SuspendWhileAway(*devices)
+        RE.install_suspender(suspender)
         scan = Scan([], folder, site.pipeline)
         damage = Damage(scan, folder)
         told = threading.Event()
@@ -482,6 +490,8 @@ def ioc(_: Scan, folder: Path) -> Figure:
             told.wait(TIMEOUT_S)
             damage.begin()
             os.kill(beamline.pid, signal.SIGKILL)
+            while not suspender.away:
+                time.sleep(LOOK_S)
             beamline.stop()
             beamline.start()
 

@@ -18,6 +18,11 @@ import scipy.fft
 
 __all__ = ["Backend", "BackendError", "get_backend"]
 
+KEEP_PLANS_S = 10.0
+"""How long FFTW's plans are kept that nobody uses.  Each holds its arrays, for every thread and number of frames: in
+ten minutes of small scans that was a megabyte for each of them.  Made anew they cost little, FFTW knows what it
+measured."""
+
 
 class BackendError(RuntimeError):
     """The wanted backend cannot be used on this machine."""
@@ -110,7 +115,7 @@ def _host_transforms() -> ModuleType:
     except ImportError:
         return scipy.fft
     pyfftw.interfaces.cache.enable()
-    pyfftw.interfaces.cache.set_keepalive_time(600)
+    pyfftw.interfaces.cache.set_keepalive_time(KEEP_PLANS_S)
     pyfftw.config.NUM_THREADS = 1
     pyfftw.config.PLANNER_EFFORT = "FFTW_MEASURE"  # 0.1 s once; by estimate 256² took eight times as long
     return typing.cast(ModuleType, pyfftw.interfaces.scipy_fft)
