@@ -57,6 +57,9 @@ DOSE_FRAMES = 64
 RIPE_USES = 25
 """Uses of each frame, on average, from which on there is no momentum while frames arrive either."""
 
+WELL_USED = 100
+"""Uses of each frame at scan end, on average, from which on all of the last passes are without momentum."""
+
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
 
@@ -346,7 +349,9 @@ class IncrementalSolver:
             self._finishing = True
             self._unsettle()
             state = self.state
-            self._was_ripe = state is not None and not self.is_coarse and state.passes >= RESTING_PASSES
+            uses = self.frames.uses[self.frames.active]
+            is_settled = len(uses) > 0 and float(np.mean(uses)) >= WELL_USED
+            self._was_ripe = state is not None and not self.is_coarse and is_settled
 
     def step(self, budget_s: float) -> None:
         """Work for about `budget_s` seconds, at least one batch; return at once where there is nothing to do."""
