@@ -488,10 +488,10 @@ def ioc(_: Scan, folder: Path) -> Figure:
 
         def kill() -> None:
             told.wait(TIMEOUT_S)
-            damage.begin()
             os.kill(beamline.pid, signal.SIGKILL)
             while not suspender.away:
                 time.sleep(LOOK_S)
+            damage.begin()  # what was on its way does not count
             beamline.stop()
             beamline.start()
 
@@ -511,10 +511,13 @@ def counted(scan: Scan) -> tuple[int, int]:
     """Return how many frames of the scan the documents tell of, and how many of these are in their files."""
     names = {d["uid"]: d["name"] for name, d in scan.documents if name == "descriptor"}
     files = {d["uid"]: d for name, d in scan.documents if name == "stream_resource"}
+    image = scan.documents[0][1]["ptycho"]["keys"]["image"]
     sent = recorded = 0
     for name, document in scan.documents:
-        if name == "stream_datum" and names[document["descriptor"]] == PRIMARY:
-            resource, rows = files[document["stream_resource"]], document["indices"]
+        if name != "stream_datum" or names[document["descriptor"]] != PRIMARY:
+            continue
+        resource, rows = files[document["stream_resource"]], document["indices"]
+        if resource["data_key"] == image:
             sent += rows["stop"] - rows["start"]
             with h5py.File(local_path(resource["uri"]), "r", libver="latest", swmr=True) as file:
                 recorded += len(file[resource["parameters"]["dataset"]][rows["start"] : rows["stop"]])
