@@ -439,9 +439,11 @@ def _fly(
     devices = [*others, fccd]
     taken = 0
 
+    def documents() -> Plan:  # bluesky would complain of its own plan where an abort comes before its first message
+        yield from bps.collect(*devices, name=stream, return_payload=False)
+
     def collect() -> Plan:
-        documents = bps.collect(*devices, name=stream, return_payload=False)
-        yield from bpp.rewindable_wrapper(documents, False)
+        yield from bpp.rewindable_wrapper(documents(), False)
 
     def follow() -> Plan:
         for device in devices:
