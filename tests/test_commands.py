@@ -17,11 +17,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.fft
 from bluesky import RunEngine
 from PIL import Image
 from recorded_run import TIMEOUT_S, RecordedRun
 from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
+from nsbluesky import backend
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
@@ -237,11 +239,14 @@ def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["between", "writing"])
-def test_reconstruct_goes_on_after_it_was_killed(commands: Commands, clean: Path, tmp_path: Path, where: str) -> None:
+def test_reconstruct_goes_on_after_it_was_killed(
+    commands: Commands, clean: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By SIGKILL, a pass after a checkpoint or while the next one is written.
 
-    Bit by bit within a process (tests/solver/test_checkpoint.py); between two, FFTW's plans differ in rounding.
+    With SciPy's transforms, which round alike in all processes: so small a scan makes 1e-3 of 1e-7.
     """
+    monkeypatch.setattr(backend, "_host_transforms", lambda: scipy.fft)
     whole, out = tmp_path / "whole.cxi", tmp_path / "out.cxi"
     checkpoint = tmp_path / "out.cxi.checkpoint"
     options = ["--passes", "6", "--algorithm", "wasp:4,cg", "--checkpoint-s", "0", *QUICK]
@@ -272,7 +277,7 @@ def test_reconstruct_goes_on_after_it_was_killed(commands: Commands, clean: Path
     checkpoint.write_bytes(content)
     resumed = commands.run("reconstruct", clean, out, *options, "--resume")
     assert resumed["passes_before"] == 4
-    assert resumed["r_factor"] == pytest.approx(uninterrupted["r_factor"], rel=1e-4)
+    assert resumed["r_factor"] == pytest.approx(uninterrupted["r_factor"], rel=1e-6)
     assert not list(tmp_path.glob("*.checkpoint*"))
     with read_cxi(whole) as first, read_cxi(out) as second:
         (before,), (after,) = first.images, second.images
