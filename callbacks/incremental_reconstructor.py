@@ -24,6 +24,9 @@ from nsbluesky.solver.schedule import parse_schedule
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
+UNHURRIED = 2 / 3
+"""Part of `SolverSettings.final_s` that is left when the solver begins to hurry."""
+
 
 class Reconstruct(Stage):
     """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
@@ -164,7 +167,7 @@ class Reconstruct(Stage):
         """Let the solver work, and publish."""
         solver = self._solver
         assert solver is not None
-        solver.in_haste = time.monotonic() > self._deadline
+        solver.in_haste = time.monotonic() > self._deadline - UNHURRIED * self.run.settings.solver.final_s
         solver.step(budget_s)
         self._save_now_and_then()
         sweep, found = solver.sweep, solver.orientation

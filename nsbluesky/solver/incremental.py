@@ -103,7 +103,8 @@ class IncrementalSolver:
     refinement : Refinement
         What was put right of the positions.
     in_haste : bool
-        Set it where somebody waits: half of `SolverSettings.coarse_uses` is enough then.
+        Set it where somebody waits: half of `SolverSettings.coarse_uses` is enough then, and an image that had half
+        of its last passes has the others without momentum.
     """
 
     def __init__(
@@ -556,7 +557,8 @@ class IncrementalSolver:
             self._engine = self._make_engine()
             self._initialize(state)
         resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
-        self._engine.rest(left <= resting or self._was_ripe)
+        hurries = self.in_haste and 2 * state.passes > self.passes_wanted
+        self._engine.rest(left <= resting or self._was_ripe or hurries)
 
     def _work_on_halves(self, state: SolverState, count: int) -> Iterator[None]:
         """Let the half-sets have their share of what the image had, `count` frames."""
