@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -101,6 +102,8 @@ class RunProcessor:
         self.roots = tuple(Path(root) for root in roots)
         self.watch = watch or BlockWatch()
         self.backend = get_backend(self.settings.backend)
+        processors = len(os.sched_getaffinity(0))
+        self._resting_in_scans = max(0, self.backend.threads - (processors - LEFT_TO_THE_SCAN))
         self._callbacks: dict[int, DocumentCallback] = {}
         self._next_token = 0
         self._queue = DocumentQueue(self.settings.queue_bytes)
@@ -236,7 +239,7 @@ class RunProcessor:
             self._going_on.wait()
             self._save()
             scanning = any(chain.raw_stop is None for chain in self._chains)
-            self.backend.resting = LEFT_TO_THE_SCAN if scanning else 0
+            self.backend.resting = self._resting_in_scans if scanning else 0
             working = [chain for chain in self._chains if chain.has_work]
             started = time.monotonic()
             if working and started >= next_turn:

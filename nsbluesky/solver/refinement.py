@@ -1,7 +1,7 @@
 """What is put right beside object and probe while they form: positions, and flux and background of each frame.
 
-A round looks at every frame once, between two passes, and costs about half a pass, or more than one where positions
-are corrected.  It changes frame store and state only, so that every engine gains from it and none knows of it.
+A round looks at every frame once, between two passes, with half the transforms of a pass, or one and a half times as
+many where positions are corrected.  It changes frame store and state only: every engine gains, and none knows of it.
 """
 
 from __future__ import annotations

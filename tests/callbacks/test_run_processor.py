@@ -123,6 +123,35 @@ def test_abort_ends_a_run_whose_stages_would_go_on(tmp_path):
     assert collector.stop()["exit_status"] == "success"
 
 
+@pytest.mark.parametrize(("processors", "in_scan", "afterwards"), [(2, 1, 2), (1, 1, 1), (16, 8, 8)])
+def test_a_processor_is_left_to_the_scan_while_it_goes_on(tmp_path, monkeypatch, processors, in_scan, afterwards):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(processors))
+    working = {}
+
+    class Watch(Stage):
+        name = "watch"
+        has_work = False
+
+        def on_event_page(self, page):
+            working["in the scan"] = self.run.backend.working
+            yield from ()
+
+        def on_stop(self, document):
+            self.has_work = self.is_raw(document)
+            yield from ()
+
+        def work(self, budget_s):
+            working["afterwards"] = self.run.backend.working
+            self.has_work = False
+            yield from ()
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, Watch)
+
+    process(Processor(), fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    assert working == {"in the scan": in_scan, "afterwards": afterwards}
+
+
 def test_call_never_waits_for_a_stuck_stage(tmp_path):
     """All documents are taken while the first stage is stuck; nothing is lost when it comes free."""
     free, stuck = threading.Event(), threading.Event()

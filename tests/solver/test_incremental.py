@@ -116,6 +116,46 @@ def test_a_picture_of_the_central_half_has_the_pixels_of_all_others(live, scan):
     assert coarse.r_factor < 0.2
 
 
+@pytest.mark.parametrize(("in_haste", "coarse_uses"), [(False, 12), (True, 6)])
+def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, in_haste, coarse_uses):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.finish()
+    live.in_haste = in_haste
+    while live.state is None or live.is_coarse:
+        live.step(0.0)
+    assert float(np.mean(live.frames.uses[live.frames.active])) == coarse_uses
+
+
+@pytest.mark.parametrize("in_haste", [False, True])
+def test_in_haste_a_settled_image_rests(live, scan, monkeypatch, in_haste):
+    """`rests`: of each full pass, whether it was without momentum; of ten the last five are anyway."""
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    while live.state is None or live.is_coarse or live.state.passes < 5:
+        live.step(0.0)
+    assert not live.is_settled
+    rests, rest = [], live._engine.rest
+    monkeypatch.setattr(live._engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
+    live.in_haste = in_haste
+    live.finish()
+    run(live)
+    assert live.is_settled
+    if in_haste:  # one pass more, and more than half of the ten are done
+        assert rests == [False] + 9 * [True]
+    else:
+        assert rests == 5 * [False] + 5 * [True]
+
+
+def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(scan, backend):
+    solver = scan.solver(backend, algorithm="wasp:3,cg:2", coarse_uses=0)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    solver.finish()
+    settled = []
+    while solver.has_work:
+        solver.step(0.0)
+        settled.append((solver.passes_done, solver.is_settled))
+    assert set(settled) == {(0, False), (1, False), (2, False), (3, False), (4, False), (5, True)}
+
+
 def test_light_beyond_the_central_half_is_used_from_the_start(scan, backend):
     bright_rim = scan.frames.copy()
     bright_rim[:, :8] += scan.frames.mean() * 4
