@@ -238,7 +238,7 @@ class Reconstruct(Stage):
             num_passes=float(picture.num_passes),
             coverage=float(picture.coverage),
             newest_age_s=time.time() - self._arrived[picture.newest_seq_num],
-            coarse=solver.is_coarse,
+            coarse=solver.r_is_coarse,
             final=final,
         )
         yield from self._fit(solver)

@@ -198,7 +198,7 @@ class Reconstruction:
     final : bool
         True for the last picture of the run.
     coarse : bool
-        True while only the central half of the detector is used: `r_factor` is of that half then.
+        True until whole frames had a pass: `r_factor` is of the central half of the detector then.
     resolution_m, one_seventh_m : float
         Half period up to which two halves of the frames agree, by ½ bit and by 1/7; NaN where that is not told.
     r_held_out : float

@@ -286,6 +286,11 @@ class IncrementalSolver:
         return self._level is not self.frames
 
     @property
+    def r_is_coarse(self) -> bool:
+        """True while R is that of the central half: until whole frames had a pass."""
+        return self.is_coarse or (self.state is not None and self.state.passes == 0)
+
+    @property
     def passes_wanted(self) -> int:
         """Full passes after the last frame, of all engines of the schedule."""
         return sum(stage.passes for stage in self._stages)
@@ -519,7 +524,9 @@ class IncrementalSolver:
         active = frames.active
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
-            state.r_factor = float(np.sum(frames.residuals[active]) / np.sum(self.frames.amplitude_sums[active]))
+        used = active[frames.uses[active] > 0]  # some have come during the pass
+        if len(used):
+            state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self.frames.amplitude_sums[used]))
         if self._wants_refinement(state):
             yield from self._refine(state)
         self._rest_misfits()

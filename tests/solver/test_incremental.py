@@ -116,6 +116,35 @@ def test_a_picture_of_the_central_half_has_the_pixels_of_all_others(live, scan):
     assert coarse.r_factor < 0.2
 
 
+def test_r_is_of_the_frames_that_were_used(live, scan):
+    """Not of those that have come during the pass, whose misfit nobody knows; 0 is no guess."""
+    half = len(scan.frames) // 2
+    live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
+    run(live, 3)
+    live._one_batch()  # of the next pass
+    live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
+    passes = live.state.passes
+    while live.state.passes == passes:
+        live._one_batch()
+    frames = live.frames
+    used = frames.active[frames.uses[frames.active] > 0]
+    assert half < len(used) < len(scan.frames)
+    expected = frames.residuals[used].sum() / frames.amplitude_sums[used].sum()
+    assert live.state.r_factor == pytest.approx(expected, rel=1e-9)
+
+
+def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.finish()
+    while live.state is None or live.is_coarse:
+        live.step(0.0)
+    coarse = live.state.r_factor
+    assert live.r_is_coarse and not live.is_coarse
+    while live.r_is_coarse:
+        live.step(0.0)
+    assert live.state.passes == 1 and live.state.r_factor > 1.5 * coarse
+
+
 @pytest.mark.parametrize(("in_haste", "coarse_uses"), [(False, 12), (True, 6)])
 def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, in_haste, coarse_uses):
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
