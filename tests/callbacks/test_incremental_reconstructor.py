@@ -7,8 +7,10 @@ import time
 
 import numpy as np
 import pytest
+import scipy.fft
 from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
+from nsbluesky import backend
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
@@ -161,12 +163,18 @@ def test_pipeline_keeps_results_writes_cxi_and_feeds_the_windows(scan, tmp_path,
     assert correlation(scan, result) > 0.8
 
 
-def test_same_documents_give_the_same_object(scan, tmp_path, orderly):
-    """A replay as fast as it goes: same order, same seed; timing decides only how passes mix with arrivals."""
-    again = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path)).last("reconstruction")
-    reference = orderly.last("reconstruction")["object"]
-    reference = np.where(np.isfinite(reference), reference, 1)
-    assert contrast_correlation(again["object"], reference, RIM_PX) > 0.99
+def test_same_documents_give_the_same_object(scan, tmp_path, monkeypatch):
+    """Where the solver waits for the last frame; how far they differ where it does not: tests/test_replay_of_runs.py.
+
+    With SciPy's transforms: FFTW's plans may round in another way, of which so small a scan makes 1e-3.
+    """
+    monkeypatch.setattr(backend, "_host_transforms", lambda: scipy.fft)
+    quick = settings(scan, live=False, passes_final=4)
+    first, second = (
+        process(IncrementalReconstructor(quick), scan.documents(tmp_path / str(k))).last("reconstruction")["object"]
+        for k in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
 
 
 def drive(scan, **solver):
