@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks.bench_image import TICK_FRAMES, gold_balls_scan, star_scan
 from benchmarks.figures import Figure
+from benchmarks.object_errors import errors
 from benchmarks.simulated_scans import SimulatedScan, simulated_scan
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
-from nsbluesky.solver.quality import align, nrmse
 
 CONTESTANTS = {
     "WASP": {"algorithm": "wasp"},
@@ -33,29 +33,6 @@ TOLD_DEFOCUS = 0.8
 RATES_HZ = (200.0, 50.0, 10.0)
 LONGEST_S = 6.0
 """Processor time of one run while frames arrive: at low rates the solver rests once it has had that much."""
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Of an object against its truth: by the whole object, by its contrast, and with a scale for each 64-px tile."""
-
-    whole: float
-    contrast: float
-    tiles: float
-
-    def __str__(self) -> str:
-        """Return all three."""
-        return f"{self.whole:.4f} / {self.contrast:.4f} / {self.tiles:.4f}"
-
-
-def errors(image: Any, truth: Any, margin_px: int) -> Errors:
-    """Compare an image with the truth after alignment; a blank image has a contrast error of 1."""
-    aligned = align(image, truth, margin_px)
-    known = np.isfinite(aligned.image) & np.isfinite(aligned.truth)
-    there = aligned.truth[known]
-    whole = nrmse(aligned.image, aligned.truth)
-    contrast = whole * np.linalg.norm(there) / np.linalg.norm(there - there.mean())
-    return Errors(whole, float(contrast), nrmse(aligned.image, aligned.truth, 64))
 
 
 @dataclass

@@ -6,8 +6,9 @@ blank one scores 1) and with a scale fitted to each tile of 64 pixels.
 
 from __future__ import annotations
 
-from benchmarks.bench_contest import errors, told_wrong
+from benchmarks.bench_contest import told_wrong
 from benchmarks.figures import Figure
+from benchmarks.object_errors import errors
 from benchmarks.simulated_scans import simulated_scan
 from nsbluesky.backend import get_backend
 from nsbluesky.settings import SolverSettings

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from benchmarks.bench_contest import errors
 from benchmarks.bench_image import STAR, star_scan
 from benchmarks.figures import Figure
+from benchmarks.object_errors import errors
 from benchmarks.peers.runs import Data
 from benchmarks.simulated_scans import PIXEL_M, SimulatedScan, simulated_scan
 from nsbluesky.geometry import Geometry

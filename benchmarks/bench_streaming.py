@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.bench_contest import TICK_FRAMES, Errors, errors, solver_for, told_wrong
+from benchmarks.bench_contest import TICK_FRAMES, solver_for, told_wrong
 from benchmarks.figures import Figure
+from benchmarks.object_errors import Errors, errors
 from benchmarks.simulated_scans import SimulatedScan, simulated_scan
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.solver.incremental import IncrementalSolver
