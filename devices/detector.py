@@ -140,6 +140,11 @@ class StreamingDetector(Device):  # type: ignore[misc]
         return f"{self.name}_image"
 
     @property
+    def dark_signals(self) -> tuple[str, ...]:
+        """Names in `read_configuration` that darks depend on, beside the exposure time."""
+        return ()
+
+    @property
     def _source(self) -> str:
         raise NotImplementedError
 

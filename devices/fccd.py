@@ -216,6 +216,12 @@ class FCCD(StreamingDetector):
         return int(self.camera.height.get()), int(self.camera.width.get())
 
     @property
+    def dark_signals(self) -> tuple[str, ...]:
+        """Gain, and what CSX's own corrections do to a frame."""
+        corrections = getattr(self, "fastccd1", None)
+        return (self.camera.gain.name, *(() if corrections is None else corrections.read_configuration()))
+
+    @property
     def _source(self) -> str:
         return f"PV:{self.prefix}"
 

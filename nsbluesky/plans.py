@@ -25,6 +25,7 @@ from nsbluesky.devices.stage import Trajectory
 from nsbluesky.devices.status import DeviceLost
 from nsbluesky.geometry import Geometry, length_in_m
 from nsbluesky.lost_ioc import outlasting
+from nsbluesky.recorded_darks import DarkRun, DarkStream, RecordedDarks, find_darks
 from nsbluesky.streams import PRIMARY, dark_stream
 from nsbluesky.trajectories import make_trajectory
 
@@ -52,6 +53,7 @@ def ptycho_scan(
     pattern: str = "jittered_raster",
     exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
+    darks_from: str | None = None,
     seed: int = 0,
     center_um: tuple[float, float] | None = None,
     baseline: Baseline | None = None,
@@ -76,6 +78,9 @@ def ptycho_scan(
     num_dark : int
         Frames with the shutter closed before the scan, for each exposure in a stream and a file of their own; 0 for
         none.
+    darks_from : str, optional
+        Take no darks but those of an earlier run: its uid (the beginning will do), or "latest" for the newest run in
+        the user's document log whose darks fit.  Exposures, shape of the frames and gain must be the same.
     seed : int
         Of the jittered raster.
     center_um : (float, float), optional
@@ -96,7 +101,7 @@ def ptycho_scan(
         Before anything moves.
     """
     points = _Pattern(pattern, shape, step_um, seed)
-    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, center_um)
+    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, darks_from, center_um)
     return (yield from _step_scan(scan, "ptycho_scan", baseline, md))
 
 
@@ -109,6 +114,7 @@ def ptycho_points(
     points_um: Sequence[tuple[float, float]],
     exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
+    darks_from: str | None = None,
     baseline: Baseline | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -122,7 +128,7 @@ def ptycho_points(
         x and y on the stage.  The stage goes back to where it was.
     """
     points = _Places(tuple((float(x), float(y)) for x, y in points_um))
-    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, None)
+    scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, darks_from, None)
     return (yield from _step_scan(scan, "ptycho_points", baseline, md))
 
 
@@ -135,7 +141,9 @@ def ptycho_darks(
     num_dark: int = 25,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Take frames with the shutter closed in a run of their own, to look at the camera; a scan takes its own.
+    """Take frames with the shutter closed in a run of their own: to look at the camera, and for scans after it.
+
+    A scan takes its own darks unless `darks_from` tells otherwise.
 
     Parameters, result and exceptions as in `ptycho_scan`; at least one frame.
     """
@@ -175,6 +183,7 @@ def ptycho_fly_scan(
     exposure_s: float = 0.01,
     rate_hz: float = 10.0,
     num_dark: int = 25,
+    darks_from: str | None = None,
     seed: int = 0,
     center_um: tuple[float, float] | None = None,
     baseline: Baseline | None = None,
@@ -187,12 +196,12 @@ def ptycho_fly_scan(
     if isinstance(exposure_s, Sequence):
         raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
     points = _Pattern(pattern, shape, step_um, seed)
-    scan = _Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, center_um)
+    scan = _Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, darks_from, center_um)
     period_s = _period(rate_hz, exposure_s)
     x0, y0, x, y = yield from _place(scan)
 
     def measure() -> Plan:
-        yield from take_darks(fccd, shutter, num_dark, exposure_s=exposure_s, period_s=period_s)
+        yield from _darks(scan, period_s)
         yield from _fly(fccd, [stage], shutter, "open", PRIMARY, len(x), prepare)
 
     def prepare(first: int) -> Plan:
@@ -216,6 +225,29 @@ def take_darks(
     yield from _fly(fccd, [], shutter, "close", stream, num_dark, prepare)
 
 
+def _darks(scan: _Scan, period_s: float = 0.0) -> Plan:
+    """Take the darks of a scan, or tell of those that it takes over from an earlier run."""
+    for k, exposure_s in enumerate(scan.exposures_s):
+        if scan.dark_run is None:
+            yield from take_darks(
+                scan.fccd,
+                scan.shutter,
+                scan.num_dark,
+                exposure_s=exposure_s,
+                period_s=period_s,
+                stream=dark_stream(k),
+            )
+        elif (recorded := scan.dark_run.of(exposure_s)) is not None:
+            yield from _tell_darks(scan.fccd, recorded, dark_stream(k))
+
+
+def _tell_darks(fccd: Any, recorded: DarkStream, stream: str) -> Plan:
+    darks = RecordedDarks(fccd, recorded)
+    yield from bps.declare_stream(darks, name=stream, collect=True)
+    for _ in range(darks.num_parts):
+        yield from bpp.rewindable_wrapper(bps.collect(darks, name=stream, return_payload=False), False)
+
+
 def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[str, Any] | None) -> Plan:
     """Measure the points of a scan one by one."""
     fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
@@ -223,8 +255,7 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
     x0, y0, x, y = yield from _place(scan)
 
     def measure() -> Plan:
-        for k, one_s in enumerate(exposures_s):
-            yield from take_darks(fccd, shutter, scan.num_dark, exposure_s=one_s, stream=dark_stream(k))
+        yield from _darks(scan)
         yield from outlasting(devices, prepare)
         for point in zip(x.tolist(), y.tolist(), strict=True):
             for one_s in exposures_s:
@@ -305,6 +336,7 @@ class _Scan:
     points: _Pattern | _Places
     exposures_s: tuple[float, ...]
     num_dark: int
+    darks_from: str | None
     center_um: tuple[float, float] | None
 
     def __post_init__(self) -> None:
@@ -313,10 +345,16 @@ class _Scan:
             raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points.points_um()
 
+    @functools.cached_property
+    def dark_run(self) -> DarkRun | None:
+        """The earlier run whose darks are taken; first asked for before anything moves."""
+        return None if self.darks_from is None else find_darks(self.darks_from, self.fccd, self.exposures_s)
+
     def metadata(self, plan_name: str, **scan: Any) -> dict[str, Any]:
         """Return what the start document says (docs/reference/documents.md)."""
         keys = {"image": self.fccd.image_key, "x": self.stage.x.name, "y": self.stage.y.name}
         points = self.points.metadata()
+        reused = {} if self.dark_run is None else {"darks_from": self.dark_run.uid}
         return {
             "plan_name": plan_name,
             "detectors": [self.fccd.name],
@@ -327,6 +365,7 @@ class _Scan:
                 **self.geometry.to_dict(),
                 "keys": keys,
                 "exposures_s": [float(exposure_s) for exposure_s in self.exposures_s],
+                **reused,
                 "scan": {**points, **scan},
             },
         }
@@ -361,7 +400,8 @@ def _period(rate_hz: float, exposure_s: float) -> float:
 
 
 def _place(scan: _Scan) -> Plan:
-    """Return the centre, and the points in the motors' unit; the soft limits allow them."""
+    """Return the centre, and the points in the motors' unit; the soft limits allow them, and the darks fit."""
+    _ = scan.dark_run
     unit_x, unit_y = (float(length_in_m(1.0, motor.egu)) for motor in (scan.stage.x, scan.stage.y))
     if scan.center_um is None:
         x0 = yield from bps.rd(scan.stage.x, default_value=0.0)

@@ -26,7 +26,9 @@ from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.cxi import CxiData, read_cxi, validate
 from nsbluesky.document_log import DocumentLog, find_runs, read_documents
-from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.plans import ptycho_darks, ptycho_fly_scan, ptycho_scan
+from nsbluesky.recorded_darks import DarksError
+from nsbluesky.replay import documents_of, replay
 from nsbluesky.simulation.beamline import SimulatedBeamline
 from nsbluesky.solver.quality import contrast_correlation
 
@@ -159,6 +161,45 @@ def test_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
     experiment.assert_frames_are_those_of_the_run()
     assert experiment.derived.stop["exit_status"] == "success"
     assert experiment.derived.stop.get("reason", "") == ""
+
+
+def test_darks_of_an_earlier_run(RE: RunEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan takes over what `ptycho_darks` took: live, in the catalog, and replayed; not at another gain."""
+    monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))  # where the log of the experiment is
+    fccd, _, shutter = site.devices
+    darks = Experiment(RE, site, tmp_path, **QUICK_SOLVER)
+    RE(ptycho_darks(fccd, shutter, geometry=site.site.geometry, num_dark=6))
+    assert darks.pipeline.close(TIMEOUT_S)
+    darks_uid, taken = darks.uid, darks.recorded.column("dark", "fccd_image")
+    (told,) = darks.derived.events("dark_statistics")
+
+    experiment = Experiment(RE, site, tmp_path, **QUICK_SOLVER)
+    writer = site.catalog.writer()
+    RE.subscribe(writer)
+    arguments = {**site.arguments((4, 4)), "rate_hz": 40.0, "darks_from": "latest"}
+    RE(ptycho_fly_scan(*site.devices, **arguments))
+    assert experiment.finish()["num_frames"] == 16
+    assert experiment.recorded.start["ptycho"]["darks_from"] == darks_uid
+    np.testing.assert_array_equal(experiment.recorded.column("dark", "fccd_image"), taken)
+    (used,) = experiment.derived.events("dark_statistics")
+    np.testing.assert_array_equal(used["data"]["mean"], told["data"]["mean"])
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    stored = site.catalog.client[experiment.uid]
+    assert stored["dark"]["fccd_image"].shape[0] == 6 and stored["primary"]["fccd_image"].shape[0] == 16
+
+    for way in ({"log_directory": tmp_path / "documents"}, {"catalog": site.catalog}):
+        again = Experiment(RE, site, tmp_path / next(iter(way)), **QUICK_SOLVER)
+        replay(documents_of(experiment.uid, **way), again.pipeline)  # type: ignore[arg-type]
+        assert again.pipeline.close(TIMEOUT_S)
+        (found,) = again.derived.events("dark_statistics")
+        np.testing.assert_array_equal(found["data"]["mean"], told["data"]["mean"])
+
+    fccd.camera.gain.set("x1").wait(10.0)
+    try:
+        with pytest.raises(DarksError, match="fccd_camera_gain was 'Auto' for its darks and is 'x1' now"):
+            RE(ptycho_fly_scan(*site.devices, **{**arguments, "darks_from": darks_uid}))
+    finally:
+        fccd.camera.gain.set("Auto").wait(10.0)
 
 
 def test_pause_in_the_middle_of_a_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
