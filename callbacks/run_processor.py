@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RunContext, Stage, Workers
+from nsbluesky.callbacks.warm_up import warm_up
 from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings, SettingsError
@@ -114,6 +115,7 @@ class RunProcessor:
         self._done = 0
         self._abort = False
         self._fit_frame: int | None = None
+        self._warming: tuple[Iterator[None], threading.Event] = iter(()), threading.Event()
         self._closing = threading.Event()
         self._going_on = threading.Event()
         self._going_on.set()
@@ -169,6 +171,16 @@ class RunProcessor:
     def make_stages(self) -> tuple[type[Stage], ...]:
         """Return the stages of a run."""
         return self.stages
+
+    def warm_up(self) -> threading.Event:
+        """Compile what runs will need, while there is none; returns an event that is set when that is done.
+
+        From then on the first frames of a run are processed as fast as later ones.  Documents that come meanwhile
+        go first.
+        """
+        warm = threading.Event()
+        self._warming = warm_up(self.stages, self.settings, self.backend), warm
+        return warm
 
     @property
     def queued(self) -> int:
@@ -254,6 +266,8 @@ class RunProcessor:
                 item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
             except queue.Empty:
                 next_turn = 0.0
+                if not busy:
+                    self._warm_up_further()
                 continue
             try:
                 self._router(item.name, item.document)
@@ -262,6 +276,11 @@ class RunProcessor:
             with self._changed:
                 self._done += 1
                 self._changed.notify_all()
+
+    def _warm_up_further(self) -> None:
+        warming, warm = self._warming
+        if next(warming, False) is False:
+            warm.set()
 
     def _save(self) -> None:
         while not self._to_save.empty():

@@ -294,6 +294,7 @@ def subscribe(
         results.mkdir(parents=True, exist_ok=True)
         processing = PtychoPipeline(site.pipeline, directory=results)
         processing.subscribe(DerivedRunWriter(results, writer, cxi=processing.cxi))
+        processing.warm_up()
     _before_threads_end(functools.partial(processing.close, timeout=0))
     RE.subscribe(processing)
     return processing
@@ -351,7 +352,9 @@ def live_window(
     from nsbluesky.viewer.session_processing import SessionProcessing
 
     lines = LogLines()
-    logging.getLogger("nsbluesky").addHandler(lines)
+    logger = logging.getLogger("nsbluesky")
+    logger.addHandler(lines)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))  # handlers of the session have levels of their own
 
     processing: Processing
     if isinstance(pipeline, PtychoPipeline):

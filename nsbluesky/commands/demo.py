@@ -6,6 +6,7 @@ import argparse
 import functools
 import os
 import resource
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -44,6 +45,7 @@ MAX_LATENCY_S = 10.0
 LIVE_RATE_HZ = 20.0
 """Up to here frames are made during the scan: one takes 16 ms of a core that processing and windows want as well."""
 
+WARM_UP_S = 120.0
 RAW_FRAME_BYTES = 2 * 1040 * 1152
 RIM_PX = 10
 """Pixels at the rim of the picture that are not judged: few frames saw them."""
@@ -75,6 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = PipelineSettings().set_from_text(options.set)
     out = output_folder(options.out)
     with ExitStack() as stack:
+        warm = _warm_up(settings)  # beside the start of the beamline
         ahead = _frames_ahead(options)
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed, **ahead))
         catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
@@ -82,6 +85,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         for device in devices:
             stack.callback(device.destroy)  # before the beamline ends: Channel Access complains of lost servers
+        warm.join()
         RE = RunEngine({}, during_task=QtDuringTask())
         service = stack.enter_context(session.processing_service(site, out)) if options.service else None
         pipeline = session.subscribe(RE, catalog, site, out, service)
@@ -100,6 +104,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     summary["seconds_in_all"] = time.monotonic() - started
     _judge(summary)
     return summary
+
+
+def _warm_up(settings: PipelineSettings) -> threading.Thread:
+    """Compile, in a fresh installation, what the processing needs; other processes find it on disk."""
+
+    def warm() -> None:
+        pipeline = PtychoPipeline(settings)
+        pipeline.warm_up().wait(WARM_UP_S)
+        pipeline.close(timeout=0)
+
+    thread = threading.Thread(target=warm, name="nsbluesky-warm-up", daemon=True)
+    thread.start()
+    return thread
 
 
 @dataclass(frozen=True)
