@@ -190,7 +190,8 @@ class _RunFile:
             self._places = dict(zip(data["raw_seq_num"].tolist(), places, strict=True))
         elif stream == "reconstruction":
             self._picture = data
-            self._r_factors.append(float(data["r_factor"]))
+            if not data.get("coarse", False):  # R of the detector's centre is another, smaller number
+                self._r_factors.append(float(data["r_factor"]))
             if data["final"] or time.monotonic() >= self._written + self._writer._interval_s:
                 self._write_pictures()
 

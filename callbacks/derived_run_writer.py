@@ -32,7 +32,7 @@ __all__ = ["DerivedRunWriter"]
 Target = Callable[[str, dict[str, Any]], Any]
 
 THINNED_STREAM = "reconstruction"
-PASSING_STREAM = "diffraction_fit"
+PASSING_STREAMS = ("diffraction_fit", "frc")
 """What is for the eyes of the moment, and follows from all else."""
 PICTURES = {"reconstruction": "object", "low_resolution": "transmission"}
 """The picture that the ``extent_m`` of a stream belongs to."""
@@ -132,7 +132,7 @@ class _Run:
 
     def on_event(self, doc: Mapping[str, Any]) -> None:
         stream = self._names[doc["descriptor"]]
-        if holds_frames(stream) or stream == PASSING_STREAM:
+        if holds_frames(stream) or stream in PASSING_STREAMS:
             return
         if stream != THINNED_STREAM:
             self._pass(stream, doc)

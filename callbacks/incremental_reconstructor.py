@@ -20,6 +20,7 @@ from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.quality import FRC
 from nsbluesky.solver.schedule import parse_schedule
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
@@ -43,6 +44,7 @@ class Reconstruct(Stage):
         self._deadline = math.inf
         self._final_told = False
         self._rounds_told = 0
+        self._frc_told: FRC | None = None
         self._saved = time.monotonic()
 
     @classmethod
@@ -241,8 +243,18 @@ class Reconstruct(Stage):
             coarse=solver.r_is_coarse,
             final=final,
         )
+        yield from self._correlation(quality.frc)
         yield from self._fit(solver)
         self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+
+    def _correlation(self, frc: FRC | None) -> Iterator[Document]:
+        """Tell the correlation of the two half-sets, where they were compared anew."""
+        if frc is None or frc is self._frc_told:
+            return
+        self._frc_told = frc
+        yield from self.run.derived.event(
+            "frc", frequency_1_m=frc.frequency_1_m, correlation=frc.correlation, half_bit=frc.half_bit
+        )
 
     def _fit(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell how a frame is modelled: the one that somebody looks at, or the newest."""

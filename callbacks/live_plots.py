@@ -22,6 +22,7 @@ from nsbluesky.callbacks.live_state import (
     Detector,
     Fit,
     Frame,
+    HalvesCorrelation,
     LiveState,
     LowResolution,
     Reconstruction,
@@ -46,6 +47,7 @@ _OWN_STREAMS = (
     "geometry",
     "positions",
     "diffraction_fit",
+    "frc",
     "reconstruction",
     "settings",
     "health",
@@ -108,6 +110,8 @@ class LivePlots(DocumentRouter):
             start_time=float(start["time"]),
             planned_m=_planned_m(ptycho.get("scan", {})),
             exposures_s=tuple(float(one_s) for one_s in ptycho.get("exposures_s", ())),
+            rate_hz=ptycho.get("scan", {}).get("rate_hz"),
+            darks_from=str(ptycho.get("darks_from", "")),
             settings=_told_settings(start.get("settings", {})),
             sample=start.get("sample"),
         )
@@ -216,6 +220,9 @@ class LivePlots(DocumentRouter):
 
     def _diffraction_fit(self, data: Mapping[str, Any], time_s: float) -> None:
         self._change(fit=Fit(int(data["raw_seq_num"]), data["data"], data["model"], float(data["r_frame"])))
+
+    def _frc(self, data: Mapping[str, Any], time_s: float) -> None:
+        self._change(frc=HalvesCorrelation(data["frequency_1_m"], data["correlation"], data["half_bit"]))
 
     def _settings(self, data: Mapping[str, Any], time_s: float) -> None:
         """Note what was changed while the run goes on."""

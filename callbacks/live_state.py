@@ -23,6 +23,7 @@ __all__ = [
     "Detector",
     "Fit",
     "Frame",
+    "HalvesCorrelation",
     "History",
     "LiveState",
     "LowResolution",
@@ -53,6 +54,10 @@ class RunInfo:
         plan did not tell them.
     exposures_s : tuple of float
         Exposure times of a point, a frame each; empty where nobody told.
+    rate_hz : float or None
+        Points a second of a fly scan; None for one that was measured point by point.
+    darks_from : str
+        uid of the earlier run whose darks this one has; "" where it has taken its own.
     settings : PipelineSettings or None
         How the run is processed, where the start document tells it in this version's words.
     sample : Any
@@ -70,6 +75,8 @@ class RunInfo:
     start_time: float
     planned_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     exposures_s: tuple[float, ...] = ()
+    rate_hz: float | None = None
+    darks_from: str = ""
     settings: PipelineSettings | None = None
     sample: Any = None
     exit_status: str | None = None
@@ -181,6 +188,15 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False)
+class HalvesCorrelation:
+    """Fourier ring correlation of two halves of the frames, and its ½-bit limit, by spatial frequency; (k,) each."""
+
+    frequency_1_m: FloatArray
+    correlation: FloatArray
+    half_bit: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """The newest picture.
 
@@ -285,6 +301,8 @@ class LiveState:
     corrections : Corrections or None
     fit : Fit or None
         Of a frame, with the newest picture.
+    frc : HalvesCorrelation or None
+        Where the solver tells the resolution.
     reconstruction : Reconstruction or None
     history : History
     health : mapping of str to StageHealth
@@ -312,6 +330,7 @@ class LiveState:
     sweep: DefocusSweep | None = None
     corrections: Corrections | None = None
     fit: Fit | None = None
+    frc: HalvesCorrelation | None = None
     reconstruction: Reconstruction | None = None
     history: History = field(default_factory=History)
     health: Mapping[str, StageHealth] = field(default_factory=lambda: MappingProxyType({}))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
+from nsbluesky.callbacks.news import news_of
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 from nsbluesky.settings import SettingsError
 from nsbluesky.streams import PRIMARY, holds_frames
@@ -127,6 +128,7 @@ class RunChain:
 
     def start(self) -> Iterator[Document]:
         """Yield the derived start document and what the stages make of the raw one."""
+        log.info("run %s: the processing begins", self.run.start["uid"][:8])
         yield from self._through(0, [("start", self.run.derived.start_document)])
         yield from self._through(0, [("start", dict(self.run.start))])
 
@@ -202,7 +204,9 @@ class RunChain:
         status = (self.raw_stop or {}).get("exit_status", "abort")
         problems = [f"{len(self.run.lost)} frames lost"] if self.run.lost else []
         problems += [f"{len(self._bad)} frames could not be processed"] if self._bad else []
-        yield self.run.derived.stop(status, "; ".join([*problems, *self._errors.values()]))
+        reason = "; ".join([*problems, *self._errors.values()])
+        log.info("run %s: the processing ends, %s", self.run.start["uid"][:8], reason or status)
+        yield self.run.derived.stop(status, reason)
 
     # ---- the way through the stages
 
@@ -258,7 +262,13 @@ class RunChain:
                 clock.busy_s += time.monotonic() - began
                 clock.since = None
                 self.run.watch.end()
+            self._log_news(stage, *document)
             yield document
+
+    def _log_news(self, stage: Stage, name: str, document: Mapping[str, Any]) -> None:
+        news = news_of(self.run.derived.stream_of(document), document["data"]) if name == "event" else ""
+        if news:
+            logging.getLogger(type(stage).__module__).info("run %s: %s", self.run.start["uid"][:8], news)
 
     def _block(self, cause: Document | None) -> tuple[str, Sequence[int]]:
         """Return the stream of raw frames and the frames that a document is about."""

@@ -47,7 +47,13 @@ class DerivedScan:
             "ptycho": {
                 "energy_eV": 930.0,
                 "exposures_s": [0.02],
-                "scan": {"pattern": "raster", "step_um": 0.1, "shape": [GRID, GRID], "num_points": points},
+                "scan": {
+                    "pattern": "raster",
+                    "step_um": 0.1,
+                    "shape": [GRID, GRID],
+                    "num_points": points,
+                    "rate_hz": 10.0,
+                },
             },
         }
         self.run = DerivedRun(raw_start, settings or PipelineSettings())
@@ -145,6 +151,12 @@ class DerivedScan:
         data[0] = np.nan
         self.event("diffraction_fit", raw_seq_num=seq_num, data=data, model=model, r_frame=r_frame)
         return data, model
+
+    def frc(self) -> tuple[np.ndarray, np.ndarray]:
+        frequency = np.linspace(0, 25e6, 26)[1:]
+        correlation = np.exp(-((frequency / 12e6) ** 4))
+        self.event("frc", frequency_1_m=frequency, correlation=correlation, half_bit=np.full(25, 0.3))
+        return frequency, correlation
 
     def reconstruction(
         self, frames: int, r_factor: float, final: bool = False, coarse: bool = False, **quality: float

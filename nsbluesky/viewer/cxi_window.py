@@ -32,7 +32,9 @@ from nsbluesky.viewer.file_state import (
     reconstruction_of,
     state_of,
 )
+from nsbluesky.viewer.health_bar import ERROR_STYLE
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
+from nsbluesky.viewer.keys import show_keys
 from nsbluesky.viewer.panels import (
     CleanPanel,
     DarkPanel,
@@ -50,6 +52,21 @@ from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, Signal
 from nsbluesky.viewer.reprocess_panel import RawSource, ReprocessPanel, told_settings
 
 __all__ = ["CxiWindow"]
+
+SHORTCUTS = (
+    ("← →", "the frame before and after"),
+    ("Page Up, Page Down", "a twentieth of the frames back and on"),
+    ("Home, End", "first and last frame"),
+    ("L", "line profile on the object"),
+    ("Shift+L", "line profile on the frame"),
+    ("click on a point", "its frame"),
+    ("Ctrl+D", "compare with another file"),
+    ("Ctrl+R", "reprocess with other settings"),
+    ("Ctrl+S", "save a picture of the window"),
+    ("Ctrl+0", "panels where they were at first"),
+    ("Ctrl+Q", "close"),
+    ("F1", "this list"),
+)
 
 
 class CxiWindow(QtWidgets.QMainWindow):
@@ -93,7 +110,9 @@ class CxiWindow(QtWidgets.QMainWindow):
         if raw is not None and self._state.dark is None:
             self._state = replace(self._state, dark=dark_statistics(raw.darks(MAX_MEAN_FRAMES)))
         self.dark_panel = DarkPanel() if self._state.dark is not None else None
-        self.positions = PositionsPanel(self.data.translation_m)
+        self.mean_panel.graphics.setToolTip("mean of frames, logarithmic; masked pixels grey")
+        corrected_m = self._images[-1].translation_m if self._images else None
+        self.positions = PositionsPanel(self.data.translation_m, corrected_m)
         self.low_resolution, self.fit = LowResolutionPanel(), FitPanel()
         self.fit.number.hide()  # the slider chooses
         self.low_resolution.pick.hide()
@@ -104,7 +123,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.other = ObjectPanel("phase")
         self.other.set_subtitle("compare with another file (Ctrl+D)")
         self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
-        self._other_state = LiveState()
+        self._other_state, self._other_name = LiveState(), ""
         newest = self._images[-1] if self._images else None
         self.reprocess = ReprocessPanel(
             self.data.path if is_clean else None,
@@ -130,7 +149,7 @@ class CxiWindow(QtWidgets.QMainWindow):
             chooser.choice.currentIndexChanged.connect(self._draw_images)  # type: ignore[attr-defined]
         self.low_resolution.choice.currentIndexChanged.connect(self._draw_low_resolution)
         self.low_resolution.frame_clicked.connect(self._go_to)
-        self.other.choice.currentIndexChanged.connect(lambda: self.other.show_state(self._other_state))
+        self.other.choice.currentIndexChanged.connect(self._draw_other)
         self.docks.docks["Fit"].visibilityChanged.connect(self._show_again)
         phase = self.image_panels[0]
         assert isinstance(phase, ObjectPanel)
@@ -169,6 +188,7 @@ class CxiWindow(QtWidgets.QMainWindow):
 
     def show_frame(self, index: int) -> None:
         """Show one frame, counted from 0, and where it was taken."""
+        self.status.setStyleSheet("")
         if not len(self._frames):
             self.status.setText(f"{self._about()}   ·   no frames")
             return
@@ -217,14 +237,16 @@ class CxiWindow(QtWidgets.QMainWindow):
             images = other.images
             found = reconstruction_of(other, images[-1]) if images else None
         if not self._images or not images:
-            raise CxiError(f"{self.data.path if not self._images else path} has no reconstruction to compare")
+            without = self.data.path if not self._images else path
+            raise CxiError(
+                f"{without} has no reconstruction to compare: expected one in both files; reconstruct it first"
+            )
         compared = compare_images(self._images[-1], images[-1])
         self.frc.show_frc(compared.frc, compared.contrast_correlation)
         self.difference.show_comparison(compared, Path(path).name)
         self.correlation.show_comparison(compared)
-        self._other_state = LiveState(reconstruction=found)
-        self.other.show_state(self._other_state)
-        self.other.set_subtitle(Path(path).name)
+        self._other_state, self._other_name = LiveState(reconstruction=found), Path(path).name
+        self._draw_other()
         self.docks.show_dock("FRC")
         self.docks.show_dock("Other object")
 
@@ -303,6 +325,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._add_action(view, "&Line on the object", "L", partial(self._draw_line, "Object phase"))
         self._add_action(view, "Line on the &frame", "Shift+L", partial(self._draw_line, "Frame"))
         self._add_action(view, "Panels as at f&irst", "Ctrl+0", self.docks.arrange)
+        about = self.menuBar().addMenu("&Help")
+        self._add_action(about, "&Keys", "F1", lambda: show_keys(self, SHORTCUTS))
 
     def _add_action(self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> None:
         action = menu.addAction(text)
@@ -347,6 +371,7 @@ class CxiWindow(QtWidgets.QMainWindow):
             call()
         except (CxiError, OSError, ValueError) as error:
             self.status.setText(str(error))
+            self.status.setStyleSheet(ERROR_STYLE)
 
     # ---- drawing
 
@@ -368,8 +393,18 @@ class CxiWindow(QtWidgets.QMainWindow):
         if self._state.reconstruction is None:
             for panel in self.image_panels:
                 panel.set_subtitle("none in this file")
+        self._draw_other()
         self.profile.refresh()
         self._count_values()
+
+    def _draw_other(self) -> None:
+        """Draw the object that this one is compared with, in the same colours where it is the same quantity."""
+        phase = self.image_panels[0]
+        assert isinstance(phase, ObjectPanel)
+        if self._other_state.reconstruction is not None:
+            self.other.show_state(self._other_state)
+            self.other.set_subtitle(self._other_name)
+            self.other.use_colors_of(phase)
 
     def _show_again(self) -> None:
         self.show_frame(self.slider.value())

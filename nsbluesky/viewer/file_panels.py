@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.solver.quality import FRC
+from nsbluesky.viewer.display import length_text
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
 from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR, SECOND_COLOR
+from nsbluesky.viewer.panels.corrections import LEAST_UM, arrows, magnification
 from nsbluesky.viewer.panels.quality import curve
 from nsbluesky.viewer.qt import QtCore, pg
 
@@ -20,15 +22,19 @@ BINS = 128
 
 
 class PositionsPanel(Panel):
-    """Where the frames were taken, and the one that is shown.
+    """Where the frames were taken, and the one that is shown; arrows to where they were found to lie.
 
     Parameters
     ----------
     translation_m : ndarray
         (N, 3) x, y, z of the sample.
+    corrected_m : ndarray, optional
+        (N, 2) x and y as corrected, NaN where unknown.
     """
 
-    def __init__(self, translation_m: npt.NDArray[np.float64]) -> None:
+    def __init__(
+        self, translation_m: npt.NDArray[np.float64], corrected_m: npt.NDArray[np.float64] | None = None
+    ) -> None:
         super().__init__("Positions", "stage x (µm)", "stage y (µm)")
         self._xy_um = translation_m[:, :2] * 1e6
         self.plot.getViewBox().setAspectLocked(True)
@@ -39,8 +45,27 @@ class PositionsPanel(Panel):
         self.plot.addItem(self.current)
         self.points.setData(x=self._xy_um[:, 0], y=self._xy_um[:, 1])
         self.set_blank(not len(self._xy_um))
-        self.set_subtitle(f"{len(self._xy_um)} points")
-        self.graphics.setToolTip("x and y of the sample (µm); ring: the frame that is shown")
+        self.arrows = pg.PlotCurveItem(pen=pg.mkPen(MARK_COLOR, width=1.5), connect="pairs")
+        self.plot.addItem(self.arrows)
+        corrected_um = np.empty((0, 2)) if corrected_m is None else 1e6 * corrected_m[: len(self._xy_um)]
+        self.set_subtitle(f"{len(self._xy_um)} points{self._draw_corrections(corrected_um)}")
+        self.graphics.setToolTip(
+            "x and y of the sample (µm); ring: the frame that is shown; arrows: towards where it was found to lie, "
+            "enlarged as the title says, where positions were refined"
+        )
+
+    def _draw_corrections(self, corrected_um: npt.NDArray[np.float64]) -> str:
+        """Draw arrows, and return how long they are and how much enlarged."""
+        known = np.isfinite(corrected_um).all(axis=1)
+        told, found = self._xy_um[: len(corrected_um)][known], corrected_um[known]
+        lengths = np.hypot(*(found - told).T)
+        if not len(lengths) or lengths.max() < LEAST_UM:
+            return ""
+        factor = magnification(told, found)
+        ends = arrows(told, told + factor * (found - told))
+        self.arrows.setData(ends[:, 0], ends[:, 1])
+        typical, largest = (length_text(float(f"{um:.2g}")) for um in (np.median(lengths), lengths.max()))
+        return f" · moved by {typical}, at most {largest} · × {factor:g}"
 
     def show_point(self, index: int) -> None:
         """Mark one point, counted from 0."""
@@ -53,8 +78,8 @@ class ErrorPanel(Panel):
     def __init__(self) -> None:
         super().__init__("Error", "pass", "error metric")
         self.graphics.setToolTip(
-            "what the file tells of each pass, or of each picture of a live scan: R, at first on the central half of "
-            "the detector, where it is smaller"
+            "what the file tells of each pass, or of each picture of a live scan since whole frames were used: "
+            "R = Σ||model|−A| / ΣA, A the measured amplitudes"
         )
         self.plot.showGrid(x=True, y=True, alpha=0.3)
         self.curve = curve()
@@ -72,6 +97,7 @@ class HistogramPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("Histogram", "value", "pixels")
+        self.graphics.setToolTip("pixels of each value of the object, or of the frame where there is none")
         self.steps = pg.PlotDataItem(stepMode="center", pen=pg.mkPen(DATA_COLOR, width=2), fillLevel=None)
         self.plot.addItem(self.steps)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
@@ -97,6 +123,7 @@ class ProfilePanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("Line profile", "distance", "value")
+        self.graphics.setToolTip("values along the line that is drawn on an image, linear between pixels")
         self.curve = curve(symbol_px=3)
         self.plot.addItem(self.curve)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
@@ -153,7 +180,7 @@ class FrcPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("FRC", "spatial frequency (1/µm)", "correlation")
-        self.plot.addLegend(offset=(-5, 5), labelTextColor=self.text_color)
+        self.add_legend()
         self.curve = curve(name="FRC", symbol_px=3)
         self.half_bit = pg.PlotDataItem(pen=pg.mkPen(SECOND_COLOR, width=1.5), name="½ bit")
         self.mark = pg.InfiniteLine(pen=pg.mkPen(MARK_COLOR, width=2, style=QtCore.Qt.PenStyle.DashLine))

@@ -14,8 +14,11 @@ import numpy.typing as npt
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import UNITS
 from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Fit, LiveState, LowResolution, Reconstruction
+from nsbluesky.cleaning.darks import DarkAccumulator
+from nsbluesky.cleaning.layout import LAYOUTS, get_layout
 from nsbluesky.cxi import CxiData, CxiImage, FrameStack, read_cxi
 from nsbluesky.low_resolution import LowResolutionAccumulator
+from nsbluesky.settings import CleaningSettings
 from nsbluesky.solver.fit import modelled_frame, r_of
 
 __all__ = [
@@ -111,12 +114,20 @@ def mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float3
 
 
 def dark_statistics(frames: npt.NDArray[np.generic]) -> DarkStatistics | None:
-    """Return mean and standard deviation of dark frames (n, rows, columns); None where there are none."""
+    """Return the statistics of dark frames (n, rows, columns); None where there are none.
+
+    Bad pixels are those that the cleaning finds with its defaults, in the first detector mode of that shape.
+    """
     if not len(frames):
         return None
-    values = frames.astype(np.float32)
-    bad = np.zeros(values.shape[1:], np.uint8)
-    return DarkStatistics(values.mean(axis=0), values.std(axis=0), bad, (), len(values))
+    shape = (frames.shape[1], frames.shape[2])
+    layout = next((name for name, mode in LAYOUTS.items() if mode.shape == shape), "none")
+    settings = CleaningSettings(layout=layout)
+    darks = DarkAccumulator(get_layout(settings, shape), settings.gain_words)
+    darks.add(frames)
+    found = darks.result(settings)
+    bad_adcs = tuple(int(adc) for adc in found.bad_adcs)
+    return DarkStatistics(found.mean, found.std, found.bad.astype(np.uint8), bad_adcs, found.num_frames)
 
 
 def fit_of_frame(

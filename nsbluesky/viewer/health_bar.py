@@ -8,7 +8,7 @@ from nsbluesky.callbacks.live_state import LiveState, StageHealth
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 
-__all__ = ["HealthBar", "indices_text"]
+__all__ = ["ERROR_STYLE", "HealthBar", "indices_text"]
 
 MAX_INDICES = 8
 ERROR_STYLE = "background: #b00020; color: white; padding: 3px;"

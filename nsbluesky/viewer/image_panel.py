@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
 
 AXIS_FONT_PT = 8.5
 HEADER_HEIGHT_PX = 26
+FEW_DECADES = 2.5
+LEGEND_ALPHA = 200
+"""Of what lies behind a legend, a little shines through."""
 
 
 class ElidedLabel(QtWidgets.QLabel):
@@ -74,6 +78,7 @@ class Panel(QtWidgets.QWidget):
         layout.addWidget(self.header)
         layout.addWidget(self.graphics, 1)
         self.text_color = self.palette().windowText().color()
+        self._legend: Any = None
         self._axes = [self.plot.getAxis(side) for side in ("bottom", "left")]
         for axis, label in zip(self._axes, (x_label, y_label), strict=True):
             self.style_axis(axis)
@@ -95,6 +100,20 @@ class Panel(QtWidgets.QWidget):
             self.graphics.setBackground(self.palette().window().color())
             for axis in self._axes:
                 self._color_axis(axis)
+            if self._legend is not None:
+                self._color_legend()
+
+    def add_legend(self) -> Any:
+        """Put a legend into the upper right corner of the plot, and return it."""
+        self._legend = self.plot.addLegend(offset=(-5, 5))
+        self._color_legend()
+        return self._legend
+
+    def _color_legend(self) -> None:
+        back = QtGui.QColor(self.palette().window().color())
+        back.setAlpha(LEGEND_ALPHA)
+        self._legend.setBrush(pg.mkBrush(back))
+        self._legend.setLabelTextColor(self.text_color)
 
     def style_axis(self, axis: Any) -> None:
         """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
@@ -209,6 +228,7 @@ class ImagePanel(Panel):
         self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
         self.style_axis(self.bar.axis)
         self.bar.axis.setWidth(AXIS_WIDTH_PX)
+        self.bar.axis.logTickValues = _log_ticks
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
@@ -267,6 +287,13 @@ class ImagePanel(Panel):
         _name(self.bar.axis, label, exponent)
         if self.bar.levels() != tuple(span):
             self.bar.setLevels(span, update_items=not own_colors)
+
+    def use_colors_of(self, other: ImagePanel) -> None:
+        """Let each colour mean the same value as on another panel that shows the same quantity."""
+        if (self._colormap, self._label, self._log) == (other._colormap, other._label, other._log):
+            span = other.bar.levels()
+            _name(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
+            self.bar.setLevels(span)
 
     def clear_image(self) -> None:
         """Show no image."""
@@ -393,6 +420,14 @@ class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
         self._text.setPos(center - text.width() / 2, top - text.height() - 1)
         frame = QtCore.QRectF(center - width / 2, top - text.height(), width, text.height() + self.HEIGHT_PX)
         self._back.setRect(frame.adjusted(-4, -2, 4, 4))
+
+
+def _log_ticks(low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
+    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each."""
+    factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [power + math.log10(factor) for power in powers for factor in factors]
+    return [(1.0, [tick for tick in ticks if low <= tick <= high])]
 
 
 def _name(axis: Any, label: str, exponent: int) -> None:

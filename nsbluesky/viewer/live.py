@@ -15,6 +15,7 @@ from nsbluesky.viewer.control_panel import ControlPanel, Processing
 from nsbluesky.viewer.docks import DockArea
 from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
+from nsbluesky.viewer.keys import show_keys
 from nsbluesky.viewer.log_tail import LogPanel
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.panels import FitPanel, LivePanel, LowResolutionPanel, live_panels
@@ -209,7 +210,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         self._add_action(live, "&Region of the next scan", "R", self._toggle_region)
         self._add_action(live, "&Save picture …", "Ctrl+S", self._ask_and_save)
         about = self.menuBar().addMenu("&Help")
-        self._add_action(about, "&Keys", "F1", self._show_keys)
+        self._add_action(about, "&Keys", "F1", lambda: show_keys(self, SHORTCUTS))
 
     def _add_action(self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> Any:
         action = menu.addAction(text)
@@ -250,10 +251,6 @@ class LiveWindow(QtWidgets.QMainWindow):
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "live.png", "PNG (*.png)")
         if path:
             self.save_screenshot(path)
-
-    def _show_keys(self) -> None:
-        rows = "".join(f"<tr><td><b>{keys}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for keys, what in SHORTCUTS)
-        QtWidgets.QMessageBox.information(self, "Keys", f"<table>{rows}</table>")
 
     # ---- looking and drawing
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nsbluesky.viewer.qt import QtGui, QtWidgets
 
-__all__ = ["LogLines", "LogPanel", "tail_of_files"]
+__all__ = ["LogLines", "LogPanel", "module_of", "tail_of_files"]
 
+ALL_MODULES = "all modules"
 MAX_LINES = 300
 TAIL_BYTES = 16 * 1024
 
@@ -47,8 +48,16 @@ def tail_of_files(directory: Path, max_lines: int = MAX_LINES) -> list[str]:
     return sorted(lines)[-max_lines:]  # each begins with its time
 
 
+def module_of(line: str) -> str:
+    """Return the module that logged a line, as "frame_cleaner"; "" where the line does not tell."""
+    words = line.split(maxsplit=4)
+    if len(words) < 5 or not words[2].isdecimal():
+        return ""
+    return words[3].rpartition(".")[2]
+
+
 class LogPanel(QtWidgets.QWidget):
-    """Shows lines, and follows the newest until somebody scrolls up.
+    """Shows lines, of all modules or one, and follows the newest until somebody scrolls up.
 
     Parameters
     ----------
@@ -68,8 +77,14 @@ class LogPanel(QtWidgets.QWidget):
         self.text.setFont(QtGui.QFontDatabase.systemFont(QtGui.QFontDatabase.SystemFont.FixedFont))
         self.text.setToolTip("the last lines of the log")
         self.text.setPlaceholderText("nothing was logged yet")
+        self.module = QtWidgets.QComboBox()
+        self.module.addItem(ALL_MODULES)
+        self.module.setToolTip("the module whose lines are shown")
+        self.module.currentIndexChanged.connect(self._show)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.module)
         layout.addWidget(self.text)
 
     def refresh(self) -> None:
@@ -78,6 +93,18 @@ class LogPanel(QtWidgets.QWidget):
         if lines == self._shown:
             return
         self._shown = lines
+        self._list_modules(lines)
+        self._show()
+
+    def _list_modules(self, lines: Sequence[str]) -> None:
+        """Offer the modules that have said something; the choice stays."""
+        listed = {self.module.itemText(k) for k in range(self.module.count())}
+        for name in sorted({module_of(line) for line in lines} - listed - {""}):
+            self.module.addItem(name)
+
+    def _show(self) -> None:
+        chosen = self.module.currentText()
+        lines = [line for line in self._shown if chosen in (ALL_MODULES, module_of(line))]
         bar = self.text.verticalScrollBar()
         at_end, place = bar.value() >= bar.maximum() - 1, bar.value()
         self.text.setPlainText("\n".join(lines))

@@ -67,7 +67,9 @@ class RehearsalWindow(QtWidgets.QMainWindow):
             self.sample.plot.addItem(item)
         self.sample.graphics.setToolTip("amplitude; dots: points of the scan; ring: the probe at the point shown")
         self.probe = ImagePanel("Probe", "µm", "µm", scale_bar=True)
+        self.probe.graphics.setToolTip("amplitude where the sample is, relative to its maximum")
         self.frame = ImagePanel("Frame", "column (px)", "row (px)", row_0_on_top=True)
+        self.frame.graphics.setToolTip("photons, or ADU where the detector is simulated, at the point of the slider")
         for panel in (self.sample, self.probe, self.frame):
             panel.set_subtitle("choose a picture" if picture is None else "…")
         self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)

@@ -140,6 +140,7 @@ class ReprocessPanel(QtWidgets.QWidget):
         self.run = QtWidgets.QPushButton("Run")
         self.run.setToolTip("reconstruct again, in a process of its own, and compare")
         self.cancel = QtWidgets.QPushButton("Cancel")
+        self.cancel.setToolTip("end that process; nothing of it is kept")
         self.cancel.setEnabled(False)
         self.bar = QtWidgets.QProgressBar()
         self.bar.setFormat("%v of %m passes")

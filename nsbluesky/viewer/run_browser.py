@@ -12,6 +12,7 @@ from nsbluesky.run_table import RunEntry, find_runs, image_file
 from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.display import display_phase, measured_window, thin_out
 from nsbluesky.viewer.file_state import RawFrames, reconstruction_of
+from nsbluesky.viewer.health_bar import ERROR_STYLE
 from nsbluesky.viewer.pictures import colored, save_window_png
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 from nsbluesky.viewer.reprocess_panel import RawSource
@@ -83,6 +84,7 @@ class RunBrowser(QtWidgets.QMainWindow):
         self.table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         for column, width in enumerate(WIDTHS_PX):
             self.table.setColumnWidth(column, width)
+        self.table.horizontalHeader().setStretchLastSection(True)
         self.status = QtWidgets.QLabel()
         self._next_picture = QtCore.QTimer(self)
         self._next_picture.setInterval(0)
@@ -104,12 +106,12 @@ class RunBrowser(QtWidgets.QMainWindow):
         """Open the file of a run in a window of its own; what is wrong is told in the line below."""
         path = image_file(uid, self._results)
         if path is None:
-            self.status.setText(f"run {uid[:8]} has no CXI file in {self._results}: was it processed?")
+            self._tell_error(_no_file(uid, self._results))
             return None
         try:
             window = CxiWindow(path, *self._raw_of(uid))
         except CxiError as error:
-            self.status.setText(str(error))
+            self._tell_error(str(error))
             return None
         window.show()
         self.opened.append(window)
@@ -119,7 +121,7 @@ class RunBrowser(QtWidgets.QMainWindow):
         """Open the first of the selected runs, compared with the second one."""
         rows = sorted({index.row() for index in self.table.selectedIndexes()})
         if len(rows) != 2:
-            self.status.setText("select two runs to compare (Ctrl+click)")
+            self._tell_error("select two runs to compare (Ctrl+click)")
             return None
         first, second = (self.shown[row].uid for row in rows)
         path = image_file(second, self._results)
@@ -127,12 +129,12 @@ class RunBrowser(QtWidgets.QMainWindow):
         if window is None:
             return None
         if path is None:
-            self.status.setText(f"run {second[:8]} has no CXI file in {self._results}: was it processed?")
+            self._tell_error(_no_file(second, self._results))
             return window
         try:
             window.compare(path)
         except CxiError as error:
-            self.status.setText(str(error))
+            self._tell_error(str(error))
         return window
 
     def save_screenshot(self, path: str | Path) -> None:
@@ -147,6 +149,10 @@ class RunBrowser(QtWidgets.QMainWindow):
         while self._without_picture:
             self._draw_one()
         save_window_png(path, self)
+
+    def _tell_error(self, text: str) -> None:
+        self.status.setText(text)
+        self.status.setStyleSheet(ERROR_STYLE)
 
     def _lay_out(self) -> None:
         self.setWindowTitle("nsbluesky runs")
@@ -187,6 +193,7 @@ class RunBrowser(QtWidgets.QMainWindow):
         self.status.setText(
             f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one, Ctrl+D compares two"
         )
+        self.status.setStyleSheet("")
         self._without_picture = list(range(len(self.shown)))
         self._next_picture.start()
 
@@ -206,6 +213,10 @@ class RunBrowser(QtWidgets.QMainWindow):
 
 
 MAX_ENERGY_EV = 100_000.0
+
+
+def _no_file(uid: str, results: Path) -> str:
+    return f"run {uid[:8]} has no CXI file in {results}: was it processed? nsbluesky replay {uid[:8]} makes one"
 
 
 def _energy_box(what: str, value: float) -> QtWidgets.QDoubleSpinBox:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from bluesky.utils import RunEngineInterrupted
 
-from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.live_state import LiveState, RunInfo
+from nsbluesky.recorded_darks import LATEST
 from nsbluesky.trajectories import PATTERNS
 from nsbluesky.viewer.buttons import button_row
 from nsbluesky.viewer.frame_numbers import numbers_text, parse_numbers
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STEP_UM = 0.1
 DEFAULT_DARKS = 25
+NEW_DARKS, LAST_DARKS = "take new ones", "those taken last"
 
 BUTTONS = {
     "pause": ("Pause", "pause the scan at its next checkpoint"),
@@ -31,7 +33,7 @@ BUTTONS = {
     "abort": ("Abort", "end the scan; the run is marked as aborted"),
 }
 CALLS = {
-    "region": ("Scan region", "scan the region that is drawn on the low-resolution image (R)"),
+    "region": ("Scan region", "scan the region drawn on the low-resolution image (R), exposed as the last scan"),
     "darks": ("Take darks", "frames with the shutter closed, in a run of their own: the camera as it is now"),
     "retake": ("Re-take frames", "measure the points of these frames again, in a run of their own"),
 }
@@ -67,13 +69,19 @@ class Call:
         return f"RE({self.plan}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())}))"
 
 
-def next_scan(region: Region, step_um: float, pattern: str) -> Call:
-    """Return a scan that covers a region."""
+def next_scan(region: Region, step_um: float, pattern: str, last: RunInfo | None = None) -> Call:
+    """Return a scan that covers a region, of the kind, exposure and rate of the last one where it is known."""
     size = np.array([region.y1 - region.y0, region.x1 - region.x0])
     rows, columns = np.maximum(np.round(size / step_um), 1).astype(int).tolist()
     center = (round((region.x0 + region.x1) / 2, 4), round((region.y0 + region.y1) / 2, 4))
     shape = (rows, columns)
-    return Call("ptycho_fly_scan", {"shape": shape, "step_um": step_um, "pattern": pattern, "center_um": center})
+    arguments = {"shape": shape, "step_um": step_um, "pattern": pattern, "center_um": center}
+    if last is None or not last.exposures_s:
+        return Call("ptycho_fly_scan", arguments)
+    arguments |= _exposure(last.exposures_s)
+    if last.rate_hz is None:
+        return Call("ptycho_scan", arguments)
+    return Call("ptycho_fly_scan", {**arguments, "rate_hz": last.rate_hz})
 
 
 def next_darks(num_dark: int, exposures_s: Sequence[float]) -> Call:
@@ -145,6 +153,11 @@ class ScanPanel(QtWidgets.QWidget):
         self.pattern.addItems(list(PATTERNS))
         self.pattern.setCurrentText("jittered_raster")
         self.pattern.setToolTip("how the points lie")
+        self.darks_of_scan = QtWidgets.QComboBox()
+        self.darks_of_scan.addItems([NEW_DARKS, LAST_DARKS])
+        self.darks_of_scan.setToolTip(
+            "darks before the scan, or those of the newest run that fit: same exposure, frame and gain (darks_from)"
+        )
         self.darks = QtWidgets.QSpinBox()
         self.darks.setRange(1, 10_000)
         self.darks.setValue(DEFAULT_DARKS)
@@ -160,12 +173,15 @@ class ScanPanel(QtWidgets.QWidget):
         self.command.setMaximumHeight(64)
         self.command.setToolTip("for the session: copy it there, or run it from here")
         self.copy = QtWidgets.QPushButton("Copy")
+        self.copy.setToolTip("put the command onto the clipboard")
         self.run = QtWidgets.QPushButton("Run")
+        self.run.setToolTip("run it in this session, where the RunEngine is idle")
         self.answer = QtWidgets.QLabel("")
         self.answer.setWordWrap(True)
         self._lay_out(steering, calls)
         self.step.valueChanged.connect(self._write)
         self.pattern.currentIndexChanged.connect(self._write)
+        self.darks_of_scan.currentIndexChanged.connect(self._write)
         self.darks.valueChanged.connect(self._write)
         self.frames.textEdited.connect(self._type)
         self.copy.clicked.connect(lambda: QtWidgets.QApplication.clipboard().setText(self.command.toPlainText()))
@@ -176,10 +192,13 @@ class ScanPanel(QtWidgets.QWidget):
         """Choose what is done next: one of `CALLS`."""
         for other, button in self.calls.items():
             button.setChecked(other == name)
-        fields = {"region": (self.step, self.pattern), "darks": (self.darks,), "retake": (self.frames,)}
-        for other, widgets in fields.items():
-            for widget in widgets:
-                self._form.setRowVisible(widget, other == name)
+        fields = {
+            "region": (self.step, self.pattern, self.darks_of_scan),
+            "darks": (self.darks,),
+            "retake": (self.frames, self.darks_of_scan),
+        }
+        for widget in {widget for widgets in fields.values() for widget in widgets}:
+            self._form.setRowVisible(widget, widget in fields[name])
         self._write()
 
     def set_region(self, region: object, state: LiveState) -> None:
@@ -234,8 +253,9 @@ class ScanPanel(QtWidgets.QWidget):
         for label, widget in (
             ("step", self.step),
             ("pattern", self.pattern),
-            ("darks", self.darks),
             ("frames", self.frames),
+            ("darks", self.darks),
+            ("darks", self.darks_of_scan),
         ):
             form.addRow(label, widget)
         below = QtWidgets.QHBoxLayout()
@@ -278,17 +298,23 @@ class ScanPanel(QtWidgets.QWidget):
             numbers = parse_numbers(self.frames.text())
             if not numbers:
                 return None, "no frames: type their numbers, or Shift+click points of the low-resolution image"
-            call = next_retake(numbers, self._shown)
+            call = self._with_darks(next_retake(numbers, self._shown))
             found = len(call.arguments["md"]["retaken"])
             missing = f", the places of {len(numbers) - found} are not known" if found < len(numbers) else ""
             return call, f"{len(call.arguments['points_um'])} points again{missing}"
         region = self._region
         if region is None:
             return None, "no region: press 'region' on the low-resolution image (R)"
-        call = next_scan(region, round(self.step.value(), 4), self.pattern.currentText())
+        step_um, pattern = round(self.step.value(), 4), self.pattern.currentText()
+        call = self._with_darks(next_scan(region, step_um, pattern, self._shown.run))
         rows, columns = call.arguments["shape"]
         size = f"{region.x1 - region.x0:.3g} × {region.y1 - region.y0:.3g} µm"
         return call, f"next scan: {size}, {columns} × {rows} points"
+
+    def _with_darks(self, call: Call) -> Call:
+        if self.darks_of_scan.currentText() == NEW_DARKS:
+            return call
+        return Call(call.plan, {**call.arguments, "darks_from": LATEST})
 
     def _steer(self, name: str) -> None:
         assert self._scans is not None

@@ -53,7 +53,9 @@ class Source:
         )
         self.send(page)
 
-    def picture(self, value: float, shape: tuple[int, int] = (4, 6), final: bool = False) -> None:
+    def picture(
+        self, value: float, shape: tuple[int, int] = (4, 6), final: bool = False, coarse: bool = False
+    ) -> None:
         height, width = shape
         self.send(
             self.run.event(
@@ -67,6 +69,7 @@ class Source:
                 num_passes=1.0,
                 coverage=0.5,
                 newest_age_s=0.1,
+                coarse=coarse,
                 final=final,
             )
         )
@@ -86,6 +89,7 @@ def test_frames_and_pictures_of_a_run(tmp_path: Path) -> None:
     source.clean([4, 2, 5], [40, 21, 50], flags=4)
     picture = np.ones((SIDE, SIDE), np.float32)
     source.send(source.run.event("low_resolution", transmission=picture, illumination=7 * picture, num_frames=2))
+    source.picture(20.0, coarse=True)  # whose R is that of the detector's centre
     source.picture(2.0)
     source.picture(4.0)
     source.send([source.run.stop()])

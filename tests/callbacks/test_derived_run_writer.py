@@ -199,6 +199,9 @@ def test_what_a_run_that_is_steered_tells(catalog: Catalog, tmp_path: Path) -> N
         documents += run.event("positions", raw_seq_num=np.arange(1, 1 + count), **places, **about)
         image = np.ones((SIDE, SIDE), np.float32)
         documents += run.event("diffraction_fit", raw_seq_num=count, data=image, model=image, r_frame=0.1)
+        documents += run.event(
+            "frc", **dict.fromkeys(("frequency_1_m", "correlation", "half_bit"), np.ones(9 - count))
+        )
     documents += run.event("settings", settings=PipelineSettings().to_json(), changes='{"solver.modes": 3}')
     send([*documents, run.stop()], DerivedRunWriter(tmp_path, writer, interval_s=0))
     assert writer.flush(TIMEOUT_S) and writer.errors == {}

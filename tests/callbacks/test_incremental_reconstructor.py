@@ -62,6 +62,18 @@ def test_sweep_is_told_once(orderly):
     assert geometry["defocus_m"] in geometry["sweep_defocus_m"]
 
 
+def test_the_correlation_that_tells_the_resolution(scan, tmp_path, orderly):
+    assert "frc" not in orderly.events, "nobody asked for the quality"
+    judged = settings(scan, sweep_frames=0, quality_share=1.0, coarse_uses=0)
+    streams = process(IncrementalReconstructor(judged), scan.documents(tmp_path))
+    told = streams.events["frc"]
+    assert not np.array_equal(told[0]["correlation"], told[-1]["correlation"]), "anew where it was compared anew"
+    frequency, correlation, half_bit = (told[-1][key] for key in ("frequency_1_m", "correlation", "half_bit"))
+    below = np.flatnonzero(correlation < half_bit)[0]
+    crossing = 0.5 / streams.last("reconstruction")["resolution_half_bit_m"]
+    assert frequency[below - 1] <= crossing <= frequency[below]
+
+
 def test_frames_declared_the_wrong_way_round_are_put_right_and_told(scan, tmp_path, orderly):
     """Rows are said to be flipped, and are not."""
     streams = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, orientation=1))

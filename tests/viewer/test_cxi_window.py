@@ -142,6 +142,8 @@ def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtb
     np.testing.assert_allclose(window.frame_panel.item.image, np.log10(raw[0]), rtol=1e-6)
     window.frame_panel.choice.setCurrentText("raw − dark")
     np.testing.assert_allclose(window.frame_panel.item.image, np.log10(raw[0] - 500.0), rtol=1e-6)
+    assert window.dark_panel is not None
+    assert window.dark_panel.title_label.text() == "Dark · 3 frames · 0 bad"
     assert "raw file" in window.status.text()
 
 
@@ -186,6 +188,23 @@ def test_the_histogram_counts_every_measured_pixel(window: CxiWindow, picture: n
     assert window.histogram.title_label.text().startswith("Histogram · Object phase")
 
 
+def test_corrected_positions_are_arrows(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
+    path = tmp_path / "refined.cxi"
+    told_m = 1e-6 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float)
+    moved_m = told_m + 1e-9 * np.array([[6, 8], [0, 0], [np.nan, np.nan], [-3, 4]])
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+        cxi.append(np.ones((4, FRAME_PX, FRAME_PX), np.float32), told_m)
+        image = np.ones((20, 20), np.complex64)
+        cxi.write_image(image, np.ones((1, FRAME_PX, FRAME_PX), np.complex64), PIXEL_M, translation_m=moved_m)
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert window.positions.title_label.text() == "Positions · 4 points · moved by 5 nm, at most 10 nm · × 50"
+    x, y = window.positions.arrows.getData()
+    assert len(x) == 6 * 3, "three strokes for each known frame"
+    assert (x[1] - x[0], y[1] - y[0]) == pytest.approx((0.3, 0.4))
+    window.close()
+
+
 def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
     def write(path: Path, image: np.ndarray, pixel_m: float = PIXEL_M) -> Path:
         with CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
@@ -224,6 +243,11 @@ def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtb
     assert 0.97 * 1936 < counts.sum() <= 1936
     np.testing.assert_allclose(opened.other.item.image.shape, (64, 64))
     assert opened.other.title_label.text().endswith("b.cxi")
+    for choice in ("phase", "amplitude"):
+        for panel in (opened.image_panels[0], opened.other):
+            panel.choice.setCurrentText(choice)  # type: ignore[attr-defined]
+        assert opened.other.bar.levels() == opened.image_panels[0].bar.levels(), "a colour is one value in both"
+        assert opened.other.item.levels.tolist() == list(opened.other.bar.levels())
     opened.show()
     phase, other = opened.image_panels[0], opened.other
     before = phase.view.viewRange()

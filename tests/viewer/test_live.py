@@ -81,13 +81,30 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     np.testing.assert_allclose(panel.item.image, np.log10(np.maximum(frames[0] - mean, 1)), rtol=1e-5)
     dark = window.panels[DarkPanel]
     np.testing.assert_array_equal(dark.item.image, mean)
-    assert dark.title_label.text() == "Dark · 10 frames · 0 bad pixels, ADCs 2"
+    assert dark.title_label.text() == "Dark · 10 frames · 0 bad, ADCs 2"
     dark.choice.setCurrentText("standard deviation")
     window.refresh()
     assert (dark.item.image == 1).all()
     dark.choice.setCurrentText("bad pixels")
     window.refresh()
     assert not dark.item.image.any()
+
+
+def test_bad_pixels_are_grey_and_whose_darks_they_are_is_told(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.run.start_document["ptycho"] = scan.run.start_document["ptycho"] | {"darks_from": "fedcba9876543210"}
+    scan.start()
+    bad = np.zeros(RAW_SHAPE, np.uint8)
+    bad[3, 4:6] = 1
+    mean = np.full(RAW_SHAPE, 500, np.float32)
+    scan.event("dark_statistics", mean=mean, std=mean, bad=bad, bad_adcs=np.empty(0, int), num_frames=10)
+    scan.raw(1)
+    panel = window.panels[RawPanel]
+    window.refresh()
+    assert np.isfinite(panel.item.image).all(), "what the camera gave"
+    panel.choice.setCurrentText("raw − dark")
+    window.refresh()
+    np.testing.assert_array_equal(np.isnan(panel.item.image), bad == 1)
+    assert window.panels[DarkPanel].title_label.text() == "Dark · 10 frames of run fedcba98 · 2 bad"
 
 
 def test_centre_and_crop_lie_on_the_raw_frame(live: LivePlots, qtbot: QtBot) -> None:
@@ -267,6 +284,34 @@ def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedSc
     assert panel.second.getData()[1] == pytest.approx([0.3, 0.28])
     assert panel.curve.getData()[1] == pytest.approx([0.4, 0.25, 0.2])
     assert panel.title_label.text() == "Quality · R 0.200, held out 0.280 after 2.5 passes"
+
+
+def test_the_correlation_of_the_halves(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(10, 0.4)
+    panel = window.panels[QualityPanel]
+    panel.quantity.setCurrentText("FRC")
+    window.refresh()
+    assert panel.title_label.text() == "Quality · not measured: see Processing"
+    assert not panel.choice.isEnabled()
+    scan.reconstruction(20, 0.3, half_bit_m=18e-9)
+    frequency, correlation = scan.frc()
+    window.refresh()
+    x, y = panel.curve.getData()
+    np.testing.assert_allclose(x, 1e-6 * frequency)
+    np.testing.assert_allclose(y, correlation)
+    assert panel.second.getData()[1] == pytest.approx(np.full(25, 0.3))
+    assert panel.plot.getAxis("bottom").labelText == "spatial frequency (1/µm)"
+    assert panel.title_label.text() == "Quality · 18 nm half period"
+    assert [label.text for _, label in panel.legend.items] == ["FRC", "½ bit"]
+    assert set(panel.curves()) == {
+        f"{name}: {axis}" for name in ("FRC", "½ bit") for axis in ("spatial frequency (1/µm)", "correlation")
+    }
+    panel.quantity.setCurrentText("R")
+    window.refresh()
+    assert panel.choice.isEnabled() and panel.plot.getAxis("bottom").labelText == "frames used"
+    (_, _), (low, high) = panel.plot.getViewBox().viewRange()
+    assert low <= 0 and high > 0.5, "from 0, with room for the legend"
 
 
 def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:

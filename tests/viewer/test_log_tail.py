@@ -32,6 +32,24 @@ def test_lines_of_a_service_are_in_the_order_of_their_times(tmp_path: Path) -> N
     assert sum(map(len, tail_of_files(tmp_path))) <= 2 * TAIL_BYTES
 
 
+def test_the_lines_of_one_module(qtbot: QtBot) -> None:
+    said = [
+        "2026-01-01 10:00:00,000 7 nsbluesky.callbacks.frame_cleaner INFO run 0123: zero order",
+        "2026-01-01 10:00:01,000 7 nsbluesky.callbacks.run_chain INFO run 0123: the processing ends",
+        "Traceback, which no module signs",
+    ]
+    panel = LogPanel(lambda: list(said))
+    qtbot.addWidget(panel)
+    panel.refresh()
+    assert panel.text.toPlainText().splitlines() == said
+    panel.module.setCurrentText("frame_cleaner")
+    assert panel.text.toPlainText() == said[0]
+    said.append(said[0].replace("order", "order found anew"))
+    panel.refresh()
+    assert panel.module.currentText() == "frame_cleaner"
+    assert panel.text.toPlainText().splitlines() == [said[0], said[3]]
+
+
 def test_the_panel_follows_until_somebody_scrolls_up(qtbot: QtBot) -> None:
     shown = [f"line {k}" for k in range(200)]
     panel = LogPanel(lambda: list(shown))

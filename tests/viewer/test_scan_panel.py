@@ -13,6 +13,7 @@ from own_run_engine import run_engine
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.callbacks.live_state import RunInfo
 from nsbluesky.trajectories import make_trajectory
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.panels import FitPanel, LowResolutionPanel
@@ -129,6 +130,25 @@ def test_next_scan_covers_the_region() -> None:
     assert next_scan(Region(0, 0.01, 0, 0.01), 0.1, "raster").arguments["shape"] == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("exposures_s", "rate_hz", "plan", "more"),
+    [
+        ((0.02,), 25.0, "ptycho_fly_scan", {"exposure_s": 0.02, "rate_hz": 25.0}),
+        ((0.02,), None, "ptycho_scan", {"exposure_s": 0.02}),
+        ((0.1, 0.01), None, "ptycho_scan", {"exposure_s": (0.1, 0.01)}),
+        ((), None, "ptycho_fly_scan", {}),
+    ],
+)
+def test_next_scan_is_of_the_kind_of_the_last_one(
+    exposures_s: tuple[float, ...], rate_hz: float | None, plan: str, more: dict[str, Any]
+) -> None:
+    last = RunInfo("uid", "raw", "", None, 0.0, exposures_s=exposures_s, rate_hz=rate_hz)
+    call = next_scan(Region(0, 1, 0, 1), 0.1, "raster", last)
+    assert call.plan == plan
+    assert call.arguments.keys() - {"shape", "step_um", "pattern", "center_um"} == more.keys()
+    assert {name: call.arguments[name] for name in more} == more
+
+
 def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
     live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot
 ) -> None:
@@ -196,6 +216,28 @@ def test_take_darks(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qt
     assert QtWidgets.QApplication.clipboard().text() == "RE(ptycho_darks(num_dark=7, exposure_s=0.02))"
     qtbot.mouseClick(panel.run, LEFT)
     assert plan.calls == [{"num_dark": 7, "exposure_s": 0.02}]
+
+
+def test_the_darks_of_an_earlier_run_are_asked_for(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
+    window = LiveWindow(live)
+    qtbot.addWidget(window)
+    scan.start()
+    scan.raw(1, 2, 3)
+    scan.low_resolution(3)
+    scan.health(bad=(2,))
+    window.show()
+    window.refresh()
+    panel = window.scan
+    window.panels[LowResolutionPanel].set_region(Region(50.0, 50.4, -20.0, -19.8))
+    assert "exposure_s=0.02, rate_hz=10.0))" in panel.command.toPlainText()
+    qtbot.keyClicks(panel.darks_of_scan, "those")
+    assert panel.command.toPlainText().endswith("rate_hz=10.0, darks_from='latest'))")
+    qtbot.mouseClick(panel.calls["retake"], LEFT)
+    assert panel.darks_of_scan.isVisibleTo(panel)
+    assert panel.command.toPlainText().endswith("darks_from='latest'))")
+    qtbot.mouseClick(panel.calls["darks"], LEFT)
+    assert not panel.darks_of_scan.isVisibleTo(panel)
+    assert "darks_from" not in panel.command.toPlainText()
 
 
 def test_frames_are_taken_again(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot) -> None:

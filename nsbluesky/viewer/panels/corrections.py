@@ -13,7 +13,7 @@ from nsbluesky.viewer.panels.base import LivePanel
 from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR
 from nsbluesky.viewer.qt import pg
 
-__all__ = ["CorrectionsPanel", "arrows", "magnification"]
+__all__ = ["LEAST_UM", "CorrectionsPanel", "arrows", "magnification"]
 
 BARB, BARB_RAD = 0.3, np.radians(150)
 """Length of the two strokes of an arrow's head, in that of the arrow, and their angle to it."""

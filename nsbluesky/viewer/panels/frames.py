@@ -40,7 +40,7 @@ class RawPanel(LiveImagePanel):
         self.choice = self.add_selector(list(self.CHOICES), "the newest frame as read, or without the mean dark")
         self.choice.currentIndexChanged.connect(self.redraw)
         self.graphics.setToolTip(
-            "ADU per raw pixel, logarithmic, overscan included, row 0 on top; "
+            "ADU per raw pixel, logarithmic, overscan included, row 0 on top; without the dark, bad pixels are grey; "
             "cross: centre of the clean frames, square: what they are cut out of"
         )
         self.center = pg.ScatterPlotItem(size=14, symbol="+", pen=pg.mkPen(CENTER_COLOR, width=2), brush=None)
@@ -66,7 +66,9 @@ class RawPanel(LiveImagePanel):
         if self.choice.currentText() != "raw" and state.dark is not None:
             mean = to_host(state.dark.mean)
             if mean.shape == image.shape:
-                image, text = image - mean, f"frame {state.raw.seq_num} − dark"
+                bad = to_host(state.dark.bad) != 0
+                image = np.where(bad, np.float32(np.nan), image - mean)
+                text = f"frame {state.raw.seq_num} − dark"
         logarithm = log10_image(image, floor=1.0)
         span = robust_range(logarithm, (1.0, 99.9))
         self.set_image(logarithm, pixel_extent(image), span, colors="inferno", label="ADU", log=True)
@@ -108,8 +110,8 @@ class DarkPanel(LiveImagePanel):
         self.graphics.setToolTip("ADU per raw pixel over the dark frames; bad: left out of every clean frame")
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
-        """The dark."""
-        return (state.dark,)
+        """The dark, and whose it is."""
+        return state.dark, state.run
 
     def draw(self, state: LiveState) -> None:
         """Draw what is chosen."""
@@ -124,7 +126,9 @@ class DarkPanel(LiveImagePanel):
         else:
             image = to_host(dark.mean if choice == "mean" else dark.std)
             self.set_image(image, pixel_extent(image), robust_range(image), colors="inferno", label="ADU")
-        self.set_subtitle(f"{dark.num_frames} frames · {int(bad.sum())} bad pixels{adcs}")
+        told = state.run.darks_from if state.run is not None else ""
+        whose = f" of run {told[:8]}" if told else ""
+        self.set_subtitle(f"{dark.num_frames} frames{whose} · {int(bad.sum())} bad{adcs}")
 
 
 class CleanPanel(LiveImagePanel):

@@ -10,10 +10,14 @@ import numpy as np
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.viewer.display import robust_range, symmetric_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, extent_in_um
-from nsbluesky.viewer.panels.colors import COMING_COLOR, MARK_COLOR
+from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR
 from nsbluesky.viewer.qt import QtCore, Signal, pg
 
 __all__ = ["LowResolutionPanel", "Region"]
+
+
+ON_IMAGE, ON_NOTHING = pg.mkBrush(255, 255, 255, 200), pg.mkBrush(DATA_COLOR)
+"""Of the measured points."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class LowResolutionPanel(LiveImagePanel):
         self.pick = self.add_button("region", "draw the region of the next scan (R)", checkable=True)
         self.pick.toggled.connect(self._show_region)
         self.coming = pg.ScatterPlotItem(size=3, pen=pg.mkPen(COMING_COLOR, width=1), brush=None)
-        self.points = pg.ScatterPlotItem(size=3.5, pen=pg.mkPen(0, 0, 0, 110), brush=pg.mkBrush(255, 255, 255, 200))
+        self.points = pg.ScatterPlotItem(size=3.5, pen=pg.mkPen(0, 0, 0, 110), brush=ON_IMAGE)
         self.current = pg.ScatterPlotItem(size=11, symbol="o", brush=None, pen=pg.mkPen(MARK_COLOR, width=2))
         self.points.sigClicked.connect(self._click)
         self.current.setAcceptedMouseButtons(QtCore.Qt.MouseButton.NoButton)
@@ -95,6 +99,7 @@ class LowResolutionPanel(LiveImagePanel):
         image = None if low is None else getattr(low, field)
         if low is None or image is None:
             self.item.clear()
+            self.points.setBrush(ON_NOTHING)
             self.set_blank(False)
             self.bar.setOpacity(0.0)
             self._back.hide()
@@ -108,6 +113,7 @@ class LowResolutionPanel(LiveImagePanel):
             span, colors = symmetric_range(image), "diverging"
         else:
             span, colors = robust_range(image), "cividis"
+        self.points.setBrush(ON_IMAGE)
         self.set_image(image, extent_in_um(low.extent_m), span, colors=colors, label=label)
 
     def _click(self, _: object, points: Any, event: Any) -> None:

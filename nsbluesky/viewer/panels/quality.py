@@ -20,13 +20,17 @@ def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) 
     return pg.PlotDataItem(pen=pen, symbol="o", symbolSize=symbol_px, symbolBrush=color, symbolPen=None, name=name)
 
 
+ROOM = 1.3
+"""How much higher than its curves a plot is, for its legend."""
+
+
 class QualityPanel(LivePanel):
     """How R comes down, also on pixels that are held out, and the resolution where the solver tells one."""
 
     CHOICES = ("frames", "time", "passes")
     LABELS = ("frames used", "time since start (s)", "passes")
-    QUANTITIES = ("R", "resolution")
-    NAMES = (("R", "held out", "R of the centre"), ("½ bit", "1/7", ""))
+    QUANTITIES = ("R", "resolution", "FRC")
+    NAMES = (("R", "held out", "R of the centre"), ("½ bit", "1/7", ""), ("FRC", "½ bit", ""))
     OFF = "not measured: see Processing"
     place = "right bottom"
 
@@ -36,16 +40,18 @@ class QualityPanel(LivePanel):
             "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; of the centre: on the central "
             "half of the detector, which alone is used at first and fits better; held out: on pixels that the solver "
             "does not use; resolution: half period (nm) up to which two halves of the frames agree (FRC, ½ bit and "
-            "1/7); Processing switches both on"
+            "1/7); FRC: how far they agree at each spatial frequency; Processing switches these on"
         )
-        self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, or resolution in nm")
+        self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, resolution (nm), or the FRC it is from")
         self.choice = self.add_selector(list(self.CHOICES), "what it is drawn against")
         for selector in (self.quantity, self.choice):
             selector.currentIndexChanged.connect(self.redraw)
-        self.legend = self.plot.addLegend(offset=(-5, 5), labelTextColor=self.text_color)
+        self.legend = self.add_legend()
         self.curve, self.second, self.coarse = curve(), curve(SECOND_COLOR), curve(COMING_COLOR)
         for item in self._curves:
             self.plot.addItem(item)
+        self._room = pg.PlotCurveItem(pen=pg.mkPen(0, 0, 0, 0))
+        self.plot.getViewBox().addItem(self._room)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
         self.clear()
 
@@ -54,12 +60,12 @@ class QualityPanel(LivePanel):
         return self.curve, self.second, self.coarse
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
-        """The history."""
-        return state.reconstruction, state.history
+        """The history, and the correlation of the halves."""
+        return state.reconstruction, state.history, state.frc
 
     def clear(self) -> None:
         """Show no curve."""
-        for item in self._curves:
+        for item in (*self._curves, self._room):
             item.clear()
         self.legend.clear()
         self.set_blank(True)
@@ -67,6 +73,10 @@ class QualityPanel(LivePanel):
     def draw(self, state: LiveState) -> None:
         """Draw what is chosen."""
         history, index, quantity = state.history, self.choice.currentIndex(), self.quantity.currentText()
+        self.choice.setEnabled(quantity != "FRC")
+        if quantity == "FRC":
+            self._draw_frc(state)
+            return
         against = (history.num_frames, history.time_s, history.num_passes)[index]
         if quantity == "R":
             fine, coarse = (
@@ -81,16 +91,45 @@ class QualityPanel(LivePanel):
             text = f"{values[0][-1]:.3g} nm" if np.isfinite(values[0][-1]) else self._why_none(state)
         self.label_axis("bottom", self.LABELS[index])
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
+        told = self._draw_curves(against, values)
+        passes = history.num_passes[-1]
+        self.set_subtitle(f"{text} after {passes:.3g} pass{'es' if passes != 1 else ''}" if told else text)
+
+    def _draw_frc(self, state: LiveState) -> None:
+        """Draw the correlation of the two halves over spatial frequency."""
+        found, picture = state.frc, state.reconstruction
+        self.label_axis("bottom", "spatial frequency (1/µm)")
+        self.label_axis("left", "correlation")
+        none = np.empty(0)
+        if found is None or picture is None:
+            self._draw_curves(none, (none, none, none))
+            self.set_subtitle(self._why_none(state))
+            return
+        missing = np.full(len(found.correlation), np.nan)
+        self._draw_curves(1e-6 * found.frequency_1_m, (found.correlation, found.half_bit, missing))
+        resolution = f"{1e9 * picture.resolution_m:.3g} nm" if np.isfinite(picture.resolution_m) else "not resolved"
+        self.set_subtitle(f"{resolution} half period")
+
+    def _draw_curves(self, against: Any, values: tuple[Any, Any, Any]) -> bool:
+        """Draw what is known of three curves, name them, and return whether anything is."""
         self.legend.clear()
         for item, one, name in zip(self._curves, values, self.NAMES[self.quantity.currentIndex()], strict=True):
             known = np.isfinite(one)
-            item.setData(against[known], one[known])
+            item.setData(against[known], one[known], name=name)
             if known.any():
                 self.legend.addItem(item, name)
+        highest = max((float(one[np.isfinite(one)].max(initial=0.0)) for one in values), default=0.0)
+        self._keep_room(against, 1.0 if self.quantity.currentText() == "FRC" else ROOM * highest)
         told = any(np.isfinite(one).any() for one in values)
         self.set_blank(not told)
-        passes = history.num_passes[-1]
-        self.set_subtitle(f"{text} after {passes:.3g} pass{'es' if passes != 1 else ''}" if told else text)
+        return told
+
+    def _keep_room(self, against: Any, top: float) -> None:
+        """Let what is seen of the plot begin at 0, and have room for the legend."""
+        if len(against):
+            self._room.setData(x=np.full(2, against[0]), y=np.array([0.0, top]))
+        else:
+            self._room.clear()
 
     def _why_none(self, state: LiveState) -> str:
         settings = state.run.settings if state.run is not None else None

@@ -1,0 +1,44 @@
+"""What the log says of a run: the few things that a person at the beamline waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["news_of"]
+
+Data = Mapping[str, Any]
+
+
+def news_of(stream: str, data: Data) -> str:
+    """Return a line about an event of a derived run; "" where it is nothing new to a person."""
+    tell = _NEWS.get(stream)
+    return "" if tell is None else tell(data)
+
+
+def _darks(data: Data) -> str:
+    return f"{data['num_frames']} dark frames, {int(data['bad'].sum())} bad pixels"
+
+
+def _detector(data: Data) -> str:
+    place = f"row {data['center_row_px']:.1f}, column {data['center_column_px']:.1f}"
+    return f"zero order at {place}; {int((data['mask'] != 0).sum())} pixels of a clean frame are masked"
+
+
+def _sweep(data: Data) -> str:
+    taken = "taken" if data["accepted"] else "not taken"
+    return f"defocus {1e6 * data['defocus_m']:.3g} µm, confidence {data['confidence']:.2f}, {taken}"
+
+
+def _picture(data: Data) -> str:
+    if not data["final"]:
+        return ""
+    return f"last image: R {data['r_factor']:.3f} from {data['num_frames']} frames, {data['num_passes']:.3g} passes"
+
+
+_NEWS: dict[str, Callable[[Data], str]] = {
+    "dark_statistics": _darks,
+    "detector": _detector,
+    "geometry": _sweep,
+    "reconstruction": _picture,
+}
