@@ -46,7 +46,7 @@ docs: ready-dev  ## the documentation as web pages in docs/_build/html
 	QT_QPA_PLATFORM=offscreen $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 screenshots: ready  ## pictures of every window for the documentation, in docs/images/windows
-	$(BIN)/python docs/screenshots.py
+	$(BIN)/python docs/screenshots.py $(ARGS)
 
 bench: ready  ## measure, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,7 +1,8 @@
 """Pictures of every window, at the start, in the middle and at the end of its work, and where something is wrong.
 
-``make screenshots`` writes them into docs/images/windows: a simulated scan of gold nanospheres goes through the
-pipeline, and the windows show its documents.  Only the browser's older runs are entries made for the picture.
+``make screenshots`` writes them into docs/images/windows, or into another folder (``ARGS=FOLDER``): a simulated scan
+of gold nanospheres goes through the pipeline, and the windows show its documents.  Only the browser's older runs are
+entries made for the picture.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 from nsbluesky.viewer.run_browser import RunBrowser
 from nsbluesky.viewer.session_processing import SessionProcessing
 
-FOLDER = Path(__file__).resolve().parent / "images" / "windows"
+FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent / "images" / "windows"
 MAX_BYTES = 200_000
 SHAPE, STEP_UM = (14, 14), 0.075
 TIMEOUT_S = 300.0
@@ -150,6 +151,7 @@ def live_pictures(app: QtWidgets.QApplication, recording: Recording, rehearsal: 
     window.panels[QualityPanel].quantity.setCurrentText("resolution")
     save(app, window, "live-fit")
     window = live_window(recording, 1.0, rehearsal, [])
+    window.refresh()
     window.panels[LowResolutionPanel].set_region(Region(-0.35, 0.1, -0.3, 0.25))
     save(app, window, "live-region")
     window = live_window(recording, 1.0, rehearsal, ["Scan"])

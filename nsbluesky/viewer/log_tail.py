@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nsbluesky.viewer.qt import QtGui, QtWidgets
 
-__all__ = ["LogLines", "LogPanel", "module_of", "tail_of_files"]
+__all__ = ["LogLines", "LogPanel", "module_of", "short_line", "tail_of_files"]
 
 ALL_MODULES = "all modules"
 MAX_LINES = 300
@@ -50,10 +50,24 @@ def tail_of_files(directory: Path, max_lines: int = MAX_LINES) -> list[str]:
 
 def module_of(line: str) -> str:
     """Return the module that logged a line, as "frame_cleaner"; "" where the line does not tell."""
+    words = _words(line)
+    return words[3].rpartition(".")[2] if words else ""
+
+
+def short_line(line: str) -> str:
+    """Return a line for a narrow panel: time of day, module, level where it is no mere information, and message."""
+    words = _words(line)
+    if not words:
+        return line
+    level, _, message = words[4].partition(" ")
+    told = message if level == "INFO" else f"{level}: {message}"
+    return f"{words[1].partition(',')[0]} {module_of(line)}: {told}"
+
+
+def _words(line: str) -> list[str]:
+    """Return date, time, process, logger and the rest of a line; nothing where it has another form."""
     words = line.split(maxsplit=4)
-    if len(words) < 5 or not words[2].isdecimal():
-        return ""
-    return words[3].rpartition(".")[2]
+    return words if len(words) == 5 and words[2].isdecimal() else []
 
 
 class LogPanel(QtWidgets.QWidget):
@@ -75,7 +89,7 @@ class LogPanel(QtWidgets.QWidget):
         self.text.setReadOnly(True)
         self.text.setLineWrapMode(QtWidgets.QPlainTextEdit.LineWrapMode.NoWrap)
         self.text.setFont(QtGui.QFontDatabase.systemFont(QtGui.QFontDatabase.SystemFont.FixedFont))
-        self.text.setToolTip("the last lines of the log")
+        self.text.setToolTip("the last lines of the log: time of day, module, what it said")
         self.text.setPlaceholderText("nothing was logged yet")
         self.module = QtWidgets.QComboBox()
         self.module.addItem(ALL_MODULES)
@@ -104,7 +118,7 @@ class LogPanel(QtWidgets.QWidget):
 
     def _show(self) -> None:
         chosen = self.module.currentText()
-        lines = [line for line in self._shown if chosen in (ALL_MODULES, module_of(line))]
+        lines = [short_line(line) for line in self._shown if chosen in (ALL_MODULES, module_of(line))]
         bar = self.text.verticalScrollBar()
         at_end, place = bar.value() >= bar.maximum() - 1, bar.value()
         self.text.setPlainText("\n".join(lines))

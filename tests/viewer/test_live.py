@@ -82,7 +82,7 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     dark = window.panels[DarkPanel]
     np.testing.assert_array_equal(dark.item.image, mean)
     assert dark.title_label.text() == "Dark · 10 frames · 0 bad, ADCs 2"
-    dark.choice.setCurrentText("standard deviation")
+    dark.choice.setCurrentText("deviation")
     window.refresh()
     assert (dark.item.image == 1).all()
     dark.choice.setCurrentText("bad pixels")

@@ -100,12 +100,14 @@ class RawPanel(LiveImagePanel):
 class DarkPanel(LiveImagePanel):
     """Mean and standard deviation of the darks, and the pixels that are left out."""
 
-    CHOICES = ("mean", "standard deviation", "bad pixels")
+    CHOICES = ("mean", "deviation", "bad pixels")
     place = "left top"
 
     def __init__(self) -> None:
         super().__init__("Dark", "column (px)", "row (px)", row_0_on_top=True)
-        self.choice = self.add_selector(list(self.CHOICES), "what is shown of the dark frames")
+        self.choice = self.add_selector(
+            list(self.CHOICES), "mean or standard deviation of the dark frames (ADU), or bad pixels"
+        )
         self.choice.currentIndexChanged.connect(self.redraw)
         self.graphics.setToolTip("ADU per raw pixel over the dark frames; bad: left out of every clean frame")
 

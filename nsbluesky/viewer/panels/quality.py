@@ -20,7 +20,7 @@ def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) 
     return pg.PlotDataItem(pen=pen, symbol="o", symbolSize=symbol_px, symbolBrush=color, symbolPen=None, name=name)
 
 
-ROOM = 1.3
+ROOM = 1.45
 """How much higher than its curves a plot is, for its legend."""
 
 
