@@ -59,6 +59,24 @@ class DarkStream:
         """How many there are."""
         return sum(stop - start for _, start, stop in self.parts)
 
+    def misfit(self, fccd: Any) -> str:
+        """Return why they do not fit the camera as it is now, exposure aside; "" where they do."""
+        configuration = self.descriptor.get("configuration", {}).get(fccd.name)
+        if configuration is None:
+            return f"its darks are not of {fccd.name!r}"
+        shape = tuple(self.descriptor["data_keys"][self.key]["shape"][-2:])
+        if shape != tuple(fccd.frame_shape):
+            return f"its darks are of {shape} pixels: expected {tuple(fccd.frame_shape)}"
+        then, now = configuration["data"], fccd.read_configuration()
+        for name in fccd.dark_signals:
+            if name in then and then[name] != now[name]["value"]:
+                return f"{name} was {then[name]!r} for its darks and is {now[name]['value']!r} now"
+        for resource, *_ in self.parts:
+            path = Path(unquote(urlparse(resource["uri"]).path))
+            if path.parent.is_dir() and not path.is_file():
+                return f"its darks are gone: there is no {path}"
+        return ""
+
 
 @dataclass(frozen=True)
 class DarkRun:
@@ -97,27 +115,12 @@ class DarkRun:
         if not self.streams:
             return "it has no dark frames of its own in files"
         for exposure_s in exposures_s:
-            if self.of(exposure_s) is None:
+            stream = self.of(exposure_s)
+            if stream is None:
                 there = ", ".join(f"{one_s:g}" for one_s in self.streams)
                 return f"its darks are of {there} s: expected {exposure_s:g} s"
-        return next(filter(None, (self._misfit_of(s, fccd) for s in map(self.of, exposures_s))), "")
-
-    def _misfit_of(self, stream: DarkStream | None, fccd: Any) -> str:
-        assert stream is not None
-        configuration = stream.descriptor.get("configuration", {}).get(fccd.name)
-        if configuration is None:
-            return f"its darks are not of {fccd.name!r}"
-        shape = tuple(stream.descriptor["data_keys"][stream.key]["shape"][-2:])
-        if shape != tuple(fccd.frame_shape):
-            return f"its darks are of {shape} pixels: expected {tuple(fccd.frame_shape)}"
-        then, now = configuration["data"], fccd.read_configuration()
-        for name in fccd.dark_signals:
-            if name in then and then[name] != now[name]["value"]:
-                return f"{name} was {then[name]!r} for its darks and is {now[name]['value']!r} now"
-        for resource, *_ in stream.parts:
-            path = Path(unquote(urlparse(resource["uri"]).path))
-            if path.parent.is_dir() and not path.is_file():
-                return f"its darks are gone: there is no {path}"
+            if why := stream.misfit(fccd):
+                return why
         return ""
 
 
@@ -159,7 +162,10 @@ def _latest(fccd: Any, exposures_s: Sequence[float], directory: Path) -> DarkRun
     for logged in find_runs(directory):
         if "ptycho" not in logged.start or "darks_from" in logged.start["ptycho"]:
             continue
-        run = read_dark_run(logged.path)
+        try:
+            run = read_dark_run(logged.path)
+        except (DocumentLogError, LookupError):  # a log that a crash has damaged
+            continue
         why = run.misfit(fccd, exposures_s)
         if not why:
             return run

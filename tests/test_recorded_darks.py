@@ -138,6 +138,10 @@ def test_latest_is_the_newest_run_with_darks_that_fit(beamline: Beamline) -> Non
     newer = beamline.record(ptycho_scan(*beamline.devices, **SCAN, num_dark=2))
     beamline.take_darks(0.002)
     beamline.record(ptycho_scan(*beamline.devices, **SCAN, num_dark=0))
+    damaged = beamline.take_darks()
+    path = beamline.logs / f"{damaged.start['uid']}.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, "no document\n", *others]))
     scan = beamline.record(ptycho_scan(*beamline.devices, **SCAN, darks_from="latest"))
     assert scan.start["ptycho"]["darks_from"] == newer.start["uid"]
     assert scan.stop["num_events"]["dark"] == 2
