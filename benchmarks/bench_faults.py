@@ -25,6 +25,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import psutil
@@ -32,11 +33,12 @@ from bluesky import RunEngine
 
 from benchmarks import two_hosts
 from benchmarks.figures import Figure
-from nsbluesky import session
+from nsbluesky import disk_space, session
 from nsbluesky.callbacks.frame_readers import local_path
 from nsbluesky.cxi import read_cxi
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.document_log import DocumentLog, end_log, read_documents
+from nsbluesky.full_disk import LEAST_MB, SuspendWhileFull
 from nsbluesky.lost_ioc import SuspendWhileAway
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.service.access import local_credentials
@@ -61,7 +63,8 @@ LOOK_S = 0.05
 CUT_S = 1.0
 WINDOW_S = 5.0
 """For a window to open."""
-IOC_FRAMES = 40
+IOC_FRAMES = FULL_FRAMES = 40
+"""Frames that are there when the damage is done."""
 
 SERVE_OPTIONS = [
     item
@@ -466,6 +469,66 @@ def abort_and_next(scan: Scan, folder: Path) -> Figure:
     return Figure("abort, and the next scan at once", counts, "the aborted scan; the next one")
 
 
+def quick_succession(scan: Scan, folder: Path) -> Figure:
+    """The next scan begins while the first one is processed."""
+    folder.mkdir()
+    following = renamed(scan, 0.0)
+    damage = Damage(scan, folder)
+    with damage.running():
+        damage.send(len(scan.documents))
+        damage.scan, damage.num_sent = following, 0
+        damage.send(len(following.documents))
+        assert damage.connection.wait(TIMEOUT_S)
+        counts = f"{count(scan, damage.connection)}; {count(following, damage.connection)}"
+    return Figure("two scans in quick succession", counts, "the first; the second")
+
+
+def frames_disk(_: Scan, folder: Path) -> Figure:
+    """The disk of the frames is full in the middle of a fly scan, and has space again after a while."""
+    folder.mkdir()
+    simulator, devices = twins(folder)
+    free_MB = [10 * LEAST_MB]
+    with patch.object(disk_space, "free_bytes", lambda _: 1e6 * free_MB[0]):
+        RE = RunEngine({}, context_managers=[])
+        suspender = SuspendWhileFull(folder, sleep=0.0, look_s=LOOK_S)
+        RE.install_suspender(suspender)
+        scan = Scan([], folder, pipeline_of(simulator))
+        damage = Damage(scan, folder)
+        told, held = threading.Event(), threading.Event()
+
+        def note(name: str, document: dict[str, Any]) -> None:
+            scan.documents.append((name, document))
+            damage.send(len(scan.documents))
+            if name == "stream_datum" and document["indices"]["stop"] >= FULL_FRAMES:
+                told.set()
+
+        def fill_up() -> None:
+            told.wait(TIMEOUT_S)
+            free_MB[0] = LEAST_MB / 2
+            held.wait(TIMEOUT_S)
+            time.sleep(CUT_S)
+            damage.begin()  # what was on its way does not count
+            free_MB[0] = 2 * LEAST_MB
+
+        with damage.running():
+            RE.subscribe(note)
+            RE.msg_hook = lambda message: held.set() if suspender.tripped and message.command == "wait_for" else None
+            disk = threading.Thread(target=fill_up)
+            disk.start()
+            RE(
+                ptycho_fly_scan(
+                    *devices, geometry=simulator.geometry, shape=SHAPE, step_um=step_um(simulator), rate_hz=40.0
+                )
+            )
+            disk.join()
+            assert held.is_set()
+            assert damage.connection.wait(TIMEOUT_S)
+            counts = count(scan, damage.connection)
+        RE.remove_suspender(suspender)
+    note_ = f"{damage.recovered - damage.began:.1f} s after there is space; suspended meanwhile"
+    return Figure("the disk of the frames is full in the middle of a scan", counts, note_)
+
+
 def ioc(_: Scan, folder: Path) -> Figure:
     """The IOC of camera, stage and shutter is killed in the middle of a fly scan, and started again."""
     with SimulatedBeamline(folder, layout="none") as beamline, ExitStack() as stack:
@@ -527,6 +590,17 @@ def counted(scan: Scan) -> tuple[int, int]:
 def record(folder: Path) -> Scan:
     """Record a scan."""
     folder.mkdir()
+    simulator, devices = twins(folder)
+    documents: list[tuple[str, dict[str, Any]]] = []
+    RE = RunEngine({}, context_managers=[])
+    RE.subscribe(lambda name, document: documents.append((name, document)))
+    plan = ptycho_scan(*devices, geometry=simulator.geometry, shape=SHAPE, step_um=step_um(simulator), num_dark=4)
+    RE(plan)
+    return Scan(documents, folder, pipeline_of(simulator))
+
+
+def twins(folder: Path) -> tuple[FrameSimulator, tuple[SimFCCD, SimStage, SimShutter]]:
+    """Return a simulator of frames, and the devices without EPICS that take them."""
     simulator = FrameSimulator(gold_balls(), layout="none", seed=0)
     stage, shutter = SimStage(name="stage", directory=folder), SimShutter(name="shutter")
     fccd = SimFCCD(
@@ -537,13 +611,18 @@ def record(folder: Path) -> Scan:
         make_frame=simulator.raw_frame,
         frame_shape=simulator.shape,
     )
-    documents: list[tuple[str, dict[str, Any]]] = []
-    RE = RunEngine({}, context_managers=[])
-    RE.subscribe(lambda name, document: documents.append((name, document)))
-    step_um = min(simulator.sample.scan_range_m) * 1e6 / 20
-    RE(ptycho_scan(fccd, stage, shutter, geometry=simulator.geometry, shape=SHAPE, step_um=step_um, num_dark=4))
+    return simulator, (fccd, stage, shutter)
+
+
+def step_um(simulator: FrameSimulator) -> float:
+    """Return the step of the scans."""
+    return min(simulator.sample.scan_range_m) * 1e6 / 20
+
+
+def pipeline_of(simulator: FrameSimulator) -> PipelineSettings:
+    """Return how the scans are processed."""
     solver = SolverSettings(sweep_frames=0, passes_final=2)
-    return Scan(documents, folder, PipelineSettings(cleaning=simulator.cleaning_settings, solver=solver))
+    return PipelineSettings(cleaning=simulator.cleaning_settings, solver=solver)
 
 
 def of(what: str, do: Callable[[Damage], float | None] = nothing, **options: Any) -> Callable[[Scan, Path], Figure]:
@@ -590,6 +669,8 @@ FAULTS: dict[str, Callable[[Scan, Path], Figure]] = {
     "space": of("no space for results, then a restart", command=FULL_DISK),
     "clock": other_clock,
     "abort": abort_and_next,
+    "succession": quick_succession,
+    "frames_disk": frames_disk,
     "ioc": ioc,
 }
 """Each returns a row, of a scan in a folder that it makes."""

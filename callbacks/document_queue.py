@@ -6,6 +6,7 @@ memory; what exceeds the limit waits in a file.
 
 from __future__ import annotations
 
+import logging
 import queue
 import tempfile
 import time
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 __all__ = ["DocumentQueue", "QueuedDocument"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class DocumentQueue:
 
     def put(self, name: str, document: dict[str, Any]) -> None:
         """Add a document; arrays beyond the limit are written to a file first."""
-        if name == "event" and any(isinstance(value, np.ndarray) for value in document["data"].values()):
+        if any(isinstance(value, np.ndarray) for value in _data_of(name, document).values()):
             document = {**document, "data": {key: self._keep(value) for key, value in document["data"].items()}}
         self._queue.put(QueuedDocument(name, document, time.time()))
 
@@ -73,8 +76,9 @@ class DocumentQueue:
             If none comes within `timeout` seconds.
         """
         item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
-        if item.name == "event":
-            data = {key: self._take(value) for key, value in item.document["data"].items()}
+        kept = _data_of(item.name, item.document)
+        if kept:
+            data = {key: self._take(value) for key, value in kept.items()}
             item = QueuedDocument(item.name, {**item.document, "data": data}, item.time)
         return item
 
@@ -87,14 +91,21 @@ class DocumentQueue:
     def _keep(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
-        if self.bytes_in_memory + value.nbytes <= self._max_bytes:
-            self._bytes_put += value.nbytes
-            return value
+        if self.bytes_in_memory + value.nbytes > self._max_bytes:
+            try:
+                return self._spill(value)
+            except OSError as error:  # no space there either: the scan must go on
+                log.warning("an array waits in memory beyond the limit: %s", error)
+        self._bytes_put += value.nbytes
+        return value
+
+    def _spill(self, value: np.ndarray[Any, Any]) -> Path:
+        """Write an array to a file."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="nsbluesky-queue-")
         path = Path(self._folder.name) / f"{self._spilled}.npy"
-        self._spilled += 1
         np.save(path, value, allow_pickle=False)
+        self._spilled += 1
         return path
 
     def _take(self, value: Any) -> Any:
@@ -104,3 +115,9 @@ class DocumentQueue:
             path, value = value, np.load(value, allow_pickle=False)
             path.unlink()
         return value
+
+
+def _data_of(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of an event; nothing of other documents, and of one that is none: its reader will tell."""
+    data = document.get("data") if name == "event" else None
+    return data if isinstance(data, dict) else {}

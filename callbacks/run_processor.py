@@ -120,7 +120,8 @@ class RunProcessor:
         self._going_on = threading.Event()
         self._going_on.set()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        self._thread = threading.Thread(target=self._run, name=f"nsbluesky-{type(self).__name__}", daemon=True)
+        name = f"nsbluesky-{type(self).__name__}"
+        self._thread = threading.Thread(target=self._run_or_tell, name=name, daemon=True)
         self._thread.start()
 
     # ---- for the user
@@ -181,6 +182,11 @@ class RunProcessor:
         warm = threading.Event()
         self._warming = warm_up(self.stages, self.settings, self.backend), warm
         return warm
+
+    @property
+    def alive(self) -> bool:
+        """Whether documents are still worked off; no error should end that before `close`."""
+        return self._thread.is_alive()
 
     @property
     def queued(self) -> int:
@@ -245,6 +251,12 @@ class RunProcessor:
     def _idle(self) -> bool:
         return self._done == self._put and not any(chain.raw_stop is not None for chain in self._chains)
 
+    def _run_or_tell(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            log.exception("The processing has ended")
+
     def _run(self) -> None:
         next_turn = time.monotonic()
         while not self._closing.is_set():
@@ -264,15 +276,14 @@ class RunProcessor:
                 continue
             try:
                 item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
+                self._router(item.name, item.document)
             except queue.Empty:
                 next_turn = 0.0
                 if not busy:
                     self._warm_up_further()
                 continue
-            try:
-                self._router(item.name, item.document)
             except Exception:  # a document of the wrong form must not end the thread
-                log.exception("A %s document could not be processed", item.name)
+                log.exception("A document could not be processed")
             with self._changed:
                 self._done += 1
                 self._changed.notify_all()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from ophyd import Device, Signal
+from ophyd.status import StatusBase
+from ophyd.utils import InvalidState
+
+from nsbluesky.devices.status import DeviceLost
 
 __all__ = ["Connection"]
+
+AnyStatus = TypeVar("AnyStatus", bound=StatusBase)
 
 
 class Connection:
@@ -25,17 +34,21 @@ class Connection:
     ----------
     losses : int
         How many channels were lost since the device was made; a channel that never was there is not lost.
+    changed_s : float
+        When one was lost or came back last, as of `time.monotonic`; -inf where that never was.
     settle_s : float or None
         How long a plan rests when a lost device is back.  None: plans do not wait for it.
     """
 
     def __init__(self, device: Device) -> None:
         self.losses = 0
+        self.changed_s = -math.inf
         self.settle_s: float | None = None
         self._lock = threading.Lock()
         self._seen: set[str] = set()
         self._away: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._waiting: set[StatusBase] = set()
         leaves = [walk.item for walk in device.walk_signals(include_lazy=False)]
         for signal in [leaf for leaf in leaves if isinstance(leaf, Signal)]:
             signal.subscribe(self._on_metadata, event_type=signal.SUB_META, run=False)
@@ -56,7 +69,17 @@ class Connection:
         """Call it no more."""
         self._listeners.remove(listener)
 
+    def fail_on_loss(self, status: AnyStatus) -> AnyStatus:
+        """Let a status fail when a channel is lost, at once, and return it: nobody will tell that it is done.
+
+        By its own time limit it would fail long after the device is back, and disturb what that does then.
+        """
+        self._waiting.add(status)
+        status.add_callback(self._waiting.discard)
+        return status
+
     def _on_metadata(self, *, obj: Any, connected: bool = True, **_: Any) -> None:
+        waiting: list[StatusBase] = []
         with self._lock:
             if connected:
                 self._seen.add(obj.name)
@@ -66,6 +89,13 @@ class Connection:
                 if changed:
                     self._away[obj.name] = str(getattr(obj, "pvname", obj.name))
                     self.losses += 1
+                    waiting = list(self._waiting)
+            if changed:
+                self.changed_s = time.monotonic()
+        for status in waiting:
+            channel = getattr(obj, "pvname", obj.name)
+            with suppress(InvalidState):  # of one that has just ended
+                status.set_exception(DeviceLost(f"{channel} does not answer: its IOC went away"))
         if changed:
             for listener in list(self._listeners):
                 listener()

@@ -152,14 +152,17 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
     def prepare(self, value: Acquisition) -> DeviceStatus:
         """Set the times and begin a new file."""
-        return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
+        return self.connection.fail_on_loss(on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S))
 
     def _prepare(self, value: Acquisition) -> None:
         with self._preparing:  # one that the IOC's end interrupted may not be over yet
             was_lost = self.lost
             self._losses_known = self.connection.losses
+            if self._arriving is not None:
+                self._arriving.give_up()
             if was_lost:
                 self._flying = self._held = False
+                self._idle = None
                 self.camera.halt()  # where only the network was away, it goes on
             self._await_idle()
             self._close_file()
@@ -191,11 +194,16 @@ class StreamingDetector(Device):  # type: ignore[misc]
     def stop(self, *, success: bool = False) -> None:
         """Stop the camera and wait till it is idle; frames that were made are in the file."""
         self._flying = self._held = False
+        arriving = self._arriving
         try:
-            self._halt()
+            if self.lost:
+                self._let_go()
+                self.camera.halt()  # where only the network was away, it goes on
+            else:
+                self._halt()
         finally:
-            if self._arriving is not None:
-                self._arriving.give_up()
+            if arriving is not None:
+                arriving.give_up()
 
     def close_on_pause(self, shutter: Any) -> None:
         """Name the shutter that closes when the RunEngine pauses: the sample gets no dose that is not measured.
@@ -273,7 +281,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
         count = self.file.count()
         self._assets.skip_to(count)  # frames of an interrupted point belong to no event
         self._idle = self.camera.start(1)
-        return all_done(self, self._idle, self._frames_written(count + 1))
+        return self.connection.fail_on_loss(all_done(self, self._idle, self._frames_written(count + 1)))
 
     # fly
 

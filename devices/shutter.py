@@ -70,4 +70,5 @@ class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
         self.check_value(value)
         wanted = POSITIONS.index(value)
         self.command.put(wanted)
-        return SubscriptionStatus(self.status, lambda *, value, **_: value == wanted, timeout=self._timeout_s)
+        moved = SubscriptionStatus(self.status, lambda *, value, **_: value == wanted, timeout=self._timeout_s)
+        return self.connection.fail_on_loss(moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -121,6 +122,7 @@ class StreamingStage(Device):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.connection = Connection(self)
         self._losses_known = 0
+        self._preparing = threading.Lock()
 
     def check_trajectory(self, x: Positions, y: Positions) -> None:
         """Check that every point lies within the soft limits.
@@ -142,18 +144,21 @@ class StreamingStage(Device):  # type: ignore[misc]
 
     def prepare(self, value: Trajectory) -> DeviceStatus:
         """Load a trajectory, go to its first point and begin a new file of positions."""
-        return on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S)
+        return self.connection.fail_on_loss(on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S))
 
     def _prepare(self, value: Trajectory) -> None:
-        self._losses_known = self.connection.losses
-        self._flying = self._paused = False
-        self._close_file()
-        self.fly.load(value)
-        self.write_path.mkdir(parents=True, exist_ok=True)
-        file = PositionFile(self.write_path / f"{self.name}_{uuid.uuid4().hex}.h5")
-        self._num_points = len(value.x)
-        self._assets = StreamAssets(self._stream_keys(), lambda: file_uri(file.path), ROWS_PER_CHUNK)
-        self._file = file
+        with self._preparing:  # one that the IOC's end interrupted may not be over yet
+            self._losses_known = self.connection.losses
+            self._flying = self._paused = False
+            if self._completing is not None:
+                self._completing.give_up()
+            self._close_file()
+            self.fly.load(value)
+            self.write_path.mkdir(parents=True, exist_ok=True)
+            file = PositionFile(self.write_path / f"{self.name}_{uuid.uuid4().hex}.h5")
+            self._num_points = len(value.x)
+            self._assets = StreamAssets(self._stream_keys(), lambda: file_uri(file.path), ROWS_PER_CHUNK)
+            self._file = file
 
     def kickoff(self) -> DeviceStatus:
         """Wait for the camera's triggers."""
@@ -222,6 +227,11 @@ class StreamingStage(Device):  # type: ignore[misc]
         stop = self.get_index() if index is None else index
         if stop > start:
             x, y = self.fly.positions()
+            if min(len(x), len(y)) < stop:
+                raise DeviceLost(
+                    f"{self.name}: {stop} points were triggered, but the controller has the positions of {len(x)}: "
+                    "it was started again"
+                )
             self._file.append(x[start:stop], y[start:stop])
             yield from self._assets.documents(stop)
 
@@ -264,7 +274,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`."""
-        self._last_move = super().move(position, wait=wait, **kwargs)
+        self._last_move = self.parent.connection.fail_on_loss(super().move(position, wait=wait, **kwargs))
         return self._last_move
 
     def stop(self, *, success: bool = False) -> None:
@@ -278,12 +288,6 @@ class Axis(EpicsMotor):  # type: ignore[misc]
             with suppress(InvalidState):
                 move.set_finished()
         super().stop(success=success)
-
-    def give_up(self) -> None:
-        """Fail a move whose end nobody will tell of: the IOC is away."""
-        move = self._last_move
-        if move is not None and not move.done:
-            move.set_exception(DeviceLost(f"{self.prefix} does not answer: its IOC went away during a move"))
 
     def describe(self) -> dict[str, Any]:
         """Describe the readback and the set point."""
@@ -341,12 +345,3 @@ class ScanStage(StreamingStage):
     x = Component(Axis, "X", kind="hinted")
     y = Component(Axis, "Y", kind="hinted")
     fly = Component(FlyTrajectory, "FLY:")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.connection.listen(self._give_up_moves)
-
-    def _give_up_moves(self) -> None:
-        if self.connection.away:
-            self.x.give_up()
-            self.y.give_up()

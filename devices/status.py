@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
+from ophyd.utils import InvalidState
 
 __all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "await_reset", "label", "on_thread"]
 
@@ -27,15 +29,17 @@ def label(signal: Any) -> str:
 
 def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> DeviceStatus:
     """Run blocking work on a thread of its own; the status carries its exception."""
-    status = DeviceStatus(device, timeout=timeout_s)
+    status = DeviceStatus(device, timeout=timeout_s, call_stop_on_failure=False)
 
     def run() -> None:
         try:
             work()
         except Exception as error:
-            status.set_exception(error)
+            with suppress(InvalidState):  # the status may have failed before, as the IOC went away
+                status.set_exception(error)
         else:
-            status.set_finished()
+            with suppress(InvalidState):
+                status.set_finished()
 
     threading.Thread(target=run, name=f"{device.name}-work", daemon=True).start()
     return status
@@ -46,7 +50,7 @@ def all_done(device: Device, *statuses: Status) -> DeviceStatus:
 
     (``a & b`` of ophyd fails, too, but forgets why.)
     """
-    result = DeviceStatus(device)
+    result = DeviceStatus(device, call_stop_on_failure=False)
     lock = threading.RLock()  # a failed DeviceStatus stops its device, which ends its other statuses, from in here
 
     def on_done(status: Status) -> None:
@@ -54,10 +58,11 @@ def all_done(device: Device, *statuses: Status) -> DeviceStatus:
             if result.done:
                 return
             error = status.exception(timeout=0)
-            if error is not None:
-                result.set_exception(error)
-            elif all(s.done and s.exception(timeout=0) is None for s in statuses):
-                result.set_finished()
+            with suppress(InvalidState):  # it may fail by itself, as the IOC went away
+                if error is not None:
+                    result.set_exception(error)
+                elif all(s.done and s.exception(timeout=0) is None for s in statuses):
+                    result.set_finished()
 
     for status in statuses:
         status.add_callback(on_done)

@@ -7,15 +7,17 @@ there.  Neither knows cameras or stages: a device takes part when it has a `conn
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
 from bluesky.suspenders import SuspenderBase
-from bluesky.utils import Msg, RunEngineControlException
+from bluesky.utils import Msg, RunEngineControlException, single_gen
 
-__all__ = ["SuspendWhileAway", "outlasting"]
+__all__ = ["SuspendWhileAway", "outlasting", "undisturbed"]
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,10 @@ Plan = Generator[Msg, Any, Any]
 
 NOTICE_S = 2.0
 """An error may be there before the loss that made it is known, and a suspender needs a moment."""
+
+LATE_S = 60.0
+"""An error so soon after a channel came or went is taken for its consequence: an IOC that has just begun is slow, and
+what waited for the former one may tell of it late."""
 
 LOOK_S = 0.1
 
@@ -115,7 +121,7 @@ class SuspendWhileAway(SuspenderBase):
 
 
 def outlasting(devices: Sequence[Any], attempt: Callable[[], Plan]) -> Plan:
-    """Run a plan; where it fails and one of its devices was away, run it again when all are back.
+    """Run a plan; where it fails and one of its devices is or just was away, run it again when all are back.
 
     Parameters
     ----------
@@ -135,49 +141,46 @@ def outlasting(devices: Sequence[Any], attempt: Callable[[], Plan]) -> Plan:
         What `attempt` raised, where no device was away, or one is for some seconds and no suspender watches it.
     """
     connections = [device.connection for device in devices if hasattr(device, "connection")]
-    was_rewindable = yield Msg("rewindable", None, None)
+    rewindable = None
     while True:
-        losses = _losses(connections)
         try:
+            if rewindable is None:
+                rewindable = yield Msg("rewindable", None, None)
             return (yield from attempt())
         except RunEngineControlException:
             raise
-        except Exception:
-            if not (yield from _back_again(connections, losses)):
+        except Exception as error:
+            if not (yield from _back_again(connections)):
                 raise
-            yield Msg("rewindable", None, was_rewindable)  # an error that ends a suspension leaves it off
+            log.warning("once more, as an IOC was away: %s", error)
+            # an error that ends a suspension leaves it off
+            yield from undisturbed(single_gen(Msg("rewindable", None, rewindable)))
 
 
-def _back_again(connections: Sequence[Any], losses: int) -> Plan:
+def undisturbed(plan: Plan) -> Plan:
+    """Run a plan; an error in it is one more of the same loss, as two motors that moved both tell of it."""
+    try:
+        yield from plan
+    except RunEngineControlException:
+        raise
+    except Exception as error:
+        log.info("one more error of the same loss: %s", error)
+
+
+def _back_again(connections: Sequence[Any]) -> Plan:
     """Return whether channels were lost and all are back.
 
     A suspender holds this plan in between, but not always: the RunEngine ends a suspension when a move or an exposure
     that was under way fails.  So this plan waits by itself, too, where a suspender was installed.
     """
-    yield from bps.checkpoint()  # what failed is not done again by the RunEngine
-    looks = 0
-    while _losses(connections) == losses or _away(connections):
-        looks += 1
-        if looks * LOOK_S > NOTICE_S and not any(c.settle_s is not None for c in _away(connections)):
+    noticed_s = time.monotonic() + NOTICE_S
+    while True:
+        yield from undisturbed(bps.checkpoint())  # what failed is not done again by the RunEngine
+        yield from undisturbed(bps.sleep(LOOK_S))
+        away = [connection for connection in connections if connection.away]
+        if not away and time.monotonic() - max((c.changed_s for c in connections), default=-math.inf) < LATE_S:
+            break
+        if time.monotonic() > noticed_s and not any(c.settle_s is not None for c in away):
             return False
-        yield from _rest(LOOK_S)
-    yield from _rest(max((c.settle_s or 0.0 for c in connections), default=0.0))
+    yield from undisturbed(bps.sleep(max(c.settle_s or 0.0 for c in connections)))
     return True
-
-
-def _rest(seconds: float) -> Plan:
-    """Sleep; an error that comes meanwhile is one more of the same loss, as two motors that moved both tell of it."""
-    try:
-        yield from bps.sleep(seconds)
-    except RunEngineControlException:
-        raise
-    except Exception as error:
-        log.debug("one more error of the same loss: %s", error)
-
-
-def _away(connections: Sequence[Any]) -> list[Any]:
-    return [connection for connection in connections if connection.away]
-
-
-def _losses(connections: Sequence[Any]) -> int:
-    return sum(connection.losses for connection in connections)

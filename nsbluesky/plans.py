@@ -22,9 +22,9 @@ from bluesky.utils import Msg, short_uid
 
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
-from nsbluesky.devices.status import DeviceLost
+from nsbluesky.devices.status import DeviceError, DeviceLost
 from nsbluesky.geometry import Geometry, length_in_m
-from nsbluesky.lost_ioc import outlasting
+from nsbluesky.lost_ioc import outlasting, undisturbed
 from nsbluesky.recorded_darks import DarkRun, DarkStream, RecordedDarks, find_darks
 from nsbluesky.streams import PRIMARY, dark_stream
 from nsbluesky.trajectories import make_trajectory
@@ -427,14 +427,17 @@ def _run(
     scan.fccd.close_on_pause(scan.shutter)
     slow = [scan.stage, scan.shutter] if baseline is None else list(baseline)
 
+    def back() -> Plan:
+        yield from bps.checkpoint()
+        yield from bps.mv(scan.stage.x, center[0], scan.stage.y, center[1])
+
     @bpp.stage_decorator([scan.fccd, scan.stage])  # type: ignore[untyped-decorator]
     @bpp.baseline_decorator(slow)  # type: ignore[untyped-decorator]
     @bpp.run_decorator(md=dict(md))  # type: ignore[untyped-decorator]
     @bpp.finalize_decorator(lambda: _close(scan.shutter))  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         yield from measure()
-        yield from bps.checkpoint()
-        yield from bps.mv(scan.stage.x, center[0], scan.stage.y, center[1])
+        yield from outlasting([scan.stage], back)
 
     return (yield from inner())
 
@@ -485,7 +488,7 @@ def _fly(
     def collect() -> Plan:
         yield from bpp.rewindable_wrapper(documents(), False)
 
-    def follow() -> Plan:
+    def follow(wanted: int) -> Plan:
         for device in devices:
             yield from bps.kickoff(device, wait=True)
         group = short_uid("complete")
@@ -503,12 +506,14 @@ def _fly(
             yield from collect()
             if lost := [device.name for device in devices if getattr(device, "lost", False)]:
                 raise DeviceLost(f"the IOC of {' and '.join(lost)} was away in the middle of a fly scan")
+            if done and fccd.told < wanted:  # an error or a pause that came between may have ended it early
+                raise DeviceError(f"{fccd.name}: {fccd.told} of {wanted} frames are there, though all are said to be")
             if done:
                 return
 
     def leave(_: Exception) -> Plan:
         for device in reversed(devices):
-            yield from bps.stop(device)
+            yield from undisturbed(bps.stop(device))
         yield from collect()
 
     def fly_the_rest() -> Plan:
@@ -521,7 +526,7 @@ def _fly(
         yield from bps.abs_set(shutter, light, wait=True)
         yield from prepare(first)
         try:
-            yield from _safely(follow, leave)()
+            yield from _safely(functools.partial(follow, num_frames - first), leave)()
         finally:
             taken = first + fccd.told
 

@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keys", type=Path, help="folder of keys, as nsbluesky keys makes it; beyond this machine")
     parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="processes that clean frames (0)")
+    parser.add_argument(
+        "--adaptive", action="store_true", help="start these processes while frames wait, and end them when none do"
+    )
     parser.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="Dask cluster that cleans frames")
     parser.add_argument("--nice", type=int, default=10, help="how much the scan comes first, 0 to 19 (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
@@ -62,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         keys=str(options.keys.resolve()) if options.keys is not None else "",
         nice=options.nice,
         workers=options.workers,
+        adaptive=options.adaptive,
         scheduler=options.scheduler,
         pipeline=PipelineSettings().set_from_text(options.set),
     )

@@ -78,15 +78,23 @@ class CrashRecord:
         except (OSError, ValueError):
             return {}
 
-    def note_crash(self, reason: str) -> str:
-        """Count what was at work when the process died, and return it in words; give a run up where it is time."""
+    def note_crash(self, reason: str, *, of_frames: bool = True) -> str:
+        """Count what was at work when the process died, and return it in words; give a run up where it is time.
+
+        Parameters
+        ----------
+        reason : str
+            What the process died of.
+        of_frames : bool
+            Whether a frame may be to blame, or only the run: for want of memory it is not one frame.
+        """
         block = self._block()
         if block is None:
             return ""
         run, stage, stream, seq_nums = block
         suspects = self.suspects()
         counts = suspects.setdefault(run, {})
-        for key in ("", *(f"{stream}/{k}" for k in seq_nums)):
+        for key in ("", *(f"{stream}/{k}" for k in seq_nums if of_frames)):
             counts[key] = counts.get(key, 0) + 1
         temporary = self._path.with_suffix(".new")
         temporary.write_text(json.dumps(suspects))

@@ -26,6 +26,8 @@ RETRIES = 3
 RUNNING = "running"
 CONNECT_S = 10.0
 COUNT_S = 1.0
+IDLE_LOOKS = 10
+"""Seconds that a process has nothing to do before it goes."""
 
 
 class DaskWorkers:
@@ -68,7 +70,7 @@ class DaskWorkers:
         """
         if not (settings.scheduler or settings.workers):
             return None
-        client, cluster = open_cluster(settings.workers, settings.scheduler)
+        client, cluster = open_cluster(settings.workers, settings.scheduler, adaptive=settings.adaptive)
         return cls(client, Path(settings.directory), cluster)
 
     def close(self) -> None:
@@ -137,8 +139,10 @@ class DaskExecutor(Executor):
             self._waiting.discard(future)
 
 
-def open_cluster(workers: int, scheduler: str) -> tuple[Any, Any]:
+def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tuple[Any, Any]:
     """Return a client of Dask, and the cluster of `workers` processes that was started for it; else None.
+
+    Where it is `adaptive`, processes come as tasks wait, at most `workers`, and go when none do.
 
     Raises
     ------
@@ -151,8 +155,10 @@ def open_cluster(workers: int, scheduler: str) -> tuple[Any, Any]:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
         cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+            n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
         )
+        if adaptive:
+            cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)  # type: ignore[no-untyped-call]
         return distributed.Client(cluster), cluster  # type: ignore[no-untyped-call]
     try:
         return distributed.Client(scheduler, timeout=CONNECT_S), None  # type: ignore[no-untyped-call]

@@ -80,8 +80,9 @@ class Processing:
         self.pipeline(name, document)
         if name == "start":
             self.not_whole.discard(document["uid"])
-        if name == "stop":
-            self._stopped.append(document["run_start"])
+        run = document.get("run_start")
+        if name == "stop" and isinstance(run, str):
+            self._stopped.append(run)
 
     def end_run(self, uid: str) -> None:
         """Let a run end as if its stop document had come."""

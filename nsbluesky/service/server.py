@@ -136,6 +136,8 @@ class Server:
             self._tell_finished()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + HEARTBEAT_S
+                if not self._processing.pipeline.alive:
+                    raise RuntimeError("the processing has ended by an error: see the log of run_processor")
                 self._look_at_traffic()
                 self._publisher.beat(self.status())
 
@@ -246,7 +248,12 @@ class Server:
         self._documents.send_multipart([identity, ACK, pack((self.instance, greeting, told))])
 
     def _deliver(self, name: str, document: dict[str, Any]) -> None:
-        self._processing(name, document)
+        """Give a document to the processing; one of the wrong form is passed over, or it would come for ever."""
+        try:
+            self._processing(name, document)
+        except Exception as error:
+            log.debug("what was passed over", exc_info=True)
+            self._refuse(f"a {name} document", f"{type(error).__name__}: {error}")
 
     def _tell_finished(self) -> None:
         runs = self._processing.newly_finished()
@@ -288,6 +295,9 @@ class Server:
             reply = self._actions[request.action](request)
         except (ControlError, SettingsError, OSError) as error:
             reply = failure(str(error))
+        except Exception as error:  # of a message that nobody thought of: the documents of scans must go on
+            log.exception("%s failed", request.action)
+            reply = failure(f"{request.action} failed ({type(error).__name__}: {error}): see the log of the server")
         self._control.send_multipart([identity, *([reply] if isinstance(reply, bytes) else reply)])
 
     def _refuse(self, what: str, why: str) -> None:

@@ -42,6 +42,8 @@ class ServiceSettings(Settings):
         Of a Dask cluster whose workers clean frames, as ``tcp://HOST:8786``; "" for none.
     workers : int
         Without a scheduler: processes on this machine that clean frames; 0 for the service's own alone.
+    adaptive : bool
+        Start these processes while frames wait, as many as it takes, and end them when none do.
     pipeline : PipelineSettings
         How runs are processed, unless ``configure`` changes it.
     """
@@ -55,6 +57,7 @@ class ServiceSettings(Settings):
     nice: int = 10
     scheduler: str = ""
     workers: int = 0
+    adaptive: bool = False
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
 
     def __post_init__(self) -> None:
@@ -78,5 +81,7 @@ class ServiceSettings(Settings):
             raise SettingsError(
                 f"workers = {self.workers!r}: expected 0 to {MAX_WORKERS}, and 0 where a scheduler has its own"
             )
+        if self.adaptive and not self.workers:
+            raise SettingsError("adaptive needs workers: how many there may be at most; a scheduler adapts its own")
         if not 0 <= self.nice <= 19:
             raise SettingsError(f"nice = {self.nice!r}: expected 0 to 19")

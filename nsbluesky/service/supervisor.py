@@ -35,6 +35,8 @@ KILLED = f"killed by signal {signal.SIGKILL:d}"
 POLL_MS = 100
 MAX_FAILURES = 5
 """Starts that may fail one after the other before it is given up."""
+MAX_TOLD = 20
+"""Restarts, the latest ones, that the next process tells of."""
 
 
 class ServiceError(RuntimeError):
@@ -193,7 +195,7 @@ class ProcessingService:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(Order(settings, self.credentials, tuple(self.restarts)).to_line())
+            child.stdin.write(Order(settings, self.credentials, tuple(self.restarts[-MAX_TOLD:])).to_line())
             child.stdin.flush()
         except OSError:  # it is dead already: told below
             pass
@@ -234,8 +236,9 @@ class ProcessingService:
             log.error("the service is started again: %s", reason)
             self._set_ready(None)
             self._end_child(0.0)
-            if reason != KILLED:  # by somebody, or for want of memory: no frame's fault
-                reason = f"{reason} {self._note_crash(reason)}".strip()
+            at_work = self._note_crash(reason)
+            if reason != KILLED:  # by somebody, or for want of memory: at which frame does not matter
+                reason = f"{reason} {at_work}".strip()
             self.restarts.append(reason)
             ready = self._start_again()
             if ready is None:
@@ -244,7 +247,7 @@ class ProcessingService:
 
     def _note_crash(self, reason: str) -> str:
         try:
-            return CrashRecord(Path(self.settings.directory)).note_crash(reason)
+            return CrashRecord(Path(self.settings.directory)).note_crash(reason, of_frames=reason != KILLED)
         except OSError as error:
             log.error("a crash cannot be counted: %s", error)
             return ""

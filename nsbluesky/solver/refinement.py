@@ -198,12 +198,23 @@ class Refinement:
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
             self._spread_background(frames, slots, found, state.background)
-        nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
-        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
-        self._last_pass = state.passes
+        self._rest(state.passes)
         wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
+
+    def take_flux(self, frames: FrameStore, slots: npt.NDArray[np.intp], found: Sensitivity, passes: int) -> None:
+        """Do a round for the flux alone, with sums over `slots` that were gathered elsewhere during pass `passes`."""
+        known = frames.uses[slots] >= self._settings.refine_start
+        if np.count_nonzero(known) >= MIN_FRAMES:
+            self._scale(frames, slots[known], *flux_steps_and_errors(found.of(known)))
+            self._rest(passes)
+
+    def _rest(self, passes: int) -> None:
+        """Note a round."""
+        nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
+        self._last_pass = passes
 
     def _move(self, frames: FrameStore, level: FrameStore, slots: Any, found: Sensitivity) -> None:
         """Put the windows of `slots` where they are likely to lie, if a typical frame tells that."""

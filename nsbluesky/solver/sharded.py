@@ -6,6 +6,9 @@ the probe are added over all shards, and their quotient is the object and the pr
 at the end of WASP's pass (Maiden, Mei & Li, Opt. Express 32, 21327 (2024)), over all frames instead of one process's.
 With one shard this is the engine itself.  With several the image is the same, but takes more passes: shards hear of
 each other only when they are joined (`python -m benchmarks scaling`).
+
+The flux of each frame is corrected as in one process: before a pass a shard looks how much light its frames had
+beside what object and probe let expect, and the corrections, whose mean is over all shards, go with the next pass.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.engines.batched import put_averages_in
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
-from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, IncrementalSolver
+from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, SETTLING_PASSES, IncrementalSolver
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.sensitivity import Sensitivity
 from nsbluesky.solver.sharded_progress import Progress, identity_of
 from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
 from nsbluesky.solver.state import SolverState
@@ -57,8 +61,8 @@ START_PASSES = 10
 
 ALGORITHM = "wasp"
 
-ONE_PROCESS_ONLY = {"quality_share": 0.0, "held_out": 0.0, "refine_flux": False, "find_orientation": False}
-"""What the start must not do to its frames, for shards do not do it to theirs."""
+START_WITHOUT = {"quality_share": 0.0, "held_out": 0.0, "refine_flux": False, "find_orientation": False}
+"""What the start must not do to its frames: shards do not do it to theirs, or only later."""
 
 
 @dataclass
@@ -84,6 +88,8 @@ class ShardedSolver:
     backend : Backend
     dose : float
         Photons on a lit pixel (`nsbluesky.solver.dose`).
+    refinement : Refinement
+        Corrects the flux of the frames, where its settings say so.
 
     Attributes
     ----------
@@ -103,11 +109,14 @@ class ShardedSolver:
         backend: Backend,
         *,
         dose: float,
+        refinement: Refinement,
     ) -> None:
         self.state = state
         self._submit = submit
         self._backend = backend
         self._dose = dose
+        self._refinement = refinement
+        self._seen: list[tuple[npt.NDArray[np.intp], Sensitivity]] = []
         self.rejected: dict[int, str] = {}
         side = orders[0].good.shape[0]
         self.ledger = FrameStore(side, backend)
@@ -122,24 +131,31 @@ class ShardedSolver:
         box = slice(row0 - row, row1 - row), slice(column0 - column, column1 - column)
         return _Place(order, np.array(slots, np.intp), box)
 
-    def run_pass(self, *, parts: int = 1, resting: bool = False) -> None:
-        """Use every frame once, and exchange `parts` times."""
+    def run_pass(self, *, parts: int = 1, resting: bool = False, refine: bool = False) -> None:
+        """Use every frame once, and exchange `parts` times; correct the flux of the frames, where that is due."""
+        looks = refine and self._refinement.due(self.state)
         for part in range(parts):
-            self._run_part(part, parts, resting)
+            self._run_part(part, parts, resting, looks and part == 0)
+        if looks:
+            slots, found = zip(*self._seen, strict=True)
+            self._seen.clear()
+            seen = np.concatenate(slots), Sensitivity.joined(found)
+            self._refinement.take_flux(self.ledger, *seen, self.state.passes)
         ledger, state = self.ledger, self.state
         active = ledger.active
         state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
         self.rejected |= rest_misfits(ledger)
         state.passes += 1
 
-    def _run_part(self, part: int, parts: int, resting: bool) -> None:
+    def _run_part(self, part: int, parts: int, resting: bool, looks: bool) -> None:
         state, backend = self.state, self._backend
         canvas, probe = backend.to_numpy(state.object), backend.to_numpy(state.probe)
         waiting = []
         for place in self._places:
             left_out = self.ledger.resting[place.slots] > 0
             around = np.ascontiguousarray(canvas[place.box])
-            task = ShardTask(around, probe, state.passes, part, parts, resting, self._dose, left_out)
+            known = self._dose, left_out, self.ledger.flux[place.slots]
+            task = ShardTask(around, probe, state.passes, part, parts, resting, *known, looks)
             waiting.append(self._submit(place.order, task))
         for place, future in zip(self._places, waiting, strict=True):
             self._add(place, future.result())
@@ -160,6 +176,8 @@ class ShardedSolver:
         used = slots[sums.used]
         ledger.residuals[used] = sums.residuals
         ledger.uses[used] += 1
+        if sums.seen is not None:
+            self._seen.append((slots[sums.seen_frames], sums.seen))
 
 
 def reconstruct_sharded(
@@ -186,8 +204,8 @@ def reconstruct_sharded(
     Parameters
     ----------
     frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, checkpoints, progress
-        As there; `settings` may name one algorithm, WASP, and no refinement.  The flux of frames is not corrected,
-        their orientation is what is declared.
+        As there; `settings` may name one algorithm, WASP, and no refinement but that of the flux.  The orientation
+        of frames is what is declared.
     refer : callable
         Returns some of the frames (by index) by reference, for a process that reads them.
     submit : callable
@@ -223,17 +241,21 @@ def reconstruct_sharded(
         given_first = frames[first], places_px[first] * pixel_m
         known = Progress.of(_beginning(*given_first, good, geometry, settings, backend, probe), backend)
     state = known.state = _on_canvas(backend, known.state, orders)
-    solver = ShardedSolver(state, orders, numbers, submit, backend, dose=known.dose)
+    refinement = Refinement(settings, backend)
+    if known.refinement:
+        refinement.restore(known.refinement)
+    solver = ShardedSolver(state, orders, numbers, submit, backend, dose=known.dose, refinement=refinement)
     if known.frames:
         solver.ledger.recall(known.frames)
     solver.rejected = known.rejected
     r_factors, passes_before, written = known.r_factors, len(known.r_factors), time.monotonic()
     for done in range(passes_before, wanted):
         resting = wanted - done <= min(RESTING_PASSES, max(1, wanted // 2))
-        solver.run_pass(parts=EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1, resting=resting)
+        parts = EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1
+        solver.run_pass(parts=parts, resting=resting, refine=wanted - done > SETTLING_PASSES)
         r_factors.append(state.r_factor)
         if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
-            known.frames = solver.ledger.contents()
+            known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
             known.save(checkpoints.path, identity, backend)
             written = time.monotonic()
         if progress is not None:
@@ -246,8 +268,7 @@ def reconstruct_sharded(
     dark = ledger.seq_nums[: len(ledger)][ledger.weights[: len(ledger)] == 0]
     rejected |= dict.fromkeys(dark.tolist(), "no photons")
     picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
-    unrefined = Refinement(settings, backend)
-    return Reconstruction(picture, np.array(r_factors), known.sweep, rejected, found, unrefined, passes_before)
+    return Reconstruction(picture, np.array(r_factors), known.sweep, rejected, found, refinement, passes_before)
 
 
 def _checked(settings: SolverSettings, passes: int | None) -> int:
@@ -275,7 +296,7 @@ def _beginning(
     """Return a solver that is through with the first frames."""
     side = frames.shape[-1]
     solver = IncrementalSolver(
-        settings.replace(passes_final=START_PASSES, **ONE_PROCESS_ONLY),
+        settings.replace(passes_final=START_PASSES, **START_WITHOUT),
         frame_px=side,
         pixel_m=geometry.object_pixel_m(side),
         geometry=geometry,

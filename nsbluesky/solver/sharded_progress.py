@@ -38,6 +38,8 @@ class Progress:
         Numbers of frames that did not fit, and why.
     frames : dict
         What `FrameStore.contents` tells of them; empty at the beginning.
+    refinement : dict
+        What `Refinement.contents` tells; empty at the beginning.
     """
 
     state: SolverState
@@ -46,6 +48,7 @@ class Progress:
     r_factors: list[float] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
     frames: dict[str, Any] = field(default_factory=dict)
+    refinement: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, solver: IncrementalSolver, backend: Backend) -> Self:
@@ -66,6 +69,7 @@ class Progress:
                 "sweep": {} if self.sweep is None else asdict(self.sweep),
                 "state": self.state.contents(backend),
                 "frames": self.frames,
+                "refinement": self.refinement,
             },
         )
 
@@ -79,7 +83,8 @@ class Progress:
                 raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
             own, sweep = told["solver"], Sweep(**told["sweep"]) if told["sweep"] else None
             state = SolverState.of_contents(told["state"], backend)
-            return cls(state, own["dose"], sweep, own["r_factors"], dict(own["rejected"]), told["frames"])
+            known = own["r_factors"], dict(own["rejected"]), told["frames"], told["refinement"]
+            return cls(state, own["dose"], sweep, *known)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise

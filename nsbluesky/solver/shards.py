@@ -18,6 +18,7 @@ from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.ordering import spread
+from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["FramesByReference", "ShardOrder", "ShardSums", "ShardTask", "work_on_shard"]
@@ -87,6 +88,10 @@ class ShardTask:
         Photons on a lit pixel, over all shards.
     left_out : (n,) bool
         Frames of the shard that rest (`nsbluesky.solver.misfits`).
+    flux : (n,) float64
+        Of each frame, relative to the mean over all shards.
+    looks : bool
+        Whether to look first how much light each frame had beside what is expected (`nsbluesky.solver.refinement`).
     """
 
     object: npt.NDArray[np.complex64]
@@ -97,6 +102,8 @@ class ShardTask:
     resting: bool
     dose: float
     left_out: npt.NDArray[np.bool_]
+    flux: npt.NDArray[np.float64]
+    looks: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,10 @@ class ShardSums:
         Σ m·A and Σ m·A² of all frames of the shard.
     read_frames : bool
         Whether they had to be read.
+    seen : Sensitivity or None
+        Of all frames that do not rest, before the pass; None where the task did not ask for it.
+    seen_frames : (k,) int
+        Which these are, as `used`.
     """
 
     object: npt.NDArray[np.complex64]
@@ -127,6 +138,8 @@ class ShardSums:
     amplitude_sums: npt.NDArray[np.float64]
     photons: npt.NDArray[np.float64]
     read_frames: bool
+    seen: Sensitivity | None
+    seen_frames: npt.NDArray[np.intp]
 
 
 class _Shard:
@@ -149,15 +162,24 @@ class _Shard:
         self.engine = engine
         self.begun = False
 
-    def run(self, task: ShardTask) -> tuple[dict[str, Any], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-        """Go over the frames, or a part of them; return the sums, the frames used and their residuals."""
-        backend, store, order = self.backend, self.store, self.order
-        state = SolverState(
-            backend.from_numpy(task.object.copy()),
-            backend.from_numpy(task.probe.copy()),
-            order.box[:2],
-            passes=task.passes,
+    def take(self, task: ShardTask) -> SolverState:
+        """Take object and probe, and what is known of the frames, from a task."""
+        count = len(self.store)
+        self.store.resting[:count], self.store.flux[:count] = task.left_out, task.flux
+        canvas, probe = (self.backend.from_numpy(values.copy()) for values in (task.object, task.probe))
+        return SolverState(canvas, probe, self.order.box[:2], passes=task.passes)
+
+    def look(self, state: SolverState, frames: npt.NDArray[np.intp]) -> Sensitivity:
+        """Return how much light frames had, and what is expected of them."""
+        return measure_sensitivity(
+            self.backend, state, self.store, frames, self.order.settings.subpixel, positions=False
         )
+
+    def run(
+        self, task: ShardTask, state: SolverState
+    ) -> tuple[dict[str, Any], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """Go over the frames, or a part of them; return the sums, the frames used and their residuals."""
+        store, order = self.store, self.order
         self.engine.adapt(task.dose)
         if not self.begun:
             self.engine.initialize(state, store)
@@ -165,7 +187,6 @@ class _Shard:
         self.engine.rest(task.resting)
         rng = np.random.default_rng([order.settings.seed, order.number, task.passes])
         batch = order.settings.batch_final
-        store.resting[: len(store)] = task.left_out
         active = store.active
         dealt = spread(active, store.corners_px[active], batch, rng) if len(active) else active
         used = np.array_split(dealt, task.parts)[task.part]
@@ -189,7 +210,10 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
     if read_frames:
         _held[key] = _Shard(order)
     shard = _held[key]
-    sums, used, residuals = shard.run(task)
+    state = shard.take(task)
+    seen_frames = shard.store.active if task.looks else np.zeros(0, np.intp)
+    seen = shard.look(state, seen_frames) if task.looks else None
+    sums, used, residuals = shard.run(task, state)
     count = len(order.weights)
     return ShardSums(
         sums["sum_object"],
@@ -201,4 +225,6 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
         shard.store.amplitude_sums[:count].copy(),
         shard.store.photons[:count].copy(),
         read_frames,
+        seen,
+        seen_frames,
     )

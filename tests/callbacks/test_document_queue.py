@@ -44,6 +44,27 @@ def test_references_never_wait_in_files():
     assert [documents.get(timeout=0).document["uid"] for _ in range(1000)] == [str(k) for k in range(1000)]
 
 
+def test_a_full_disk_costs_memory(monkeypatch):
+    """Not the document, and not the scan whose thread it is."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    documents = DocumentQueue(max_bytes=0)
+    documents.put("event", event(3))
+    assert documents.spilled == 0 and documents.bytes_in_memory == 200
+    np.testing.assert_array_equal(documents.get(timeout=0).document["data"]["image"], event(3)["data"]["image"])
+    assert documents.bytes_in_memory == 0
+
+
+@pytest.mark.parametrize("document", [{}, {"data": None}, {"data": [1]}])
+def test_an_event_that_is_none_is_for_its_reader_to_tell(document):
+    documents = DocumentQueue(max_bytes=0)
+    documents.put("event", document)
+    assert documents.get(timeout=0).document == document
+
+
 def test_empty():
     with pytest.raises(queue.Empty):
         DocumentQueue(0).get(timeout=0)

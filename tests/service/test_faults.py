@@ -246,6 +246,17 @@ def test_a_run_that_kills_again_and_again_is_given_up(tmp_path: Path) -> None:
     assert "given up: the processing died 8 times, at last in reconstruction" in given_up.reason
 
 
+def test_want_of_memory_is_a_runs_fault_and_no_frames(tmp_path: Path) -> None:
+    record = CrashRecord(tmp_path)
+    for _ in range(MAX_CRASHES):
+        BlockJournal(tmp_path).begin("run", "clean", "primary", [5, 6])
+        assert FinishedRuns(tmp_path).read() == []
+        record.note_crash("killed by signal 9", of_frames=False)
+    (given_up,) = FinishedRuns(tmp_path).read()
+    assert "given up: the processing died 8 times" in given_up.reason
+    assert BlockJournal(tmp_path).tries("run", "primary", 5) == 0
+
+
 def test_the_block_at_work(tmp_path: Path) -> None:
     journal = BlockJournal(tmp_path)
     record = CrashRecord(tmp_path)

@@ -132,6 +132,26 @@ def test_workers_of_the_service(scan: RecordedScan, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+def test_workers_come_with_the_backlog_and_go_with_it(scan: RecordedScan, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    settings = replace(scan.settings(tmp_path, **QUICK), workers=1, adaptive=True)
+    with (
+        ProcessingService(settings) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+
+        def workers() -> int:
+            return int(ask(service.address, "status")["workers"])
+
+        assert workers() == 0
+        session.send(scan.documents)
+        wait_for(lambda: workers() == 1)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+        wait_for(lambda: workers() == 0)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(10))
 def test_fifty_kills_at_random_moments(scan: RecordedScan, tmp_path: Path, seed: int) -> None:
     """Five in each scan: of the service's process, or of the session, whose next one sends what the log has."""

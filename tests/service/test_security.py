@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hypothesis
 import numpy as np
 import pytest
 import zmq
@@ -24,10 +25,10 @@ from nsbluesky.service.connection import connect
 from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.messages import MAX_CONTROL_BYTES, ControlError, parse_request
-from nsbluesky.service.server import DOCUMENT, HELLO, REFUSED
+from nsbluesky.service.server import ACK, DOCUMENT, HELLO, REFUSED
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
-from nsbluesky.service.wire import MAX_BYTES, pack, pack_document
+from nsbluesky.service.wire import MAX_BYTES, pack, pack_document, unpack
 from nsbluesky.settings import SettingsError
 
 TIMEOUT_MS = 10_000
@@ -136,6 +137,38 @@ def test_uids_that_could_name_files_elsewhere(
     assert "expected a uid" in refused(service, socket, token(service), DOCUMENT, content)
 
 
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("event", {}),
+        ("event", {"descriptor": "d", "data": [1], "seq_num": "x"}),
+        ("event_page", {"descriptor": 3, "data": {}}),
+        ("descriptor", {"uid": "d"}),
+        ("descriptor", {"uid": ["d"], "run_start": {}, "data_keys": 7}),
+        ("stream_resource", {"uid": 1, "run_start": "form"}),
+        ("stream_datum", {"stream_resource": "none", "indices": {"start": -1}}),
+        ("stop", {}),
+        ("stop", {"run_start": {"a": 1}}),
+    ],
+)
+def test_documents_of_the_wrong_form(
+    service: ProcessingService, socket: zmq.Socket[bytes], name: str, document: dict[str, Any]
+) -> None:
+    """Passed over, so that what comes after them is taken."""
+    uid = f"form-{abs(hash(name + str(document)))}"
+    start = run_with_frames_at("file://localhost/none.h5")[0][1] | {"uid": uid}
+    stop = {"uid": "s", "run_start": uid, "time": 0.0, "exit_status": "success"}
+    for index, (kind, content) in enumerate([("start", start), (name, document), ("stop", stop)]):
+        socket.send_multipart([token(service), DOCUMENT, pack_document(uid, index, kind, content)])
+    finished = None
+    while finished is None:
+        assert socket.poll(TIMEOUT_MS)
+        kind_of_answer, answer = socket.recv_multipart()
+        assert kind_of_answer == ACK
+        count, finished, _ = unpack(answer)[2][uid]
+    assert count == 3
+
+
 # ---- control
 
 
@@ -211,6 +244,27 @@ def test_settings_of_the_wrong_form(service: ProcessingService) -> None:
         ask(service.address, "configure", service.credentials, settings={"no_such": 1})
     with pytest.raises(ControlError, match="at least 1"):
         ask(service.address, "configure", service.credentials, settings={"solver.modes": 0})
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.integers())
+NAMES = st.sampled_from(["solver.modes", "cleaning.center_px", "backend", "queue_bytes", "solver", "solver.x.y", ""])
+
+
+@hypothesis.settings(max_examples=50)
+@given(st.dictionaries(NAMES, VALUES, max_size=3), st.integers())
+def test_any_settings_give_an_answer_or_one_error(
+    service: ProcessingService, changes: dict[str, Any], frame: int
+) -> None:
+    told = ask(service.address, "configure", service.credentials, settings={})["settings"]
+    for action, fields in (("configure", {"settings": changes}), ("fit", {"frame": frame})):
+        try:
+            ask(service.address, action, service.credentials, **fields)
+        except ControlError as error:
+            assert "see the log of the server" not in str(error)
+    ask(service.address, "fit", service.credentials)
+    before = {"solver.modes": told["solver"]["modes"], "cleaning.center_px": told["cleaning"]["center_px"]}
+    before |= {name: told[name] for name in ("backend", "queue_bytes")}
+    ask(service.address, "configure", service.credentials, settings=before)
 
 
 # ---- keys

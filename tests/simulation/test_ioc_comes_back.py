@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +34,9 @@ from nsbluesky.trajectories import make_trajectory
 pytestmark = pytest.mark.epics
 
 TIMEOUT_S = 60.0
+
+LATEST_MESSAGE = 80
+"""Of a plan, after its first checkpoint; by then most of its frames are there."""
 
 Devices = tuple[FCCD, ScanStage, Shutter]
 
@@ -131,6 +138,45 @@ def test_step_scan_takes_the_point_again(RE: RunEngine, beamline: SimulatedBeaml
     scan = ptycho_scan(*devices, geometry=beamline.geometry, shape=(3, 4), num_dark=2, pattern="raster")
     run = outlast(RE, beamline, devices, "primary", scan)
     check_every_point(run, 12, make_trajectory("raster", (3, 4), 0.1))
+
+
+@contextmanager
+def busy_processors(number: int) -> Iterator[None]:
+    """Let so many other processes compute for nothing."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(30))
+def test_an_ioc_that_is_back_at_once(RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, seed: int) -> None:
+    """Killed at a random message of a plan, and started again at once, on a machine with other things to do."""
+    moment = random.Random(seed)
+    at, load, settle_s = moment.randrange(LATEST_MESSAGE), moment.choice((0, 2, 6)), moment.choice((0.0, 0.5))
+    run, messages, restarted = RecordedRun(), itertools.count(), threading.Thread(target=beamline.start)
+    RE.subscribe(run)
+    RE.install_suspender(SuspendWhileAway(*devices, sleep=settle_s))
+
+    def hook(message: Msg) -> None:
+        if RE.resumable and next(messages) == at:
+            os.kill(beamline.pid, signal.SIGKILL)
+            beamline.stop()
+            restarted.start()
+
+    RE.msg_hook = hook
+    plan, options = ((ptycho_fly_scan, {"rate_hz": 20.0}), (ptycho_scan, {}))[seed % 2]
+    with busy_processors(load):
+        RE(plan(*devices, geometry=beamline.geometry, shape=(4, 6), num_dark=2, pattern="raster", **options))
+    restarted.join(TIMEOUT_S)
+    assert run.stop["exit_status"] == "success"
+    check_every_point(run, 24, make_trajectory("raster", (4, 6), 0.1))
+    assert len(run.column("dark", "fccd_image")) == 2
+    RE.clear_suspenders()
 
 
 @pytest.mark.nightly

@@ -120,7 +120,8 @@ def test_one_shard_is_the_engine_itself(difficult_scan: Any, backend: Backend) -
     settings = replace(SETTINGS, modes=2, momentum=0.8, likelihood="amplitude")
     order = order_of(store, state, settings)
     state.background = 0.0
-    task = ShardTask(state.object.copy(), state.probe.copy(), 3, 0, 1, False, 1e4, np.zeros(len(store), bool))
+    known = np.zeros(len(store), bool), store.flux[: len(store)]
+    task = ShardTask(state.object.copy(), state.probe.copy(), 3, 0, 1, False, 1e4, *known)
     sums = work_on_shard(order, task)
 
     engine = make_engine(settings, backend)
@@ -145,8 +146,8 @@ def test_momentum_is_of_a_shards_own_steps(difficult_scan: Any, backend: Backend
 
     norms = []
     for passes, phase in ((3, 1), (4, -1)):  # 96 frames over 8 shards are fewer than a pass has here
-        canvas, left_out = np.complex64(phase) * state.object, np.zeros(len(store), bool)
-        work_on_shard(order, ShardTask(canvas, state.probe, passes, 0, 1, False, 1e4, left_out))
+        canvas, known = np.complex64(phase) * state.object, (np.zeros(len(store), bool), np.ones(len(store)))
+        work_on_shard(order, ShardTask(canvas, state.probe, passes, 0, 1, False, 1e4, *known))
         norms.append(float(np.linalg.norm(shards._held["job", 0].engine.contents()["velocity_object"])))
     assert norms[1] < norms[0]
 
@@ -178,6 +179,28 @@ def test_frames_are_read_once_and_again_by_who_takes_over(scan: Scan, refer: Any
     assert sorted(reads[:3]) == [0, 1, 2]
     assert len(reads) == 4
     assert correlation(scan, result) > 0.99
+
+
+def test_the_flux_of_frames_is_corrected(scan: Scan, tmp_path: Path, backend: Backend, rng: Any) -> None:
+    """As in one process, and the mean is over all shards: some have darker frames than others."""
+    sigma = 0.2
+    flux = np.exp(sigma * rng.normal(size=len(scan.frames)) + np.linspace(-sigma, sigma, len(scan.frames)))
+    flickering = replace(scan, frames=rng.poisson(scan.frames * flux[:, None, None]).astype(np.float32))
+    np.save(tmp_path / "frames.npy", flickering.frames)
+    refer = lambda which: SavedFrames(tmp_path / "frames.npy", tuple(which.tolist()))  # noqa: E731
+    told: dict[int, float] = {}
+
+    def submit(order: ShardOrder, task: ShardTask) -> Future[ShardSums]:
+        told.update(zip(order.frames.which, task.flux, strict=True))
+        return here(order, task)
+
+    corrected = sharded(flickering, refer, backend, 3, submit)
+    found = np.array([told[k] for k in range(len(flux))])
+    assert found.mean() == pytest.approx(1)
+    assert np.corrcoef(np.log(found), np.log(flux))[0, 1] > 0.98
+    not_corrected = sharded(flickering, refer, backend, 3, settings={"refine_flux": False})
+    assert corrected.r_factors[-1] < 0.6 * not_corrected.r_factors[-1]
+    assert correlation(scan, corrected) > correlation(scan, not_corrected)
 
 
 def test_processes(scan: Scan, refer: Any, backend: Backend) -> None:
