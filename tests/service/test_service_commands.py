@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_scan import GOOD_SOLVER, TIMEOUT_S, RecordedScan, Session, halves, wait_for
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves, wait_for
+from served import Served, options_for
 
 from nsbluesky.cli import main
 from nsbluesky.service.access import local_credentials
@@ -20,38 +21,10 @@ from nsbluesky.service.control import ServiceAway, ask
 from nsbluesky.service.keys import KeyFolder
 
 
-class Served:
-    """``nsbluesky serve`` in a process of its own, as under a system's manager."""
-
-    def __init__(self, folder: Path, frames: Path, *options: str) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "nsbluesky.cli", "serve", "--address", "tcp://127.0.0.1:0", "--json"),
-                *("--out", str(folder / "results"), "--root", str(frames), *options),
-            ],
-            env={**os.environ, "NSBLUESKY_STATE": str(folder / "state")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        self.address = self.process.stderr.readline().split()[-1]
-
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        self.process.communicate(timeout=TIMEOUT_S)
-        return self.process.returncode
-
-
 @pytest.fixture(scope="module")
 def served(scan: RecordedScan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    cleaning = scan.beamline.simulator.cleaning_settings.to_dict()
-    changed = {f"cleaning.{key}": json.dumps(value) for key, value in cleaning.items()}
-    changed |= {f"solver.{key}": str(value) for key, value in {**GOOD_SOLVER, "sweep_frames": 0}.items()}
-    options = [f"--set={key}={value}" for key, value in changed.items()]
-    served = Served(folder, scan.folder, *options, "--set=backend=numpy")
+    served = Served(folder, scan.folder, *options_for(scan, sweep_frames=0))
     yield served
     if served.process.poll() is None:
         assert served.end(signal.SIGTERM) == 0
