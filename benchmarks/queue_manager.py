@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import zmq
 
 from nsbluesky.simulation.loopback import free_port
 
-STARTUP = Path(__file__).parents[2] / "profile_collection" / "startup"
+STARTUP = Path(__file__).parents[1] / "profile_collection" / "startup"
 PATIENCE_S = 150.0
-NOT_INSTALLED = "bluesky-queueserver is not installed"
+
+SESSION, PROCESSING = "session", "processing"
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def redis_server(folder: Path) -> Iterator[str]:
             server.terminate()
             server.wait()
         return
-    reason = "no redis-server here, and no fakeredis: pip install fakeredis"
-    fakeredis = pytest.importorskip("fakeredis", reason=reason)
+    import fakeredis
+
     fake = fakeredis.TcpFakeServer(("localhost", port))
     fake.daemon_threads = True
     thread = threading.Thread(target=fake.serve_forever, name="redis", daemon=True)
@@ -66,7 +66,6 @@ class Manager:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        pytest.importorskip("bluesky_queueserver.manager.comms", reason="bluesky-queueserver is not installed")
         with ExitStack() as stack:
             redis = stack.enter_context(redis_server(self.folder))
             port = free_port()
@@ -137,10 +136,15 @@ class Manager:
         items: list[dict[str, Any]] = self.ask("history_get")["items"]
         return items
 
-    def memory_mb(self) -> float:
-        """Memory of the session and of the processing, without the IOC."""
-        processes = [p for p in self.process.children(recursive=True) if "beamline" not in " ".join(p.cmdline())]
-        return sum(p.memory_info().rss for p in processes) / 1e6
+    def memory_mb(self) -> dict[str, float]:
+        """Memory of the session (and the manager's own processes) and of the processing; the IOC is left out."""
+        memory = {SESSION: 0.0, PROCESSING: 0.0}
+        for process in self.process.children(recursive=True):
+            command = " ".join(process.cmdline())
+            if "simulation.beamline" not in command:
+                who = PROCESSING if "service.process" in command else SESSION
+                memory[who] += process.memory_info().rss / 1e6
+        return memory
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
