@@ -1,8 +1,8 @@
-"""A day's queue: scans one after the other through bluesky-queueserver, in one session, and the memory that they leave.
+"""A day's queue: scans one after the other through bluesky-queueserver in one session, and the memory they leave.
 
 The RE manager, its session with the project's profile, the simulated beamline over Channel Access and the processing
-service are processes of their own.  The scans are small (4 × 4 points at 50 Hz, each fifth one 3 × 3 step by step), so
-that what a scan leaves behind is seen, and not what it needs; 150 of them are ten hours of scans of four minutes.
+service are processes of their own.  The scans are small (4 × 4 points at 50 Hz, each fifth one 3 × 3 step by step),
+so that what a scan leaves behind is seen, and not what it needs; 150 are ten hours of scans of four minutes.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bench_queue import add
 from benchmarks.queue_manager import STARTUP, Manager
 from nsbluesky import plans, session
 from nsbluesky.cxi import read_cxi
@@ -24,8 +25,6 @@ GROWTH_MB = 1.0
 """What a scan may add to the memory of session and processing, after the first ones: uids, and what the allocator
 keeps.  A single image that is kept of each scan would be more."""
 
-SCAN = {"shape": [4, 4], "rate_hz": 50.0, "num_dark": 2}
-
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Manager:
@@ -39,10 +38,7 @@ def manager(tmp_path: Path) -> Manager:
 def run_queue(manager: Manager, number: int) -> None:
     """Queue scans of both kinds, and run them."""
     for k in range(number):
-        if k % 5 == 4:
-            manager.add("ptycho_scan", shape=[3, 3], num_dark=2, md={"day": k})
-        else:
-            manager.add("ptycho_fly_scan", **SCAN, geometry={"orientation": k % 2}, md={"day": k})
+        add(manager, k)
     manager.run_queue(60.0 + 20.0 * number)
 
 
