@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ophyd import Device
 from ophyd.status import DeviceStatus, Status
 from ophyd.utils import WaitTimeoutError
 
-from nsbluesky.devices.connection import Connection
+from nsbluesky.devices.connection import Connection, KnownConfiguration
 from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, all_done, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
@@ -93,7 +92,7 @@ class FileLogic(Protocol):
         """Return what the writer complains about, or nothing."""
 
 
-class StreamingDetector(Device):  # type: ignore[misc]
+class StreamingDetector(KnownConfiguration):
     """Step: ``trigger``, ``read``.  Fly: ``prepare``, ``kickoff``, ``complete``, ``collect_asset_docs``.
 
     Each `prepare` begins a new file and so a new StreamResource: prepare once per stream.  Without `prepare`, the
@@ -156,8 +155,8 @@ class StreamingDetector(Device):  # type: ignore[misc]
 
     def _prepare(self, value: Acquisition) -> None:
         with self._preparing:  # one that the IOC's end interrupted may not be over yet
-            was_lost = self.lost
-            self._losses_known = self.connection.losses
+            was_lost, losses = self.lost, self.connection.losses
+            self._losses_known = None  # what fails half-way, as the IOC is still away, has no file
             if self._arriving is not None:
                 self._arriving.give_up()
             if was_lost:
@@ -168,7 +167,7 @@ class StreamingDetector(Device):  # type: ignore[misc]
             self._close_file()
             self.camera.configure(value.exposure_s, max(value.period_s, value.exposure_s))
             self._open_file()
-            self._prepared = value
+            self._prepared, self._losses_known = value, losses
 
     def stage(self) -> list[Any]:
         """Forget earlier acquisitions."""

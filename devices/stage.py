@@ -17,7 +17,7 @@ from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, MoveStatus
 from ophyd.utils import InvalidState, LimitError
 
-from nsbluesky.devices.connection import Connection
+from nsbluesky.devices.connection import Connection, KnownConfiguration
 from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
@@ -92,7 +92,7 @@ class PositionFile:
         self._file.close()
 
 
-class StreamingStage(Device):  # type: ignore[misc]
+class StreamingStage(KnownConfiguration):
     """Verbs of step and fly scans over two axes and a trajectory logic.
 
     In fly scans the positions travel as the frames do, by StreamResource and StreamDatum: the RunEngine collects
@@ -121,7 +121,7 @@ class StreamingStage(Device):  # type: ignore[misc]
         self._completing: CountReached | None = None
         super().__init__(*args, **kwargs)
         self.connection = Connection(self)
-        self._losses_known = 0
+        self._losses_known: int | None = 0
         self._preparing = threading.Lock()
 
     def check_trajectory(self, x: Positions, y: Positions) -> None:
@@ -148,7 +148,7 @@ class StreamingStage(Device):  # type: ignore[misc]
 
     def _prepare(self, value: Trajectory) -> None:
         with self._preparing:  # one that the IOC's end interrupted may not be over yet
-            self._losses_known = self.connection.losses
+            losses, self._losses_known = self.connection.losses, None  # what fails half-way has no trajectory
             self._flying = self._paused = False
             if self._completing is not None:
                 self._completing.give_up()
@@ -158,7 +158,7 @@ class StreamingStage(Device):  # type: ignore[misc]
             file = PositionFile(self.write_path / f"{self.name}_{uuid.uuid4().hex}.h5")
             self._num_points = len(value.x)
             self._assets = StreamAssets(self._stream_keys(), lambda: file_uri(file.path), ROWS_PER_CHUNK)
-            self._file = file
+            self._file, self._losses_known = file, losses
 
     def kickoff(self) -> DeviceStatus:
         """Wait for the camera's triggers."""

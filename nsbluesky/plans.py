@@ -480,7 +480,7 @@ def _fly(
         first that no document tells of.
     """
     devices = [*others, fccd]
-    taken = 0
+    taken, declared = 0, False
 
     def documents() -> Plan:  # bluesky would complain of its own plan where an abort comes before its first message
         yield from bps.collect(*devices, name=stream, return_payload=False)
@@ -517,11 +517,15 @@ def _fly(
         yield from collect()
 
     def fly_the_rest() -> Plan:
-        nonlocal taken
+        nonlocal taken, declared
         first = taken
         if first == num_frames:
             return
         yield from bps.checkpoint()
+        if not declared:
+            yield from bps.declare_stream(*devices, name=stream, collect=True)
+            declared = True
+            yield from bps.checkpoint()
         # before it is prepared: the simulated beamline makes frames ahead as soon as it knows the trajectory
         yield from bps.abs_set(shutter, light, wait=True)
         yield from prepare(first)
@@ -530,7 +534,6 @@ def _fly(
         finally:
             taken = first + fccd.told
 
-    yield from bps.declare_stream(*devices, name=stream, collect=True)
     yield from outlasting([*devices, shutter], fly_the_rest)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky import RunEngine
-from bluesky.utils import FailedStatus, Msg, RequestAbort
+from bluesky.utils import FailedStatus, Msg, RequestAbort, RunEngineInterrupted, short_uid
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus, Status
 
@@ -56,8 +56,9 @@ def moving(motors: tuple[Motor, Motor], attempts: list[int]) -> Callable[[], Any
     def attempt() -> Any:
         attempts.append(len(attempts))
         yield from bps.checkpoint()
+        group = short_uid("move")
         for motor in motors:
-            yield from bps.abs_set(motor, 1.0, group="move")
+            yield from bps.abs_set(motor, 1.0, group=group)
         if len(attempts) == 1:
             for connected in (False, True):
                 for motor in motors:
@@ -66,7 +67,7 @@ def moving(motors: tuple[Motor, Motor], attempts: list[int]) -> Callable[[], Any
         else:
             for motor in motors:
                 motor.moves[-1].set_finished()
-        yield from bps.wait("move")
+        yield from bps.wait(group)
         yield from bps.null()
 
     return attempt
@@ -133,7 +134,8 @@ def test_an_abort_ends_the_plan(RE: RunEngine, motors: tuple[Motor, Motor]) -> N
 
     motors[0].connection.settle_s = 10.0
     RE.msg_hook = hook
-    RE(outlast())
+    with pytest.raises(RunEngineInterrupted):
+        RE(outlast())
     assert attempts == [0, -1]
 
 

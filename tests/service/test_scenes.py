@@ -152,6 +152,26 @@ def test_workers_come_with_the_backlog_and_go_with_it(scan: RecordedScan, tmp_pa
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_frame_that_kills_every_worker(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """It is left out and listed; those that were at the same workers are not."""
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(Path(__file__).with_name("poisoned_worker.py")))
+    monkeypatch.setenv("NSBLUESKY_POISON", "76")
+    with (
+        ProcessingService(replace(scan.settings(tmp_path, **QUICK), workers=workers)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(2 * TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan, missing=[77])
+        assert session.connection.live.snapshot().bad == (77,)
+        assert service.restarts == []
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(10))
 def test_fifty_kills_at_random_moments(scan: RecordedScan, tmp_path: Path, seed: int) -> None:
     """Five in each scan: of the service's process, or of the session, whose next one sends what the log has."""
