@@ -158,7 +158,7 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
             n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
         )
         if adaptive:
-            cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)  # type: ignore[no-untyped-call]
+            cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)
         return distributed.Client(cluster), cluster  # type: ignore[no-untyped-call]
     try:
         return distributed.Client(scheduler, timeout=CONNECT_S), None  # type: ignore[no-untyped-call]
