@@ -56,6 +56,7 @@ def test_a_full_disk_costs_memory(monkeypatch):
     assert documents.spilled == 0 and documents.bytes_in_memory == 200
     np.testing.assert_array_equal(documents.get(timeout=0).document["data"]["image"], event(3)["data"]["image"])
     assert documents.bytes_in_memory == 0
+    documents.close()
 
 
 @pytest.mark.parametrize("document", [{}, {"data": None}, {"data": [1]}])
