@@ -16,7 +16,7 @@ from benchmarks.figures import Figure
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, make_engine
-from nsbluesky.solver.engines.base import CACHED_WAVES, shares
+from nsbluesky.solver.engines.base import frames_in_cache, shares
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.state import SolverState
@@ -44,7 +44,7 @@ def least_times_s(function: Callable[[], None], backend: Backend, repetitions: i
 
 def bare_transforms(backend: Backend, frames: int, side: int) -> Callable[[], None]:
     """FFT pairs of as many frames, in the same threads and cache-sized pieces as the solver's."""
-    size = frames if backend.on_device else CACHED_WAVES
+    size = frames if backend.on_device else frames_in_cache(1, side)
     waves = [backend.xp.ones((size, side, side), np.complex64) for _ in range(backend.threads)]
 
     def part(wave: Any, share: slice) -> None:
@@ -52,7 +52,7 @@ def bare_transforms(backend: Backend, frames: int, side: int) -> Callable[[], No
             backend.ifft2(backend.fft2(wave))
 
     def run() -> None:
-        parts = shares(backend, frames)
+        parts = shares(backend, frames, side**2)
         backend.map(part, waves[: len(parts)], parts)
 
     return run

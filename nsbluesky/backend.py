@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import typing
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -78,10 +78,30 @@ class Backend:
         return self.xp.asarray(a)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call `function` over the zipped sequences, on as many Python threads as work."""
-        if self.working == 1 or len(arguments[0]) == 1:
-            return list(map(function, *arguments))
-        return list(_pool(self.working).map(function, *arguments))
+        """Call `function` over the zipped sequences, on as many Python threads as work, this one among them.
+
+        It takes calls as the others do: to wake a thread and wait for it costs as much as a small call.
+        """
+        calls = list(zip(*arguments, strict=True))
+        working = min(self.working, len(calls))
+        if working <= 1:
+            return [function(*call) for call in calls]
+        results: list[Any] = [None] * len(calls)
+        indices = iter(range(len(calls)))
+
+        def work() -> None:
+            for index in indices:
+                results[index] = function(*calls[index])
+
+        pool = _pool(self.working - 1)
+        others = [pool.submit(work) for _ in range(working - 1)]
+        try:
+            work()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+        return results
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -335,7 +335,8 @@ class SolverSettings(Settings):
     subpixel : int
         Steps of a position within an object pixel; 1 rounds positions to whole pixels.
     batch : int
-        Spatially separated frames per update while the scan runs; `batch_final` afterwards.
+        Spatially separated frames per update while the scan runs, half as many or fewer as long as there are few;
+        `batch_final` afterwards.
     alpha, beta : float
         WASP's weights of the object and probe denominators.  The publication's 2 and 1 are slower to settle: on fresh
         seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
@@ -396,7 +397,7 @@ class SolverSettings(Settings):
     algorithm: str = "wasp"
     modes: int = 2
     subpixel: int = 4
-    batch: int = 16
+    batch: int = 32
     batch_final: int = 32
     alpha: float = 6.0
     beta: float = 0.2

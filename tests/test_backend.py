@@ -82,3 +82,34 @@ def test_without_cupy_auto_is_numpy_and_cupy_says_what_to_do():
     assert get_backend("auto").name == "numpy"
     with pytest.raises(BackendError, match="CuPy is not installed"):
         get_backend("cupy")
+
+
+def test_a_call_that_fails_is_told_after_all_have_ended():
+    ended = []
+    meet = threading.Barrier(2, timeout=10)
+
+    def half_fails(n):
+        meet.wait()
+        if n == 0:
+            raise ValueError("first")
+        ended.append(n)
+
+    with pytest.raises(ValueError, match="first"):
+        get_backend("numpy", threads=2).map(half_fails, [0, 1])
+    assert ended == [1]
+
+
+@pytest.mark.parametrize("working", [1, 2, 3])
+def test_many_calls_are_shared_by_few_threads(working):
+    meet = threading.Barrier(working, timeout=10)
+    names = set()
+
+    def work(n):
+        if threading.get_ident() not in names:
+            names.add(threading.get_ident())
+            meet.wait()  # nobody goes on before all have one
+        return n * n
+
+    assert get_backend("numpy", threads=working).map(work, range(40)) == [n * n for n in range(40)]
+    assert len(names) == working
+    assert threading.get_ident() in names

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 
@@ -107,8 +108,9 @@ class CentralHalf(FrameStore):
 
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
         """Copy the central amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N/2, N/2)."""
+        copy = _copy_centre if self.backend.on_device else kernels.copy_centre
         for row, slot in enumerate(slots):
-            _copy_centre(self._whole.amplitude(slot), out[row])
+            copy(self._whole.amplitude(slot), out[row])
             self.correct_light(slot, out[row])
         return out[: len(slots)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule, stage_of
+from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
@@ -54,11 +56,15 @@ CENTRAL_LIGHT = 0.8
 DOSE_FRAMES = 64
 """Frames whose mean pattern tells the dose."""
 
-RIPE_USES = 25
-"""Uses of each frame, on average, from which on there is no momentum while frames arrive either."""
+LEAST_BATCH = 16
+"""Frames that a first image takes, and a batch where there are few frames."""
 
-WELL_USED = 100
-"""Uses of each frame at scan end, on average, from which on all of the last passes are without momentum."""
+BATCHES = 16
+"""Batches of a pass at least, as long as there are frames for that."""
+
+RIPE_USES = 50
+"""Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
+passes.  With 25, simulated scans at 10 to 200 frames/s and 1e3 to 1e7 photons a frame had worse images at scan end."""
 
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
@@ -147,6 +153,7 @@ class IncrementalSolver:
         self._finishing = False
         self._was_ripe = False
         self._changes = 0
+        self._of_pass: SolverState | None = None
         self._previous: Picture | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -214,6 +221,7 @@ class IncrementalSolver:
         """Count full passes from here on: the frames are others, or the reconstruction began anew."""
         self.r_factors = []
         self._changes += 1
+        self._of_pass = None
 
     @property
     def num_frames(self) -> int:
@@ -333,7 +341,7 @@ class IncrementalSolver:
             return True
         known = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
         waits_for_sweep = self.settings.sweep_frames > 0 and not known
-        return not waits_for_sweep and self.num_frames >= self.settings.batch
+        return not waits_for_sweep and self.num_frames >= min(self.settings.batch, LEAST_BATCH)
 
     @property
     def _sweep_is_due(self) -> bool:
@@ -355,9 +363,7 @@ class IncrementalSolver:
             self._finishing = True
             self._unsettle()
             state = self.state
-            uses = self.frames.uses[self.frames.active]
-            is_settled = len(uses) > 0 and float(np.mean(uses)) >= WELL_USED
-            self._was_ripe = state is not None and not self.is_coarse and is_settled
+            self._was_ripe = state is not None and self._is_ripe
 
     def step(self, budget_s: float) -> None:
         """Work for about `budget_s` seconds, at least one batch; return at once where there is nothing to do."""
@@ -509,10 +515,11 @@ class IncrementalSolver:
         """One pass over all frames, in batches, new frames first."""
         frames, active, changes = self._level, self._level.active, self._changes
         self._choose_engine(state)
-        batch = self.settings.batch
+        batch = min(self.settings.batch, max(LEAST_BATCH, len(active) // BATCHES))
         if self._finishing and not self.is_coarse:
             batch = max(self.settings.batch_final, self._engine.least_batch)
-        self._deck.start_pass(active, frames.corners_px[active], batch, live=not self._finishing)
+        steps = steps_of(frames.shifts_px[active], self.settings.subpixel)
+        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self._finishing)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
             whole = self.frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
@@ -533,6 +540,8 @@ class IncrementalSolver:
         state.passes += 1
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
+            if self._finishing:
+                self._of_pass = replace(state, object=state.object.copy(), probe=state.probe.copy())
         if self.is_coarse and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
@@ -552,11 +561,16 @@ class IncrementalSolver:
         active = self.frames.active
         return len(active) == 0 or float(np.mean(self.frames.uses[active])) >= wanted
 
+    @property
+    def _is_ripe(self) -> bool:
+        """Whether whole frames had so many uses that momentum would bring no more than noise."""
+        uses = self.frames.uses[self.frames.active]
+        return not self.is_coarse and len(uses) > 0 and float(np.mean(uses)) >= RIPE_USES
+
     def _choose_engine(self, state: SolverState) -> None:
         """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
         if not self._finishing or self.is_coarse:
-            active = self.frames.active
-            self._engine.rest(not self.is_coarse and float(np.mean(self.frames.uses[active])) >= RIPE_USES)
+            self._engine.rest(self._is_ripe)
             return
         stage, left = stage_of(self._stages, self.passes_done)
         if stage != self._stage:
@@ -599,7 +613,10 @@ class IncrementalSolver:
     # Results --------------------------------------------------------------------------------------------------
 
     def picture(self) -> Picture:
-        """Return the present picture.
+        """Return the present picture; once no more frames come, that of the last full pass.
+
+        Within a pass there is the noise of the frames that were used last, above all with momentum; at its end there
+        is the average over all.
 
         Raises
         ------
@@ -610,7 +627,7 @@ class IncrementalSolver:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
         self._previous = render(
             self._backend,
-            self._fine_state(self.state),
+            self._of_pass or self._fine_state(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,

@@ -17,6 +17,7 @@ __all__ = [
     "add_and_step",
     "amplitude_change",
     "back_project",
+    "copy_centre",
     "multiply_windows",
     "poisson_change",
     "push",
@@ -288,3 +289,16 @@ def step_products(  # type: ignore[no-untyped-def]
         sums[2] += weight * uu
         sums[3] += weight * vv
         sums[4] += weight * uv
+
+
+@numba.njit(nogil=True, cache=True)
+def copy_centre(spectrum, out):  # type: ignore[no-untyped-def]
+    """Write the lowest frequencies of a spectrum (N, N) in FFT order into `out` (M, M), M even."""
+    side, gap = len(out), len(spectrum) - len(out)
+    half = side // 2
+    for row in range(side):
+        source, line = spectrum[row if row < half else row + gap], out[row]
+        for column in range(half):
+            line[column] = source[column]
+        for column in range(half, side):
+            line[column] = source[column + gap]

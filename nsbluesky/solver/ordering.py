@@ -13,12 +13,18 @@ __all__ = ["Deck", "spread"]
 
 
 def spread(
-    slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int, rng: np.random.Generator
+    slots: npt.NDArray[np.intp],
+    corners_px: npt.NDArray[np.int64],
+    batch: int,
+    rng: np.random.Generator,
+    steps: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.intp]:
     """Order frames at random, but so that every run of `batch` frames is spread over the scanned area.
 
     The frames are sorted by place and cut into `batch` strata; each run takes one frame of every stratum
-    (spatially sparse batches: Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108 (2018)).
+    (spatially sparse batches: Odstrčil, Menzel & Guizar-Sicairos, Opt. Express 26, 3108 (2018)).  All strata have
+    the frames of one shift after one another, shifts in random order: a run then has few, and a probe moved by one
+    serves several frames (`nsbluesky.solver.shifts`).
 
     Parameters
     ----------
@@ -27,15 +33,29 @@ def spread(
         Row and column of each frame's window.
     batch : int
     rng : numpy.random.Generator
+    steps : (n, 2) int, optional
+        Shift of each frame, as `nsbluesky.solver.shifts.steps_of` returns it; none is moved by default.
 
     Returns
     -------
     (n,) int
     """
-    by_place = slots[np.lexsort((corners_px[:, 1], corners_px[:, 0]))]
-    strata = [rng.permutation(part) for part in np.array_split(by_place, max(1, min(batch, len(slots))))]
+    by_place = np.lexsort((corners_px[:, 1], corners_px[:, 0]))
+    at_random = rng.random(len(slots))
+    turns = turns_of(np.zeros((len(slots), 2), np.int64) if steps is None else steps, rng)
+    strata = [
+        part[np.lexsort((at_random[part], turns[part]))]
+        for part in np.array_split(by_place, max(1, min(batch, len(slots))))
+    ]
     runs = [part[run] for run in range(len(strata[0])) for part in strata if run < len(part)]
-    return np.array(runs, dtype=np.intp)
+    return np.asarray(slots[np.array(runs, dtype=np.intp)])
+
+
+def turns_of(steps: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Return when the turn of each shift (n, 2) comes, in random order, those that are equal together, (n,)."""
+    _, which = np.unique(steps, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    return np.asarray(rng.permutation(which.max(initial=-1) + 1)[which])
 
 
 class Deck:
@@ -59,6 +79,7 @@ class Deck:
         self._fresh_planned = 0
         self._arrived: deque[int] = deque(maxlen=newest)
         self._follows = False
+        self._turns: dict[int, int] = {}
 
     @property
     def fresh(self) -> int:
@@ -95,11 +116,20 @@ class Deck:
         self._rng.bit_generator.state = contents["rng"]
 
     def start_pass(
-        self, slots: npt.NDArray[np.intp], corners_px: npt.NDArray[np.int64], batch: int, *, live: bool = True
+        self,
+        slots: npt.NDArray[np.intp],
+        corners_px: npt.NDArray[np.int64],
+        batch: int,
+        steps: npt.NDArray[np.int64] | None = None,
+        *,
+        live: bool = True,
     ) -> None:
-        """Plan a pass over `slots` with windows at `corners_px` (n, 2); `live` while frames arrive."""
+        """Plan a pass over frames, as `spread` takes them; `live` while more arrive."""
+        steps = np.zeros((len(slots), 2), np.int64) if steps is None else steps
         old = ~np.isin(slots, list(self._fresh))
-        self._rest = deque(spread(slots[old], corners_px[old], batch, self._rng).tolist()) if old.any() else deque()
+        order = spread(slots[old], corners_px[old], batch, self._rng, steps[old]) if old.any() else slots[old]
+        self._rest = deque(order.tolist())
+        self._turns = dict(zip(slots.tolist(), turns_of(steps, self._rng).tolist(), strict=True))
         self._fresh_planned = len(self._fresh)
         self._follows = live and len(slots) > len(self._arrived)
 
@@ -111,6 +141,13 @@ class Deck:
         if self._follows and self._rest:
             again = [slot for slot in self._arrived if slot not in dealt and slot not in self._fresh]
             count = min(share - len(dealt), len(again))
-            dealt += [again[k] for k in self._rng.permutation(len(again))[:count]]
+            dealt += self._of_similar_shift(again)[:count]
         dealt += [self._rest.popleft() for _ in range(min(batch - len(dealt), len(self._rest)))]
         return np.array(list(dict.fromkeys(dealt)), dtype=np.intp)
+
+    def _of_similar_shift(self, slots: list[int]) -> list[int]:
+        """Return slots in random order, those of one shift together."""
+        turns = np.array([self._turns.get(slot, 0) for slot in slots], np.intp)
+        shifts = turns.max(initial=0) + 1
+        turns = (turns + self._rng.integers(shifts)) % shifts
+        return [slots[k] for k in np.lexsort((self._rng.random(len(slots)), turns))]

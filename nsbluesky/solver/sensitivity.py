@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.engines.base import CACHED_WAVES, Slots, corners_on_canvas, shares
+from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, shares
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.kernels import FAST, multiply_windows
@@ -114,7 +114,7 @@ def measure_sensitivity(
     field = backend.fft2(state.probe.copy())
     modes, side, _ = state.probe.shape
     waves_a_frame = 3 * modes if positions else modes
-    count = ON_DEVICE_FRAMES if backend.on_device else max(1, CACHED_WAVES // waves_a_frame)
+    count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
     sums = np.zeros((len(slots), NUMBERS))
 
     def measure(share: slice) -> None:
@@ -146,7 +146,7 @@ def measure_sensitivity(
                 sums[rows] = part_sums
 
     if len(slots):
-        backend.map(measure, shares(backend, len(slots)))
+        backend.map(measure, shares(backend, len(slots), waves_a_frame * side**2))
     return _sorted(sums, steps / subpixel)
 
 

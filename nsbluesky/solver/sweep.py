@@ -21,6 +21,7 @@ from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.ordering import spread
+from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import starting_probe
 from nsbluesky.solver.state import SolverState
 
@@ -161,8 +162,9 @@ class DefocusSweep:
         self._engine.initialize(state, frames)
         rng = np.random.default_rng(settings.seed + state.passes)
         amplitude = float(np.sum(frames.amplitude_sums[self._slots]))
+        steps = steps_of(frames.shifts_px[self._slots], settings.subpixel)
         for _ in range(passes):
-            order = spread(self._slots, frames.corners_px[self._slots], batch, rng)
+            order = spread(self._slots, frames.corners_px[self._slots], batch, rng, steps)
             misfit = 0.0
             for first in range(0, len(order), batch):
                 misfit += float(self._engine.update(state, frames, order[first : first + batch]).sum())

@@ -18,6 +18,9 @@ from nsbluesky.backend import Backend
 
 __all__ = ["ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions"]
 
+BAND_PIXELS = 80_000
+"""Pixels of a canvas for which a further thread is worth being woken."""
+
 Corners = npt.NDArray[np.int64]
 
 
@@ -40,9 +43,10 @@ def gather(backend: Backend, canvas: Any, corners: Corners, out: Any) -> Any:
     return windows
 
 
-def bands(backend: Backend, height: int) -> list[slice]:
-    """Cut the rows of a canvas into one band for each thread; one band on a device."""
-    count = 1 if backend.on_device else backend.threads
+def bands(backend: Backend, shape: tuple[int, int]) -> list[slice]:
+    """Cut the rows of a canvas (H, W) into one band for each thread that is worth it; one band on a device."""
+    height, width = shape
+    count = 1 if backend.on_device else max(1, min(backend.threads, height * width // BAND_PIXELS))
     edges = [height * part // count for part in range(count + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.settings import SettingsError
+from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.quality import align, contrast_correlation, nrmse
 
 
@@ -172,6 +173,40 @@ def test_in_haste_a_settled_image_rests(live, scan, monkeypatch, in_haste):
         assert rests == [False] + 9 * [True]
     else:
         assert rests == 5 * [False] + 5 * [True]
+
+
+def test_after_the_last_frame_a_picture_is_that_of_a_whole_pass(live, scan):
+    """In the middle of a pass there is the noise of the frames that were used last."""
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.finish()
+    while live.passes_done < 2:
+        live.step(0.0)
+    at_end, image = live.picture(), live.state.object.copy()
+    live.step(0.0)
+    assert live.passes_done == 2
+    assert np.abs(live.state.object - image).max() > 1e-2
+    assert np.allclose(live.picture().object, at_end.object, atol=1e-5, equal_nan=True)
+    live.withdraw([1])  # the pass is not one of these frames
+    live.step(0.0)
+    assert not np.allclose(live.picture().object, at_end.object, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(10, 16), (100, 16), (400, 25), (1600, 32)])
+def test_batches_grow_with_the_number_of_frames(scan, backend, monkeypatch, count, expected):
+    solver = scan.solver(backend, sweep_frames=0)
+    repeated = np.resize(np.arange(len(scan.frames)), count)
+    solver.add_frames(np.arange(count), scan.frames[repeated], scan.translations_m[repeated])
+    dealt = []
+    deal = Deck.deal
+    monkeypatch.setattr(Deck, "deal", lambda deck, batch: dealt.append(batch) or deal(deck, batch))
+    solver.num_points = count
+    if count < 16:
+        assert not solver.has_work
+        solver.add_frames([100], scan.frames[:1], scan.translations_m[:1])
+        assert not solver.has_work
+        return
+    solver.step(0.0)
+    assert dealt == [expected]
 
 
 def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(scan, backend):
@@ -455,9 +490,11 @@ def test_memory_is_one_copy_of_the_frames(live, scan):
     assert live.frames.nbytes <= scan.frames.nbytes + 64 * 48 * 48 * 4
 
 
-def test_the_number_of_threads_does_not_change_the_answer(scan):
+def test_the_number_of_threads_does_not_change_the_answer(scan, monkeypatch):
     from nsbluesky.backend import get_backend
 
+    monkeypatch.setattr("nsbluesky.solver.engines.base.PART_PIXELS", 1)  # small frames, too, are shared then
+    monkeypatch.setattr("nsbluesky.solver.windows.BAND_PIXELS", 1)
     found = []
     for threads in (1, 3):
         solver = scan.solver(get_backend("numpy", threads=threads), passes_final=3, coarse_uses=0, batch_final=16)

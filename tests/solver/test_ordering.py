@@ -33,6 +33,39 @@ def test_batches_are_spread():
     assert spread_out > 1.2 * random
 
 
+STEPS = np.random.default_rng(1).integers(-2, 3, (400, 2))
+
+
+def shifts_of(batches):
+    return np.mean([len(np.unique(STEPS[batch], axis=0)) for batch in batches])
+
+
+def test_a_batch_has_few_shifts_and_is_spread_as_before():
+    order = spread(np.arange(400), GRID, 32, np.random.default_rng(0), STEPS)
+    assert sorted(order) == list(range(400))
+    batches = [order[first : first + 32] for first in range(0, 384, 32)]
+    assert shifts_of(batches) < 0.65 * shifts_of(np.random.default_rng(0).permutation(384).reshape(12, 32))
+    places = np.argsort(np.lexsort(GRID.T[::-1]))
+    strata = [np.searchsorted(np.cumsum([13] * 16 + [12] * 16), places[batch], side="right") for batch in batches]
+    assert all(sorted(found) == list(range(32)) for found in strata)
+
+
+def test_newest_frames_of_a_batch_have_few_shifts_and_all_have_their_turn():
+    deck = Deck(0, newest=200)
+    for slot in range(400):
+        deck.add(slot)
+    deck.start_pass(np.arange(400), GRID, 32, STEPS)
+    deal_pass(deck, 32)
+    again = []
+    for _ in range(8):
+        deck.start_pass(np.arange(400), GRID, 32, STEPS)
+        again += [batch[:16] for batch in deal_pass(deck, 32) if len(batch) == 32]
+    assert shifts_of(again) < 0.5 * shifts_of(np.random.default_rng(0).permutation(400)[:384].reshape(24, 16))
+    uses = np.bincount(np.concatenate(again), minlength=400)
+    assert uses[200:].min() > 0
+    assert not uses[:200].any()
+
+
 def deal_pass(deck, batch):
     dealt = []
     while not deck.pass_is_over:

@@ -15,10 +15,22 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums
 
-__all__ = ["CACHED_WAVES", "Engine", "PassSums", "ThreadSpace", "corners_on_canvas", "pieces", "shares", "work_space"]
+__all__ = [
+    "Engine",
+    "PassSums",
+    "ThreadSpace",
+    "corners_on_canvas",
+    "frames_in_cache",
+    "pieces",
+    "shares",
+    "work_space",
+]
 
-CACHED_WAVES = 8
-"""Waves that one thread handles at a time on a host: eight of 128² fit into the cache of one core."""
+CACHED_PIXELS = 8 * 128**2
+"""Pixels of waves that one thread handles at a time on a host: eight of 128² fit into the cache of one core."""
+
+PART_PIXELS = 80_000
+"""Pixels of waves for which a further thread is worth being woken: with half of it, two took longer than one."""
 
 Slots = npt.NDArray[np.intp]
 
@@ -78,7 +90,7 @@ class ThreadSpace:
     def make(cls, backend: Backend, probe_shape: tuple[int, int, int], batch: int) -> ThreadSpace:
         """Allocate for a probe (modes, N, N): the whole batch on a device, what fits the cache on a host."""
         modes, side, _ = probe_shape
-        count = batch if backend.on_device else max(1, CACHED_WAVES // modes)
+        count = batch if backend.on_device else frames_in_cache(modes, side)
         empty = backend.xp.empty
         return cls(
             windows=empty((count, side, side), np.complex64),
@@ -188,9 +200,14 @@ def corners_on_canvas(state: SolverState, frames: FrameStore, slots: Slots) -> n
     return np.asarray(corners)
 
 
-def shares(backend: Backend, count: int) -> list[slice]:
-    """Cut `count` frames into one run for each thread."""
-    parts = min(backend.threads, count)
+def frames_in_cache(waves: int, side: int) -> int:
+    """Return how many frames of side² with so many waves each are handled at a time on a host."""
+    return max(1, CACHED_PIXELS // (waves * side**2))
+
+
+def shares(backend: Backend, count: int, pixels: int) -> list[slice]:
+    """Cut `count` frames with so many pixels of waves each into one run for each thread that is worth it."""
+    parts = max(1, min(backend.threads, count, count * pixels // PART_PIXELS))
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
 

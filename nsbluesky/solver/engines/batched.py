@@ -183,7 +183,7 @@ class BatchedEngine(Engine):
             terms_of_step = (corners, terms, power, weights, object_step.numbers())
             kernels.add_and_step(*target, *terms_of_step, averages, sums.numerator, sums.denominator)
 
-        backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape[0]))
+        backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
         if self._momentum.moves:

@@ -137,7 +137,7 @@ class ConjugateGradientEngine(Engine):
         def add(band: slice) -> None:
             self._sums.object.add(backend, band, batch.corners, terms, power, batch.weights)
 
-        backend.map(add, bands(backend, state.object.shape[0]))
+        backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(batch.shares)])
         return residual
 
@@ -201,7 +201,7 @@ class ConjugateGradientEngine(Engine):
                 total += line_terms(backend.xp, backend.fft2(waves), backend.fft2(turned), *measured)
             return total
 
-        parts = shares(backend, len(slots))
+        parts = shares(backend, len(slots), state.probe.size)
         slope, curvature = np.sum(backend.map(sums, self._spaces[: len(parts)], parts), axis=0)
         return float(slope / curvature) if curvature > 0 else 0.0
 

@@ -87,7 +87,7 @@ class Differences:
         self.slots, self.steps = slots[self._order], steps[self._order]
         self.corners = corners_on_canvas(state, frames, self.slots)
         self.weights = frames.weights[self.slots]
-        self.shares = shares(backend, len(slots))
+        self.shares = shares(backend, len(slots), state.probe.size)
         self._backend = backend
         self._state = state
         self._frames = frames

@@ -134,7 +134,7 @@ class LeastSquaresEngine(Engine):
         def add(band: slice) -> None:
             self._sums.add(backend, band, corners, terms, power, weights)
 
-        backend.map(add, bands(backend, state.object.shape[0]))
+        backend.map(add, bands(backend, state.object.shape))
         top, left = corners.min(axis=0)
         bottom, right = corners.max(axis=0) + frames.frame_px
         box = (slice(top, bottom), slice(left, right))

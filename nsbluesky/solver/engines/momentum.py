@@ -146,7 +146,7 @@ class Momentum:
             def rows(band: slice) -> None:
                 kernels.push(target[band], before[band], velocity[band], friction)
 
-            self._backend.map(rows, bands(self._backend, len(target)))
+            self._backend.map(rows, bands(self._backend, target.shape))
             return
         velocity *= friction
         velocity += target - before

@@ -153,14 +153,14 @@ class ProjectionEngine(Engine):
                 residuals.append(self._iterate(state, frames, *batch, space, self._terms[part]))
             return residuals
 
-        parts = shares(backend, len(slots))
+        parts = shares(backend, len(slots), state.probe.size)
         residuals = [r for part in backend.map(iterate, self._spaces[: len(parts)], parts) for r in part]
         terms = self._terms[: len(slots)]
 
         def add(band: slice) -> None:
             self._sums.object.add(backend, band, corners, terms, power, weights)
 
-        backend.map(add, bands(backend, state.object.shape[0]))
+        backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(parts)])
         self._begun.update(slots.tolist())
         return np.concatenate([backend.to_numpy(r) for r in residuals])
