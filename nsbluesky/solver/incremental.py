@@ -64,7 +64,7 @@ BATCHES = 16
 
 RIPE_USES = 50
 """Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
-passes.  With 25, simulated scans at 10 to 200 frames/s and 1e3 to 1e7 photons a frame had worse images at scan end."""
+passes.  With 25, simulated scans of 10 to 200 frames/s and 1e3 to 1e7 photons a frame ended worse."""
 
 RESTING_PASSES = 10
 """The last full passes, at most half of all, are without momentum, so that they average photon noise."""
