@@ -120,6 +120,8 @@ class CXIWriter:
             frame_shape=detector["mask"].shape,
             mask=detector["mask"],
             start_time=start["time"],
+            propagation=geometry.propagation,
+            source_distance_m=geometry.source_distance_m,
         )
         self.paths[start["uid"]] = path
         return cxi

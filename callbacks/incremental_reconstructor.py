@@ -50,7 +50,7 @@ class Reconstruct(Stage):
     @classmethod
     def check(cls, settings: PipelineSettings) -> None:
         """Refuse an engine that there is not."""
-        parse_schedule(settings.solver.algorithm, settings.solver.passes_final)
+        parse_schedule(settings.solver.algorithm, settings.solver.passes_final, settings.solver.object_modes)
 
     def configure(self) -> Iterator[Document]:
         """Let the solver go on with other settings; what is over gets a new last picture."""
@@ -75,7 +75,7 @@ class Reconstruct(Stage):
         solver = IncrementalSolver(
             self.run.settings.solver,
             frame_px=len(mask),
-            pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px),
+            pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px, len(mask)),
             geometry=geometry,
             backend=self.run.backend,
             num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),

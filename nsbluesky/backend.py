@@ -5,6 +5,7 @@ On a host, the transforms are those of pyFFTW where it is installed (``nsbluesky
 
 from __future__ import annotations
 
+import math
 import os
 import typing
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
-__all__ = ["Backend", "BackendError", "get_backend"]
+__all__ = ["Backend", "BackendError", "get_backend", "pinned"]
 
 KEEP_PLANS_S = 10.0
 """How long FFTW's plans are kept that nobody uses.  Each holds its arrays, for every thread and number of frames: in
@@ -165,3 +167,12 @@ def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
     elif name != "numpy":
         raise BackendError(f"backend {name!r}: expected auto, numpy or cupy")
     return Backend("numpy", np, threads or min(len(os.sched_getaffinity(0)), 8), _host_transforms())
+
+
+def pinned(xp: ModuleType, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array of the host (not cleared) that a device reaches by itself."""
+    if xp is np:
+        return np.zeros(shape, dtype)
+    count = math.prod(shape)
+    memory = xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+    return np.frombuffer(memory, dtype, count).reshape(shape)

@@ -3,14 +3,19 @@
 Far field.  A frame of N pixels of size p at distance z samples the object with dx = λ·z/(N·p).  The sample at
 translation (x, y) shows the object window at row ``+y/dx`` and column ``+x/dx`` (CXI's default basis vectors; the
 rule was verified on measured data).
+
+Near field.  The detector sees the sample's shadow, magnified M = (z₁ + z)/z₁ times by light that diverges from a
+point z₁ before the sample.  By the Fresnel scaling theorem it is what parallel light would make at the distance z/M
+on pixels of dx = p/M (Paganin, Coherent X-Ray Optics, 2006, appendix B).  Rows and columns run as in the far field.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +83,12 @@ class Geometry(Settings):
         The lens.
     orientation : int
         0…7: bit 0 flips rows, bit 1 flips columns, bit 2 swaps the axes (first) of a frame to match the stage.
+    propagation : {"far", "near"}
+        What lies between sample and detector: so much space that the detector sees the Fourier transform of the exit
+        wave; or so little that it sees the sample's shadow with Fresnel fringes.
+    source_distance_m : float
+        In the near field, from the point that the light diverges from, mostly a focus, to the sample; negative where
+        it converges to a point behind the sample and the detector; 0 for parallel light.
     """
 
     energy_eV: float
@@ -85,6 +96,8 @@ class Geometry(Settings):
     pixel_size_m: float = 30e-6
     optic: Optic = Optic()
     orientation: int = 0
+    propagation: Literal["far", "near"] = "far"
+    source_distance_m: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -94,6 +107,14 @@ class Geometry(Settings):
                 raise SettingsError(f"{name} = {value!r}: expected a positive number")
         if self.orientation not in range(8):
             raise SettingsError(f"orientation = {self.orientation!r}: expected 0 to 7")
+        if self.propagation not in ("far", "near"):
+            raise SettingsError(f"propagation = {self.propagation!r}: expected far or near")
+        source = self.source_distance_m
+        if not math.isfinite(source) or -self.detector_distance_m <= source < 0:
+            raise SettingsError(
+                f"source_distance_m = {source!r}: expected a distance before the sample, 0 for parallel light, or a "
+                f"negative one beyond the detector, {self.detector_distance_m:g} m behind the sample"
+            )
 
     @classmethod
     def from_start(cls, start: Mapping[str, Any]) -> Geometry:
@@ -114,7 +135,7 @@ class Geometry(Settings):
             raise SettingsError(
                 f"ptycho.{missing[0]} is missing from the start document: add it to the scan's metadata"
             )
-        known = ("energy_eV", "detector_distance_m", "pixel_size_m", "optic", "orientation")
+        known = {f.name for f in dataclasses.fields(cls)}
         return cls.from_dict({k: entry[k] for k in known if entry.get(k) is not None})
 
     @property
@@ -122,17 +143,62 @@ class Geometry(Settings):
         """Wavelength in metres."""
         return wavelength_m(self.energy_eV)
 
-    def object_pixel_m(self, crop_px: int) -> float:
-        """Return dx = λ·z/(N·p), the pixel of object and probe, for frames that span `crop_px` detector pixels."""
+    @property
+    def is_near(self) -> bool:
+        """Whether the detector stands in the near field."""
+        return self.propagation == "near"
+
+    @property
+    def magnification(self) -> float:
+        """M: how much larger than the sample its shadow is; 1 in parallel light."""
+        return 1 + self.detector_distance_m / self.source_distance_m if self.source_distance_m else 1.0
+
+    @property
+    def effective_distance_m(self) -> float:
+        """z/M, the distance at which parallel light makes the same near field, but for its size."""
+        return self.detector_distance_m / self.magnification
+
+    def object_pixel_m(self, crop_px: int, frame_px: int | None = None) -> float:
+        """Return dx, the pixel of object and probe, for frames that span `crop_px` detector pixels.
+
+        In the far field λ·z/(N·p), whatever the binning; in the near field p/M of the `frame_px` pixels to which the
+        frame is binned (by default it is not).
+        """
+        if self.is_near:
+            binned_m = self.pixel_size_m * crop_px / (crop_px if frame_px is None else frame_px)
+            return binned_m / self.magnification
         return self.wavelength_m * self.detector_distance_m / (crop_px * self.pixel_size_m)
 
-    def positions_px(self, translation_m: npt.ArrayLike, crop_px: int) -> npt.NDArray[np.float64]:
+    def spread_px(self, frame_px: int, pixel_m: float) -> float:
+        """Return λ·z/(M·dx²), over how many pixels the light of one object pixel spreads on its way to the detector.
+
+        The transfer function of the near field is exp(−iπ·spread·|f|²) with f in cycles a pixel.
+
+        Raises
+        ------
+        SettingsError
+            Where that is more than the frame has: steps of its phase would exceed π, and light that leaves the frame
+            on one side would come in on the other.
+        """
+        spread = self.wavelength_m * self.effective_distance_m / pixel_m**2
+        if spread > frame_px:
+            longest_m = frame_px * pixel_m**2 / self.wavelength_m
+            raise SettingsError(
+                f"the near field at {self.effective_distance_m:g} m (detector_distance_m / magnification) spreads a "
+                f"pixel of {pixel_m:.4g} m over {spread:.0f} pixels: expected at most the {frame_px} of a frame, "
+                f"{longest_m:.4g} m; take larger frames, or propagation = 'far'"
+            )
+        return spread
+
+    def positions_px(
+        self, translation_m: npt.ArrayLike, crop_px: int, frame_px: int | None = None
+    ) -> npt.NDArray[np.float64]:
         """Convert sample translations (n, ≥ 2: x, y, …) in metres to window positions (n, 2: row, column) in pixels.
 
         The origin is the stage's; the solver places its canvas itself.
         """
         xy = np.atleast_2d(np.asarray(translation_m, dtype=np.float64))
-        return xy[:, 1::-1] / self.object_pixel_m(crop_px)
+        return xy[:, 1::-1] / self.object_pixel_m(crop_px, frame_px)
 
     def orient(self, frames: Any) -> Any:
         """Flip and swap the last two axes of frames as `orientation` says; see `oriented`."""

@@ -321,6 +321,9 @@ class CleaningSettings(Settings):
         return self.crop_px / self.frame_px
 
 
+MANY_STATES = " where there are several object_modes"
+
+
 @dataclass(frozen=True)
 class SolverSettings(Settings):
     """How frames become an image.  Symbols as in Maiden, Mei & Li, Opt. Express 32, 21327 (2024).
@@ -332,6 +335,9 @@ class SolverSettings(Settings):
         ``wasp:20,lsqml:50``: the first one runs while frames arrive, all one after another once no more come.
     modes : int
         Incoherent probe modes.
+    object_modes : int
+        Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
+        rpie, mpie, epie) know more than one; positions and half-sets need one.
     subpixel : int
         Steps of a position within an object pixel; 1 rounds positions to whole pixels.
     batch : int
@@ -366,7 +372,8 @@ class SolverSettings(Settings):
         Number of candidates and passes over each; the best few get some more.
     defocus_m : float or None
         From the focus to the sample, positive downstream, in the place of what the optic and the sweep say; None
-        leaves it to them.  Changed while a run goes on, the image begins anew.
+        leaves it to them.  Changed while a run goes on, the image begins anew.  Not used in the near field, as the
+        sweep, orientation and coarse frames are not.
     find_orientation : bool
         After the sweep, look whether the frames are flipped or swapped against the stage
         (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
@@ -390,12 +397,16 @@ class SolverSettings(Settings):
     live : bool
         Reconstruct while the scan runs; False waits for the last frame, so that the result depends on the documents
         alone and not on when they came.
+    half_precision_frames : bool
+        Keep measured amplitudes as float16, for half the memory (`nsbluesky.solver.amplitude_chunks`); numbers in
+        calculations stay float32.
     seed : int
         Seed of the order in which frames are used.
     """
 
     algorithm: str = "wasp"
     modes: int = 2
+    object_modes: int = 1
     subpixel: int = 4
     batch: int = 32
     batch_final: int = 32
@@ -422,6 +433,7 @@ class SolverSettings(Settings):
     held_out: float = 0.0
     publish_hz: float = 2.0
     live: bool = True
+    half_precision_frames: bool = False
     seed: int = 0
 
     AT_ONCE = frozenset(
@@ -450,13 +462,25 @@ class SolverSettings(Settings):
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("refine_start", "modes", "subpixel", "batch", "batch_final", "sweep_candidates", "sweep_passes"):
+        for name in (
+            "object_modes",
+            "refine_start",
+            "modes",
+            "subpixel",
+            "batch",
+            "batch_final",
+            "sweep_candidates",
+            "sweep_passes",
+        ):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_start", "newest_frames", "coarse_uses", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
         for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         _require(0 <= self.quality_share <= 1, "quality_share", self.quality_share, "0 to 1")
+        if self.object_modes > 1:
+            _require(self.refine_positions == "none", "refine_positions", self.refine_positions, "none" + MANY_STATES)
+            _require(self.quality_share == 0, "quality_share", self.quality_share, "0" + MANY_STATES)
         _require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")
 

@@ -28,13 +28,14 @@ from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, SEQ_NUM
+from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
 from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
 QUICK = [f"--set={name}={value}" for name, value in QUICK_SOLVER.items() if name != "passes_final"]
 
@@ -167,6 +168,7 @@ def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
         (["--step-um", "nan"], "step_um"),
         (["--image", "no-such.png"], "no-such.png: No such file"),
         (["--image", __file__], "cannot identify image file"),
+        (["--near-field", "--raw"], "--near-field has no raw FCCD frames"),
     ],
 )
 def test_simulate_says_what_is_wrong(commands: Commands, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -393,6 +395,41 @@ def test_quality_says_what_is_wrong(commands: Commands, clean: Path, reconstruct
     assert "no such file" in commands.fail("quality", tmp_path / "none.cxi")
     other = write_image(tmp_path / "other.cxi", np.ones((32, 32), np.complex64), 5e-8)
     assert "expected the same" in commands.fail("quality", reconstruction, other)
+
+
+# ---- near field
+
+
+def test_a_scan_in_the_near_field(commands: Commands, tmp_path: Path) -> None:
+    """From the simulator through files to the frame that the window models."""
+    path, out = tmp_path / "near.cxi", tmp_path / "image.cxi"
+    commands.run("simulate", path, "--near-field", "--shape", "5x5", "--step-um", "1.5")
+    assert validate(path) == []
+    with read_cxi(path) as cxi:
+        geometry = cxi.geometry()
+        assert geometry.is_near and geometry.source_distance_m == pytest.approx(0.008)
+    commands.run("reconstruct", path, out, "--passes", "15", "--modes", "1")
+    with read_cxi(out) as cxi:
+        assert cxi.geometry() == geometry and cxi.frames is not None
+        assert cxi.images[-1].pixel_m == pytest.approx(geometry.object_pixel_m(128))
+        picture = reconstruction_of(cxi, cxi.images[-1])
+        fit = fit_of_frame(cxi, picture, 12, cxi.frames[12].astype(np.float32))
+    assert fit is not None and fit.r_factor < 0.15
+
+
+def test_the_near_field_can_be_told(commands: Commands, tmp_path: Path) -> None:
+    """Files of other programs do not say it."""
+    path, out = tmp_path / "near.cxi", tmp_path / "image.cxi"
+    commands.run("simulate", path, "--near-field", "--shape", "1x3", "--step-um", "1.5")
+    with h5py.File(path, "r+") as file:
+        del file[PROPAGATION], file[SOURCE_DISTANCE]
+    commands.run("reconstruct", path, out, "--passes", "1", "--source-distance-m", "0.008")
+    with read_cxi(path) as given, read_cxi(out) as cxi:
+        assert not given.geometry().is_near
+        assert cxi.geometry() == given.geometry().replace(propagation="near", source_distance_m=0.008)
+    with h5py.File(path, "r+") as file:
+        file[PROPAGATION] = "sideways"
+    assert "propagation = 'sideways'" in commands.fail("reconstruct", path, out)
 
 
 # ---- view

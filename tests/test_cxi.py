@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, recover, siemens_star_to_cxi, validate, write_raw_cxi
+from nsbluesky.cxi.export import export_cxi
 from nsbluesky.cxi.layout import (
     DATA,
     DETECTOR,
@@ -85,6 +86,24 @@ def written(create: Callable[..., CxiFile]) -> Path:
 def assert_geometry(geometry: Geometry) -> None:
     assert geometry.energy_eV == pytest.approx(930.0)
     assert geometry == Geometry(geometry.energy_eV, 0.1, 240e-6)
+
+
+def test_the_other_states_of_an_object(written: Path, create: Callable[..., CxiFile], tmp_path: Path) -> None:
+    with read_cxi(written) as data:
+        assert data.images[-1].further is None
+    cxi = create("states.cxi")
+    cxi.append(np.ones((1, *SHAPE)), np.zeros((1, 2)))
+    states = np.full((3, 9, 8), 2 + 1j)
+    states[:, 0, 0] = np.nan
+    cxi.write_image(states[0], np.ones(SHAPE), 1e-8, further=states[1:] / 2)
+    cxi.close()
+    with read_cxi(cxi.path) as data:
+        export_cxi(tmp_path / "again.cxi", data)
+    for path in (cxi.path, tmp_path / "again.cxi"):
+        with read_cxi(path) as data:
+            further = data.images[-1].further
+        assert further is not None and further.shape == (2, 9, 8) and further.dtype == np.complex64
+        assert (further[:, 0, 0] == 0).all() and (further[:, 1:] == 1 + 0.5j).all()
 
 
 def writer(path: Path, frames: int) -> subprocess.Popen[str]:

@@ -41,8 +41,13 @@ def test_frames_of_all_files_are_there(tmp_path: Path) -> None:
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.cxi", 2, 1.0)
-    for name, value in (("energy_eV", 931.5), ("detector_distance_m", 0.11), ("pixel_size_m", 120e-6)):
-        with pytest.raises(CxiError, match=r"expected .* as in"):
+    for name, value in (
+        ("energy_eV", 931.5),
+        ("detector_distance_m", 0.11),
+        ("pixel_size_m", 120e-6),
+        ("propagation", "near"),
+    ):
+        with pytest.raises(CxiError, match=r"b\.cxi: .* expected "):
             join_scans(tmp_path / "all.cxi", first, [write(tmp_path / "b.cxi", 2, 1.0, **{name: value})])
     raw = tmp_path / "raw.cxi"
     write_raw_cxi(

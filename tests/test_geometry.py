@@ -91,6 +91,16 @@ def test_from_start_reads_the_ptycho_entry_and_leaves_the_rest() -> None:
     )
 
 
+def test_from_start_reads_the_near_field() -> None:
+    near = {"propagation": "near", "source_distance_m": 0.01}
+    geometry = Geometry.from_start({"ptycho": {**ENTRY, **near}})
+    assert geometry.is_near and geometry.magnification == pytest.approx(13.1)
+    assert Geometry.from_dict(geometry.to_dict()) == geometry
+    dx = geometry.object_pixel_m(64, 32)
+    assert dx == pytest.approx(2 * 30e-6 / 13.1)
+    np.testing.assert_allclose(geometry.positions_px([2 * dx, 4 * dx], 64, 32), [[4, 2]])
+
+
 def test_from_start_takes_none_for_unknown() -> None:
     assert Geometry.from_start({"ptycho": {**ENTRY, "optic": None}}) == GEOMETRY
 
@@ -111,6 +121,7 @@ def test_from_start_takes_none_for_unknown() -> None:
         ),
         ({"ptycho": {**ENTRY, "pixel_size_m": "30 um"}}, "pixel_size_m = '30 um': expected float"),
         ({"ptycho": {**ENTRY, "orientation": 8}}, "orientation = 8: expected 0 to 7"),
+        ({"ptycho": {**ENTRY, "propagation": "fresnel"}}, "propagation = 'fresnel': expected one of far, near"),
         ({"ptycho": {**ENTRY, "optic": {"focal_length": 1}}}, "unknown setting 'focal_length': expected one of kind"),
     ],
 )

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.backend import pinned
 from nsbluesky.cleaning.background import overscan_offset
 from nsbluesky.cleaning.device_kernels import Launch, cuda_launch, twin_launch
 from nsbluesky.cleaning.flags import Doubts
@@ -84,9 +84,9 @@ class _Lane:
         xp, block = plan.xp, BLOCK_FRAMES
         self._on_device = xp is not np
         self._stream = xp.cuda.Stream() if self._on_device else None
-        self._sent = _pinned(xp, (block, *plan.layout.shape), np.uint16)
-        self._returned = _pinned(xp, (block, plan.frame_px, plan.frame_px), np.float32)
-        self._doubts = _pinned(xp, (3, block), np.uint8)
+        self._sent = pinned(xp, (block, *plan.layout.shape), np.uint16)
+        self._returned = pinned(xp, (block, plan.frame_px, plan.frame_px), np.float32)
+        self._doubts = pinned(xp, (3, block), np.uint8)
         self._raw = xp.empty(self._sent.shape, np.uint16)
         self.values = xp.empty((block, *plan.good.shape), np.float32)
         self.bins = xp.empty((block, plan.num_bins, plan.num_bins), np.float32)
@@ -133,15 +133,6 @@ class _Lane:
             device.data.copy_from_host_async(host.ctypes.data, host.nbytes, self._stream)
         else:
             device.data.copy_to_host_async(host.ctypes.data, host.nbytes, self._stream)
-
-
-def _pinned(xp: ModuleType, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Return an array on the host that the device reaches by itself."""
-    if xp is np:
-        return np.zeros(shape, dtype)
-    count = int(np.prod(shape))
-    memory = xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
-    return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
 class _Steps:

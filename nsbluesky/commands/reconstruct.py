@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="(%(default)s)")
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
+    parser.add_argument(
+        "--source-distance-m",
+        type=float,
+        metavar="M",
+        help="the frames are in the near field, in light from a point so far before the sample; 0 for parallel light",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run that was killed")
     parser.add_argument(
         "--checkpoint-s",
@@ -106,6 +112,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
         if options.use_probe and data.illumination is None:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
+        if options.source_distance_m is not None:
+            data.propagation, data.source_distance_m = "near", options.source_distance_m
         given = (data.frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -192,5 +200,6 @@ def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSe
             result.r_factors,
             center_m=((x0 + x1) / 2, (y0 + y1) / 2),
             translation_m=result.translations_m if result.refinement.rounds else None,
+            further=picture.further if len(picture.further) else None,
             command="nsbluesky reconstruct",
         )

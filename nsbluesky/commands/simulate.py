@@ -14,7 +14,7 @@ from nsbluesky.commands.raw_scan import write_raw_scan
 from nsbluesky.cxi import CxiFile
 from nsbluesky.simulation.fccd_frames import NOMINAL_EXPOSURE_S, FrameSimulator
 from nsbluesky.simulation.presets import PRESETS
-from nsbluesky.simulation.samples import from_picture, gold_balls
+from nsbluesky.simulation.samples import Sample, from_picture, gold_balls, near_field_sample
 from nsbluesky.trajectories import PATTERNS, make_trajectory
 
 __all__ = ["add_arguments", "run"]
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step-um", type=float, help="step in µm (what covers the sample by default)")
     parser.add_argument("--pattern", choices=sorted(PATTERNS), default="jittered_raster", help="(%(default)s)")
     parser.add_argument("--seed", type=parse_count, default=0, help="seed of noise and jitter (%(default)s)")
+    parser.add_argument("--near-field", action="store_true", help="the picture behind a diffuser, in diverging light")
     parser.add_argument("--raw", action="store_true", help="raw FCCD frames and darks instead of clean frames")
     raw = parser.add_argument_group("with --raw")
     raw.add_argument("--darks", type=parse_count, default=25, help="dark frames of each exposure (%(default)s)")
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sources = [options.image] if options.image is not None else []
     out = output_file(options.out, *sources)
     truth = output_file(out.with_suffix(".truth.h5"), *sources)
-    sample = gold_balls() if options.image is None else from_picture(options.image)
+    sample = _sample(options)
     rows, columns = options.shape
     width_m, height_m = sample.scan_range_m
     step_um = options.step_um
@@ -77,9 +78,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         detector_distance_m=geometry.detector_distance_m,
         pixel_size_m=geometry.pixel_size_m,
         frame_shape=simulator.shape,
+        propagation=geometry.propagation,
+        source_distance_m=geometry.source_distance_m,
     ) as cxi:
         for k, (x, y) in enumerate(tqdm(translations_m, unit="frame", disable=None)):
             frame = simulator.raw_frame(x, y, shutter_open=True, index=k)
             cxi.append(frame[None].astype(np.float32), translations_m[k : k + 1])
     simulator.save_truth(truth)
     return summary | {"step_um": step_um}
+
+
+def _sample(options: argparse.Namespace) -> Sample:
+    if not options.near_field:
+        return gold_balls() if options.image is None else from_picture(options.image)
+    if options.raw:
+        raise ValueError("--near-field has no raw FCCD frames: expected it without --raw")
+    return near_field_sample(np.abs(gold_balls().object) if options.image is None else options.image)

@@ -101,6 +101,8 @@ def _create(path: Path, scan: RawScan, pixel_size_m: float, frame_shape: tuple[i
         pixel_size_m=pixel_size_m,
         frame_shape=(rows, columns),
         start_time=scan.start_time,
+        propagation=scan.geometry.propagation,
+        source_distance_m=scan.geometry.source_distance_m,
         **more,
     )
 

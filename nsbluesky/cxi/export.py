@@ -37,6 +37,8 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
         frame_shape=frames.shape[1:],
         mask=data.mask,
         parameters=data.parameters or None,
+        propagation=data.propagation,
+        source_distance_m=data.source_distance_m,
     )
     try:
         append_frames(cxi, data, data.seq_nums)
@@ -97,5 +99,6 @@ def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -
                 image.errors,
                 center_m=image.center_m,
                 translation_m=image.translation_m,
+                further=image.further,
                 command="nsbluesky view",
             )

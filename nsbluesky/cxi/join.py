@@ -67,3 +67,7 @@ def _check_alike(first: CxiData, other: CxiData) -> None:
     ):
         if abs(there / here - 1) > TOLERANCE:
             raise CxiError(f"{other.path}: {name} is {there:g}: expected {here:g}, as in {first.path}")
+    apart_m = abs(first.source_distance_m - other.source_distance_m)
+    if first.propagation != other.propagation or apart_m > TOLERANCE * abs(first.source_distance_m):
+        found, expected = ((data.propagation, data.source_distance_m) for data in (other, first))
+        raise CxiError(f"{other.path}: propagation and source distance (m) are {found}: expected {expected}")

@@ -21,14 +21,17 @@ __all__ = [
     "DETECTOR_PROCESS",
     "FRAME_FLAGS",
     "FRAME_WEIGHTS",
+    "FURTHER",
     "GEOMETRY",
     "GOOD_MASK_BITS",
     "IMAGE",
     "PIXEL_MISSING",
     "PROCESS",
+    "PROPAGATION",
     "REFINED",
     "SEQ_NUM",
     "SOURCE",
+    "SOURCE_DISTANCE",
     "TRANSLATION",
     "CxiError",
     "basis_vectors",
@@ -46,12 +49,16 @@ GEOMETRY = "entry_1/sample_1/geometry_1"
 IMAGE = "entry_1/image_1"
 PROCESS = f"{IMAGE}/process_1"
 REFINED = f"{PROCESS}/translation"
+FURTHER = f"{PROCESS}/further_objects"
 DATA = f"{DETECTOR}/data"
 SEQ_NUM = f"{DETECTOR}/seq_num"
 FRAME_FLAGS = f"{DETECTOR}/frame_flags"
 FRAME_WEIGHTS = f"{DETECTOR}/frame_weights"
 DETECTOR_PROCESS = f"{DETECTOR}/process_1"
 TRANSLATION = f"{GEOMETRY}/translation"
+PROPAGATION = f"{GEOMETRY}/propagation"
+SOURCE_DISTANCE = f"{GEOMETRY}/source_distance"
+"""Written of scans in the near field; not names of the format, which knows the far field only."""
 
 PIXEL_MISSING = 0x200
 """Mask code of a pixel without data."""
@@ -115,6 +122,8 @@ def create_experiment(
     frame_shape: tuple[int, int],
     instrument_name: str,
     start_time: float | str | None,
+    propagation: str = "far",
+    source_distance_m: float = 0.0,
 ) -> None:
     """Write what clean and raw files have in common: version, source and the detector's geometry.
 
@@ -138,6 +147,8 @@ def create_experiment(
     file[f"{SOURCE}/energy"] = energy_eV * ELECTRON_VOLT_J
     file[f"{SOURCE}/wavelength"] = wavelength_m(energy_eV)
     ny, nx = frame_shape
+    if propagation != "far":
+        file[PROPAGATION], file[SOURCE_DISTANCE] = propagation, float(source_distance_m)
     file[f"{DETECTOR}/distance"] = float(detector_distance_m)
     file[f"{DETECTOR}/x_pixel_size"] = pixel_x
     file[f"{DETECTOR}/y_pixel_size"] = pixel_y

@@ -21,14 +21,17 @@ from nsbluesky.cxi.layout import (
     FRAME_FLAGS,
     FRAME_WEIGHTS,
     GOOD_MASK_BITS,
+    PROPAGATION,
     SEQ_NUM,
     SOURCE,
+    SOURCE_DISTANCE,
     TRANSLATION,
     CxiError,
     orientation_of,
 )
 from nsbluesky.cxi.recover import open_file
 from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S, Geometry
+from nsbluesky.settings import SettingsError
 
 __all__ = ["CxiData", "CxiImage", "FrameStack", "read_cxi"]
 
@@ -124,6 +127,8 @@ class CxiImage:
         False where the writer was at work on this picture, or was killed there.
     translation_m : array of float64 or None
         (N, 2) x, y of the frames as corrected for this picture, NaN where unknown; None where they were not.
+    further : array of complex64 or None
+        (states − 1, H, W) other states of an object that is a mixture; 0 where nothing was measured.
     """
 
     object: npt.NDArray[np.complex64]
@@ -135,6 +140,7 @@ class CxiImage:
     parameters: dict[str, Any]
     complete: bool
     translation_m: npt.NDArray[np.float64] | None = None
+    further: npt.NDArray[np.complex64] | None = None
 
 
 class CxiData:
@@ -149,6 +155,8 @@ class CxiData:
         Pixel (y, x) of the frames.
     orientation : int
         0…7, as in `Geometry`: what brings the frames to CXI's default basis vectors.
+    propagation, source_distance_m
+        As in `Geometry`; the far field where the file does not say.
     translation_m : array of float64
         (N, 3) x, y, z of the sample.
     frames : FrameStack or None
@@ -181,6 +189,8 @@ class CxiData:
         self.pixel_size_m = (_positive(file, f"{DETECTOR}/y_pixel_size"), _positive(file, f"{DETECTOR}/x_pixel_size"))
         vectors = _array(file, f"{DETECTOR}/basis_vectors")
         self.orientation = 0 if vectors is None else orientation_of(_basis(vectors))
+        self.propagation = _text(file, PROPAGATION) or "far"
+        self.source_distance_m = _number(file, SOURCE_DISTANCE) or 0.0
         data, raw = _dataset(file, DATA), _dataset(file, f"{DETECTOR}/raw_data")
         if data is None:
             data = _dataset(file, "entry_1/data_1/data")
@@ -237,12 +247,17 @@ class CxiData:
         Raises
         ------
         CxiError
-            If the pixels are not square.
+            If the pixels are not square, or what the file says of the near field cannot be.
         """
         y, x = self.pixel_size_m
         if abs(y - x) > PIXEL_TOLERANCE * x:
             raise CxiError(f"pixels of {y} by {x} m: expected square ones; resample the frames")
-        return Geometry(self.energy_eV, self.detector_distance_m, x, orientation=self.orientation)
+        given = {"propagation": self.propagation, "source_distance_m": self.source_distance_m}
+        geometry = Geometry(self.energy_eV, self.detector_distance_m, x, orientation=self.orientation)
+        try:
+            return geometry.replace(**given)
+        except SettingsError as error:
+            raise CxiError(f"{PROPAGATION}, {SOURCE_DISTANCE}: {error}") from None
 
     def close(self) -> None:
         """Close the file; frames cannot be read any more."""
@@ -442,6 +457,7 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
     errors = _array(file, f"{group}/process_1/errors")
     errors = np.empty(0) if errors is None else errors.ravel()
     refined = _array(file, f"{group}/process_1/translation")
+    further = _array(file, f"{group}/process_1/further_objects")
     size = _array(file, f"{group}/image_size")
     center = _array(file, f"{group}/image_center")
     complete = _number(file, f"{group}/process_1/complete")
@@ -454,5 +470,6 @@ def _image(file: h5py.File, group: str) -> CxiImage | None:
         center_m=(0.0, 0.0) if center is None else (float(center[0]), float(center[1])),
         parameters=_parameters(_text(file, f"{group}/process_1/parameters")),
         complete=complete is None or bool(complete),
+        further=None if further is None else further.astype(np.complex64),
         translation_m=refined if refined is not None and refined.ndim == 2 and len(refined) else None,
     )

@@ -25,6 +25,7 @@ from nsbluesky.cxi.layout import (
     DETECTOR_PROCESS,
     FRAME_FLAGS,
     FRAME_WEIGHTS,
+    FURTHER,
     IMAGE,
     PIXEL_MISSING,
     PROCESS,
@@ -76,6 +77,8 @@ class CxiFile:
         instrument_name: str = "nsbluesky",
         start_time: float | str | None = None,
         parameters: dict[str, Any] | None = None,
+        propagation: str = "far",
+        source_distance_m: float = 0.0,
     ) -> CxiFile:
         """Create the file; it replaces one of the same name.
 
@@ -98,6 +101,8 @@ class CxiFile:
             Seconds since 1970 or ISO-8601 text; now by default.
         parameters : dict, optional
             What the frames were made of and how; must be JSON.
+        propagation, source_distance_m
+            As in `nsbluesky.geometry.Geometry`.
 
         Raises
         ------
@@ -117,6 +122,8 @@ class CxiFile:
                 frame_shape=frame_shape,
                 instrument_name=instrument_name,
                 start_time=start_time,
+                propagation=propagation,
+                source_distance_m=source_distance_m,
             )
             _create_datasets(file, frame_shape)
             if parameters is not None:
@@ -264,6 +271,7 @@ class CxiFile:
         *,
         center_m: tuple[float, float] = (0.0, 0.0),
         translation_m: npt.ArrayLike | None = None,
+        further: npt.ArrayLike | None = None,
         command: str = "nsbluesky",
     ) -> None:
         """Write the newest picture into ``image_1``; it replaces the one before.
@@ -286,6 +294,8 @@ class CxiFile:
             x, y of the picture's centre in the sample's coordinates, metres.
         translation_m : array of float, optional
             (N, 2) x, y of the frames as corrected for this picture, in the order of the file; NaN where unknown.
+        further : array of complex64, optional
+            (states − 1, H, W) the other states of an object that is a mixture; NaN as in `object`.
         command : str
             What made the picture.
 
@@ -316,6 +326,9 @@ class CxiFile:
         self._fit(f"{PROCESS}/errors", np.asarray(errors, dtype=np.float64), np.nan)
         if translation_m is not None:
             self._fit(REFINED, np.asarray(translation_m, dtype=np.float64), np.nan)
+        if further is not None:
+            others = np.asarray(further, dtype=np.complex64)
+            self._fit(FURTHER, np.where(np.isfinite(others), others, 0), 0)
         self._put(f"{IMAGE}/image_size", [columns * pixel_m, rows * pixel_m, 0.0])
         self._put(f"{IMAGE}/image_center", center)
         self._put(f"{PROCESS}/parameters", text)
@@ -429,6 +442,7 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     file[f"{IMAGE}/image_center"] = np.zeros(3)
     growing(f"{PROCESS}/final_illumination", (0, *frame_shape), np.complex64, (1, *frame_shape))
     growing(REFINED, (0, 2), np.float64, (POSITIONS_PER_CHUNK, 2), np.nan)
+    growing(FURTHER, (0, 0, 0), np.complex64, (1, *IMAGE_CHUNK))
     growing(f"{PROCESS}/errors", (0,), np.float64, (POSITIONS_PER_CHUNK,), np.nan)
     file[f"{PROCESS}/version"] = __version__
     file[f"{PROCESS}/complete"] = 0

@@ -19,6 +19,7 @@ from nsbluesky.simulation.faults import DetectorFaults
 from nsbluesky.simulation.fccd_detector import SimulatedDetector, SimulatedExposure, generator
 from nsbluesky.simulation.fccd_electronics import MAX_VALUE, MAX_WORD, Electronics
 from nsbluesky.simulation.frame_faults import Delivery, FrameFaults, deliver
+from nsbluesky.simulation.optics import fresnel
 from nsbluesky.simulation.presets import DetectorModel, get_preset
 from nsbluesky.simulation.samples import Sample
 
@@ -67,6 +68,8 @@ class FrameSimulator:
         self.seed = seed
         self.detector: SimulatedDetector | None = None
         n = sample.frame_px
+        if sample.propagation == "near" and layout != "none":
+            raise SettingsError(f"layout = {layout!r}: expected 'none' for a sample in the near field")
         if layout == "none":
             self.image_shape = (n, n)
             self.center_px = (float(n // 2), float(n // 2))
@@ -145,6 +148,8 @@ class FrameSimulator:
         The intensity at the pixels' centres; what lies beyond the frequencies of the object's pixel is dark.
         """
         waves = self.sample.exit_waves(x_m, y_m)
+        if self.sample.propagation == "near":
+            return _near_intensity(waves, self.sample.geometry.spread_px(self.sample.frame_px, self.sample.pixel_m))
         if self.detector is None:
             return _far_intensity(waves, self.sample.frame_px)
         return self._place.photons(waves)
@@ -265,6 +270,12 @@ def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
     """Return where a window (start, length) meets an axis of `size` pixels: on the axis, and in the window."""
     first, last = max(start, 0), min(start + length, size)
     return slice(first, last), slice(first - start, last - start)
+
+
+def _near_intensity(waves: npt.NDArray[np.complex64], spread_px: float) -> npt.NDArray[np.float32]:
+    """Return Σ|Fresnel|² of exit waves (modes, N, N)."""
+    intensity: npt.NDArray[np.float32] = np.sum(np.abs(fresnel(waves, spread_px)) ** 2, axis=0).astype(np.float32)
+    return intensity
 
 
 def _far_intensity(waves: npt.NDArray[np.complex64], side: int) -> npt.NDArray[np.float32]:

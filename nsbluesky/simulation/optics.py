@@ -1,4 +1,4 @@
-"""The light on the sample: the probe behind a Fresnel zone plate."""
+"""The light on the sample, behind a Fresnel zone plate or a diffuser, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from nsbluesky.geometry import Optic, wavelength_m
 
-__all__ = ["far_field", "near_field", "zone_plate_probe"]
+__all__ = ["diffuser_light", "far_field", "fresnel", "near_field", "zone_plate_probe"]
 
 SUPERSAMPLING = 8
 
@@ -22,6 +22,45 @@ def near_field(wave: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.complexf
     """Inverse of `far_field`."""
     axes = (-2, -1)
     return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(wave, axes=axes), norm="ortho"), axes=axes)
+
+
+def fresnel(wave: npt.NDArray[np.complexfloating], spread_px: float) -> npt.NDArray[np.complexfloating]:
+    """Propagate waves (…, N, N) by the distance z with λ·z/dx² = `spread_px` (Goodman, eq. 4-21).
+
+    The light must stay inside the array: what leaves it on one side comes in on the other.
+    """
+    f = (np.arange(wave.shape[-1]) - wave.shape[-1] // 2) / wave.shape[-1]
+    return near_field(far_field(wave) * np.exp(-1j * np.pi * spread_px * (f[:, None] ** 2 + f**2)))
+
+
+def diffuser_light(
+    frame_px: int, photons: float, *, grain_px: float = 4.0, seed: int = 0
+) -> npt.NDArray[np.complex64]:
+    """Return light (frame_px, frame_px) complex64 in √photon behind a diffuser: speckles inside of a soft disk.
+
+    Structure of its own is what makes near-field ptychography solvable: without, shadows at all places are alike
+    (Stockmar et al., Sci. Rep. 3, 1927 (2013)).
+
+    Parameters
+    ----------
+    frame_px : int
+    photons : float
+        Σ|light|².
+    grain_px : float
+        Width of its speckles.
+    seed : int
+        Of the diffuser.
+    """
+    rng = np.random.default_rng(seed)
+    f = np.fft.fftshift(np.fft.fftfreq(frame_px))
+    smooth = np.exp(-2 * (np.pi * grain_px / 4) ** 2 * (f[:, None] ** 2 + f**2))
+    thickness = near_field(far_field(rng.standard_normal((frame_px, frame_px)) + 0j) * smooth).real
+    # as strong as needed for phases of 1 rad, and so far behind it that phases have become light and dark
+    light = fresnel(np.exp(1j * thickness / thickness.std()), spread_px=grain_px**2)
+    line = np.arange(frame_px) - frame_px // 2
+    radius = np.hypot(line[:, None], line) / frame_px
+    light = light * 0.5 * (1 + np.tanh((0.34 - radius) / 0.025))
+    return np.asarray(light * np.sqrt(photons / np.sum(np.abs(light) ** 2)), np.complex64)
 
 
 def zone_plate_probe(

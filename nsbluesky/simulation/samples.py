@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from nsbluesky.geometry import Geometry, Optic, wavelength_m
-from nsbluesky.simulation.optics import far_field, zone_plate_probe
+from nsbluesky.simulation.optics import diffuser_light, far_field, zone_plate_probe
 
-__all__ = ["Sample", "from_picture", "gold_balls"]
+__all__ = ["Sample", "from_picture", "gold_balls", "near_field_sample"]
 
 FCCD_PIXEL_M = 30e-6
 FCCD_BIN_PX = 8
@@ -51,6 +51,9 @@ class Sample:
         Row and column of the object on the probe's pixel N//2 at translation zero.
     field_px : (int, int)
         Rows and columns around the origin that are worth a scan.
+    propagation : {"far", "near"}
+    source_distance_m : float
+        As in `nsbluesky.geometry.Geometry`; in the near field the detector's pixel is `pixel_m`, magnified.
     """
 
     object: npt.NDArray[np.complex64]
@@ -62,6 +65,8 @@ class Sample:
     origin_px: tuple[float, float]
     field_px: tuple[int, int]
     detector_pixel_m: float = FCCD_PIXEL_M
+    propagation: Literal["far", "near"] = "far"
+    source_distance_m: float = 0.0
     _frequency: npt.NDArray[np.float32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,11 +85,20 @@ class Sample:
     @property
     def geometry(self) -> Geometry:
         """The experiment as a start document tells it."""
-        return Geometry(self.energy_eV, self.detector_distance_m, self.detector_pixel_m, self.optic)
+        return Geometry(
+            self.energy_eV,
+            self.detector_distance_m,
+            self.detector_pixel_m,
+            self.optic,
+            propagation=self.propagation,
+            source_distance_m=self.source_distance_m,
+        )
 
     @property
     def detector_px(self) -> int:
-        """Detector pixels per side that the frequencies of the exit wave's pixel fill: λz/(dx·p)."""
+        """Detector pixels per side of the frame: λz/(dx·p), the frequencies of the exit wave; N in the near field."""
+        if self.propagation == "near":
+            return self.frame_px
         fill = wavelength_m(self.energy_eV) * self.detector_distance_m / (self.pixel_m * self.detector_pixel_m)
         return round(fill)
 
@@ -122,14 +136,18 @@ class Sample:
         """Return probe × object at sample translation (x, y), (modes, N, N).
 
         The part of a pixel is a Fourier shift of the *probe*, which is band-limited, so that the shift is exact; the
-        exit wave as a whole is then shifted by less than a pixel, which no intensity in the far field can tell.
+        exit wave as a whole is then shifted by less than a pixel, which no intensity in the far field can tell; in
+        the near field it is shifted back.
         """
         window, (row, column) = self.window(x_m, y_m)
         tau = np.float32(2 * np.pi)
         along_rows = np.exp(-1j * tau * np.float32(row) * self._frequency)
         along_columns = np.exp(-1j * tau * np.float32(column) * self._frequency)
-        shifted = np.fft.ifft2(self._probe_spectrum * (along_rows[:, None] * along_columns))
-        return (shifted * window).astype(np.complex64, copy=False)
+        ramp = along_rows[:, None] * along_columns
+        waves = np.fft.ifft2(self._probe_spectrum * ramp) * window
+        if self.propagation == "near":
+            waves = np.fft.ifft2(np.fft.fft2(waves) * ramp.conj())
+        return waves.astype(np.complex64, copy=False)
 
     @cached_property
     def _probe_spectrum(self) -> npt.NDArray[np.complex64]:
@@ -225,6 +243,60 @@ def from_picture(
         optic=optic,
         origin_px=(rows / 2, columns / 2),
         field_px=(rows, columns),
+    )
+
+
+def near_field_sample(
+    picture: str | Path | npt.NDArray[Any],
+    *,
+    field_px: int = 200,
+    frame_px: int = 128,
+    energy_eV: float = 17000.0,
+    photons: float = 1e7,
+    absorption: float = 0.1,
+    phase_rad: float = 1.0,
+    detector_distance_m: float = 0.5,
+    source_distance_m: float = 0.008,
+    detector_pixel_m: float = 6.5e-6,
+) -> Sample:
+    """Return a picture behind a diffuser, in light that diverges from a focus before it: dark means thick.
+
+    Parameters
+    ----------
+    picture, field_px, frame_px, energy_eV, photons, absorption, phase_rad
+        As in `from_picture`.
+    detector_distance_m, source_distance_m : float
+        Sample to detector, and focus to sample.
+    detector_pixel_m : float
+
+    Raises
+    ------
+    ValueError
+        For something that is no picture, or where the detector is too far off for the near field.
+    """
+    thickness = 1 - _grey(picture, field_px)
+    rows, columns = thickness.shape
+    geometry = Geometry(
+        energy_eV,
+        detector_distance_m,
+        detector_pixel_m,
+        propagation="near",
+        source_distance_m=source_distance_m,
+    )
+    pixel_m = geometry.object_pixel_m(frame_px)
+    geometry.spread_px(frame_px, pixel_m)
+    return Sample(
+        object=np.exp(-(absorption + 1j * phase_rad) * thickness).astype(np.complex64),
+        probe=diffuser_light(frame_px, photons)[None],
+        pixel_m=pixel_m,
+        energy_eV=energy_eV,
+        detector_distance_m=detector_distance_m,
+        optic=Optic(kind="diffuser"),
+        origin_px=(rows / 2, columns / 2),
+        field_px=(rows, columns),
+        detector_pixel_m=detector_pixel_m,
+        propagation="near",
+        source_distance_m=source_distance_m,
     )
 
 

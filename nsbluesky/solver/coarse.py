@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.propagation import FarField
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["CentralHalf", "Derived", "can_be_halved", "central_light", "coarsened", "refined"]
@@ -75,6 +76,7 @@ class CentralHalf(FrameStore):
         self._good_of: tuple[Any, Any] = (None, None)
         self.frame_px = whole.frame_px // 2
         self.backend = whole.backend
+        self.propagator = FarField(whole.backend)
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
         self.weights, self.uses = whole.weights, whole.uses
         self.flux, self.backgrounds = whole.flux, whole.backgrounds
@@ -136,9 +138,11 @@ def refined(backend: Backend, state: SolverState) -> SolverState:
     wide = xp.zeros((modes, 2 * side, 2 * side), np.complex64)
     for rows, columns in _corners_of_spectrum(side):
         wide[:, rows, columns] = spectrum[:, rows, columns]
-    fine = _with_midpoints(xp, _with_midpoints(xp, state.object).T).T
+    fine = xp.stack([_with_midpoints(xp, _with_midpoints(xp, canvas).T).T for canvas in state.objects])
+    rim = ((0, 0), (1, 1), (1, 1))  # a fine window may begin a pixel before its coarse one, or end after it
+    padded = xp.pad(fine, rim, mode="edge")
     return SolverState(
-        xp.pad(fine, 1, mode="edge"),  # a fine window may begin a pixel before its coarse one, or end after it
+        padded.reshape(*state.object.shape[:-2], *padded.shape[1:]),
         backend.ifft2(wide),
         (2 * state.origin_px[0] - 1, 2 * state.origin_px[1] - 1),
         state.background,

@@ -12,8 +12,10 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver.canvas import window_corners_px
 from nsbluesky.solver.engines.base import corners_on_canvas
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.propagation import Propagator
 from nsbluesky.solver.shifts import ramps
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.windows import stacked
 
 __all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame"]
 
@@ -37,13 +39,16 @@ class DiffractionFit:
     r_factor: float
 
 
-def intensity_of(backend: Backend, window: Any, probe: Any, shift_px: npt.NDArray[np.float64]) -> Any:
-    """Return Σ_k |F(O · P_k)|² (N, N), FFT order, for an object window (N, N) and a probe (modes, N, N).
+def intensity_of(
+    backend: Backend, propagator: Propagator, window: Any, probe: Any, shift_px: npt.NDArray[np.float64]
+) -> Any:
+    """Return Σ |F(O · P)|² (N, N), FFT order, for a window (N, N) or (states, N, N) and a probe (modes, N, N).
 
-    The probe is moved by `shift_px` (row, column), a fraction of a pixel.
+    F is the propagator; the probe is moved by `shift_px` (row, column), a fraction of a pixel.
     """
     moved = backend.ifft2(backend.fft2(probe.copy()) * ramps(backend.xp, shift_px[None], probe.shape[-1]))
-    far = backend.fft2(moved * window)
+    waves = (stacked(window)[:, None] * moved).reshape(1, -1, *probe.shape[1:])
+    far = propagator.forward(waves, shift_px[None])[0]
     return (backend.xp.abs(far) ** 2).sum(axis=0)
 
 
@@ -62,8 +67,8 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
     xp, side = backend.xp, frames.frame_px
     slots = np.array([slot])
     (row, column), shift = corners_on_canvas(state, frames, slots)[0], frames.shifts_px[slots][0]
-    window = state.object[row : row + side, column : column + side]
-    model = intensity_of(backend, window, state.probe, shift)
+    window = state.object[..., row : row + side, column : column + side]
+    model = intensity_of(backend, frames.propagator, window, state.probe, shift)
     model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
     amplitude = frames.amplitude(slot)
     known = (amplitude >= 0) & ((frames.good > 0) | frames.held_out)
@@ -74,6 +79,7 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
 
 def modelled_frame(
     backend: Backend,
+    propagator: Propagator,
     object: npt.NDArray[np.complex64],
     probe: npt.NDArray[np.complex64],
     pixel_m: float,
@@ -86,6 +92,7 @@ def modelled_frame(
     ----------
     backend : Backend
         On the host.
+    propagator : Propagator
     object : (H, W) complex64
         NaN where nothing was measured, which counts as empty, as what lies beyond it.
     probe : (modes, N, N) complex64
@@ -108,5 +115,5 @@ def modelled_frame(
         )
         window[at] = np.where(np.isfinite(part), part, 1)
     shift = np.asarray(position - side / 2 - corner, np.float64)
-    model = intensity_of(backend, backend.from_numpy(window), backend.from_numpy(probe), shift)
+    model = intensity_of(backend, propagator, backend.from_numpy(window), backend.from_numpy(probe), shift)
     return np.asarray(np.fft.fftshift(backend.to_numpy(model)), np.float32)

@@ -1,6 +1,6 @@
 """The forward model and the step back to the measured amplitudes, for a few frames at a time.
 
-Light's order: probe × object window → far field → amplitude → difference to the measured amplitude → back.
+Light's order: probe × object window → field on the detector → amplitude → difference to the measured one → back.
 Everything is complex64 and works in place, so that a handful of frames stays in a processor's cache.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver.propagation import Propagator
 
 __all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "line_terms", "misfit"]
 
@@ -29,6 +30,7 @@ def exit_waves(backend: Backend, probe: Any, windows: Any, out: Any) -> Any:
 
 def amplitude_correction(
     backend: Backend,
+    propagator: Propagator,
     waves: Any,
     amplitude: Any,
     good: Any,
@@ -38,14 +40,16 @@ def amplitude_correction(
     has_gaps: bool,
     power_bound: float = 0.0,
 ) -> tuple[Any, Any]:
-    """Return what must be added to exit waves so that their far field has the measured amplitude.
+    """Return what must be added to exit waves so that their field on the detector has the measured amplitude.
 
     With Ψ = Fψ and G = √(Σ_k |Ψ_k|² + b), the result is χ = F⁻¹[m·(A/G − 1)·Ψ] for the mask m: the modulus
-    projection minus the wave itself, for incoherent modes (Thibault & Menzel, Nature 494, 68 (2013)).
+    projection minus the wave itself, for incoherent modes (Thibault & Menzel, Nature 494, 68 (2013)).  F is the
+    propagator.
 
     Parameters
     ----------
     backend : Backend
+    propagator : Propagator
     waves : (n, modes, N, N) complex64
         Exit waves; overwritten.
     amplitude : (n, N, N) float32
@@ -69,7 +73,7 @@ def amplitude_correction(
         Σ m·|G − A| of each frame.
     """
     xp = backend.xp
-    field = backend.fft2(waves)
+    field = propagator.forward(waves)
     _amplitude(xp, field, background, model)
     usable = good * (amplitude >= 0) if has_gaps else good
     difference = xp.subtract(amplitude, model, out=amplitude)
@@ -80,7 +84,7 @@ def amplitude_correction(
     if power_bound:
         factor *= _relax(xp, difference, usable, power_bound)[:, None, None]
     field *= factor[:, None]
-    return backend.ifft2(field), residual
+    return propagator.back(field), residual
 
 
 def likelihood_change(
@@ -147,11 +151,19 @@ def line_terms(
 
 
 def misfit(
-    backend: Backend, waves: Any, amplitude: Any, good: Any, background: float, model: Any, *, has_gaps: bool
+    backend: Backend,
+    propagator: Propagator,
+    waves: Any,
+    amplitude: Any,
+    good: Any,
+    background: float,
+    model: Any,
+    *,
+    has_gaps: bool,
 ) -> Any:
     """Return Σ m·|G − A| of each frame (n,); parameters as `amplitude_correction`, amplitudes are kept."""
     xp = backend.xp
-    _amplitude(xp, backend.fft2(waves), background, model)
+    _amplitude(xp, propagator.forward(waves), background, model)
     model -= amplitude
     xp.abs(model, out=model)
     model *= good * (amplitude >= 0) if has_gaps else good

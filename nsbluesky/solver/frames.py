@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.geometry import oriented
+from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.propagation import FarField, Propagator
 
 __all__ = ["FOREVER", "GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
 
@@ -20,8 +21,6 @@ GOOD_CODES = (0x0, 0x1000)
 
 NOT_MEASURED = -1.0
 """Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
-
-CHUNK_FRAMES = 64
 
 FOREVER = 255
 """Passes that a frame rests which is left out."""
@@ -59,7 +58,7 @@ class _Column:
 
 
 class FrameStore:
-    """Measured amplitudes √photons in FFT order, in chunks that are never moved, with what belongs to each frame.
+    """Measured amplitudes √photons in FFT order, with what belongs to each frame.
 
     A frame lives in a *slot*; the slot of a sequence number never changes, so that a frame that comes again
     replaces the earlier one in place.  A frame that must not be used has weight 0.
@@ -70,11 +69,18 @@ class FrameStore:
         Side N of a frame.
     backend : Backend
         Where the amplitudes live.
+    propagator : Propagator, optional
+        What exit waves become where they were measured; by default the far field.
+    half : bool
+        Keep amplitudes in half precision.
     """
 
-    def __init__(self, frame_px: int, backend: Backend) -> None:
+    def __init__(
+        self, frame_px: int, backend: Backend, propagator: Propagator | None = None, *, half: bool = False
+    ) -> None:
         self.frame_px = frame_px
         self.backend = backend
+        self.propagator = FarField(backend) if propagator is None else propagator
         self.slots: dict[int, int] = {}
         self.seq_nums = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.corners_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.int64))
@@ -94,7 +100,7 @@ class FrameStore:
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
         self.held_out = backend.xp.zeros((frame_px, frame_px), bool)
         self.has_gaps = False
-        self._chunks: list[Any] = []
+        self._amplitudes = AmplitudeChunks(frame_px, backend, half=half)
         self._expected: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -134,7 +140,7 @@ class FrameStore:
     @property
     def nbytes(self) -> int:
         """Bytes of the amplitudes."""
-        return sum(int(chunk.nbytes) for chunk in self._chunks)
+        return self._amplitudes.nbytes
 
     def set_good(self, good: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_] | None = None) -> None:
         """Set which pixels (N, N; zero frequency at N//2) any frame may use, also of the frames that are here.
@@ -162,14 +168,11 @@ class FrameStore:
         corrections from there, once.
         """
         slot = self.note(seq_num, corner_px, shift_px, weight)
-        while slot // CHUNK_FRAMES >= len(self._chunks):
-            shape = (CHUNK_FRAMES, self.frame_px, self.frame_px)
-            self._chunks.append(self.backend.xp.zeros(shape, np.float32))
         xp = self.backend.xp
         intensity = xp.fft.ifftshift(xp.asarray(frame, dtype=np.float32))
         measured = xp.isfinite(intensity)
-        amplitude = self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
-        amplitude[...] = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
+        amplitude = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
+        self._amplitudes.write(slot, amplitude)
         self.has_gaps = self.has_gaps or not bool(measured.all())
         self._measure(slot)
         self._recall(slot, self._expected.pop(slot, None))
@@ -253,16 +256,12 @@ class FrameStore:
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames that are here, as in `nsbluesky.geometry.Geometry.orientation`."""
-        if orientation == 0:
-            return
-        xp = self.backend.xp
-        for chunk in self._chunks:
-            turned = oriented(xp.fft.fftshift(chunk, axes=(1, 2)), orientation)
-            chunk[...] = xp.fft.ifftshift(turned, axes=(1, 2))
+        if orientation:
+            self._amplitudes.turn(orientation)
 
     def amplitude(self, slot: int) -> Any:
-        """Return the amplitudes (N, N) of a slot, FFT order."""
-        return self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+        """Return the amplitudes (N, N) float32 of a slot, FFT order; not to be changed."""
+        return self._amplitudes.read(slot)
 
     def corrections_px(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return how far the windows of `slots` lie from where they were put, (n, 2: row, column)."""
@@ -276,8 +275,8 @@ class FrameStore:
 
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
         """Copy the amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N, N)."""
+        self._amplitudes.copy(slots, out)
         for row, slot in enumerate(slots):
-            out[row] = self.amplitude(slot)
             self.correct_light(slot, out[row])
         return out[: len(slots)]
 

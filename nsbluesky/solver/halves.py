@@ -73,7 +73,7 @@ class HalfSets:
         self._backend = backend
         self._batch = settings.batch
         self._rng = np.random.default_rng(settings.seed)
-        fixed = settings.replace(algorithm=ALGORITHM, momentum=0.0, probe_start=2**31)
+        fixed = settings.replace(algorithm=ALGORITHM, momentum=0.0, probe_start=2**31, object_modes=1)
         self._engine = make_engine(fixed, backend)
         self._state: SolverState | None = None
         self._order: npt.NDArray[np.intp] = np.empty(0, np.intp)

@@ -31,9 +31,10 @@ def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: 
     misfit = light = 0.0
     for slot, corner, shift in zip(slots, corners, shifts, strict=True):
         moved = backend.ifft2(field * ramps(xp, shift[None], side))
-        far = backend.fft2(gather(backend, state.object, corner[None], window) * moved)
-        seen = far[:, frames.held_out]
-        model = xp.sqrt((xp.abs(seen) ** 2).sum(axis=0) + np.float32(state.background))
+        seen = (gather(backend, canvas, corner[None], window) for canvas in state.objects)
+        waves = xp.concatenate([part[:, None] * moved[None] for part in seen], axis=1)
+        far = frames.propagator.forward(waves, shift[None])[0]
+        model = xp.sqrt((xp.abs(far[:, frames.held_out]) ** 2).sum(axis=0) + np.float32(state.background))
         measured = frames.amplitudes(np.array([slot]), amplitude)[0][frames.held_out]
         usable = measured >= 0
         misfit += float(xp.abs(model - measured)[usable].sum())

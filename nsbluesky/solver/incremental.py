@@ -36,14 +36,14 @@ from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.probe_search import ProbeSearch
+from nsbluesky.solver.propagation import propagator_of
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import parse_schedule, stage_of
 from nsbluesky.solver.shifts import steps_of
-from nsbluesky.solver.start import starting_probe, with_modes
+from nsbluesky.solver.start import blank_canvas, near_field_probe, starting_probe, with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
-from nsbluesky.solver.windows import pad_canvas
 
 __all__ = ["IncrementalSolver"]
 
@@ -74,6 +74,10 @@ HELD_OUT_FRAMES = 64
 
 FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
 """Settings that may be others when a checkpoint is gone on from."""
+
+NEAR_FIELD_BATCH = 4
+"""Frames of a batch at most in the near field, where all see the same part of the sample: 40 passes over 81 frames
+left an error of 0.012 with 4, of 0.018 with 8, and of 0.051 with 32."""
 
 SETTLING_PASSES = 3
 """Passes after the last refinement."""
@@ -132,11 +136,12 @@ class IncrementalSolver:
         self.num_points = num_points
         self.state: SolverState | None = None
         self.r_factors: list[float] = []
-        self.frames = FrameStore(frame_px, backend)
+        propagator = propagator_of(backend, geometry, frame_px, pixel_m)
+        self.frames = FrameStore(frame_px, backend, propagator, half=settings.half_precision_frames)
         self._intake = Intake(self.frames, pixel_m, settings)
         self._probe_search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
         self._backend = backend
-        self._stages = parse_schedule(settings.algorithm, settings.passes_final)
+        self._stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
         self._stage = 0
         self._engine = self._make_engine()
         self._deck = Deck(settings.seed, settings.newest_frames)
@@ -262,7 +267,7 @@ class IncrementalSolver:
         SettingsError
             For an unknown engine; nothing is changed then.
         """
-        stages = parse_schedule(settings.algorithm, settings.passes_final)
+        stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
         before, self.settings = self.settings, settings
         self._stages, self._stage = stages, 0
         self.refinement.configure(settings)
@@ -339,7 +344,7 @@ class IncrementalSolver:
         """Whether there are frames enough for a first picture, and a defocus that is worth one."""
         if self._finishing:
             return True
-        known = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
+        known = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0 or self.geometry.is_near
         waits_for_sweep = self.settings.sweep_frames > 0 and not known
         return not waits_for_sweep and self.num_frames >= min(self.settings.batch, LEAST_BATCH)
 
@@ -395,8 +400,11 @@ class IncrementalSolver:
         return self.state
 
     def _starting_level(self) -> FrameStore:
-        """Return the frames' central halves, where they are wanted and most of the light is there, or the frames."""
-        if self.settings.coarse_uses and can_be_halved(self.frame_px):
+        """Return the frames' central halves, where they are wanted and most of the light is there, or the frames.
+
+        In the near field the centre of the detector is a part of the sample, and no coarser image of it.
+        """
+        if self.settings.coarse_uses and not self.geometry.is_near and can_be_halved(self.frame_px):
             mean = self.frames.mean_intensity(self.frames.active[:DOSE_FRAMES])
             if central_light(self._backend.to_numpy(mean)) >= CENTRAL_LIGHT:
                 return CentralHalf(self.frames)
@@ -468,7 +476,10 @@ class IncrementalSolver:
         pixel_m = self.pixel_m * self.frame_px / self._level.frame_px
         geometry, settings = self.geometry, self.settings
         defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
-        probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
+        if geometry.is_near:
+            probe = near_field_probe(self._backend, self.frames.propagator, mean, settings.modes, photons)
+        else:
+            probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
         return self._blank(self._backend.from_numpy(probe))
 
     def _blank(self, probe: Any) -> SolverState:
@@ -478,6 +489,7 @@ class IncrementalSolver:
 
     def _begin(self, state: SolverState) -> None:
         """Take this state, of the present level, as the reconstruction."""
+        state.object = with_states(self._backend, state.object, self.settings.object_modes)
         self.state = state
         self._initialize(state)
         self._make_room(state)
@@ -501,13 +513,17 @@ class IncrementalSolver:
             return
         level = self._level
         row0, column0 = state.origin_px
-        box = (row0, column0, row0 + state.object.shape[0], column0 + state.object.shape[1])
+        box = (row0, column0, row0 + state.shape[0], column0 + state.shape[1])
         grown = grown_box(box, bounding_box(level.corners_px[level.wanted], level.frame_px))
         if grown == box:
             return
         before = (box[0] - grown[0], box[1] - grown[1])
         after = (grown[2] - box[2], grown[3] - box[3])
-        state.object = pad_canvas(self._backend, state.object, before, after, 1)
+        shape = (grown[2] - grown[0], grown[3] - grown[1])
+        canvas = blank_canvas(self._backend, shape, len(state.objects))
+        rows, columns = slice(before[0], shape[0] - after[0]), slice(before[1], shape[1] - after[1])
+        canvas[..., rows, columns] = state.object
+        state.object = canvas
         state.origin_px = (grown[0], grown[1])
         self._engine.pad(before, after)
 
@@ -518,6 +534,8 @@ class IncrementalSolver:
         batch = min(self.settings.batch, max(LEAST_BATCH, len(active) // BATCHES))
         if self._finishing and not self.is_coarse:
             batch = max(self.settings.batch_final, self._engine.least_batch)
+        if self.geometry.is_near:
+            batch = max(min(batch, NEAR_FIELD_BATCH), self._engine.least_batch)
         steps = steps_of(frames.shifts_px[active], self.settings.subpixel)
         self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self._finishing)
         while not self._deck.pass_is_over:

@@ -18,6 +18,7 @@ __all__ = [
     "amplitude_change",
     "back_project",
     "copy_centre",
+    "multiply_lines",
     "multiply_windows",
     "poisson_change",
     "push",
@@ -29,21 +30,45 @@ FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def multiply_windows(canvas, probes, which, corners, out):  # type: ignore[no-untyped-def]
-    """Write P_jk·O_j for the windows at `corners` (n, 2) of `canvas` into `out` (n, modes, N, N).
+def multiply_windows(objects, probes, which, corners, out):  # type: ignore[no-untyped-def]
+    """Write P_jk·O_js for the windows at `corners` (n, 2) of `objects` (states, H, W) into `out`.
 
-    Frame j has the probe number `which`[j] of `probes` (any, modes, N, N).
+    Frame j has the probe number `which`[j] of `probes` (any, modes, N, N); `out` is (n, states·modes, N, N).
     """
     _, modes, side, _ = probes.shape
     for frame in range(len(corners)):
         top, left = corners[frame, 0], corners[frame, 1]
-        for mode in range(modes):
-            for row in range(side):
-                window = canvas[top + row, left : left + side]
-                light, wave = probes[which[frame], mode, row], out[frame, mode, row]
+        for state in range(len(objects)):
+            for mode in range(modes):
+                for row in range(side):
+                    window = objects[state, top + row, left : left + side]
+                    light, wave = probes[which[frame], mode, row], out[frame, state * modes + mode, row]
+                    for column in range(side):
+                        a, b = window[column], light[column]
+                        wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
+    """Multiply spectra (n, modes, N, N) by the product of a number for each row and one for each column.
+
+    These are `lines` (n or 1, 2: rows, columns, N).
+    """
+    count, modes, side, _ = spectra.shape
+    turn = np.empty(side, spectra.dtype)
+    for frame in range(count):
+        which = frame if len(lines) > 1 else 0
+        down, right = lines[which, 0], lines[which, 1]
+        for row in range(side):
+            a = down[row]
+            for column in range(side):
+                b = right[column]
+                turn[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
+            for mode in range(modes):
+                line = spectra[frame, mode, row]
                 for column in range(side):
-                    a, b = window[column], light[column]
-                    wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
+                    x, t = line[column], turn[column]
+                    line[column] = complex(x.real * t.real - x.imag * t.imag, x.real * t.imag + x.imag * t.real)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -88,97 +113,101 @@ def amplitude_change(field, amplitude, good, background, epsilon, residual):  # 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def back_project(  # type: ignore[no-untyped-def]
-    change, probes, which, canvas, corners, weights, terms, with_probe, probe_numerators, probe_denominator
+    change, probes, which, objects, corners, weights, terms, with_probe, probe_numerators, probe_denominator
 ):
-    """Write w_j Σ_k conj(P_jk)·χ_jk into `terms` (n, N, N); with `with_probe`, also add the sums for the probe.
+    """Write w_j Σ_k conj(P_jk)·χ_jsk into `terms` (n, states, N, N); with `with_probe`, also add to the probe's sums.
 
-    These are Σ_j w_j·conj(O_j)·χ_jk, for each of `probes` (any, modes, N, N), and Σ_j w_j·|O_j|² (N, N).
+    These are Σ_js w_j·conj(O_js)·χ_jsk, for each of `probes` (any, modes, N, N), and Σ_js w_j·|O_js|² (N, N).
     """
-    count, modes, side, _ = change.shape
+    count, _, side, _ = change.shape
+    modes = probes.shape[1]
     for row in range(side):
         for frame in range(count):
-            weight, term = weights[frame], terms[frame, row]
-            for mode in range(modes):
-                light, wave = probes[which[frame], mode, row], change[frame, mode, row]
-                if mode == 0:
+            weight, left = weights[frame], corners[frame, 1]
+            for state in range(len(objects)):
+                term = terms[frame, state, row]
+                for mode in range(modes):
+                    light, wave = probes[which[frame], mode, row], change[frame, state * modes + mode, row]
+                    if mode == 0:
+                        for column in range(side):
+                            p, x = light[column], wave[column]
+                            term[column] = complex(
+                                weight * (p.real * x.real + p.imag * x.imag),
+                                weight * (p.real * x.imag - p.imag * x.real),
+                            )
+                    else:
+                        for column in range(side):
+                            p, x, t = light[column], wave[column], term[column]
+                            term[column] = complex(
+                                t.real + weight * (p.real * x.real + p.imag * x.imag),
+                                t.imag + weight * (p.real * x.imag - p.imag * x.real),
+                            )
+                if not with_probe:
+                    continue
+                window = objects[state, corners[frame, 0] + row, left : left + side]
+                for mode in range(modes):
+                    wave, total = change[frame, state * modes + mode, row], probe_numerators[which[frame], mode, row]
                     for column in range(side):
-                        p, x = light[column], wave[column]
-                        term[column] = complex(
-                            weight * (p.real * x.real + p.imag * x.imag), weight * (p.real * x.imag - p.imag * x.real)
+                        o, x, t = window[column], wave[column], total[column]
+                        total[column] = complex(
+                            t.real + weight * (o.real * x.real + o.imag * x.imag),
+                            t.imag + weight * (o.real * x.imag - o.imag * x.real),
                         )
-                else:
-                    for column in range(side):
-                        p, x, t = light[column], wave[column], term[column]
-                        term[column] = complex(
-                            t.real + weight * (p.real * x.real + p.imag * x.imag),
-                            t.imag + weight * (p.real * x.imag - p.imag * x.real),
-                        )
-            if not with_probe:
-                continue
-            left = corners[frame, 1]
-            window = canvas[corners[frame, 0] + row, left : left + side]
-            for mode in range(modes):
-                wave, total = change[frame, mode, row], probe_numerators[which[frame], mode, row]
+                power = probe_denominator[row]
                 for column in range(side):
-                    o, x, t = window[column], wave[column], total[column]
-                    total[column] = complex(
-                        t.real + weight * (o.real * x.real + o.imag * x.imag),
-                        t.imag + weight * (o.real * x.imag - o.imag * x.real),
-                    )
-            power = probe_denominator[row]
-            for column in range(side):
-                o = window[column]
-                power[column] += weight * (o.real * o.real + o.imag * o.imag)
+                    o = window[column]
+                    power[column] += weight * (o.real * o.real + o.imag * o.imag)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def add_and_step(  # type: ignore[no-untyped-def]
-    canvas, low, high, corners, terms, power, weights, step, averages, pass_numerator, pass_denominator
+    objects, low, high, corners, terms, power, weights, step, averages, pass_numerator, pass_denominator
 ):
-    """Add up the windows of a batch row by row, and step the rows `low` … `high` of the canvas at once.
+    """Add up the windows of a batch row by row, and step the rows `low` … `high` of all states at once.
 
-    With N = Σ `terms` and D = Σ w·`power` of the windows on a pixel, O += N / (f + s·D + g·max(D, h)) for `step` =
-    (f, s, g, h); with `averages`, first N + D·O and D are added to the sums of the pass.
+    With N = Σ `terms` (n, states, N, N) and D = Σ w·`power` of the windows on a pixel, O += N / (f + s·D + g·max(D,
+    h)) for `step` = (f, s, g, h); with `averages`, first N + D·O and D are added to the sums of the pass.
     """
-    count, side, _ = terms.shape
+    count, states, side, _ = terms.shape
     floor, slope, share, bound = step[0], step[1], step[2], step[3]
     tiny, zero = np.float32(1e-30), np.float32(0)
     first = max(low, corners[:, 0].min())
     last = min(high, corners[:, 0].max() + side)
     left = corners[:, 1].min()
     width = corners[:, 1].max() + side - left
-    numerator = np.zeros(width, canvas.dtype)
+    numerator = np.zeros(width, objects.dtype)
     denominator = np.zeros(width, power.dtype)
-    for row in range(first, last):
-        begin, end = width, 0
-        for frame in range(count):
-            line = row - corners[frame, 0]
-            if line < 0 or line >= side:
+    for state in range(states):
+        for row in range(first, last):
+            begin, end = width, 0
+            for frame in range(count):
+                line = row - corners[frame, 0]
+                if line < 0 or line >= side:
+                    continue
+                start = corners[frame, 1] - left
+                begin, end = min(begin, start), max(end, start + side)
+                n, d = numerator[start : start + side], denominator[start : start + side]
+                term, light, weight = terms[frame, state, line], power[line], weights[frame]
+                for column in range(side):
+                    n[column] += term[column]
+                    d[column] += weight * light[column]
+            if end <= begin:
                 continue
-            start = corners[frame, 1] - left
-            begin, end = min(begin, start), max(end, start + side)
-            n, d = numerator[start : start + side], denominator[start : start + side]
-            term, light, weight = terms[frame, line], power[line], weights[frame]
-            for column in range(side):
-                n[column] += term[column]
-                d[column] += weight * light[column]
-        if end <= begin:
-            continue
-        target = canvas[row, left + begin : left + end]
-        n, d = numerator[begin:end], denominator[begin:end]
-        if averages:
-            pass_n = pass_numerator[row, left + begin : left + end]
-            pass_d = pass_denominator[row, left + begin : left + end]
+            target = objects[state, row, left + begin : left + end]
+            n, d = numerator[begin:end], denominator[begin:end]
+            if averages:
+                pass_n = pass_numerator[state, row, left + begin : left + end]
+                pass_d = pass_denominator[state, row, left + begin : left + end]
+                for column in range(end - begin):
+                    o, a, b, c = target[column], n[column], d[column], pass_n[column]
+                    pass_n[column] = complex(c.real + a.real + b * o.real, c.imag + a.imag + b * o.imag)
+                    pass_d[column] += b
             for column in range(end - begin):
-                o, a, b, c = target[column], n[column], d[column], pass_n[column]
-                pass_n[column] = complex(c.real + a.real + b * o.real, c.imag + a.imag + b * o.imag)
-                pass_d[column] += b
-        for column in range(end - begin):
-            o, a, b = target[column], n[column], d[column]
-            scale = max(floor + slope * b + share * max(b, bound), tiny)
-            target[column] = complex(o.real + a.real / scale, o.imag + a.imag / scale)
-            n[column] = zero
-            d[column] = zero
+                o, a, b = target[column], n[column], d[column]
+                scale = max(floor + slope * b + share * max(b, bound), tiny)
+                target[column] = complex(o.real + a.real / scale, o.imag + a.imag / scale)
+                n[column] = zero
+                d[column] = zero
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -10,7 +10,7 @@ __all__ = ["orthogonal_modes", "probe_power"]
 
 
 def orthogonal_modes(xp: Any, probe: Any) -> Any:
-    """Return the same incoherent probe in orthogonal modes, strongest first.
+    """Return the same incoherent probe, or the same mixture of objects, in orthogonal modes, strongest first.
 
     The singular value decomposition of the modes, by the eigenvectors of their small Gram matrix (Thibault &
     Menzel, Nature 494, 68 (2013)).  Each mode's phase follows that of the mode it mostly came from.

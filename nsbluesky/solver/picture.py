@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Picture:
     ----------
     object : (H, W) complex64
         NaN where coverage is below 5 %.
+    further : (states − 1, H, W) complex64
+        The other states where the object is a mixture, weaker and orthogonal to one another; NaN as in `object`.
     probe : (modes, N, N) complex64
         In √photon, centred on N//2, strongest mode first.
     pixel_m : float
@@ -61,13 +63,14 @@ class Picture:
     num_passes: float
     coverage: float
     newest_seq_num: int
+    further: npt.NDArray[np.complex64] = field(default_factory=lambda: np.empty((0, 0, 0), np.complex64))
 
 
 def illumination(backend: Backend, state: SolverState, frames: FrameStore, slots: npt.NDArray[np.intp]) -> Any:
     """Return Σ_j w_j Σ_k |P_k|² (H, W) float32 on the canvas, without the probe's faint noise far from its centre."""
     power = backend.xp.sum(backend.xp.abs(state.probe) ** 2, axis=0)
     power = backend.xp.where(power > FAINT * power.max(), power, np.float32(0))
-    lit = backend.xp.zeros(state.object.shape, np.float32)
+    lit = backend.xp.zeros(state.shape, np.float32)
     everywhere = slice(0, len(lit))
     for first in range(0, len(slots), BLOCK_FRAMES):
         part = slots[first : first + BLOCK_FRAMES]
@@ -106,16 +109,16 @@ def render(
     power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
     covered = covered_area(xp, lit, float(power.max()))
     box = _box(backend.to_numpy(covered))
-    lit, covered, image = lit[box], covered[box], state.object[box]
+    lit, covered, images = lit[box], covered[box], state.objects[(..., *box)]
 
-    row_step, column_step = phase_ramp(image, lit * covered) if image.size else (0.0, 0.0)
-    image = image * _ramp(xp, image.shape, -row_step, -column_step)
-    image = xp.where(covered, image, np.complex64(complex("nan+nanj")))
+    row_step, column_step = phase_ramp(images[0], lit * covered) if lit.size else (0.0, 0.0)
+    images = images * _ramp(xp, lit.shape, -row_step, -column_step)
+    images = backend.to_numpy(xp.where(covered, images, np.complex64(complex("nan+nanj"))))
     side = state.probe.shape[-1]
     probe = state.probe * _ramp(xp, (side, side), row_step, column_step)
 
     row0, column0 = state.origin_px[0] + box[0].start, state.origin_px[1] + box[1].start
-    shown = backend.to_numpy(image)
+    shown = images[0]
     reference, common = _overlap(previous, (row0, column0), shown, pixel_m)
     phase = align_phase(common if reference is not None else shown, reference)
     amplitude = float(np.sum(frames.amplitude_sums[used]))
@@ -135,6 +138,7 @@ def render(
         num_passes=float(np.mean(frames.uses[used])) if len(used) else 0.0,
         coverage=min(planned, 1.0),
         newest_seq_num=int(frames.seq_nums[used].max()) if len(used) else 0,
+        further=(images[1:] * phase).astype(np.complex64),
     )
 
 

@@ -66,6 +66,8 @@ class ProbeSearch:
     @property
     def _sweeps_wanted(self) -> bool:
         settings = self.settings
+        if self._geometry.is_near:  # the mean frame tells the probe
+            return False
         known = settings.sweep_frames == 0 or settings.defocus_m is not None or len(self._swept) == SWEEPS
         return not known and (self.sweep is None or not self.sweep.accepted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsbluesky.settings import SettingsError
-from nsbluesky.solver.engines import ENGINES
+from nsbluesky.solver.engines import check_engine
 
 __all__ = ["Stage", "parse_schedule", "stage_of"]
 
@@ -18,7 +18,7 @@ class Stage:
     passes: int
 
 
-def parse_schedule(text: str, passes: int) -> tuple[Stage, ...]:
+def parse_schedule(text: str, passes: int, object_modes: int = 1) -> tuple[Stage, ...]:
     """Return the stages of a schedule.
 
     Parameters
@@ -27,19 +27,20 @@ def parse_schedule(text: str, passes: int) -> tuple[Stage, ...]:
         Engines of `nsbluesky.solver.engines.ENGINES`, separated by commas, each with or without ``:passes``.
     passes : int
         Passes of a stage that names none.
+    object_modes : int
+        States of the object, which not all engines know.
 
     Raises
     ------
     SettingsError
         For an unknown engine, or a number of passes that is none.
     """
-    return tuple(_parse_stage(part.strip(), passes) for part in text.split(","))
+    return tuple(_parse_stage(part.strip(), passes, object_modes) for part in text.split(","))
 
 
-def _parse_stage(text: str, passes: int) -> Stage:
+def _parse_stage(text: str, passes: int, object_modes: int) -> Stage:
     name, colon, number = (part.strip() for part in text.partition(":"))
-    if name not in ENGINES:
-        raise SettingsError(f"solver.algorithm = {name!r}: expected one of {', '.join(ENGINES)}")
+    check_engine(name, object_modes)
     if colon and not (number.isascii() and number.isdigit() and int(number) > 0):
         raise SettingsError(
             f"solver.algorithm = {text!r}: expected passes above 0 after the colon, as in wasp:20,lsqml:50"

@@ -103,7 +103,8 @@ def measure_sensitivity(
     subpixel : int
         As the engine's.
     positions : bool
-        Take derivatives by the positions; without, all that concerns them is 0, for a third of the transforms.
+        Take derivatives by the positions; without, all that concerns them is 0, for a third of the transforms.  Not
+        of an object of several states.
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
@@ -112,7 +113,8 @@ def measure_sensitivity(
     order = np.lexsort(steps.T)
     corners = corners_on_canvas(state, frames, slots)
     field = backend.fft2(state.probe.copy())
-    modes, side, _ = state.probe.shape
+    states, side = len(state.objects), frames.frame_px
+    modes = states * len(state.probe)
     waves_a_frame = 3 * modes if positions else modes
     count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
     sums = np.zeros((len(slots), NUMBERS))
@@ -132,16 +134,18 @@ def measure_sensitivity(
                     step = steps[rows[0]]
                     light = _moved(backend, field, step / subpixel, positions)
                 measured = frames.amplitudes(slots[rows], amplitude)
+                shift_px = steps[rows] / subpixel
                 if compiled:
                     which = np.zeros(len(rows), np.int64)
                     there = waves[: len(rows)]
-                    multiply_windows(state.object, light[None], which, corners[rows], there)
-                    far = backend.fft2(there)
+                    multiply_windows(state.objects, light[None], which, corners[rows], there)
+                    far = frames.propagator.with_slopes(there, modes, shift_px)
                     part_sums = np.zeros((len(rows), NUMBERS))
                     _add_sums(far, modes, measured, frames.good, np.float32(state.background), EPSILON, part_sums)
                 else:
-                    seen = gather(backend, state.object, corners[rows], windows)
-                    far = backend.fft2(seen[:, None] * light[None])
+                    seen = (gather(backend, canvas, corners[rows], windows) for canvas in state.objects)
+                    there = xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
+                    far = frames.propagator.with_slopes(there, modes, shift_px)
                     part_sums = backend.to_numpy(_sums(xp, far, modes, measured, frames.good, state.background))
                 sums[rows] = part_sums
 
@@ -156,16 +160,17 @@ def misfits_around(
     """Return Σ m·|A − G| (k,) of a frame if it lay whole pixels `moves_px` (k, 2) elsewhere; inf off the canvas."""
     xp, side = backend.xp, frames.frame_px
     corners = frames.corners_px[slot] - np.array(state.origin_px) + moves_px
-    inside = ((corners >= 0) & (corners + side <= np.array(state.object.shape))).all(axis=1)
+    inside = ((corners >= 0) & (corners + side <= np.array(state.shape))).all(axis=1)
     result = np.full(len(moves_px), np.inf)
-    light = backend.ifft2(backend.fft2(state.probe.copy()) * ramps(xp, frames.shifts_px[slot][None], side))
+    shift_px = frames.shifts_px[slot][None]
+    light = backend.ifft2(backend.fft2(state.probe.copy()) * ramps(xp, shift_px, side))
     measured = frames.amplitudes(np.array([slot]), xp.empty((1, side, side), np.float32))
     usable = frames.good * (measured >= 0)
 
     def measure(row: int) -> None:
-        seen = gather(backend, state.object, corners[row][None], xp.empty((1, side, side), np.complex64))
-        far = backend.fft2(seen * light)
-        model = xp.sqrt((xp.abs(far) ** 2).sum(axis=0) + np.float32(state.background))
+        seen = gather(backend, state.image, corners[row][None], xp.empty((1, side, side), np.complex64))
+        far = frames.propagator.forward(seen[:, None] * light[None], shift_px)
+        model = xp.sqrt((xp.abs(far) ** 2).sum(axis=1) + np.float32(state.background))
         result[row] = float((usable * xp.abs(measured - model)).sum())
 
     backend.map(measure, np.flatnonzero(inside).tolist())

@@ -233,7 +233,9 @@ def reconstruct_sharded(
     good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
 
     identity = identity_of(side, pixel_m, geometry, settings)
-    orders, numbers = _deal(refer, usable, places_px, given, good, settings, backend.name, min(shards, len(usable)))
+    spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None
+    how = settings, backend.name, spread_px
+    orders, numbers = _deal(refer, usable, places_px, given, good, *how, min(shards, len(usable)))
     if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
         known = Progress.load(checkpoints.path, identity, backend)
     else:
@@ -278,7 +280,7 @@ def _checked(settings: SolverSettings, passes: int | None) -> int:
         raise SettingsError(
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
         )
-    for name, off in {"refine_positions": "none", "refine_background": False}.items():
+    for name, off in {"refine_positions": "none", "refine_background": False, "object_modes": 1}.items():
         if getattr(settings, name) != off:
             raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
     return stages[0].passes
@@ -322,6 +324,7 @@ def _deal(
     good: npt.NDArray[np.bool_],
     settings: SolverSettings,
     backend: str,
+    spread_px: float | None,
     shards: int,
 ) -> tuple[list[ShardOrder], list[npt.NDArray[np.intp]]]:
     """Deal the usable frames to shards by place; return the orders, and the frames of each."""
@@ -335,7 +338,7 @@ def _deal(
         box = bounding_box(corners, side)
         given = weights[which].astype(np.float32)
         places = corners, shifts, given, good, box
-        orders.append(ShardOrder(job, number, refer(which), *places, settings, backend, shards))
+        orders.append(ShardOrder(job, number, refer(which), *places, settings, backend, shards, spread_px))
     return orders, numbers
 
 

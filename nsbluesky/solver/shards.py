@@ -18,6 +18,7 @@ from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.ordering import spread
+from nsbluesky.solver.propagation import make_propagator
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
 
@@ -54,6 +55,8 @@ class ShardOrder:
     backend : str
     shards : int
         How many there are.
+    spread_px : float or None
+        Of the near field (`nsbluesky.solver.propagation`); None for the far field.
     """
 
     job: str
@@ -67,6 +70,7 @@ class ShardOrder:
     settings: SolverSettings
     backend: str
     shards: int = 1
+    spread_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,10 @@ class _Shard:
         self.order = order
         self.backend: Backend = get_backend(order.backend)
         frames = order.frames.read()
-        self.store = FrameStore(frames.shape[-1], self.backend)
+        side = frames.shape[-1]
+        propagator = make_propagator(self.backend, side, order.spread_px)
+        half = order.settings.half_precision_frames
+        self.store = FrameStore(side, self.backend, propagator, half=half)
         self.store.set_good(order.good)
         for slot, frame in enumerate(frames):
             self.store.put(slot, frame, order.corners_px[slot], float(order.weights[slot]), order.shifts_px[slot])

@@ -10,10 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.backend import Backend
 from nsbluesky.geometry import Optic
 from nsbluesky.solver.modes import probe_power
+from nsbluesky.solver.propagation import Propagator
 
-__all__ = ["defocus_candidates_m", "numerical_aperture", "starting_probe", "with_modes"]
+__all__ = [
+    "blank_canvas",
+    "defocus_candidates_m",
+    "near_field_probe",
+    "numerical_aperture",
+    "starting_probe",
+    "with_modes",
+    "with_states",
+]
 
 FAINT = 0.01
 """The mean pattern counts as dark below this part of its maximum."""
@@ -115,12 +125,52 @@ def starting_probe(
     return with_modes(first[None], modes, power)
 
 
+def near_field_probe(backend: Backend, propagator: Propagator, mean_intensity: Any, modes: int, power: float) -> Any:
+    """Return the light on the sample that makes the mean frame, with a flat phase on the detector, and weak modes.
+
+    Parameters
+    ----------
+    backend : Backend
+    propagator : Propagator
+    mean_intensity, modes, power
+        As in `starting_probe`.
+
+    Returns
+    -------
+    (modes, N, N) complex64
+    """
+    field = backend.from_numpy(np.sqrt(np.maximum(mean_intensity, 0)).astype(np.complex64))
+    first = backend.to_numpy(propagator.back(field[None, None]))
+    return with_modes(first[0], modes, power)
+
+
 def with_modes(probe: Any, modes: int, power: float) -> Any:
     """Return a probe (any, N, N) with exactly `modes` modes and Σ|P|² = `power`; missing ones are from the first."""
     missing = max(0, modes - len(probe))
     further = _further_modes(probe[0], modes - 1)[modes - 1 - missing :] if missing else []
     complete = np.stack([*probe[:modes], *further]).astype(np.complex64)
     return complete * np.float32(math.sqrt(power / probe_power(np, complete)))
+
+
+def blank_canvas(backend: Backend, shape: tuple[int, int], states: int = 1) -> Any:
+    """Return an object (H, W), or (states, H, W) where there are several, that nothing is known of."""
+    return with_states(backend, backend.xp.ones(shape, np.complex64), states)
+
+
+def with_states(backend: Backend, canvas: Any, count: int) -> Any:
+    """Return a canvas (H, W) as it is, or as one of `count` states (count, H, W) of which the others are weak.
+
+    They must not be alike, else they stay so: each is the first with waves of its own over the whole canvas.
+    """
+    if canvas.ndim > 2 or count == 1:
+        return canvas
+    xp = backend.xp
+    rows, columns = (xp.arange(size)[:, None] / size for size in canvas.shape)
+    states = [canvas]
+    for number in range(1, count):
+        wave = xp.exp(2j * np.pi * number * (rows + (-1) ** number * columns.T))
+        states.append(np.float32(math.sqrt(MODE_POWER)) * canvas * wave)
+    return xp.stack(states).astype(np.complex64)
 
 
 def _further_modes(first: Any, count: int) -> list[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver.windows import stacked
 
 __all__ = ["SolverState"]
 
@@ -17,8 +18,8 @@ class SolverState:
 
     Attributes
     ----------
-    object : (H, W) complex64 array of the backend
-        The canvas; 1 where nothing was measured yet.
+    object : (H, W) or (states, H, W) complex64 array of the backend
+        The canvas; 1 where nothing was measured yet.  Several where the object is a mixture of states.
     probe : (modes, N, N) complex64 array of the backend
         In √photon, centred on N//2.
     origin_px : (int, int)
@@ -37,6 +38,22 @@ class SolverState:
     background: float = 0.0
     passes: int = 0
     r_factor: float = field(default=float("nan"))
+
+    @property
+    def objects(self) -> Any:
+        """All states of the object (states, H, W)."""
+        return stacked(self.object)
+
+    @property
+    def image(self) -> Any:
+        """The object (H, W), or its strongest state."""
+        return self.objects[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the canvas."""
+        rows, columns = self.object.shape[-2:]
+        return rows, columns
 
     def contents(self, backend: Backend) -> dict[str, Any]:
         """Return all of it, for a checkpoint."""

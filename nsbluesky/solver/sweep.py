@@ -44,6 +44,7 @@ FINAL_PASSES = 2
 
 ENGINE = {
     "algorithm": "wasp",
+    "object_modes": 1,
     "likelihood": "amplitude",
     "momentum": 0.0,
     "subpixel": 1,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions"]
+__all__ = ["ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions", "stacked"]
 
 BAND_PIXELS = 80_000
 """Pixels of a canvas for which a further thread is worth being woken."""
@@ -51,9 +51,15 @@ def bands(backend: Backend, shape: tuple[int, int]) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
+def stacked(canvas: Any) -> Any:
+    """Return (states, H, W) of a canvas (H, W) or of such."""
+    return canvas[None] if canvas.ndim == 2 else canvas
+
+
 def pad_canvas(backend: Backend, canvas: Any, before: tuple[int, int], after: tuple[int, int], fill: complex) -> Any:
-    """Return `canvas` with rows and columns of `fill` put before and after."""
-    return backend.xp.pad(canvas, ((before[0], after[0]), (before[1], after[1])), constant_values=fill)
+    """Return `canvas` (…, H, W) with rows and columns of `fill` put before and after."""
+    width = [(0, 0)] * (canvas.ndim - 2) + list(zip(before, after, strict=True))
+    return backend.xp.pad(canvas, width, constant_values=fill)
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,22 @@ class ObjectSums:
 
     Attributes
     ----------
-    numerator : (H, W) complex64
-    denominator : (H, W) float32
+    numerator : (H, W) or (states, H, W) complex64
+    denominator : float32
+        Of the same shape.
     """
 
     numerator: Any
     denominator: Any
 
     @classmethod
-    def zeros(cls, backend: Backend, shape: tuple[int, int]) -> ObjectSums:
+    def zeros(cls, backend: Backend, shape: tuple[int, ...]) -> ObjectSums:
         """Return empty sums for a canvas of that shape."""
         return cls(backend.xp.zeros(shape, np.complex64), backend.xp.zeros(shape, np.float32))
+
+    def of(self, state: int) -> ObjectSums:
+        """Return those of one state."""
+        return ObjectSums(stacked(self.numerator)[state], stacked(self.denominator)[state])
 
     def clear(self) -> None:
         """Set the sums to zero."""

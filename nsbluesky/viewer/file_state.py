@@ -20,6 +20,7 @@ from nsbluesky.cxi import CxiData, CxiImage, FrameStack, read_cxi
 from nsbluesky.low_resolution import LowResolutionAccumulator
 from nsbluesky.settings import CleaningSettings
 from nsbluesky.solver.fit import modelled_frame, r_of
+from nsbluesky.solver.propagation import propagator_of
 
 __all__ = [
     "Background",
@@ -142,7 +143,9 @@ def fit_of_frame(
         x, y = (float(at) for at in corrected[index])
     origin = (picture.extent_m[0], picture.extent_m[2])
     backend = get_backend("numpy")
-    model = modelled_frame(backend, picture.object, picture.probe, picture.pixel_size_m, origin, (x, y))
+    propagator = propagator_of(backend, data.geometry(), len(frame), picture.pixel_size_m)
+    shown = (picture.object, picture.probe, picture.pixel_size_m)
+    model = modelled_frame(backend, propagator, *shown, origin, (x, y))
     measured = np.where(data.good, frame, np.float32(np.nan)).astype(np.float32)
     return Fit(int(data.seq_nums[index]), measured, model, r_of(measured, model))
 

@@ -12,7 +12,7 @@ from raw_runs import PTYCHO, RawRun, image_key, number_key
 
 from nsbluesky.settings import PipelineSettings, SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
-from nsbluesky.simulation.samples import gold_balls
+from nsbluesky.simulation.samples import Sample, gold_balls
 from nsbluesky.trajectories import make_trajectory
 
 METRES_PER_UM = 1e-6
@@ -64,10 +64,15 @@ class SimulatedScan:
 
 
 def simulate(
-    layout: str, shape: tuple[int, int], num_darks: int = 10, seed: int = 0, points_across: int | None = None
+    layout: str,
+    shape: tuple[int, int],
+    num_darks: int = 10,
+    seed: int = 0,
+    points_across: int | None = None,
+    sample: Sample | None = None,
 ) -> SimulatedScan:
     """Scan the sample; the step is such that `points_across` would cover its width (`shape` covers it by default)."""
-    simulator = FrameSimulator(gold_balls(), layout=layout, seed=seed)
+    simulator = FrameSimulator(sample or gold_balls(), layout=layout, seed=seed)
     width_m, _ = simulator.sample.scan_range_m
     points = make_trajectory("jittered_raster", shape, width_m / (points_across or shape[1]) / METRES_PER_UM, seed)
     darks = [simulator.raw_frame(0, 0, shutter_open=False, index=k) for k in range(num_darks)]

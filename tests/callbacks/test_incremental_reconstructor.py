@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import scipy.fft
+from scipy.ndimage import gaussian_filter
 from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
 from nsbluesky import backend
@@ -16,6 +17,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import RunContext
+from nsbluesky.simulation.samples import near_field_sample
 from nsbluesky.solver.checkpoint import read_checkpoint
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
@@ -85,6 +87,19 @@ def test_frames_declared_the_wrong_way_round_are_put_right_and_told(scan, tmp_pa
     assert correlation(scan, streams.last("reconstruction")) > 0.9 * correlation(scan, orderly.last("reconstruction"))
     (geometry,) = orderly.events["geometry"]
     assert geometry["orientation"] == 0 and geometry["orientation_certain"]
+
+
+def test_a_scan_in_the_near_field(tmp_path):
+    """The start document says so; there is nothing to sweep, and pixels are those of the shadow."""
+    picture = gaussian_filter(np.random.default_rng(5).normal(size=(70, 70)), 2.5)
+    sample = near_field_sample(picture, field_px=70, frame_px=64, detector_pixel_m=8.8e-6, photons=2e6)
+    near = simulate("none", (9, 9), points_across=14, sample=sample)
+    wanted = settings(near, modes=1, passes_final=25)
+    streams = process(IncrementalReconstructor(wanted), near.documents(tmp_path))
+    result = streams.last("reconstruction")
+    assert result["final"] and result["num_frames"] == 81 and "geometry" not in streams.events
+    assert result["pixel_size_m"] == pytest.approx(sample.pixel_m)
+    assert contrast_correlation(result["object"], sample.object, 12) > 0.9
 
 
 def test_picture_grows_while_frames_come(scan, tmp_path):

@@ -14,6 +14,7 @@ from nsbluesky.solver.engines.projections import AP, DM, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.forward import amplitude_correction
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.propagation import FarField
 from nsbluesky.solver.state import SolverState
 
 SIDE = 48
@@ -302,6 +303,7 @@ def test_the_power_bound_leaves_photon_noise_alone(backend):
     good = np.ones((16, 16), np.float32)
     change, _ = amplitude_correction(
         backend,
+        FarField(backend),
         waves.copy(),
         amplitude,
         good,
@@ -327,7 +329,14 @@ def test_modes_background_and_mask_in_the_forward_model(backend):
     field = np.fft.fft2(waves, norm="ortho")
     model = np.sqrt((np.abs(field) ** 2).sum(axis=1) + 0.5)
     change, residual = amplitude_correction(
-        backend, waves.copy(), amplitude, good, 0.5, np.empty((2, 16, 16), np.float32), has_gaps=True
+        backend,
+        FarField(backend),
+        waves.copy(),
+        amplitude,
+        good,
+        0.5,
+        np.empty((2, 16, 16), np.float32),
+        has_gaps=True,
     )
     ratio = np.fft.fft2(waves + change, norm="ortho") / field
     expected = np.broadcast_to((measured / model)[:, None], ratio.shape).copy()

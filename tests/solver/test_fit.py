@@ -7,6 +7,7 @@ import pytest
 
 from nsbluesky.solver.fit import modelled_frame
 from nsbluesky.solver.frames import NOT_MEASURED
+from nsbluesky.solver.propagation import FarField
 
 
 @pytest.fixture
@@ -66,7 +67,13 @@ def test_a_finished_picture_models_frames_as_the_solver_does(settled, scan, back
     middle = len(scan.frames) // 2
     fit = settled.fit(int(scan.seq_nums[middle]))
     model = modelled_frame(
-        backend, picture.object, picture.probe, picture.pixel_m, (x0, y0), tuple(scan.translations_m[middle])
+        backend,
+        FarField(backend),
+        picture.object,
+        picture.probe,
+        picture.pixel_m,
+        (x0, y0),
+        tuple(scan.translations_m[middle]),
     )
     amplitude, expected = np.sqrt(model), np.sqrt(fit.model)
     assert np.abs(amplitude - expected).sum() < 0.05 * expected.sum()
@@ -75,5 +82,6 @@ def test_a_finished_picture_models_frames_as_the_solver_does(settled, scan, back
 def test_a_place_off_the_object_sees_the_bare_probe(backend):
     probe = np.zeros((1, 8, 8), np.complex64)
     probe[0, 4, 4] = 3
-    model = modelled_frame(backend, np.full((4, 4), np.nan, np.complex64), probe, 1e-8, (0.0, 0.0), (1e-5, 1e-5))
+    nothing = np.full((4, 4), np.nan, np.complex64)
+    model = modelled_frame(backend, FarField(backend), nothing, probe, 1e-8, (0.0, 0.0), (1e-5, 1e-5))
     np.testing.assert_allclose(model, 9 / 64, rtol=1e-5)

@@ -48,7 +48,7 @@ def test_compiled_loops_keep_double_precision():
     corners = np.array([[0, 0], [3, 4]])
     waves = np.empty((2, 2, 8, 8), complex)
     probes = np.stack([probe, 2 * probe])
-    kernels.multiply_windows(canvas, probes, np.array([0, 1]), corners, waves)
+    kernels.multiply_windows(canvas[None], probes, np.array([0, 1]), corners, waves)
     assert np.abs(waves[1] - 2 * probe * canvas[3:11, 4:12]).max() < 1e-14
     amplitude, good = rng.random((2, 8, 8)), np.ones((8, 8))
     model = np.sqrt((np.abs(waves) ** 2).sum(axis=1) + 0.5)

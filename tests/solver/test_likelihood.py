@@ -50,7 +50,7 @@ def loss(p, canvas, probe, poisson):
 def test_the_directions_are_the_gradients(problem, poisson):
     p, probes, which = problem, problem["probe"][None], np.zeros(2, int)
     waves = np.empty((2, 2, SIDE, SIDE), complex)
-    kernels.multiply_windows(p["canvas"], probes, which, p["corners"], waves)
+    kernels.multiply_windows(p["canvas"][None], probes, which, p["corners"], waves)
     field = np.fft.fft2(waves, norm="ortho")
     loop = kernels.poisson_change if poisson else kernels.amplitude_change
     factor, _ = likelihood_change(np, field, p["amplitude"], p["good"], p["background"], poisson=poisson)
@@ -58,11 +58,11 @@ def test_the_directions_are_the_gradients(problem, poisson):
     loop(field, p["amplitude"], p["good"], p["background"], 0.1 if poisson else 0.0, np.empty(2))
     assert np.allclose(field, over_arrays, rtol=1e-5)
     change = np.fft.ifft2(field, norm="ortho")
-    terms, sums = np.empty((2, SIDE, SIDE), complex), np.zeros((1, 2, SIDE, SIDE), complex)
-    measured = (p["canvas"], p["corners"], p["weights"], terms)
+    terms, sums = np.empty((2, 1, SIDE, SIDE), complex), np.zeros((1, 2, SIDE, SIDE), complex)
+    measured = (p["canvas"][None], p["corners"], p["weights"], terms)
     kernels.back_project(change, probes, which, *measured, True, sums, np.zeros((SIDE, SIDE)))
     of_object = np.zeros_like(p["canvas"])
-    for term, (row, column) in zip(terms, p["corners"], strict=True):
+    for (term,), (row, column) in zip(terms, p["corners"], strict=True):
         of_object[row : row + SIDE, column : column + SIDE] += term
     turn, bend = p["steps"]
     for direction, slope in (

@@ -9,6 +9,7 @@ import pytest
 from small_scan import simulate
 
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
+from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.refinement import bad_fits, is_confirmed
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
@@ -72,9 +73,15 @@ def test_a_frame_that_comes_again_begins_where_it_is_told_to_lie(scan, backend, 
     assert np.allclose(solver.positions()[1][:3], scan.translations_m[:3], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("modes", [1, 2])
-def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, modes):
-    store, state = difficult_scan(backend, modes)
+@pytest.mark.parametrize(("modes", "near"), [(1, False), (2, False), (2, True)])
+def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, modes, near):
+    def scan():
+        store, state = difficult_scan(backend, modes)
+        if near:
+            store.propagator = NearField(backend, store.frame_px, 10.0)
+        return store, state
+
+    store, state = scan()
     slots = np.arange(14)
     compiled, arrays = (measure_sensitivity(backend, state, store, slots, 4, compiled=c) for c in (True, False))
     for field in dataclasses.fields(compiled):
@@ -84,7 +91,7 @@ def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, mo
     for axis in range(2):
         moved = []
         for sign in (-1, 1):
-            store, state = difficult_scan(backend, modes)
+            store, state = scan()
             store.shifts_px[:14] = np.rint(store.shifts_px[:14] * 4) / 4
             store.shifts_px[:14, axis] += sign * step
             moved.append(measure_sensitivity(backend, state, store, slots, 1000).misfit)

@@ -14,7 +14,7 @@ from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 
-__all__ = ["ENGINES", "Engine", "make_engine"]
+__all__ = ["ENGINES", "Engine", "check_engine", "make_engine"]
 
 
 EngineMaker = Callable[[SolverSettings, Backend], Engine]
@@ -64,6 +64,9 @@ def _projections(coefficients: Coefficients) -> EngineMaker:
     )
 
 
+STATES = ("wasp", "rpie", "mpie", "epie")
+"""Engines that know objects of several states."""
+
 ENGINES: dict[str, EngineMaker] = {
     "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta, settings.momentum)),
     "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
@@ -85,10 +88,15 @@ def make_engine(settings: SolverSettings, backend: Backend) -> Engine:
     Raises
     ------
     SettingsError
-        For an unknown name.
+        For an unknown name, or an engine that does not know objects of several states where there are such.
     """
-    try:
-        return ENGINES[settings.algorithm](settings, backend)
-    except KeyError:
-        known = ", ".join(ENGINES)
-        raise SettingsError(f"solver.algorithm = {settings.algorithm!r}: expected one of {known}") from None
+    check_engine(settings.algorithm, settings.object_modes)
+    return ENGINES[settings.algorithm](settings, backend)
+
+
+def check_engine(name: str, object_modes: int = 1) -> None:
+    """Raise SettingsError for an unknown name, or an engine that does not know so many states of an object."""
+    known = STATES if object_modes > 1 else tuple(ENGINES)
+    if name not in known:
+        why = f" with object_modes = {object_modes}" if name in ENGINES else ""
+        raise SettingsError(f"solver.algorithm = {name!r}{why}: expected one of {', '.join(known)}")

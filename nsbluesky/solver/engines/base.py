@@ -87,14 +87,14 @@ class ThreadSpace:
     probe_denominator: Any
 
     @classmethod
-    def make(cls, backend: Backend, probe_shape: tuple[int, int, int], batch: int) -> ThreadSpace:
+    def make(cls, backend: Backend, probe_shape: tuple[int, int, int], batch: int, states: int = 1) -> ThreadSpace:
         """Allocate for a probe (modes, N, N): the whole batch on a device, what fits the cache on a host."""
         modes, side, _ = probe_shape
-        count = batch if backend.on_device else frames_in_cache(modes, side)
+        count = batch if backend.on_device else frames_in_cache(states * modes, side)
         empty = backend.xp.empty
         return cls(
             windows=empty((count, side, side), np.complex64),
-            waves=empty((count, modes, side, side), np.complex64),
+            waves=empty((count, states * modes, side, side), np.complex64),
             amplitude=empty((count, side, side), np.float32),
             model=empty((count, side, side), np.float32),
             probe_numerator=empty(probe_shape, np.complex64),
@@ -129,10 +129,12 @@ class ThreadSpace:
         self.probe_denominator += magnitude.sum(axis=0)
 
 
-def work_space(backend: Backend, probe_shape: tuple[int, int, int], batch: int) -> tuple[list[ThreadSpace], Any]:
-    """Return the space of each thread, and a window (batch, N, N) complex64 for every frame of a batch."""
-    spaces = [ThreadSpace.make(backend, probe_shape, batch) for _ in range(backend.threads)]
-    return spaces, backend.xp.empty((batch, *probe_shape[1:]), np.complex64)
+def work_space(
+    backend: Backend, probe_shape: tuple[int, int, int], batch: int, states: int = 1
+) -> tuple[list[ThreadSpace], Any]:
+    """Return the space of each thread, and windows (batch, states, N, N) complex64 for every frame of a batch."""
+    spaces = [ThreadSpace.make(backend, probe_shape, batch, states) for _ in range(backend.threads)]
+    return spaces, backend.xp.empty((batch, states, *probe_shape[1:]), np.complex64)
 
 
 @dataclass
@@ -191,12 +193,10 @@ def corners_on_canvas(state: SolverState, frames: FrameStore, slots: Slots) -> n
         If one lies outside; compiled loops do not look themselves.
     """
     corners = frames.corners_px[slots] - np.array(state.origin_px)
-    inside = (corners >= 0) & (corners + frames.frame_px <= np.array(state.object.shape))
+    inside = (corners >= 0) & (corners + frames.frame_px <= np.array(state.shape))
     if not inside.all():
         outside = frames.seq_nums[slots[~inside.all(axis=1)]].tolist()
-        raise IndexError(
-            f"the windows of frames {outside} lie off the canvas {tuple(state.object.shape)}: grow it first"
-        )
+        raise IndexError(f"the windows of frames {outside} lie off the canvas {state.shape}: grow it first")
     return np.asarray(corners)
 
 

@@ -22,7 +22,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import largest_nearby
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions
+from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
 
 __all__ = ["BatchedEngine", "StepRule", "put_averages_in"]
 
@@ -117,7 +117,7 @@ class BatchedEngine(Engine):
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
-        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch)
+        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch, len(state.objects))
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._pass_sums = PassSums.zeros(self._backend, state)
         self._momentum.begin(state)
@@ -173,17 +173,19 @@ class BatchedEngine(Engine):
         corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
 
         def step(band: slice) -> None:
-            self._batch_sums.add(backend, band, corners, terms, power, weights)
+            for number in range(terms.shape[1]):
+                self._batch_sums.of(number).add(backend, band, corners, terms[:, number], power, weights)
             for region in regions(backend, band, corners, power.shape[-1]):
-                self._step_object(state, region, object_step)
+                self._step_object(state, (..., *region), object_step)
 
         def compiled_step(band: slice) -> None:
             sums, averages = self._pass_sums.object, self._rule.averages_passes
-            target = (state.object, band.start, band.stop)
+            target = (state.objects, band.start, band.stop)
             terms_of_step = (corners, terms, power, weights, object_step.numbers())
-            kernels.add_and_step(*target, *terms_of_step, averages, sums.numerator, sums.denominator)
+            passes = stacked(sums.numerator), stacked(sums.denominator)
+            kernels.add_and_step(*target, *terms_of_step, averages, *passes)
 
-        backend.map(compiled_step if self._compiled else step, bands(backend, state.object.shape))
+        backend.map(compiled_step if self._compiled else step, bands(backend, state.shape))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
         if self._momentum.moves:
@@ -198,7 +200,7 @@ class BatchedEngine(Engine):
             return kernels.sum_power(probe, np.empty(probe.shape[1:], np.float32))
         return self._backend.xp.sum(self._backend.xp.abs(probe) ** 2, axis=0)
 
-    def _step_object(self, state: SolverState, region: tuple[slice, slice], step: StepTerms) -> None:
+    def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
         numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
         target = state.object[region]
@@ -233,6 +235,8 @@ class BatchedEngine(Engine):
             put_averages_in(xp, self._pass_sums, state)
             self._pass_sums.clear()
         state.probe = orthogonal_modes(xp, state.probe)
+        if state.object.ndim > 2:
+            state.object = orthogonal_modes(xp, state.object)
         self._momentum.end_pass()
 
     def hand_over_sums(self) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class ConjugateGradientEngine(Engine):
         )
         residual = batch.add(self._spaces, self._terms)
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
-        terms = self._terms[: len(slots)]
+        terms = self._terms[: len(slots), 0]
 
         def add(band: slice) -> None:
             self._sums.object.add(backend, band, batch.corners, terms, power, batch.weights)
@@ -198,7 +198,9 @@ class ConjugateGradientEngine(Engine):
                 turned = self._waves(line.object, corners[part], moved, space.windows)
                 turned += self._waves(state.object, corners[part], bent, space.windows)
                 measured = (amplitude, frames.good, state.background, frames.weights[slots[part]])
-                total += line_terms(backend.xp, backend.fft2(waves), backend.fft2(turned), *measured)
+                shifts_px = steps[part] / self._subpixel if steps.any() else None
+                far, change = (frames.propagator.forward(some, shifts_px) for some in (waves, turned))
+                total += line_terms(backend.xp, far, change, *measured)
             return total
 
         parts = shares(backend, len(slots), state.probe.size)
@@ -209,7 +211,7 @@ class ConjugateGradientEngine(Engine):
         """Return P_jk·O_j (n, modes, N, N)."""
         if self._compiled:
             out = np.empty((len(corners), *probe.probes.shape[1:]), np.complex64)
-            kernels.multiply_windows(canvas, probe.probes, probe.which, corners, out)
+            kernels.multiply_windows(canvas[None], probe.probes, probe.which, corners, out)
             return out
         return gather(self._backend, canvas, corners, windows)[:, None] * probe.probes[probe.which]
 

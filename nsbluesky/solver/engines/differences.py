@@ -1,9 +1,10 @@
 """χ of a batch: what its exit waves lack of the measured amplitudes, and the sums with it that updates are made of.
 
-    χ_jk = F⁻¹[m·(A_j/G_j − 1)·F(P_jk·O_j)]
+    χ_jsk = F⁻¹[m·(A_j/G_j − 1)·F(P_jk·O_js)]
 
 or, where photons are few, with the factor that the likelihood of counts asks for; P_jk is the probe at the place of
-frame j.  Each thread takes a share of the batch, a few frames at a time, and adds up its own sums for the probe.
+frame j, O_js one of the states of its object, mostly the only one.  Each thread takes a share of the batch, a few
+frames at a time, and adds up its own sums for the probe.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Differences:
         self.slots, self.steps = slots[self._order], steps[self._order]
         self.corners = corners_on_canvas(state, frames, self.slots)
         self.weights = frames.weights[self.slots]
-        self.shares = shares(backend, len(slots), state.probe.size)
+        self.shares = shares(backend, len(slots), len(state.objects) * state.probe.size)
         self._backend = backend
         self._state = state
         self._frames = frames
@@ -119,11 +120,11 @@ class Differences:
         spaces : list of ThreadSpace
             One for each of `shares` at least; their sums for the probe become Σ_j w_j conj(O_j)·χ_jk and
             Σ_j w_j |O_j|² of the share.
-        terms : (n or more, N, N) complex64
-            Becomes w_j Σ_k conj(P_jk)·χ_jk.
+        terms : (n or more, states, N, N) complex64
+            Becomes w_j Σ_k conj(P_jk)·χ_jsk.
         with_probe : bool
             Without, the sums for the probe are left out.
-        changes : (n or more, modes, N, N) complex64, optional
+        changes : (n or more, states·modes, N, N) complex64, optional
             Becomes χ.
         """
 
@@ -160,30 +161,40 @@ class Differences:
         """Return the residuals of a few frames; add to the sums, and write χ into `kept` where that is an array."""
         backend, xp, state = self._backend, self._backend.xp, self._state
         corners, weights, good = self.corners[part], self.weights[part], self._frames.good
+        propagator = self._frames.propagator
+        shifts_px = self.steps[part] / self._subpixel if self.between_pixels else None
         poisson, floor = self._likelihood.poisson, self._likelihood.floor
         amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
         if self._compiled:
             waves, residual = space.waves[: len(corners)], np.empty(len(corners), np.float32)
-            kernels.multiply_windows(state.object, probes, which, corners, waves)
-            field = backend.fft2(waves)
+            kernels.multiply_windows(state.objects, probes, which, corners, waves)
+            field = propagator.forward(waves, shifts_px)
             to_measured = kernels.poisson_change if poisson else kernels.amplitude_change
             background = np.float32(state.background)
             to_measured(field, amplitude, good, background, floor if poisson else EPSILON, residual)
-            change = backend.ifft2(field)
+            change = propagator.back(field, shifts_px)
             sums = (with_probe, numerators, space.probe_denominator)
-            kernels.back_project(change, probes, which, state.object, corners, weights, terms, *sums)
+            kernels.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
         else:
-            windows, light = gather(backend, state.object, corners, space.windows), probes[which]
-            field = backend.fft2(xp.multiply(windows[:, None], light, out=space.waves[: len(corners)]))
+            light, modes = probes[which], probes.shape[1]
+            waves = space.waves[: len(corners)]
+            parts = [slice(first, first + modes) for first in range(0, waves.shape[1], modes)]  # of each state
+            for of_state, canvas in zip(parts, state.objects, strict=True):
+                windows = gather(backend, canvas, corners, space.windows)
+                xp.multiply(windows[:, None], light, out=waves[:, of_state])
+            field = propagator.forward(waves, shifts_px)
             measured = (amplitude, good, state.background)
             factor, residual = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
             field *= factor[:, None]
-            change = backend.ifft2(field)
-            xp.sum(change * xp.conj(light), axis=1, out=terms)
-            terms *= xp.asarray(weights)[:, None, None]
-            if with_probe:
-                waves = change if kept is None else change.copy()
-                space.add_probe_terms(xp, windows, waves, weights, which, numerators)
+            change = propagator.back(field, shifts_px)
+            weighted = xp.asarray(weights)[:, None, None]
+            for number, (of_state, canvas) in enumerate(zip(parts, state.objects, strict=True)):
+                terms[:, number] = (change[:, of_state] * xp.conj(light)).sum(axis=1) * weighted
+                if with_probe:
+                    waves = change[:, of_state] if kept is None else change[:, of_state].copy()
+                    if len(parts) > 1:
+                        windows = gather(backend, canvas, corners, space.windows)
+                    space.add_probe_terms(xp, windows, waves, weights, which, numerators)
         if kept is not None:
             kept[...] = change
         return residual

@@ -129,7 +129,7 @@ class LeastSquaresEngine(Engine):
         residual = batch.add(self._spaces, self._terms, changes=self._changes)
         corners, weights = batch.corners, batch.weights
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
-        terms = self._terms[: len(slots)]
+        terms = self._terms[: len(slots), 0]
 
         def add(band: slice) -> None:
             self._sums.add(backend, band, corners, terms, power, weights)

@@ -10,7 +10,7 @@ import numpy as np
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.windows import bands, pad_canvas
+from nsbluesky.solver.windows import bands, pad_canvas, stacked
 
 __all__ = ["Momentum"]
 
@@ -69,6 +69,8 @@ class Momentum:
         """Follow a canvas that grew."""
         if not self.friction:
             return
+        if self._before[0].ndim > 2:  # what its states begin with there is not known here
+            self._pass_begins = True
         self._before[0] = pad_canvas(self._backend, self._before[0], before, after, 1)
         self._velocity[0] = pad_canvas(self._backend, self._velocity[0], before, after, 0)
 
@@ -121,7 +123,8 @@ class Momentum:
         if self._frames < self.period_frames:
             return
         self._watch()
-        self._push(state.object, self._before[0], self._velocity[0])
+        for of_state in zip(state.objects, stacked(self._before[0]), stacked(self._velocity[0]), strict=True):
+            self._push(*of_state)
         for mode in range(len(state.probe)):
             self._push(state.probe[mode], self._before[1][mode], self._velocity[1][mode])
 

@@ -1,7 +1,7 @@
 """AP, RAAR and DM: one combination of two projections with coefficients.
 
-Pa sets the far-field amplitudes to the measured ones, Pq replaces the exit waves z by P·O of the object and probe
-that fit them best.  One iteration is
+Pa sets the amplitudes on the detector to the measured ones, Pq replaces the exit waves z by P·O of the object and
+probe that fit them best.  One iteration is
 
     z' = c_qa·Pq Pa z + c_a·Pa z + c_q·Pq z + c_1·z
 
@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES
 from nsbluesky.solver.engines.base import (
     Engine,
     PassSums,
@@ -44,7 +45,7 @@ from nsbluesky.solver.engines.base import (
     work_space,
 )
 from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
-from nsbluesky.solver.frames import CHUNK_FRAMES, FrameStore
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather
 
@@ -150,12 +151,12 @@ class ProjectionEngine(Engine):
             residuals = []
             for part in pieces(share, space.frames):
                 batch = (slots[part], corners[part], weights[part])
-                residuals.append(self._iterate(state, frames, *batch, space, self._terms[part]))
+                residuals.append(self._iterate(state, frames, *batch, space, self._terms[part, 0]))
             return residuals
 
         parts = shares(backend, len(slots), state.probe.size)
         residuals = [r for part in backend.map(iterate, self._spaces[: len(parts)], parts) for r in part]
-        terms = self._terms[: len(slots)]
+        terms = self._terms[: len(slots), 0]
 
         def add(band: slice) -> None:
             self._sums.object.add(backend, band, corners, terms, power, weights)
@@ -189,9 +190,9 @@ class ProjectionEngine(Engine):
                 waves[row] += self._remainders[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
         amplitude = frames.amplitudes(slots, space.amplitude)
         measured = (amplitude, frames.good, state.background, space.model[: len(slots)])
-        residual = misfit(backend, model.copy(), *measured, has_gaps=frames.has_gaps)
+        residual = misfit(backend, frames.propagator, model.copy(), *measured, has_gaps=frames.has_gaps)
         fitted, _ = amplitude_correction(
-            backend, waves.copy(), *measured, has_gaps=frames.has_gaps, power_bound=c.power_bound
+            backend, frames.propagator, waves.copy(), *measured, has_gaps=frames.has_gaps, power_bound=c.power_bound
         )
         fitted += waves
         model *= np.float32(c.overlap)

@@ -1,0 +1,102 @@
+"""Amplitudes in half precision and beyond the device's memory, on the host and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nsbluesky.backend import get_backend
+from nsbluesky.geometry import oriented
+from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
+from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.frames import NOT_MEASURED
+from nsbluesky.solver.quality import align, nrmse
+
+SIDE = 8
+COUNT = 2 * CHUNK_FRAMES + 5
+CHUNK_BYTES = CHUNK_FRAMES * SIDE * SIDE * 4
+
+
+@pytest.fixture
+def amplitudes():
+    rng = np.random.default_rng(3)
+    values = np.sqrt(rng.poisson(rng.uniform(0, 1e6, (COUNT, SIDE, SIDE)))).astype(np.float32)
+    values[5, 2, 3] = NOT_MEASURED
+    return values
+
+
+def filled(amplitudes, backend, **how):
+    chunks = AmplitudeChunks(SIDE, backend, **how)
+    for slot, amplitude in enumerate(amplitudes):
+        chunks.write(slot, backend.from_numpy(amplitude))
+    return chunks
+
+
+def checked(chunks, amplitudes, backend, rtol):
+    slots = np.array([COUNT - 1, 5, 70, 6])
+    out = backend.xp.zeros((6, SIDE, SIDE), np.float32)
+    chunks.copy(slots, out)
+    np.testing.assert_allclose(backend.to_numpy(out)[:4], amplitudes[slots], rtol=rtol)
+    assert not out[4:].any()
+    assert out[1, 2, 3] == NOT_MEASURED
+    read = chunks.read(70)
+    assert read.dtype == np.float32 and isinstance(read, backend.xp.ndarray)
+    np.testing.assert_allclose(backend.to_numpy(read), amplitudes[70], rtol=rtol)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("limit_chunks", [None, 0, 1, 2.5])
+@pytest.mark.parametrize("name", ["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def test_amplitudes_come_back_from_wherever_they_are(amplitudes, half, limit_chunks, name):
+    backend = get_backend(name)
+    one = CHUNK_BYTES // (2 if half else 1)
+    limit = None if limit_chunks is None else int(limit_chunks * one)
+    chunks = filled(amplitudes, backend, half=half, limit_bytes=limit)
+    assert chunks.nbytes == 3 * one
+    assert chunks.nbytes_beyond == (0 if limit_chunks is None else (3 - int(limit_chunks)) * one)
+    rtol = 2**-11 if half else 0
+    checked(chunks, amplitudes, backend, rtol)
+    chunks.turn(5)
+    turned = np.fft.ifftshift(oriented(np.fft.fftshift(amplitudes, axes=(1, 2)), 5), axes=(1, 2))
+    np.testing.assert_allclose(backend.to_numpy(chunks.read(100)), turned[100], rtol=rtol)
+
+
+def test_rounding_is_small_beside_photon_noise(amplitudes):
+    """The most of it a pixel of up to a million photons, whose amplitude has a noise of ½."""
+    chunks = filled(amplitudes, get_backend("numpy"), half=True)
+    errors = np.stack([chunks.read(slot) for slot in range(COUNT)]) - amplitudes
+    assert (np.abs(errors) <= np.abs(amplitudes) / 2048).all()
+    assert 0.01 < np.sqrt(np.mean(errors**2)) < 0.3 * 0.5
+
+
+@pytest.mark.parametrize("limit", [0, None])
+def test_an_engine_does_the_same_wherever_the_frames_are(difficult_scan, limit):
+    found = []
+    backend = get_backend("numpy", threads=2)
+    for limit_bytes in (None, limit):
+        store, state = difficult_scan(backend, 2)
+        chunks = AmplitudeChunks(store.frame_px, backend, limit_bytes=limit_bytes)
+        for slot in range(len(store)):
+            chunks.write(slot, store.amplitude(slot))
+        store._amplitudes = chunks
+        engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=14, subpixel=4)
+        engine.initialize(state, store)
+        engine.update(state, store, np.arange(14))
+        found.append(state.object)
+    np.testing.assert_array_equal(*found)
+
+
+def test_half_the_memory_gives_as_good_an_image(scan, backend):
+    errors = []
+    for half in (False, True):
+        solver = scan.solver(backend, half_precision_frames=half, passes_final=4, coarse_uses=0)
+        solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+        solver.start_with(scan.probe)
+        solver.finish()
+        while not solver.finished:
+            solver.step(0.0)
+        aligned = align(solver.picture().object, scan.object, margin_px=10)
+        errors.append(nrmse(aligned.image, aligned.truth))
+        assert solver.frames.nbytes == 128 * 48 * 48 * (2 if half else 4)
+    assert errors[0] != errors[1] == pytest.approx(errors[0], rel=0.1)
