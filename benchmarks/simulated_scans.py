@@ -7,6 +7,7 @@ Positions are whole pixels, so that every code that reads the data has the exact
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +81,60 @@ def picture(shape: tuple[int, int], rng: np.random.Generator) -> Any:
     return 1 / (1 + np.exp(-(noise + star)))
 
 
-def simulated_scan(side: int, lines: int, photons: float, seed: int = 1) -> SimulatedScan:
-    """Return lines × lines frames of side² with about that many photons each."""
+def strong_object(shape: tuple[int, int], rng: np.random.Generator) -> Any:
+    """Return amplitudes of 0.5 … 1 and phases of ± π/2 everywhere (H, W)."""
+    return (0.5 + 0.5 * picture(shape, rng)) * np.exp(1j * np.pi * (picture(shape, rng) - 0.5))
+
+
+def sample_with_holes(shape: tuple[int, int], rng: np.random.Generator) -> Any:
+    """Return a sample (H, W) that is empty in a third of its area, absorbs elsewhere, and has a negative phase."""
+    values = picture(shape, rng)
+    empty, full = np.quantile(values, (0.33, 1.0))
+    return np.exp(-(0.4 + 1.2j) * np.clip((values - empty) / (full - empty), 0, 1))
+
+
+def restless_probes(probe: Any, count: int, size: float, rng: np.random.Generator) -> Any:
+    """Return a probe for each of `count` frames (n, N, N), Σ|P|² = 1: its defocus breathes, its light wanders.
+
+    With `size` 1, the phase at the pupil's edge changes by ± 0.5 rad, seven times in a scan, and the amplitude across
+    the pupil by about ± 20 %, as a beam that moves on the lens: 5 % of the light is another than the mean probe's.
+    """
+    time = np.arange(count) / count
+    frequency = np.fft.fftfreq(len(probe)) / OUTER
+    down, right = frequency[:, None], frequency[None, :]
+    breath = 0.5 * size * np.sin(2 * np.pi * 7 * time + 1)
+    wander = 0.45 * size * np.cumsum(rng.normal(size=(count, 2)), axis=0) / np.sqrt(count)
+    wander -= wander.mean(axis=0)
+    pupil = np.fft.fft2(np.fft.ifftshift(probe))
+    probes = np.empty((count, *probe.shape), complex)
+    for one, phase, (by_row, by_column) in zip(probes, breath, wander, strict=True):
+        changed = pupil * np.exp(1j * phase * (down**2 + right**2)) * (1 + by_row * down + by_column * right)
+        one[...] = np.fft.fftshift(np.fft.ifft2(changed))
+        one /= np.linalg.norm(one)
+    return probes
+
+
+def simulated_scan(
+    side: int,
+    lines: int,
+    photons: float,
+    seed: int = 1,
+    *,
+    sample: Callable[[tuple[int, int], np.random.Generator], Any] = strong_object,
+    restless: float = 0.0,
+) -> SimulatedScan:
+    """Return lines × lines frames of side² with about that many photons each.
+
+    Parameters
+    ----------
+    side, lines : int
+    photons : float
+    seed : int
+    sample : callable
+        Makes the object of a shape.
+    restless : float
+        How much the probe changes over the scan, as `restless_probes` says; `probe` is its mean then.
+    """
     rng = np.random.default_rng(seed)
     step = STEP_PX[side]
     line = np.arange(lines) * step
@@ -89,9 +142,11 @@ def simulated_scan(side: int, lines: int, photons: float, seed: int = 1) -> Simu
     place = np.rint(place + rng.uniform(-0.2 * step, 0.2 * step, place.shape)).astype(int)
     place -= place.min(axis=0)
     height, width = place.max(axis=0) + side
-    truth = (0.5 + 0.5 * picture((height, width), rng)) * np.exp(1j * np.pi * (picture((height, width), rng) - 0.5))
+    truth = sample((height, width), rng)
     probe = zone_plate_probe(side, DEFOCUS_RAD[side], 0.4)
-    waves = (probe * truth[row : row + side, column : column + side] for row, column in place)
+    probes = restless_probes(probe, len(place), restless, rng) if restless else [probe] * len(place)
+    windows = (truth[row : row + side, column : column + side] for row, column in place)
+    waves = (light * window for light, window in zip(probes, windows, strict=True))
     power = np.array([np.abs(np.fft.fftshift(np.fft.fft2(wave, norm="ortho"))) ** 2 for wave in waves])
     scale = photons / power.sum(axis=(1, 2)).mean()
     frames = rng.poisson(power * scale).astype(np.float32)
@@ -106,7 +161,7 @@ def simulated_scan(side: int, lines: int, photons: float, seed: int = 1) -> Simu
         frames=frames,
         translations_m=(place[:, ::-1] + side / 2) * PIXEL_M,
         object=truth.astype(np.complex64),
-        probe=(probe * np.sqrt(scale)).astype(np.complex64),
+        probe=(np.mean(probes, axis=0) * np.sqrt(scale)).astype(np.complex64),
         start=start.astype(np.complex64),
         geometry=geometry,
         defocus_m=float(defocus_m),

@@ -385,7 +385,20 @@ class SolverSettings(Settings):
         Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
         fit a background that is the same on all pixels, and what each frame has more or less of it.
     refine_start : int
-        Uses of a frame before its position is corrected.
+        Uses of a frame before its position is corrected, and passes before its probe varies.
+    probe_variation : int
+        Modes in which the probe may change from frame to frame (`nsbluesky.solver.variation`), at most 8; with WASP,
+        rPIE, mPIE and ePIE.  0 takes the probe for the same in all frames.
+    object_most : float
+        The most that the object lets through, as a part of the empty beam's amplitude: 1 where nothing amplifies; 0
+        for no bound.
+    object_phase : {"any", "negative", "positive"}
+        Where the object's phase lies, relative to the empty beam.  Nearly all matter advances X-rays, which is a
+        negative phase here.  Bounds of the object need empty places in the picture (`nsbluesky.solver.vacuum`).
+    probe_radius_m : float
+        The probe is dark further than this from the middle of its window; 0 for no bound.
+    probe_pupil : bool
+        The probe's far field is dark outside the optic's pupil, which the geometry tells.
     quality_share : float
         Frames used for the two half-sets that tell the resolution (`nsbluesky.solver.halves`), for each frame used
         for the image; 0 for none.
@@ -429,6 +442,11 @@ class SolverSettings(Settings):
     refine_flux: bool = True
     refine_background: bool = False
     refine_start: int = 3
+    probe_variation: int = 0
+    object_most: float = 0.0
+    object_phase: typing.Literal["any", "negative", "positive"] = "any"
+    probe_radius_m: float = 0.0
+    probe_pupil: bool = False
     quality_share: float = 0.0
     held_out: float = 0.0
     publish_hz: float = 2.0
@@ -454,6 +472,11 @@ class SolverSettings(Settings):
             "refine_flux",
             "refine_background",
             "refine_start",
+            "probe_variation",
+            "object_most",
+            "object_phase",
+            "probe_radius_m",
+            "probe_pupil",
             "quality_share",
             "held_out",
             "publish_hz",
@@ -473,6 +496,8 @@ class SolverSettings(Settings):
             "sweep_passes",
         ):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("object_most", "probe_radius_m"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0 (0: no bound)")
         for name in ("probe_start", "newest_frames", "coarse_uses", "passes_final", "sweep_frames", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
         for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
@@ -482,6 +507,8 @@ class SolverSettings(Settings):
             _require(self.refine_positions == "none", "refine_positions", self.refine_positions, "none" + MANY_STATES)
             _require(self.quality_share == 0, "quality_share", self.quality_share, "0" + MANY_STATES)
         _require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
+        variation = self.probe_variation
+        _require(0 <= variation <= 8, "probe_variation", variation, "0 to 8 modes")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")
 
 

@@ -140,6 +140,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "r_factor": float(result.r_factors[-1]),
         "object_pixel_nm": picture.pixel_m * 1e9,
         "position_errors_nm": _scatter_nm(result),
+        "probe_variation_percent": None if result.variation is None else 100 * result.variation.part,
+        "empty_percent": None if result.vacuum is None else 100 * result.vacuum.part,
         "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,
         "defocus_confidence": None if result.sweep is None else result.sweep.confidence,
         "frames_turned": None if result.orientation is None else result.orientation.turn,

@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
 
 FORMAT = "nsbluesky reconstruction"
-VERSION = 2
+VERSION = 3
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

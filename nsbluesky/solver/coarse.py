@@ -79,7 +79,7 @@ class CentralHalf(FrameStore):
         self.propagator = FarField(whole.backend)
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
         self.weights, self.uses = whole.weights, whole.uses
-        self.flux, self.backgrounds = whole.flux, whole.backgrounds
+        self.flux, self.backgrounds, self.variation = whole.flux, whole.backgrounds, whole.variation
         self.resting, self.misfits = whole.resting, whole.misfits
         self.residuals = whole.residuals
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
@@ -133,22 +133,28 @@ def refined(backend: Backend, state: SolverState) -> SolverState:
     at N/4.
     """
     xp = backend.xp
-    spectrum = backend.fft2(state.probe.copy())
-    modes, side, _ = spectrum.shape
-    wide = xp.zeros((modes, 2 * side, 2 * side), np.complex64)
-    for rows, columns in _corners_of_spectrum(side):
-        wide[:, rows, columns] = spectrum[:, rows, columns]
     fine = xp.stack([_with_midpoints(xp, _with_midpoints(xp, canvas).T).T for canvas in state.objects])
     rim = ((0, 0), (1, 1), (1, 1))  # a fine window may begin a pixel before its coarse one, or end after it
     padded = xp.pad(fine, rim, mode="edge")
     return SolverState(
         padded.reshape(*state.object.shape[:-2], *padded.shape[1:]),
-        backend.ifft2(wide),
+        _widened(backend, state.probe),
         (2 * state.origin_px[0] - 1, 2 * state.origin_px[1] - 1),
         state.background,
         passes=0,
         r_factor=state.r_factor,
+        variation=None if state.variation is None else _widened(backend, state.variation),
     )
+
+
+def _widened(backend: Backend, probe: Any) -> Any:
+    """Return a centred probe (modes, N, N) on pixels of half the width (modes, 2N, 2N)."""
+    spectrum = backend.fft2(probe.copy())
+    modes, side, _ = spectrum.shape
+    wide = backend.xp.zeros((modes, 2 * side, 2 * side), np.complex64)
+    for rows, columns in _corners_of_spectrum(side):
+        wide[:, rows, columns] = spectrum[:, rows, columns]
+    return backend.ifft2(wide)
 
 
 def _with_midpoints(xp: Any, image: Any) -> Any:

@@ -15,6 +15,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.propagation import Propagator
 from nsbluesky.solver.shifts import ramps
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import stacked
 
 __all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame"]
@@ -68,7 +69,7 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
     slots = np.array([slot])
     (row, column), shift = corners_on_canvas(state, frames, slots)[0], frames.shifts_px[slots][0]
     window = state.object[..., row : row + side, column : column + side]
-    model = intensity_of(backend, frames.propagator, window, state.probe, shift)
+    model = intensity_of(backend, frames.propagator, window, probe_of(backend, state, frames, slot), shift)
     model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
     amplitude = frames.amplitude(slot)
     known = (amplitude >= 0) & ((frames.good > 0) | frames.held_out)

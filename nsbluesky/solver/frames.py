@@ -14,13 +14,16 @@ from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.propagation import FarField, Propagator
 
-__all__ = ["FOREVER", "GOOD_CODES", "NOT_MEASURED", "FrameStore", "good_pixels"]
+__all__ = ["FOREVER", "GOOD_CODES", "MOST_VARIATION", "NOT_MEASURED", "FrameStore", "good_pixels"]
 
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
 
 NOT_MEASURED = -1.0
 """Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
+
+MOST_VARIATION = 8
+"""Modes of variation that a probe can have (`nsbluesky.solver.variation`)."""
 
 FOREVER = 255
 """Passes that a frame rests which is left out."""
@@ -30,7 +33,7 @@ SAME_PLACE_PX = 1e-3
 """A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
 
 _IDENTITY = ("seq_nums", "photons", "told_px")
-_FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "residuals", "uses", "resting", "misfits")
+_FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "variation", "residuals", "uses", "resting", "misfits")
 
 
 def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -88,6 +91,7 @@ class FrameStore:
         self.told_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
         self.flux = _Column(np.ones(CHUNK_FRAMES, np.float64))
         self.backgrounds = _Column(np.zeros(CHUNK_FRAMES, np.float64))
+        self.variation = _Column(np.zeros((CHUNK_FRAMES, MOST_VARIATION), np.float32))
         self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
         self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
         self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
@@ -116,6 +120,7 @@ class FrameStore:
             self.told_px,
             self.flux,
             self.backgrounds,
+            self.variation,
             self.weights,
             self.photons,
             self.amplitude_sums,
@@ -191,7 +196,7 @@ class FrameStore:
         self.seq_nums[slot] = seq_num
         self.corners_px[slot], self.shifts_px[slot] = corner_px, shift_px
         self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
-        self.flux[slot], self.backgrounds[slot], self.weights[slot] = 1.0, 0.0, weight
+        self.flux[slot], self.backgrounds[slot], self.variation[slot], self.weights[slot] = 1.0, 0.0, 0.0, weight
         self.forget(slot)
         return slot
 

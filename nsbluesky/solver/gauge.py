@@ -21,6 +21,8 @@ def set_probe_power(xp: Any, state: SolverState, photons: float) -> None:
     factor = np.float32(np.sqrt(photons / power))
     state.probe *= factor
     state.object /= factor
+    if state.variation is not None:
+        state.variation = state.variation * factor
 
 
 def phase_ramp(image: Any, weight: Any) -> tuple[float, float]:

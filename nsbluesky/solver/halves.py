@@ -123,6 +123,7 @@ class HalfSets:
             self._order = spread(active, stacked.corners_px[active], self._batch, self._rng)
             state.probe = image.probe.copy()
             state.background = image.background
+        state.variation = image.variation  # the weights of the frames, which are common, belong to it
         slots, self._order = self._order[: self._batch], self._order[self._batch :]
         if len(slots):
             self._engine.update(state, stacked, slots)

@@ -10,6 +10,7 @@ from nsbluesky.solver.engines.base import Slots, corners_on_canvas
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shifts import ramps, steps_of
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
 __all__ = ["held_out_r", "spaced"]
@@ -30,6 +31,8 @@ def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: 
     amplitude = xp.empty((1, side, side), np.float32)
     misfit = light = 0.0
     for slot, corner, shift in zip(slots, corners, shifts, strict=True):
+        if state.variation is not None:
+            field = backend.fft2(probe_of(backend, state, frames, int(slot)))
         moved = backend.ifft2(field * ramps(xp, shift[None], side))
         seen = (gather(backend, canvas, corner[None], window) for canvas in state.objects)
         waves = xp.concatenate([part[:, None] * moved[None] for part in seen], axis=1)

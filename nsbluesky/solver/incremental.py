@@ -22,6 +22,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import bounding_box, grown_box
 from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, read_checkpoint, write_checkpoint
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
+from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
@@ -39,11 +40,12 @@ from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.propagation import propagator_of
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.schedule import parse_schedule, stage_of
+from nsbluesky.solver.schedule import stage_of, stages_of
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import blank_canvas, near_field_probe, starting_probe, with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
+from nsbluesky.solver.variation import let_vary
 
 __all__ = ["IncrementalSolver"]
 
@@ -112,6 +114,8 @@ class IncrementalSolver:
         R of each full pass since the last frame came, or since the end was told.
     refinement : Refinement
         What was put right of the positions.
+    constraints : Constraints
+        What is held of object and probe.
     in_haste : bool
         Set it where somebody waits: half of `SolverSettings.coarse_uses` is enough then, and an image that had half
         of its last passes has the others without momentum.
@@ -141,12 +145,13 @@ class IncrementalSolver:
         self._intake = Intake(self.frames, pixel_m, settings)
         self._probe_search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
         self._backend = backend
-        self._stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
+        self._stages = stages_of(settings)
         self._stage = 0
         self._engine = self._make_engine()
         self._deck = Deck(settings.seed, settings.newest_frames)
         self._level = self.frames
         self.refinement = Refinement(settings, backend)
+        self.constraints = self._make_constraints(settings)
         self._halves = HalfSets(settings, backend)
         self._halves_due = 0.0
         self._dose: float | None = None
@@ -267,9 +272,10 @@ class IncrementalSolver:
         SettingsError
             For an unknown engine; nothing is changed then.
         """
-        stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
+        stages = stages_of(settings)
+        constraints = self._make_constraints(settings)
         before, self.settings = self.settings, settings
-        self._stages, self._stage = stages, 0
+        self._stages, self._stage, self.constraints = stages, 0, constraints
         self.refinement.configure(settings)
         self._intake.configure(settings)
         self._probe_search.settings = settings
@@ -498,6 +504,9 @@ class IncrementalSolver:
         stage = self._stages[self._stage]
         return make_engine(self.settings.replace(algorithm=stage.algorithm), self._backend)
 
+    def _make_constraints(self, settings: SolverSettings) -> Constraints:
+        return Constraints(settings, self.geometry, self._backend, self.frame_px * self.pixel_m)
+
     def _initialize(self, state: SolverState) -> None:
         slots = self._level.active
         if len(slots):
@@ -531,6 +540,8 @@ class IncrementalSolver:
         """One pass over all frames, in batches, new frames first."""
         frames, active, changes = self._level, self._level.active, self._changes
         self._choose_engine(state)
+        if state.variation is not None or state.passes >= self.settings.refine_start:
+            let_vary(self._backend, state, self.frames, self.settings.probe_variation)
         batch = min(self.settings.batch, max(LEAST_BATCH, len(active) // BATCHES))
         if self._finishing and not self.is_coarse:
             batch = max(self.settings.batch_final, self._engine.least_batch)
@@ -546,9 +557,11 @@ class IncrementalSolver:
             yield
             yield from self._work_on_halves(state, len(slots))
         self._engine.end_pass(state, frames)
+        self.constraints.hold_probe(state)
         active = frames.active
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
+        self.constraints.hold_object(state, frames)
         used = active[frames.uses[active] > 0]  # some have come during the pass
         if len(used):
             state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self.frames.amplitude_sums[used]))

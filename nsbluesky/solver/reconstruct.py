@@ -19,6 +19,8 @@ from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
+from nsbluesky.solver.vacuum import Vacuum
+from nsbluesky.solver.variation import Variation, variation_of
 
 __all__ = ["Checkpoints", "Reconstruction", "reconstruct"]
 
@@ -67,6 +69,10 @@ class Reconstruction:
         Passes that a checkpoint had already.
     orientation : Orientation or None
         How frames are turned from what was declared, and how certain that is; None where it was not looked for.
+    variation : Variation or None
+        How the probe changed over the scan, where it might.
+    vacuum : Vacuum or None
+        The empty beam that the object was bounded by; None where it was not, or there was no empty place.
     """
 
     picture: Picture
@@ -77,6 +83,8 @@ class Reconstruction:
     refinement: Refinement
     passes_before: int = 0
     orientation: Orientation | None = None
+    variation: Variation | None = None
+    vacuum: Vacuum | None = None
 
 
 def reconstruct(
@@ -181,4 +189,6 @@ def reconstruct(
         solver.refinement,
         passes_before,
         solver.orientation,
+        variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
+        solver.constraints.vacuum,
     )

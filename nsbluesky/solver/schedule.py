@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsbluesky.settings import SettingsError
-from nsbluesky.solver.engines import check_engine
+from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver.engines import VARYING, check_engine
 
-__all__ = ["Stage", "parse_schedule", "stage_of"]
+__all__ = ["Stage", "parse_schedule", "stage_of", "stages_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,25 @@ def parse_schedule(text: str, passes: int, object_modes: int = 1) -> tuple[Stage
         For an unknown engine, or a number of passes that is none.
     """
     return tuple(_parse_stage(part.strip(), passes, object_modes) for part in text.split(","))
+
+
+def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
+    """Return the stages that settings ask for.
+
+    Raises
+    ------
+    SettingsError
+        As `parse_schedule`, and for an engine that cannot follow a probe that varies where it should.
+    """
+    stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
+    if settings.probe_variation:
+        for stage in stages:
+            if stage.algorithm not in VARYING:
+                raise SettingsError(
+                    f"solver.probe_variation = {settings.probe_variation} with algorithm {stage.algorithm!r}: "
+                    f"expected one of {', '.join(VARYING)}, or probe_variation = 0"
+                )
+    return stages
 
 
 def _parse_stage(text: str, passes: int, object_modes: int) -> Stage:

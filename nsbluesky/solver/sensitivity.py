@@ -24,6 +24,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.kernels import FAST, multiply_windows
 from nsbluesky.solver.shifts import ramps, steps_of
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
 __all__ = ["Sensitivity", "measure_sensitivity", "misfits_around"]
@@ -115,6 +116,7 @@ def measure_sensitivity(
     field = backend.fft2(state.probe.copy())
     states, side = len(state.objects), frames.frame_px
     modes = states * len(state.probe)
+    varies = state.variation is not None
     waves_a_frame = 3 * modes if positions else modes
     count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
     sums = np.zeros((len(slots), NUMBERS))
@@ -128,9 +130,12 @@ def measure_sensitivity(
         light: Any = None
         for first in range(share.start, share.stop, count):
             part = order[first : min(first + count, share.stop)]
-            for run in _runs(steps[part]):
+            for run in _runs(steps[part], each=varies):
                 rows = part[run]
-                if step is None or (steps[rows[0]] != step).any():
+                if varies:
+                    own = backend.fft2(probe_of(backend, state, frames, int(slots[rows[0]])))
+                    light = _moved(backend, own, steps[rows[0]] / subpixel, positions)
+                elif step is None or (steps[rows[0]] != step).any():
                     step = steps[rows[0]]
                     light = _moved(backend, field, step / subpixel, positions)
                 measured = frames.amplitudes(slots[rows], amplitude)
@@ -163,7 +168,7 @@ def misfits_around(
     inside = ((corners >= 0) & (corners + side <= np.array(state.shape))).all(axis=1)
     result = np.full(len(moves_px), np.inf)
     shift_px = frames.shifts_px[slot][None]
-    light = backend.ifft2(backend.fft2(state.probe.copy()) * ramps(xp, shift_px, side))
+    light = backend.ifft2(backend.fft2(probe_of(backend, state, frames, slot)) * ramps(xp, shift_px, side))
     measured = frames.amplitudes(np.array([slot]), xp.empty((1, side, side), np.float32))
     usable = frames.good * (measured >= 0)
 
@@ -177,9 +182,10 @@ def misfits_around(
     return result
 
 
-def _runs(steps: npt.NDArray[np.int64]) -> list[slice]:
-    """Cut sorted steps into runs of equal ones."""
-    edges = [0, *(np.flatnonzero((np.diff(steps, axis=0) != 0).any(axis=1)) + 1).tolist(), len(steps)]
+def _runs(steps: npt.NDArray[np.int64], *, each: bool = False) -> list[slice]:
+    """Cut sorted steps into runs of equal ones, or into single ones."""
+    differ = (np.diff(steps, axis=0) != 0).any(axis=1) | each
+    edges = [0, *(np.flatnonzero(differ) + 1).tolist(), len(steps)]
     return [slice(low, high) for low, high in pairwise(edges)]
 
 

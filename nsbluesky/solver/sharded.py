@@ -37,7 +37,7 @@ from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.schedule import stages_of
 from nsbluesky.solver.sensitivity import Sensitivity
 from nsbluesky.solver.sharded_progress import Progress, identity_of
 from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
@@ -63,6 +63,19 @@ ALGORITHM = "wasp"
 
 START_WITHOUT = {"quality_share": 0.0, "held_out": 0.0, "refine_flux": False, "find_orientation": False}
 """What the start must not do to its frames: shards do not do it to theirs, or only later."""
+
+
+NEEDS_ALL_FRAMES = {
+    "refine_positions": "none",
+    "refine_background": False,
+    "object_modes": 1,
+    "probe_variation": 0,
+    "object_most": 0.0,
+    "object_phase": "any",
+    "probe_radius_m": 0.0,
+    "probe_pupil": False,
+}
+"""Settings that one process can follow only, and what they have to be here."""
 
 
 @dataclass
@@ -275,12 +288,12 @@ def reconstruct_sharded(
 
 def _checked(settings: SolverSettings, passes: int | None) -> int:
     """Return the passes wanted of settings that shards can follow."""
-    stages = parse_schedule(settings.algorithm, settings.passes_final if passes is None else passes)
+    stages = stages_of(settings if passes is None else settings.replace(passes_final=passes))
     if [stage.algorithm for stage in stages] != [ALGORITHM]:
         raise SettingsError(
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
         )
-    for name, off in {"refine_positions": "none", "refine_background": False, "object_modes": 1}.items():
+    for name, off in NEEDS_ALL_FRAMES.items():
         if getattr(settings, name) != off:
             raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
     return stages[0].passes

@@ -30,6 +30,8 @@ class SolverState:
         Full passes over the frames, or over their central halves.
     r_factor : float
         Σ | ‖model‖ − A | / Σ A over the last pass, each frame before its own update; NaN before the first.
+    variation : (V, N, N) complex64 array of the backend, or None
+        How the first mode changes over the scan (`nsbluesky.solver.variation`).
     """
 
     object: Any
@@ -38,6 +40,7 @@ class SolverState:
     background: float = 0.0
     passes: int = 0
     r_factor: float = field(default=float("nan"))
+    variation: Any = None
 
     @property
     def objects(self) -> Any:
@@ -57,7 +60,9 @@ class SolverState:
 
     def contents(self, backend: Backend) -> dict[str, Any]:
         """Return all of it, for a checkpoint."""
+        varied = {} if self.variation is None else {"variation": backend.to_numpy(self.variation)}
         return {
+            **varied,
             "object": backend.to_numpy(self.object),
             "probe": backend.to_numpy(self.probe),
             "origin_px": list(self.origin_px),
@@ -77,4 +82,5 @@ class SolverState:
             background=contents["background"],
             passes=contents["passes"],
             r_factor=contents["r_factor"],
+            variation=backend.from_numpy(contents["variation"]) if "variation" in contents else None,
         )

@@ -198,12 +198,12 @@ def test_foreign_files_and_other_versions_are_named(tmp_path):
     told = {"format": "nsbluesky reconstruction", "version": 99}
     with path.open("wb") as file:
         np.savez(file, values=np.frombuffer(json.dumps(told | {"sections": {}}).encode(), np.uint8))
-    with pytest.raises(CheckpointError, match="another version of nsbluesky \\(format 99, expected 2\\)"):
+    with pytest.raises(CheckpointError, match="another version of nsbluesky \\(format 99, expected 3\\)"):
         read_checkpoint(path)
 
 
 def test_nothing_is_ever_unpickled(tmp_path):
-    told = {"format": "nsbluesky reconstruction", "version": 2, "sections": {"a": {}}, "arrays": ["a/evil"]}
+    told = {"format": "nsbluesky reconstruction", "version": 3, "sections": {"a": {}}, "arrays": ["a/evil"]}
     text = np.frombuffer(json.dumps(told).encode(), np.uint8)
     with (tmp_path / "c").open("wb") as file:
         np.savez(file, allow_pickle=True, **{"values": text, "a/evil": np.array([{}], object)})

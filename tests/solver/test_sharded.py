@@ -283,6 +283,8 @@ def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, 
         ({"algorithm": "raar"}, "expected 'wasp' where frames lie in several processes"),
         ({"algorithm": "wasp:5,cg:5"}, "expected 'wasp'"),
         ({"refine_positions": "frames"}, "solver.refine_positions needs all frames in one process"),
+        ({"probe_variation": 2}, "solver.probe_variation needs all frames in one process"),
+        ({"object_most": 1.0}, "solver.object_most needs all frames in one process"),
     ],
 )
 def test_what_needs_all_frames_is_refused(

@@ -14,7 +14,7 @@ from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 
-__all__ = ["ENGINES", "Engine", "check_engine", "make_engine"]
+__all__ = ["ENGINES", "VARYING", "Engine", "check_engine", "make_engine"]
 
 
 EngineMaker = Callable[[SolverSettings, Backend], Engine]
@@ -80,6 +80,10 @@ ENGINES: dict[str, EngineMaker] = {
     "ap": _projections(AP),
 }
 """Engines by the name that `SolverSettings.algorithm` gives."""
+
+
+VARYING = ("wasp", "rpie", "mpie", "epie")
+"""Engines that follow a probe that varies from frame to frame (`nsbluesky.solver.variation`)."""
 
 
 def make_engine(settings: SolverSettings, backend: Backend) -> Engine:

@@ -123,6 +123,8 @@ class ThreadSpace:
         waves *= windows[:, None]
         if numerators is None:
             self.probe_numerator += waves.sum(axis=0)
+        elif len(set(which.tolist())) == len(which):
+            numerators[which] += waves
         else:
             for number in set(which.tolist()):
                 numerators[number] += waves[which == number].sum(axis=0)

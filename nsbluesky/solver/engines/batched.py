@@ -22,6 +22,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import largest_nearby
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import ProbeVariation
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
 
 __all__ = ["BatchedEngine", "StepRule", "put_averages_in"]
@@ -120,6 +121,7 @@ class BatchedEngine(Engine):
         self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch, len(state.objects))
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._pass_sums = PassSums.zeros(self._backend, state)
+        self._variation = ProbeVariation(self._backend)
         self._momentum.begin(state)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
@@ -188,6 +190,8 @@ class BatchedEngine(Engine):
         backend.map(compiled_step if self._compiled else step, bands(backend, state.shape))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
+            if batch.varied:
+                self._variation.add(state, frames, batch.slots, batch.varied, self._spaces[0].probe_denominator)
         if self._momentum.moves:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
@@ -237,6 +241,7 @@ class BatchedEngine(Engine):
         state.probe = orthogonal_modes(xp, state.probe)
         if state.object.ndim > 2:
             state.object = orthogonal_modes(xp, state.object)
+        self._variation.end_pass(state, frames)
         self._momentum.end_pass()
 
     def hand_over_sums(self) -> dict[str, Any]:

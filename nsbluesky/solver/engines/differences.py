@@ -22,6 +22,7 @@ from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import VariedProbe
 from nsbluesky.solver.windows import gather
 
 __all__ = ["AMPLITUDES", "Differences", "Likelihood"]
@@ -70,6 +71,8 @@ class Differences:
         The probe's Fourier transform, where any frame lies between pixels.
     shares : list of slice
         Frames of each thread.
+    varied : list of VariedProbe
+        The probes of each share, where they vary; after `add`.
     """
 
     def __init__(
@@ -95,7 +98,10 @@ class Differences:
         self._subpixel = subpixel
         self._likelihood = likelihood
         self._compiled = compiled
+        self.varied: list[VariedProbe] = []
         self._field = self.transformed(state.probe)
+        if state.variation is not None:
+            self._bends = self.transformed(state.variation)
 
     @property
     def between_pixels(self) -> bool:
@@ -109,6 +115,17 @@ class Differences:
     def moved(self, probe: Any, field: Any, frames: slice) -> MovedProbe:
         """Return a probe at the places of some of the frames."""
         return MovedProbe(self._backend, probe, field, self.steps[frames], self._subpixel)
+
+    def _probes(self, share: slice) -> MovedProbe | VariedProbe:
+        """Return the probes of some of the frames, at their places."""
+        state = self._state
+        if state.variation is None:
+            return self.moved(state.probe, self._field, share)
+        weights = self._frames.variation[self.slots[share], : len(state.variation)]
+        fields, places = (self._field, self._bends), (self.steps[share], self._subpixel)
+        return VariedProbe(
+            self._backend, state.probe, state.variation, fields, weights, *places, compiled=self._compiled
+        )
 
     def add(
         self, spaces: list[ThreadSpace], terms: Any, *, with_probe: bool = True, changes: Any = None
@@ -128,9 +145,9 @@ class Differences:
             Becomes χ.
         """
 
-        def of_share(space: ThreadSpace, share: slice) -> list[Any]:
+        def of_share(space: ThreadSpace, share: slice) -> tuple[list[Any], MovedProbe | VariedProbe]:
             space.probe_denominator[...] = 0
-            moved = self.moved(self._state.probe, self._field, share)
+            moved = self._probes(share)
             numerators = self._backend.xp.zeros(moved.probes.shape if with_probe else (1, 1, 1, 1), np.complex64)
             residuals = []
             for part in pieces(share, space.frames):
@@ -140,11 +157,12 @@ class Differences:
                 residuals.append(self._of_part(part, which, moved.probes, space, *sums, kept))
             if with_probe:
                 space.probe_numerator[...] = moved.back(numerators)
-            return residuals
+            return residuals, moved
 
         parts = self._backend.map(of_share, spaces[: len(self.shares)], self.shares)
         found = np.empty(len(self.slots), np.float32)
-        found[self._order] = np.concatenate([self._backend.to_numpy(r) for part in parts for r in part])
+        found[self._order] = np.concatenate([self._backend.to_numpy(r) for residuals, _ in parts for r in residuals])
+        self.varied = [moved for _, moved in parts if isinstance(moved, VariedProbe)]
         return found
 
     def _of_part(

@@ -1,0 +1,275 @@
+"""A probe that changes from frame to frame is followed; one that does not is left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from small_scan import PIXEL_M, SIDE, Scan
+
+from nsbluesky.backend import BackendError, get_backend
+from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver.coarse import refined
+from nsbluesky.solver.engines import ENGINES, VARYING, make_engine
+from nsbluesky.solver.engines.base import work_space
+from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
+from nsbluesky.solver.frames import MOST_VARIATION
+from nsbluesky.solver.quality import align, nrmse
+from nsbluesky.solver.variation import ProbeVariation, let_vary, probe_of
+
+
+def noise(rng, shape):
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+@pytest.fixture(scope="module")
+def restless(scan):
+    """The same scan with a defocus that goes back and forth, by ± 0.6 rad at the pupil's edge."""
+    rng = np.random.default_rng(11)
+    turns = 0.6 * np.sqrt(2) * np.sin(np.arange(len(scan.frames)) / 9.0)
+    q = np.fft.fftfreq(SIDE, PIXEL_M)
+    edge = np.hypot(q[:, None], q[None]) * 80e-9  # outermost zones of 40 nm
+    field = np.fft.fft2(np.fft.ifftshift(scan.probe[0]))
+    corners = np.rint(scan.translations_m[:, ::-1] / PIXEL_M - SIDE / 2).astype(int)
+    corners -= corners.min(axis=0)
+    frames = np.empty_like(scan.frames)
+    for frame, turn, (row, column) in zip(frames, turns, corners, strict=True):
+        probe = np.fft.fftshift(np.fft.ifft2(field * np.exp(1j * turn * edge**2)))
+        wave = probe * scan.object[row : row + SIDE, column : column + SIDE]
+        frame[...] = rng.poisson(np.abs(np.fft.fftshift(np.fft.fft2(wave, norm="ortho"))) ** 2)
+    return dataclasses.replace(scan, frames=frames), turns
+
+
+def solved(scan: Scan, backend, **settings):
+    solver = scan.solver(backend, **{"passes_final": 25, "probe_variation": 2} | settings)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    return finished(solver)
+
+
+def finished(solver):
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    return solver
+
+
+def error(solver, scan):
+    aligned = align(solver.picture().object, scan.object, 12)
+    return nrmse(aligned.image, aligned.truth)
+
+
+def varying(difficult_scan, backend, modes=2, count=3):
+    store, state = difficult_scan(backend, modes)
+    rng = np.random.default_rng(4)
+    state.variation = 0.3 * noise(rng, (count, *state.probe.shape[1:]))
+    store.variation[:, :count] = rng.normal(size=(len(store.variation.values), count))
+    store.uses[: len(store)] = 1
+    return store, state
+
+
+def told(backend, store, state, slots, *, compiled, subpixel=4):
+    batch = Differences(backend, state, store, slots, subpixel=subpixel, likelihood=AMPLITUDES, compiled=compiled)
+    spaces, terms = work_space(backend, state.probe.shape, len(slots))
+    batch.add(spaces, terms)
+    return batch, terms, sum(space.probe_numerator for space in spaces[: len(batch.shares)])
+
+
+def loss(backend, store, state, slots, subpixel=4):
+    """Σ w Σ m·(G − A)² in double precision, each frame with its own probe."""
+    total = 0.0
+    side = store.frame_px
+    q = np.fft.fftfreq(side)
+    for slot in slots:
+        probe = state.probe.astype(complex)
+        probe[0] += np.tensordot(store.variation[slot, : len(state.variation)], state.variation, 1)
+        row, column = np.rint(store.shifts_px[slot] * subpixel) / subpixel
+        ramp = np.exp(-2j * np.pi * (q[:, None] * row + q[None] * column))
+        probe = np.fft.ifft2(np.fft.fft2(probe) * ramp)
+        top, left = store.corners_px[slot] - state.origin_px
+        window = state.object[top : top + side, left : left + side]
+        model = np.sqrt((np.abs(np.fft.fft2(probe * window, norm="ortho")) ** 2).sum(axis=0) + state.background)
+        amplitude = store.amplitude(slot)
+        usable = store.good * (amplitude >= 0)
+        total += store.weights[slot] * float((usable * (model - amplitude) ** 2).sum())
+    return total
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_moves_weights_and_modes_is_the_gradient(backend, difficult_scan, compiled):
+    store, state = varying(difficult_scan, backend)
+    slots = np.arange(14)
+    batch, _, _ = told(backend, store, state, slots, compiled=compiled)
+    products = np.concatenate([part.products for part in batch.varied])
+    step = 1e-2
+    for slot, mode in ((0, 0), (4, 2), (9, 1)):  # frame 4 has weight 0.3
+        around = []
+        for sign in (1, -1):
+            store.variation[slot, mode] += sign * step
+            around.append(loss(backend, store, state, [slot]))
+            store.variation[slot, mode] -= sign * step
+        slope = (around[0] - around[1]) / (2 * step)
+        assert -2 * products[np.flatnonzero(batch.slots == slot)[0], mode] == pytest.approx(slope, rel=2e-3, abs=0.05)
+    sums = sum(part.sums for part in batch.varied)
+    direction = noise(np.random.default_rng(5), state.variation.shape)
+    around = []
+    before = state.variation
+    for sign in (1, -1):
+        state.variation = before + sign * 1e-2 * direction
+        around.append(loss(backend, store, state, slots))
+    slope = (around[0] - around[1]) / 2e-2
+    assert -2 * float((sums.conj() * direction).real.sum()) == pytest.approx(slope, rel=2e-3)
+
+
+@pytest.mark.parametrize("subpixel", [1, 4])
+def test_compiled_loops_do_what_the_arrays_do(backend, difficult_scan, subpixel):
+    found = []
+    for compiled in (False, True):
+        store, state = varying(difficult_scan, backend)
+        batch, terms, probe = told(backend, store, state, np.arange(14), compiled=compiled, subpixel=subpixel)
+        assert batch.between_pixels == (subpixel == 4)
+        parts = [np.concatenate([part.products for part in batch.varied]), sum(p.sums for p in batch.varied)]
+        found.append([terms, probe, *parts])
+    for arrays, loops in zip(*found, strict=True):
+        assert np.allclose(arrays, loops, atol=1e-4 * np.abs(arrays).max())
+
+
+def test_at_the_end_of_a_pass_modes_are_components_and_frames_keep_their_probes(backend, difficult_scan):
+    store, state = varying(difficult_scan, backend, modes=1)
+    store.uses[2] = 0
+    before = [probe_of(backend, state, store, slot)[0] for slot in range(14)]
+    ProbeVariation(backend).end_pass(state, store)
+    modes, probe = state.variation, state.probe[0]
+    used = np.delete(np.arange(14), 2)
+    weights = store.variation[used, :3]
+    assert np.allclose(weights.mean(axis=0), 0, atol=1e-5)
+    assert np.allclose(weights.T @ weights / len(used), np.eye(3), atol=1e-3)
+    gram = np.real(modes.reshape(3, -1).conj() @ modes.reshape(3, -1).T)
+    assert np.allclose(gram, np.diag(np.diag(gram)), atol=1e-4 * gram.max())
+    assert (np.diff(np.diag(gram)) < 0).all()
+    for slot in used:  # but for flux and phase
+        change = probe_of(backend, state, store, int(slot))[0] - before[slot]
+        rest = change - np.vdot(probe, change) / np.vdot(probe, probe) * probe
+        assert np.linalg.norm(rest) < 1e-4 * np.linalg.norm(probe)
+
+
+def test_an_image_under_a_restless_probe_gains(restless, backend):
+    scan, turns = restless
+    still, followed = solved(scan, backend, probe_variation=0), solved(scan, backend)
+    assert error(followed, scan) < 0.85 * error(still, scan)
+    assert followed.state.r_factor < 0.8 * still.state.r_factor
+    order = [followed.frames.slots[number] for number in scan.seq_nums]
+    assert abs(np.corrcoef(followed.frames.variation[order, 0], turns)[0, 1]) > 0.95
+
+
+def test_a_probe_that_stays_is_not_made_to_vary(scan, backend):
+    still, followed = solved(scan, backend, probe_variation=0), solved(scan, backend)
+    assert error(followed, scan) < 1.1 * error(still, scan)
+    power = np.sum(np.abs(followed.state.variation) ** 2) / np.sum(np.abs(followed.state.probe) ** 2)
+    assert power < 2e-3
+
+
+def test_each_frame_is_shown_and_refined_with_its_own_probe(restless, backend):
+    scan, _ = restless
+    solver = solved(scan, backend, refine_positions="frames", held_out=0.02)
+    fits = [solver.fit(int(number)).r_factor for number in scan.seq_nums[::10]]
+    variation, solver.state.variation = solver.state.variation, None
+    same = [solver.fit(int(number)).r_factor for number in scan.seq_nums[::10]]
+    by_mean = solver.quality().r_held_out
+    solver.state.variation = variation
+    assert np.mean(fits) < 0.9 * np.mean(same)
+    assert solver.quality().r_held_out < by_mean
+    assert solver.refinement.scatter_px < 0.1
+
+
+def test_a_frame_that_comes_again_is_learnt_anew_and_one_withdrawn_is_no_component(restless, backend):
+    scan, _ = restless
+    solver = scan.solver(backend, probe_variation=2, passes_final=12, coarse_uses=0)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    early = np.arange(len(scan.frames)) % 3 > 0
+    solver.add_frames(scan.seq_nums[early], scan.frames[early], scan.translations_m[early])
+    for _ in range(80):
+        solver.step(0.0)
+    slot = solver.frames.slots[int(scan.seq_nums[early][5])]
+    assert solver.frames.variation[slot].any()
+    solver.add_frames(scan.seq_nums[early][5:6], scan.frames[early][5:6], scan.translations_m[early][5:6])
+    assert not solver.frames.variation[slot].any()
+    wrong = int(scan.seq_nums[early][9])
+    solver.add_frames([wrong], 3 * scan.frames[early][40:41], scan.translations_m[early][9:10])
+    solver.withdraw([wrong])
+    solver.add_frames(scan.seq_nums[~early], scan.frames[~early], scan.translations_m[~early])
+    assert error(finished(solver), scan) < 1.15 * error(solved(scan, backend, passes_final=12, coarse_uses=0), scan)
+
+
+def test_the_variation_goes_to_the_fine_grid_as_the_probe_does(backend):
+    rng = np.random.default_rng(6)
+    from nsbluesky.solver.state import SolverState
+
+    state = SolverState(noise(rng, (40, 40)), noise(rng, (1, 16, 16)))
+    state.variation = state.probe[[0, 0]] * np.array([0.1, 0.2j], np.complex64)[:, None, None]
+    fine = refined(backend, state)
+    assert np.allclose(fine.variation[1], 0.2j * fine.probe[0], atol=1e-6)
+    assert fine.variation.shape == (2, 32, 32)
+
+
+def test_modes_are_added_and_dropped(restless, backend):
+    scan, _ = restless
+    solver = solved(scan, backend, probe_variation=2, passes_final=6)
+    solver.configure(solver.settings.replace(probe_variation=1))
+    finished(solver)
+    assert len(solver.state.variation) == 1 and not solver.frames.variation[:, 1:].any()
+    solver.configure(solver.settings.replace(probe_variation=3, passes_final=8))
+    finished(solver)
+    assert len(solver.state.variation) == 3 and solver.frames.variation[:10, 2].any()
+    solver.configure(solver.settings.replace(probe_variation=0))
+    finished(solver)
+    assert solver.state.variation is None and not solver.frames.variation.values.any()
+
+
+def test_no_more_modes_than_there_are_fields_to_begin_with(backend, difficult_scan):
+    store, state = difficult_scan(backend, 1)
+    let_vary(backend, state, store, MOST_VARIATION)
+    flat = state.variation.reshape(MOST_VARIATION, -1)
+    assert np.linalg.matrix_rank(np.concatenate([flat.real, flat.imag], axis=1)) == MOST_VARIATION
+    with pytest.raises(SettingsError, match=r"probe_variation = 9: expected 0 to 8 modes"):
+        SolverSettings(probe_variation=MOST_VARIATION + 1)
+
+
+@pytest.mark.parametrize("algorithm", [*sorted(set(ENGINES) - set(VARYING)), "wasp:5,cg:5"])
+def test_other_engines_say_that_they_cannot(scan, backend, algorithm):
+    with pytest.raises(SettingsError, match=r"probe_variation = 2 with algorithm .*: expected one of wasp, rpie"):
+        scan.solver(backend, algorithm=algorithm, probe_variation=2)
+    solver = scan.solver(backend, probe_variation=2)
+    with pytest.raises(SettingsError, match="or probe_variation = 0"):
+        solver.configure(solver.settings.replace(algorithm=algorithm))
+    assert solver.settings.algorithm == "wasp"
+
+
+@pytest.mark.parametrize("algorithm", ["rpie", "mpie"])
+def test_other_engines_that_can(restless, backend, algorithm):
+    scan, _ = restless
+    still, followed = (solved(scan, backend, algorithm=algorithm, probe_variation=count) for count in (0, 2))
+    assert error(followed, scan) < 0.85 * error(still, scan)
+
+
+@pytest.mark.gpu
+def test_numpy_and_cupy_give_the_same(difficult_scan):
+    found = []
+    for name in ("numpy", "cupy"):
+        try:
+            backend = get_backend(name)
+        except BackendError as problem:
+            pytest.skip(str(problem))
+        store, state = varying(difficult_scan, backend)
+        state.object, state.probe = backend.from_numpy(state.object), backend.from_numpy(state.probe)
+        state.variation = backend.from_numpy(state.variation)
+        engine = make_engine(SolverSettings(modes=2, probe_variation=3), backend)
+        engine.initialize(state, store)
+        for _ in range(3):
+            engine.update(state, store, np.arange(14))
+            engine.end_pass(state, store)
+            state.passes += 1
+        found.append([backend.to_numpy(state.object), backend.to_numpy(state.variation), store.variation[:14]])
+    for host, device in zip(*found, strict=True):
+        assert np.allclose(host, device, atol=2e-3 * np.abs(host).max())
