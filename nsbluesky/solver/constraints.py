@@ -75,7 +75,6 @@ class Constraints:
         self._optic = geometry.optic
         self._backend = backend
         self._window_m = window_m
-        self._covered: tuple[Any, Any, Any] = (None, None, None)
 
     def hold_probe(self, state: SolverState) -> None:
         """Keep the probe, and how it varies, where light can be."""
@@ -107,9 +106,9 @@ class Constraints:
     def hold_object(self, state: SolverState, frames: FrameStore) -> None:
         """Keep the object within its bounds, relative to the empty beam, as far as noise goes.
 
-        Bounds are wider by one standard deviation of the pixels of the empty beam.  Without, one half of their noise is
-        cut off and the other left, which moves them against the sample: at 10⁶ photons a frame errors grew threefold,
-        where now they shrink at every dose.
+        Bounds are wider by one standard deviation of the pixels of the empty beam.  Without, one half of their noise
+        is cut off and the other left, which moves them against the sample: at 10⁶ photons a frame errors grew
+        threefold, where now they shrink a little at every dose.
 
         Parameters
         ----------
@@ -135,15 +134,12 @@ class Constraints:
         state.object = xp.where(lit, held * wave, state.object)
 
     def _lit(self, state: SolverState, frames: FrameStore) -> tuple[Any, npt.NDArray[np.bool_]]:
-        """Return where the object is known at all, and where it is known well; made anew where frames are others."""
-        slots = frames.active
-        key = (slots.tobytes(), state.object.shape, state.origin_px)
-        if self._covered[0] != key:
-            light = illumination(self._backend, state, frames, slots)
-            power = self._backend.xp.sum(self._backend.xp.abs(state.probe) ** 2, axis=0)
-            well = covered_area(self._backend.xp, light, float(power.max()))
-            self._covered = (key, light > RIM * light.max(), self._backend.to_numpy(well))
-        return self._covered[1], self._covered[2]
+        """Return where the object is known at all, and where it is known well."""
+        xp = self._backend.xp
+        light = illumination(self._backend, state, frames, frames.active)
+        power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
+        well = covered_area(xp, light, float(power.max()))
+        return light > RIM * light.max(), self._backend.to_numpy(well)
 
 
 def radius_shape(side: int, window_m: float, radius_m: float) -> npt.NDArray[np.float32]:

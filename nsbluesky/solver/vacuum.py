@@ -122,9 +122,9 @@ def _first_plane(image: npt.NDArray[np.complex64], empty: npt.NDArray[np.bool_])
 def _crowd(values: npt.NDArray[Any], scale: float) -> tuple[float, float, float] | None:
     """Return where values crowd at their upper end, their standard deviation, and the part of them in the crowd.
 
-    Only the upper half of the crowd is looked at, for thin matter is not far below.  What lies above a place falls off
-    as a normal distribution from its mean where the median tells the same standard deviation as the upper tenth; it
-    falls off faster from a place further up, and slower from one further down.
+    Only the upper half of the crowd is looked at, for thin matter is not far below.  What lies above a place falls
+    off as a normal distribution from its mean where the median tells the same standard deviation as the upper tenth;
+    it falls off faster from a place further up, and slower from one further down.
     """
     ordered = np.sort(values)
     found = None

@@ -17,6 +17,9 @@ ALL_ON = {
     "refine_positions": "frames",
     "refine_flux": True,
     "refine_background": True,
+    "probe_variation": 2,
+    "object_most": 1.0,
+    "probe_radius_m": 2e-7,
     "quality_share": 0.5,
     "held_out": 0.01,
     "batch": 12,
@@ -73,6 +76,7 @@ def test_refinement_and_half_sets_go_on_bit_by_bit(scan, backend, tmp_path, batc
     assert second.is_coarse == (batches == 12)
     same_end(first, second)
     assert second.refinement.rounds > 0 and second.quality().frc is not None
+    np.testing.assert_array_equal(first.state.variation, second.state.variation)
 
 
 def test_a_sweep_that_was_interrupted_is_made_again(scan, backend, tmp_path):

@@ -151,7 +151,7 @@ def test_every_engine_is_held(holes, backend, algorithm):
         holes,
         backend,
         algorithm=algorithm,
-        passes_final=6,
+        passes_final=15,
         coarse_uses=0,
         object_most=1.0,
         probe_radius_m=15 * PIXEL_M,
