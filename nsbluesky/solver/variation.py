@@ -247,7 +247,7 @@ def variation_of(backend: Backend, state: SolverState, frames: FrameStore, count
 
 def _used(frames: FrameStore) -> npt.NDArray[np.intp]:
     active = frames.active
-    return active[frames.uses[active] > 0]
+    return np.asarray(active[frames.uses[active] > 0])
 
 
 def _powers(backend: Backend, fields: Any) -> npt.NDArray[np.float64]:
