@@ -4,6 +4,8 @@
 object, and to its contrast (mean removed). What the noise of the photons allows is told by reconstructions that
 begin with the true object and probe, and know flux and background of each frame: more photons than the sample's own
 bring noise of their own, which no refinement takes out.
+
+Then scans whose probe changes from frame to frame, and bounds of object and probe (`benchmarks.refined_probe`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 
 from benchmarks.bench_contest import solver_for
 from benchmarks.figures import Figure
+from benchmarks.refined_probe import probe_and_bounds
 from nsbluesky.backend import get_backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
@@ -71,7 +74,7 @@ def measure() -> list[Figure]:
             figures.append(
                 Figure(f"{what}, as far as noise allows: object error (whole object)", f"{whole:.4f}", note)
             )
-    return figures
+    return figures + probe_and_bounds()
 
 
 AXIS = "along one axis, all frames, translation and linear terms taken out"
