@@ -33,8 +33,12 @@ PHOTON_NOISE = 0.25
 START_POWER = 1e-3
 """Power of a mode of variation at the start, relative to the probe's first mode."""
 
-LARGEST_WEIGHT = 5.0
+LARGEST_WEIGHT = 4.0
 """Weights are kept within so many standard deviations."""
+
+LARGEST_PART = 0.2
+"""The modes together have no more of the light than this: a probe that varies more is no probe, and a state that has
+not settled, with few photons, could ask for it."""
 
 RINGING = np.float32(0.25)
 """As in `nsbluesky.solver.engines.batched`."""
@@ -280,7 +284,9 @@ def _settle(backend: Backend, state: SolverState, frames: FrameStore) -> None:
     to_white = vectors / root
     _, turned = np.linalg.eigh(spread.T @ gram @ spread)
     turned = turned[:, ::-1]
-    state.variation = xp.tensordot(xp.asarray((spread @ turned).T, np.complex64), modes, 1)
+    modes = xp.tensordot(xp.asarray((spread @ turned).T, np.complex64), modes, 1)
+    part = float(_powers(backend, modes).sum()) / max(float(_powers(backend, state.probe).sum()), 1e-12)
+    state.variation = modes * np.float32(min(1.0, np.sqrt(LARGEST_PART / max(part, 1e-12))))
     known = np.flatnonzero(frames.uses[: len(frames)] > 0)
     frames.variation[known, :count] = (frames.variation[known, :count] - mean) @ to_white @ turned
 

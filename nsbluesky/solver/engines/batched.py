@@ -171,6 +171,8 @@ class BatchedEngine(Engine):
         )
         residual = batch.add(self._spaces, self._terms, with_probe=updates_probe)
         power = self._power(state.probe)
+        if state.variation is not None:  # on average over frames, whose weights have a mean square of 1
+            power = power + self._power(state.variation)
         object_step = self._rule.object_step(backend.xp, power)
         corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
 
