@@ -506,6 +506,8 @@ class SolverSettings(Settings):
         if self.object_modes > 1:
             _require(self.refine_positions == "none", "refine_positions", self.refine_positions, "none" + MANY_STATES)
             _require(self.quality_share == 0, "quality_share", self.quality_share, "0" + MANY_STATES)
+            for name, off in {"probe_variation": 0, "object_most": 0.0, "object_phase": "any"}.items():
+                _require(getattr(self, name) == off, name, getattr(self, name), f"{off}" + MANY_STATES)
         _require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
         variation = self.probe_variation
         _require(0 <= variation <= 8, "probe_variation", variation, "0 to 8 modes")

@@ -65,6 +65,10 @@ class Constraints:
                 "solver.probe_pupil = True, but the geometry tells of no optic: expected its outer_zone_m; "
                 "give it, or set probe_pupil = False"
             )
+        if settings.probe_pupil and geometry.is_near:
+            raise SettingsError(
+                "solver.probe_pupil = True in the near field: expected False, for no pupil is seen there"
+            )
         if 2 * settings.probe_radius_m >= window_m:
             raise SettingsError(
                 f"solver.probe_radius_m = {settings.probe_radius_m:g}: expected less than half of a window, "
