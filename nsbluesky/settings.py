@@ -333,8 +333,9 @@ class SolverSettings(Settings):
     algorithm : str
         Name of the engine in `nsbluesky.solver.engines.ENGINES`, or several with the passes of each, as in
         ``wasp:20,lsqml:50``: the first one runs while frames arrive, all one after another once no more come.
-    modes : int
-        Incoherent probe modes.
+    modes, most_modes : int
+        Incoherent probe modes; once every frame had many uses, more are added where frames ask for them, up to
+        `most_modes` (`nsbluesky.solver.further_modes`).
     object_modes : int
         Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
         rpie, mpie, epie) know more than one; positions and half-sets need one.
@@ -419,6 +420,7 @@ class SolverSettings(Settings):
 
     algorithm: str = "wasp"
     modes: int = 2
+    most_modes: int = 4
     object_modes: int = 1
     subpixel: int = 4
     batch: int = 32
@@ -458,6 +460,7 @@ class SolverSettings(Settings):
         {
             "algorithm",
             "modes",
+            "most_modes",
             "batch",
             "batch_final",
             "alpha",
@@ -489,6 +492,7 @@ class SolverSettings(Settings):
             "object_modes",
             "refine_start",
             "modes",
+            "most_modes",
             "subpixel",
             "batch",
             "batch_final",

@@ -1,6 +1,9 @@
-"""How well are pixels predicted that the solver never saw?"""
+"""What the model says of frames, and how well it predicts pixels that the solver never saw."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,7 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
-__all__ = ["held_out_r", "spaced"]
+__all__ = ["held_out_r", "predictions", "spaced"]
 
 
 def spaced(slots: Slots, count: int) -> npt.NDArray[np.intp]:
@@ -21,15 +24,19 @@ def spaced(slots: Slots, count: int) -> npt.NDArray[np.intp]:
     return slots[np.linspace(0, len(slots) - 1, min(count, len(slots))).astype(np.intp)]
 
 
-def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int) -> float:
-    """Return R = Σ|G − A| / ΣA over the held-out pixels of some frames; NaN where there is no light on them."""
+def predictions(
+    backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the calculated photons (N, N) and the measured amplitudes (N, N) of some frames, FFT order.
+
+    Amplitudes are `nsbluesky.solver.frames.NOT_MEASURED` where there is none; the arrays are used again.
+    """
     xp, side = backend.xp, frames.frame_px
     field = backend.fft2(state.probe.copy())
     corners = corners_on_canvas(state, frames, slots)
     shifts = steps_of(frames.shifts_px[slots], subpixel) / subpixel
     window = xp.empty((1, side, side), np.complex64)
     amplitude = xp.empty((1, side, side), np.float32)
-    misfit = light = 0.0
     for slot, corner, shift in zip(slots, corners, shifts, strict=True):
         if state.variation is not None:
             field = backend.fft2(probe_of(backend, state, frames, int(slot)))
@@ -37,8 +44,16 @@ def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: 
         seen = (gather(backend, canvas, corner[None], window) for canvas in state.objects)
         waves = xp.concatenate([part[:, None] * moved[None] for part in seen], axis=1)
         far = frames.propagator.forward(waves, shift[None])[0]
-        model = xp.sqrt((xp.abs(far[:, frames.held_out]) ** 2).sum(axis=0) + np.float32(state.background))
-        measured = frames.amplitudes(np.array([slot]), amplitude)[0][frames.held_out]
+        intensity = (xp.abs(far) ** 2).sum(axis=0) + np.float32(state.background)
+        yield intensity, frames.amplitudes(np.array([slot]), amplitude)[0]
+
+
+def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int) -> float:
+    """Return R = Σ|G − A| / ΣA over the held-out pixels of some frames; NaN where there is no light on them."""
+    xp = backend.xp
+    misfit = light = 0.0
+    for intensity, amplitude in predictions(backend, state, frames, slots, subpixel):
+        model, measured = xp.sqrt(intensity[frames.held_out]), amplitude[frames.held_out]
         usable = measured >= 0
         misfit += float(xp.abs(model - measured)[usable].sum())
         light += float(measured[usable].sum())

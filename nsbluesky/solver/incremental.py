@@ -28,6 +28,7 @@ from nsbluesky.solver.engines import Engine, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
@@ -152,6 +153,7 @@ class IncrementalSolver:
         self._level = self.frames
         self.refinement = Refinement(settings, backend)
         self.constraints = self._make_constraints(settings)
+        self._further_modes = FurtherModes(settings, backend)
         self._halves = HalfSets(settings, backend)
         self._halves_due = 0.0
         self._dose: float | None = None
@@ -281,6 +283,8 @@ class IncrementalSolver:
         self._probe_search.settings = settings
         if (settings.held_out, settings.batch) != (before.held_out, before.batch):
             self._halves = HalfSets(settings, self._backend)
+        if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
+            self._further_modes = FurtherModes(settings, self._backend)
         self._engine = self._make_engine()
         self._work = None  # a pass that was going on begins anew
         if self._search is not None and (settings.modes, settings.defocus_m) != (before.modes, before.defocus_m):
@@ -470,6 +474,7 @@ class IncrementalSolver:
         for slot in self.frames.active.tolist():
             self._deck.add(slot)
         self.refinement.reset(self.frames)
+        self._further_modes.reset()
         self._halves.reset()
         self._resolutions.clear()
 
@@ -569,6 +574,9 @@ class IncrementalSolver:
             yield from self._refine(state)
         self._rest_misfits()
         state.passes += 1
+        left = self.passes_wanted - self.passes_done - 1 if self._finishing else None
+        if self._is_ripe and self._further_modes.look(state, self.frames, left):
+            self._initialize(state)
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
             if self._finishing:
@@ -750,6 +758,7 @@ class IncrementalSolver:
                 "deck": self._deck.contents(),
                 "engine": self._engine.contents(),
                 "refinement": self.refinement.contents(),
+                "further_modes": self._further_modes.contents(),
                 "halves": self._halves.contents(),
             },
         )
@@ -805,6 +814,7 @@ class IncrementalSolver:
         self._deck.restore(found["deck"])
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
         self.refinement.restore(found["refinement"])
+        self._further_modes.restore(found["further_modes"])
         self._halves.restore(found["halves"], self.frames)
         self._halves_due = own["halves_due"]
         self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]

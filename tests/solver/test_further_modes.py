@@ -1,0 +1,110 @@
+"""Modes that frames ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from small_scan import Scan
+
+from nsbluesky.backend import Backend
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver import further_modes, incremental
+from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
+from nsbluesky.solver.incremental import IncrementalSolver
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.05, 1.0, 7.0, 60.0, 1e4])
+def test_what_photon_noise_makes_of_amplitudes(mean: float) -> None:
+    counts = np.random.default_rng(0).poisson(mean, 200_000)
+    assert mean_deviation(mean) == pytest.approx(np.abs(np.sqrt(counts) - np.sqrt(mean)).mean(), rel=0.01)
+
+
+def reconstructed(scan: Scan, backend: Backend, passes: int, **settings: Any) -> IncrementalSolver:
+    solver = scan.solver(backend, sweep_frames=0, passes_final=passes, **settings)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    return solver
+
+
+@pytest.mark.parametrize(("most", "asked_for"), [(1, 1), (4, 2)])
+def test_two_modes_are_found_where_there_are_two(
+    two_mode_scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch, most: int, asked_for: int
+) -> None:
+    monkeypatch.setattr(incremental, "RIPE_USES", 16)
+    solver = reconstructed(two_mode_scan, backend, 40, modes=1, most_modes=most)
+    assert solver.state is not None
+    assert len(solver.state.probe) >= asked_for
+    left = unexplained(backend, solver.state, solver.frames, solver.settings.subpixel)
+    assert (left < 0.3) == (asked_for == 2)
+
+
+def test_no_mode_is_added_where_one_explains_all(
+    scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incremental, "RIPE_USES", 16)
+    solver = reconstructed(scan, backend, 30, modes=1)
+    assert solver.state is not None
+    assert len(solver.state.probe) == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is left unexplained, look by look."""
+    answers: list[float] = []
+    monkeypatch.setattr(further_modes, "unexplained", lambda *_: answers.pop(0))
+    return answers
+
+
+def after(state: Any, passes: int) -> Any:
+    state.passes += passes
+    return state
+
+
+def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
+    difficult_scan: Any, backend: Backend, asked: list[float]
+) -> None:
+    store, state = difficult_scan(backend, 1)
+    modes = FurtherModes(SolverSettings(modes=1), backend)
+    asked += [0.5, 0.3, 0.29]
+    assert modes.look(state, store)
+    assert len(state.probe) == 2
+    power = (np.abs(state.probe) ** 2).sum(axis=(1, 2))
+    assert power[1] < 0.02 * power[0]
+    assert not modes.look(after(state, TRIAL_PASSES - 1), store)
+    assert modes.look(after(state, 1), store)
+    assert len(state.probe) == 3
+    resumed = FurtherModes(SolverSettings(modes=1), backend)
+    resumed.restore(modes.contents())
+    assert resumed.look(after(state, TRIAL_PASSES), store)
+    assert len(state.probe) == 2
+    assert not resumed.look(after(state, 100), store)
+    assert asked == []
+
+
+def test_a_mode_that_could_not_be_judged_is_not_tried(
+    difficult_scan: Any, backend: Backend, asked: list[float]
+) -> None:
+    store, state = difficult_scan(backend, 1)
+    asked += [0.5]
+    assert not FurtherModes(SolverSettings(modes=1), backend).look(state, store, TRIAL_PASSES)
+    assert len(state.probe) == 1
+
+
+def test_half_sets_keep_their_images_when_a_mode_comes(two_mode_scan: Scan, backend: Backend) -> None:
+    solver = two_mode_scan.solver(backend, sweep_frames=0, modes=1, coarse_uses=0, quality_share=1.0)
+    solver.add_frames(two_mode_scan.seq_nums, two_mode_scan.frames, two_mode_scan.translations_m)
+    solver.finish()
+    while solver.passes_done < 2:
+        solver.step(0.0)
+    solver.configure(solver.settings.replace(modes=2))
+    passes = solver._halves.passes
+    assert passes > 0
+    while not solver.finished:
+        solver.step(0.0)
+    assert solver._halves.passes > passes
+    assert solver.quality().frc is not None
