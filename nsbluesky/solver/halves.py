@@ -139,10 +139,9 @@ class HalfSets:
         stacked = copy.copy(frames)
         stacked.corners_px = _Below(frames.corners_px, height)  # type: ignore[assignment]
         state = self._state
-        same = state is not None and state.probe.shape == image.probe.shape
-        if state is not None and same and state.object.shape == (2 * height, width):
-            if state.origin_px == image.origin_px:
-                return stacked
+        wanted = ((2 * height, width), image.probe.shape, image.origin_px)
+        if state is not None and (state.object.shape, state.probe.shape, state.origin_px) == wanted:
+            return stacked
         xp = self._backend.xp
         if state is None or state.probe.shape[1:] != image.probe.shape[1:]:
             canvas = xp.ones((2 * height, width), np.complex64)
