@@ -81,7 +81,7 @@ def test_a_session_that_died_and_a_service_that_goes_on(scan: RecordedScan, tmp_
                 (tmp_path / "documents" / f"{scan.uid}.jsonl").read_text().replace(scan.uid, "another")
             )
             assert "token that does not belong" in resume("another", address=service.address, code=1)
-        assert ask(service.address, "status")["open_runs"] == []
+        wait_for(lambda: ask(service.address, "status")["open_runs"] == [])
         assert service.restarts == []
 
 
