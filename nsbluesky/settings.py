@@ -333,9 +333,11 @@ class SolverSettings(Settings):
     algorithm : str
         Name of the engine in `nsbluesky.solver.engines.ENGINES`, or several with the passes of each, as in
         ``wasp:20,lsqml:50``: the first one runs while frames arrive, all one after another once no more come.
-    modes, most_modes : int
-        Incoherent probe modes; once every frame had many uses, more are added where frames ask for them, up to
-        `most_modes` (`nsbluesky.solver.further_modes`).
+    modes : int
+        Incoherent probe modes.
+    most_modes : int
+        Once every frame had many uses, modes are added where frames ask for them, up to so many
+        (`nsbluesky.solver.further_modes`).
     object_modes : int
         Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
         rpie, mpie, epie) know more than one; positions and half-sets need one.

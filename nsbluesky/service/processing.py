@@ -66,7 +66,8 @@ class Processing:
             watch=BlockJournal(self.directory),
             workers=workers,
         )
-        self.pipeline.warm_up()
+        if settings.warm_up:
+            self.pipeline.warm_up()
         self._recording = self.directory / RECORDING
         if self._recording.exists():
             self.pipeline.record(json.loads(self._recording.read_text()))

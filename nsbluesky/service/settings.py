@@ -44,6 +44,8 @@ class ServiceSettings(Settings):
         Without a scheduler: processes on this machine that clean frames; 0 for the service's own alone.
     adaptive : bool
         Start these processes while frames wait, as many as it takes, and end them when none do.
+    warm_up : bool
+        Compile what runs need while there is none, so that the first frames need not wait.
     pipeline : PipelineSettings
         How runs are processed, unless ``configure`` changes it.
     """
@@ -58,6 +60,7 @@ class ServiceSettings(Settings):
     scheduler: str = ""
     workers: int = 0
     adaptive: bool = False
+    warm_up: bool = True
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
 
     def __post_init__(self) -> None:

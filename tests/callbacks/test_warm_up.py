@@ -18,6 +18,7 @@ from nsbluesky.settings import PipelineSettings
 SMALL = ["cleaning.layout=none", "cleaning.crop_px=32", "cleaning.frame_px=32", "backend=numpy"]
 
 
+@pytest.mark.nightly
 def test_nothing_is_compiled_in_the_first_run_after_it():
     """In a process of its own, where nothing has been loaded; the loops are those of this installation."""
     code = """

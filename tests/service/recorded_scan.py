@@ -48,6 +48,7 @@ class RecordedScan:
             roots=(str(self.folder),),
             address="tcp://127.0.0.1:0",
             state=str(folder / "state"),
+            warm_up=False,
             pipeline=self.beamline.settings(**{**GOOD_SOLVER, **solver}),
         )
 

@@ -103,7 +103,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.connection.subscribe(note)
-        ask(service.address, "configure", service.credentials, settings={"solver.modes": 1})
+        ask(service.address, "configure", service.credentials, settings={"solver.modes": 1, "solver.most_modes": 1})
         session.send(first)
         wait_for(lambda: any(passes[-1] >= 90 for passes in pictures.values()))
         told = ask(service.address, "checkpoint", service.credentials)["checkpoints"]
@@ -119,6 +119,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
     assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
+@pytest.mark.nightly
 def test_kills_at_any_moment(scan: RecordedScan, tmp_path: Path) -> None:
     """Before the first document, between documents, and after the last one."""
     quarter = len(scan.documents) // 3
@@ -211,7 +212,10 @@ def poisoned(settings: ServiceSettings, kind: str, seq_num: int, **options: Any)
 
 @pytest.mark.parametrize(
     ("kind", "reason", "block_timeout_s"),
-    [("crash", "killed by signal 11 in frames", 120.0), ("hang", "frames works on one block", 6.0)],
+    [
+        ("crash", "killed by signal 11 in frames", 120.0),
+        pytest.param("hang", "frames works on one block", 6.0, marks=pytest.mark.nightly),
+    ],
 )
 def test_a_poisoned_frame_is_left_out_after_two_tries(
     scan: RecordedScan, undisturbed: float, tmp_path: Path, kind: str, reason: str, block_timeout_s: float

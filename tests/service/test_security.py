@@ -45,6 +45,7 @@ def settings(folder: Path, **more: Any) -> ServiceSettings:
         roots=(str(folder / "frames"),),
         address="tcp://127.0.0.1:0",
         state=str(folder / "state"),
+        warm_up=False,
         **more,
     )
 
