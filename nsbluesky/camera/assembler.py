@@ -114,6 +114,11 @@ class _OpenFrame:
     def done(self) -> bool:
         return self.ended and bool(self.state[GOT] == len(self.filled))
 
+    @property
+    def is_in_line(self) -> bool:
+        """Whether each packet followed the one before it, as far as there are places for them."""
+        return not (self.state[SKIPPED] or self.state[DOUBLED] or self.state[LATE])
+
     def lost_ranges(self) -> npt.NDArray[np.int64]:
         edges = np.flatnonzero(np.diff(np.concatenate(([True], self.filled, [True]))))
         return edges.reshape(-1, 2).astype(np.int64)
@@ -156,7 +161,8 @@ class StreamCounts:
     end_markers : int
         End markers.
     packets_between_ends : list of int
-        Packets between the first few end markers: what tells a camera with frames of another size.
+        Packets before the first few end markers, of frames without gaps and doubles: what tells a camera with frames
+        of another size from one whose packets get lost.
     """
 
     datagrams: int = 0
@@ -256,7 +262,7 @@ class FrameAssembler:
     def _end(self) -> Iterator[AssembledFrame]:
         counts, frame = self.counts, self._current
         counts.end_markers += 1
-        if len(counts.packets_between_ends) < 8:
+        if len(counts.packets_between_ends) < 8 and frame is not None and frame.is_in_line:
             counts.packets_between_ends.append(self._since_end)
         self._since_end = 0
         if frame is None:

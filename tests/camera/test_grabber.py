@@ -188,6 +188,21 @@ def test_any_sequence_of_faults_leaves_right_frames_or_flagged_ones(contents: li
             assert (frame == 0x2000).all()
 
 
+@pytest.mark.parametrize("doubled", [False, True])
+def test_a_packet_lost_or_doubled_in_each_frame_is_no_other_layout(path: Path, doubled: bool) -> None:
+    """Frames with equally many packets too few or too many are recorded, and what is wrong with them is told."""
+    sent = [content for number in range(5) for content in _with_one(datagrams_of([number]), number, doubled)]
+    summary, written = grab(path, sent)
+    assert summary["frames"] == 5
+    assert summary["doubled_packets" if doubled else "lost_packets"] == 5
+    if not doubled:
+        assert written.lost == [[number, number, number + 1] for number in range(5)]
+
+
+def _with_one(contents: list[bytes], place: int, doubled: bool) -> list[bytes]:
+    return [*contents[:place], *(2 * [contents[place]] if doubled else []), *contents[place + 1 :]]
+
+
 def test_truncated_and_foreign_datagrams_are_counted(path: Path) -> None:
     sent = datagrams_of(range(3))
     sent[20] = sent[20][:500]
