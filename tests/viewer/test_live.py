@@ -261,6 +261,17 @@ def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: Derived
     assert [label.text for _, label in panel.legend.items] == ["R", "R of the centre"]
 
 
+def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, scan: DerivedScan) -> None:
+    """No line runs back from the last of the former image to the first of the new one, which has fewer frames."""
+    scan.start()
+    for frames, r_factor in ((10, 0.4), (30, 0.3), (20, 0.25), (40, 0.2)):
+        scan.reconstruction(frames, r_factor)
+    window.refresh()
+    curve = window.panels[QualityPanel].curve
+    assert curve.getData()[0].tolist() == [10, 30, 20, 40]
+    assert curve.opts["connect"].tolist()[:-1] == [True, False, True]
+
+
 def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)

@@ -115,7 +115,9 @@ class QualityPanel(LivePanel):
         self.legend.clear()
         for item, one, name in zip(self._curves, values, self.NAMES[self.quantity.currentIndex()], strict=True):
             known = np.isfinite(one)
-            item.setData(against[known], one[known], name=name)
+            places = against[known]
+            on = np.diff(places, append=np.inf) >= 0  # an image that begins anew begins its curve anew
+            item.setData(places, one[known], name=name, connect=on)
             if known.any():
                 self.legend.addItem(item, name)
         highest = max((float(one[np.isfinite(one)].max(initial=0.0)) for one in values), default=0.0)
