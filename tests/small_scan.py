@@ -11,8 +11,9 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry, Optic
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.quality import align, nrmse
 
-__all__ = ["PIXEL_M", "SIDE", "Scan", "simulate"]
+__all__ = ["PIXEL_M", "SIDE", "Scan", "finished", "object_error", "simulate", "smooth_image", "solved"]
 
 PIXEL_M = 10e-9
 SIDE = 48
@@ -42,6 +43,28 @@ class Scan:
             backend=backend,
             num_points=num_points,
         )
+
+
+def finished(solver: IncrementalSolver) -> IncrementalSolver:
+    """The solver, after its last passes."""
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    return solver
+
+
+def solved(scan: Scan, backend: Backend, **settings: Any) -> IncrementalSolver:
+    """A solver that was told the right defocus, at its end."""
+    solver = scan.solver(backend, **settings)
+    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    return finished(solver)
+
+
+def object_error(solver: IncrementalSolver, scan: Scan) -> float:
+    """Error of the object, away from its rim."""
+    aligned = align(solver.picture().object, scan.object, 12)
+    return nrmse(aligned.image, aligned.truth)
 
 
 def smooth_image(shape: tuple[int, int], rng: np.random.Generator) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nsbluesky.settings import SettingsError, SolverSettings
-from nsbluesky.solver.engines import VARYING, check_engine
+from nsbluesky.solver.engines import BATCHED, check_engine
 
 __all__ = ["Stage", "parse_schedule", "stage_of", "stages_of"]
 
@@ -49,10 +49,10 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
     stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
     if settings.probe_variation:
         for stage in stages:
-            if stage.algorithm not in VARYING:
+            if stage.algorithm not in BATCHED:
                 raise SettingsError(
                     f"solver.probe_variation = {settings.probe_variation} with algorithm {stage.algorithm!r}: "
-                    f"expected one of {', '.join(VARYING)}, or probe_variation = 0"
+                    f"expected one of {', '.join(BATCHED)}, or probe_variation = 0"
                 )
     return stages
 

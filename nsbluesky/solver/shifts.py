@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["MovedProbe", "largest_nearby", "ramps", "steps_of"]
+__all__ = ["MovedProbe", "light_around", "ramps", "steps_of"]
+
+
+RINGING = np.float32(0.25)
+"""Part of the largest Σ |O|² that the step of a probe is divided by at least, where it was moved by fractions of a
+pixel: what a bright pixel of the object asks of the probe is then spread along rows and columns, and up to so much of
+its energy falls where |O| may be small.  Without, one such pixel let the probe grow a hundredfold in a batch."""
 
 
 def steps_of(shifts_px: npt.NDArray[np.floating[Any]], subpixel: int) -> npt.NDArray[np.int64]:
@@ -28,7 +34,15 @@ def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
     return (down[:, :, None] * right[:, None, :]).astype(np.complex64)
 
 
-def largest_nearby(xp: Any, image: Any) -> Any:
+def light_around(xp: Any, light: Any) -> Any:
+    """Return what sums that were moved by fractions of a pixel are divided by, for Σ |O|² (N, N): never far below it.
+
+    What was moved back lies beside the |O|² that belong to it, and rings far from them.
+    """
+    return xp.maximum(_largest_nearby(xp, light), RINGING * light.max())
+
+
+def _largest_nearby(xp: Any, image: Any) -> Any:
     """Return the largest value of each pixel (H, W) and its eight neighbours; opposite rims touch."""
     tall = xp.maximum(image, xp.maximum(xp.roll(image, 1, axis=0), xp.roll(image, -1, axis=0)))
     return xp.maximum(tall, xp.maximum(xp.roll(tall, 1, axis=1), xp.roll(tall, -1, axis=1)))

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.frames import MOST_VARIATION, FrameStore
 from nsbluesky.solver.kernels import FAST
-from nsbluesky.solver.shifts import largest_nearby, ramps
+from nsbluesky.solver.shifts import light_around, ramps
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["ProbeVariation", "Variation", "VariedProbe", "let_vary", "probe_of", "variation_of"]
@@ -39,9 +39,6 @@ LARGEST_WEIGHT = 4.0
 LARGEST_PART = 0.2
 """The modes together have no more of the light than this: a probe that varies more is no probe, and a state that has
 not settled, with few photons, could ask for it."""
-
-RINGING = np.float32(0.25)
-"""As in `nsbluesky.solver.engines.batched`."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ class ProbeVariation:
             xp = self._backend.xp
             slots = _used(frames)
             squares = np.mean(frames.variation[slots, : len(state.variation)].astype(np.float64) ** 2, axis=0)
-            light = xp.maximum(largest_nearby(xp, self._light), RINGING * self._light.max())
+            light = light_around(xp, self._light)
             share = xp.asarray(np.maximum(squares, 0.1), np.float32)
             state.variation = state.variation + self._sums / (share[:, None, None] * light)
         self.clear()

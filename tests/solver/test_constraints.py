@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_scan import PIXEL_M, SIDE, smooth_image
+from small_scan import PIXEL_M, SIDE, object_error, smooth_image, solved
 
 from nsbluesky.backend import BackendError, get_backend
 from nsbluesky.geometry import Optic
@@ -19,7 +19,6 @@ from nsbluesky.solver.constraints import (
     with_phase_sign,
 )
 from nsbluesky.solver.engines import ENGINES
-from nsbluesky.solver.quality import align, nrmse
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.vacuum import find_vacuum
 
@@ -46,21 +45,6 @@ def holes(scan):
         wave = probe * truth[row : row + SIDE, column : column + SIDE]
         frame[...] = rng.poisson(np.abs(np.fft.fftshift(np.fft.fft2(wave, norm="ortho"))) ** 2)
     return dataclasses.replace(scan, frames=frames, object=truth, probe=probe[None])
-
-
-def solved(scan, backend, **settings):
-    solver = scan.solver(backend, **{"passes_final": 25} | settings)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
-    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
-    solver.finish()
-    while not solver.finished:
-        solver.step(1.0)
-    return solver
-
-
-def error(solver, scan):
-    aligned = align(solver.picture().object, scan.object, 12)
-    return nrmse(aligned.image, aligned.truth)
 
 
 def with_ramp(image, amplitude=1.3, phase=2.0, steps=(0.03, -0.05)):
@@ -140,9 +124,9 @@ def simple_geometry():
 
 @pytest.mark.parametrize("settings", [{"object_most": 1.0}, {"object_phase": "negative"}])
 def test_a_true_bound_makes_an_image_better(holes, backend, settings):
-    free, held = solved(holes, backend), solved(holes, backend, **settings)
+    free, held = solved(holes, backend, passes_final=25), solved(holes, backend, passes_final=25, **settings)
     assert held.constraints.vacuum is not None and free.constraints.vacuum is None
-    assert error(held, holes) < 0.99 * error(free, holes)
+    assert object_error(held, holes) < 0.99 * object_error(free, holes)
 
 
 @pytest.mark.parametrize("algorithm", sorted(set(ENGINES) - {"mpie"}))  # its last batch leaves too much noise
@@ -207,8 +191,11 @@ def test_off_is_off(scan, backend):
 def test_a_right_support_does_no_harm_and_a_probe_noise_less(holes, backend):
     geometry = holes.geometry.replace(optic__central_stop_m=35e-6)
     stopped = dataclasses.replace(holes, geometry=geometry)
-    free, held = solved(stopped, backend), solved(stopped, backend, probe_pupil=True)
-    assert error(held, holes) < 1.02 * error(free, holes)
+    free, held = (
+        solved(stopped, backend, passes_final=25),
+        solved(stopped, backend, passes_final=25, probe_pupil=True),
+    )
+    assert object_error(held, holes) < 1.02 * object_error(free, holes)
     far = [np.abs(np.fft.fft2(s.state.probe[0])) ** 2 for s in (free, held)]
     dark = pupil_shape(SIDE, WINDOW_M, geometry.optic) == 0
     noise = [f[dark].sum() / f.sum() for f in far]

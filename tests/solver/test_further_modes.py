@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_scan import Scan
+from small_scan import Scan, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver import further_modes, incremental
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
-from nsbluesky.solver.incremental import IncrementalSolver
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.05, 1.0, 7.0, 60.0, 1e4])
@@ -21,22 +20,12 @@ def test_what_photon_noise_makes_of_amplitudes(mean: float) -> None:
     assert mean_deviation(mean) == pytest.approx(np.abs(np.sqrt(counts) - np.sqrt(mean)).mean(), rel=0.01)
 
 
-def reconstructed(scan: Scan, backend: Backend, passes: int, **settings: Any) -> IncrementalSolver:
-    solver = scan.solver(backend, sweep_frames=0, passes_final=passes, **settings)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
-    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
-    solver.finish()
-    while not solver.finished:
-        solver.step(1.0)
-    return solver
-
-
 @pytest.mark.parametrize(("most", "asked_for"), [(1, 1), (4, 2)])
 def test_two_modes_are_found_where_there_are_two(
     two_mode_scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch, most: int, asked_for: int
 ) -> None:
     monkeypatch.setattr(incremental, "RIPE_USES", 16)
-    solver = reconstructed(two_mode_scan, backend, 40, modes=1, most_modes=most)
+    solver = solved(two_mode_scan, backend, passes_final=40, modes=1, most_modes=most)
     assert solver.state is not None
     assert len(solver.state.probe) >= asked_for
     left = unexplained(backend, solver.state, solver.frames, solver.settings.subpixel)
@@ -47,7 +36,7 @@ def test_no_mode_is_added_where_one_explains_all(
     scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(incremental, "RIPE_USES", 16)
-    solver = reconstructed(scan, backend, 30, modes=1)
+    solver = solved(scan, backend, passes_final=30, modes=1)
     assert solver.state is not None
     assert len(solver.state.probe) == 1
 

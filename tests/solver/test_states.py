@@ -10,7 +10,7 @@ from small_scan import PIXEL_M, SIDE, simulate, smooth_image
 
 from nsbluesky.backend import get_backend
 from nsbluesky.settings import SettingsError, SolverSettings
-from nsbluesky.solver.engines import ENGINES, STATES, make_engine
+from nsbluesky.solver.engines import BATCHED, ENGINES, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.schedule import parse_schedule
@@ -128,7 +128,7 @@ def test_states_begin_unlike_each_other(backend):
     assert np.allclose(overlaps, np.diag([1, 0.05, 0.05]), atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", sorted(set(ENGINES) - set(STATES)))
+@pytest.mark.parametrize("algorithm", sorted(set(ENGINES) - set(BATCHED)))
 def test_engines_that_know_one_state_only_say_so(backend, algorithm):
     with pytest.raises(SettingsError, match=rf"'{algorithm}' with object_modes = 2: expected one of wasp, rpie"):
         make_engine(SolverSettings(algorithm=algorithm, object_modes=2), backend)

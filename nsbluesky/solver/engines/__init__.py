@@ -14,7 +14,7 @@ from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 
-__all__ = ["ENGINES", "VARYING", "Engine", "check_engine", "make_engine"]
+__all__ = ["BATCHED", "ENGINES", "Engine", "check_engine", "make_engine"]
 
 
 EngineMaker = Callable[[SolverSettings, Backend], Engine]
@@ -64,9 +64,6 @@ def _projections(coefficients: Coefficients) -> EngineMaker:
     )
 
 
-STATES = ("wasp", "rpie", "mpie", "epie")
-"""Engines that know objects of several states."""
-
 ENGINES: dict[str, EngineMaker] = {
     "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta, settings.momentum)),
     "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
@@ -82,8 +79,9 @@ ENGINES: dict[str, EngineMaker] = {
 """Engines by the name that `SolverSettings.algorithm` gives."""
 
 
-VARYING = ("wasp", "rpie", "mpie", "epie")
-"""Engines that follow a probe that varies from frame to frame (`nsbluesky.solver.variation`)."""
+BATCHED = ("wasp", "rpie", "mpie", "epie")
+"""Those that keep nothing of a frame, `nsbluesky.solver.engines.batched`: they know objects of several states, and
+follow a probe that varies from frame to frame (`nsbluesky.solver.variation`)."""
 
 
 def make_engine(settings: SolverSettings, backend: Backend) -> Engine:
@@ -100,7 +98,7 @@ def make_engine(settings: SolverSettings, backend: Backend) -> Engine:
 
 def check_engine(name: str, object_modes: int = 1) -> None:
     """Raise SettingsError for an unknown name, or an engine that does not know so many states of an object."""
-    known = STATES if object_modes > 1 else tuple(ENGINES)
+    known = BATCHED if object_modes > 1 else tuple(ENGINES)
     if name not in known:
         why = f" with object_modes = {object_modes}" if name in ENGINES else ""
         raise SettingsError(f"solver.algorithm = {name!r}{why}: expected one of {', '.join(known)}")

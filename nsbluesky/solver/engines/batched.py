@@ -20,7 +20,7 @@ from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.shifts import largest_nearby
+from nsbluesky.solver.shifts import light_around
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import ProbeVariation
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
@@ -33,12 +33,6 @@ COVERED = np.float32(1e-3)
 FAINT = np.float32(1e-2)
 """… as if it had been seen, as it is, by this part of the maximum as well: an average of little light is noise, and
 one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
-
-
-RINGING = np.float32(0.25)
-"""Part of the largest Σ |O|² that the step of a probe is divided by at least, where it was moved by fractions of a
-pixel: what a bright pixel of the object asks of the probe is then spread along rows and columns, and up to so much of
-its energy falls where |O| may be small.  Without, one such pixel let the probe grow a hundredfold in a batch."""
 
 PROBE_FRAMES = 4
 """With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
@@ -226,9 +220,8 @@ class BatchedEngine(Engine):
         for space in spaces[1:]:
             numerator += space.probe_numerator
             denominator += space.probe_denominator
-        if moved:  # what was moved back lies beside the |O|² that belong to it, and rings far from them
-            near = largest_nearby(self._backend.xp, denominator)
-            denominator = self._backend.xp.maximum(near, RINGING * denominator.max())
+        if moved:
+            denominator = light_around(self._backend.xp, denominator)
         if self._rule.averages_passes:
             self._pass_sums.probe_numerator += numerator + denominator * state.probe
             self._pass_sums.probe_denominator += denominator
