@@ -85,6 +85,9 @@ left an error of 0.012 with 4, of 0.018 with 8, and of 0.051 with 32."""
 SETTLING_PASSES = 3
 """Passes after the last refinement."""
 
+R_OF_NOTHING = 1.0
+"""R of an empty image: one that is worse is not gone on from once frames that spoilt it are withdrawn."""
+
 
 class IncrementalSolver:
     """Turns frames into a picture in slices of time.
@@ -226,6 +229,8 @@ class IncrementalSolver:
             self.frames.weights[slot] = 0 if int(number) in self.rejected else valid_weight(weight)
             self._unsettle()
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
+        if self.state is not None and self.state.r_factor >= R_OF_NOTHING and not np.all(given):
+            self._begin_anew()
         if self.state is not None:
             self._make_room(self.state)
 
@@ -431,9 +436,7 @@ class IncrementalSolver:
         yield from search.find_orientation(level, slots)
         if search.turn:
             self._intake.turn(search.turn)
-            search.begin_anew()
-            self._forget()
-            self.state = None
+            self._begin_anew()
 
     @property
     def sweep(self) -> Sweep | None:
@@ -459,6 +462,13 @@ class IncrementalSolver:
     def is_searching(self) -> bool:
         """Whether defocus and orientation are still looked for."""
         return self._search is not None
+
+    def _begin_anew(self) -> None:
+        """Begin with the frames that are here as if they had just come."""
+        self._search = None
+        self._probe_search.begin_anew()
+        self._forget()
+        self.state = None
 
     def _restart(self, state: SolverState, level: FrameStore) -> None:
         """Go on from another state, for which no frame has been used."""

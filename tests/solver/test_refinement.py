@@ -195,11 +195,13 @@ def test_garbage_that_is_withdrawn_leaves_an_image(scan, backend):
     solver.finish()
     for _ in range(60):
         solver.step(0.0)
+    spoilt = solver.state.r_factor
     solver.withdraw(scan.seq_nums[bad])
     while not solver.finished:
         solver.step(1.0)
     assert np.isfinite(solver.state.object).all() and np.isfinite(solver.state.probe).all()
-    assert solver.state.r_factor < 0.3
+    assert spoilt > 1
+    assert solver.state.r_factor < 0.24  # 0.222 of a scan that never had them
 
 
 def flickering(photons, flux_sigma, rng):
