@@ -16,11 +16,11 @@ from nsbluesky.plans import ptycho_scan
 
 @pytest.fixture(scope="session")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> RecordedScan:
-    """A step scan of 12 × 12 points."""
+    """A step scan of 6 × 6 points."""
     folder = tmp_path_factory.mktemp("scan")
     beamline = make_twin_beamline(folder)
     documents: list[tuple[str, dict]] = []
     with run_engine() as RE:
         RE.subscribe(lambda name, document: documents.append((name, document)))
-        RE(ptycho_scan(*beamline.devices, **beamline.arguments((12, 12))))
+        RE(ptycho_scan(*beamline.devices, **beamline.arguments((6, 6))))
     return RecordedScan(beamline, documents, folder)

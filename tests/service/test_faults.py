@@ -223,18 +223,18 @@ def test_a_poisoned_frame_is_left_out_after_two_tries(
     derived = Derived()
     settings = scan.settings(tmp_path, passes_final=2, sweep_frames=0)
     with (
-        poisoned(settings, kind, 77, block_timeout_s=block_timeout_s) as service,
+        poisoned(settings, kind, 23, block_timeout_s=block_timeout_s) as service,
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.connection.subscribe(derived)
         session.send(scan.documents)
         assert session.connection.wait(TIMEOUT_S)
-        assert_all_frames_are_there(session.connection, scan, missing=[77])
-        assert session.connection.live.snapshot().lost == (77,)
+        assert_all_frames_are_there(session.connection, scan, missing=[23])
+        assert session.connection.live.snapshot().lost == (23,)
         assert len(service.restarts) == 2
         assert all(reason in told for told in service.restarts), service.restarts
     assert derived.stops[-1]["reason"] == "1 frames lost"
-    assert any("frame 77: left out: the processing died 2 times" in message for message in derived.messages)
+    assert any("frame 23: left out: the processing died 2 times" in message for message in derived.messages)
 
 
 def test_a_run_that_kills_again_and_again_is_given_up(tmp_path: Path) -> None:
