@@ -176,12 +176,12 @@ class CleanFrames(Stage):
     def _begin(self) -> Iterator[Document]:
         """Fix the centre and the plans, and clean what was held."""
         held, self._held = self._held, []
-        frames = np.concatenate([page["data"]["frame"] for page in held])
         seq_nums = np.concatenate([page["seq_num"] for page in held])
         run = self.run
-        layout = get_layout(self._settings, frames.shape[1:])
         try:
+            frames = np.concatenate([page["data"]["frame"] for page in held])
             settings = self._settings
+            layout = get_layout(settings, frames.shape[1:])
             recipes: dict[int, Recipe] = {}
             for exposure in self._longest_first():
                 dark = self._darks.get(exposure)

@@ -288,6 +288,7 @@ def rehearsal_pictures(app: QtWidgets.QApplication) -> None:
         assert window.rehearsal is not None and window.live is not None
         wait_for(app, lambda: not window.rehearsal.running)  # type: ignore[union-attr]
         wait_for(app, window.run.isEnabled)
+        save(app, window.live, "rehearsal-live", close=False)
         window.live.hide()
         save(app, window, "rehearsal-end")
         window = RehearsalWindow(picture, settings)

@@ -13,6 +13,7 @@ __all__ = [
     "Phase",
     "Span",
     "common_exponent",
+    "count_text",
     "display_phase",
     "length_text",
     "log10_image",
@@ -158,6 +159,12 @@ def common_exponent(span: Span) -> int:
 def power_text(exponent: int) -> str:
     """Write a power of ten: "10⁷"."""
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def count_text(count: float) -> str:
+    """Write a large number for people: "950", "1.11·10⁷"."""
+    exponent = common_exponent((count, count))
+    return f"{count / 10**exponent:.2f}·{power_text(exponent)}" if exponent > 0 else f"{count:.0f}"
 
 
 def length_text(length_um: float) -> str:

@@ -48,7 +48,7 @@ class PositionsPanel(Panel):
         self.arrows = pg.PlotCurveItem(pen=pg.mkPen(MARK_COLOR, width=1.5), connect="pairs")
         self.plot.addItem(self.arrows)
         corrected_um = np.empty((0, 2)) if corrected_m is None else 1e6 * corrected_m[: len(self._xy_um)]
-        self.set_subtitle(f"{len(self._xy_um)} points{self._draw_corrections(corrected_um)}")
+        self.set_subtitle(self._draw_corrections(corrected_um) or f"{len(self._xy_um)} points")
         self.graphics.setToolTip(
             "x and y of the sample (µm); ring: the frame that is shown; arrows: towards where it was found to lie, "
             "enlarged as the title says, where positions were refined"
@@ -65,7 +65,7 @@ class PositionsPanel(Panel):
         ends = arrows(told, told + factor * (found - told))
         self.arrows.setData(ends[:, 0], ends[:, 1])
         typical, largest = (length_text(float(f"{um:.2g}")) for um in (np.median(lengths), lengths.max()))
-        return f" · moved by {typical}, at most {largest} · × {factor:g}"
+        return f"moved by {typical}, at most {largest} · × {factor:g}"
 
     def show_point(self, index: int) -> None:
         """Mark one point, counted from 0."""

@@ -192,6 +192,8 @@ class RunBrowser(QtWidgets.QMainWindow):
                 self.table.setItem(row, column, QtWidgets.QTableWidgetItem(text))
         self.status.setText(
             f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one, Ctrl+D compares two"
+            if self._entries
+            else "no run in this catalog yet: runs appear here once they are recorded; F5 looks again"
         )
         self.status.setStyleSheet("")
         self._without_picture = list(range(len(self.shown)))

@@ -109,6 +109,16 @@ def test_frames_without_light_are_listed_and_the_scan_goes_on(scan, tmp_path, ca
     assert "shows no light" in streams.stop["reason"]
 
 
+def test_all_frames_that_fit_no_layout_are_listed(scan, tmp_path, caplog):
+    """Those that waited for the centre as well as the one that came last."""
+    caplog.set_level("CRITICAL", logger="nsbluesky")
+    settings = scan.settings().replace(cleaning__layout="csx", cleaning__center_frames=8)
+    streams = process(FrameCleaner(settings), scan.documents(tmp_path))
+    assert streams.clean == {}
+    assert streams.last("health")["bad"] == list(range(1, 17))
+    assert "set cleaning.layout=cosmic" in streams.stop["reason"]
+
+
 def test_documents_validate(low_resolution):
     for name, document in low_resolution.documents:
         event_model.schema_validators[event_model.DocumentNames[name]].validate(document)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nsbluesky.viewer.display import (
     common_exponent,
+    count_text,
     display_phase,
     length_text,
     log10_image,
@@ -132,6 +133,13 @@ def test_a_scale_bar_is_round_and_fits(width: float) -> None:
 @pytest.mark.parametrize(("length_um", "text"), [(0.5, "500 nm"), (0.002, "2 nm"), (1, "1 µm"), (20.0, "20 µm")])
 def test_lengths_are_written_for_people(length_um: float, text: str) -> None:
     assert length_text(length_um) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0.0, "0"), (950.4, "950"), (9999.0, "9999"), (11_100_000.0, "1.11·10⁷")]
+)
+def test_counts_are_written_for_people(count: float, text: str) -> None:
+    assert count_text(count) == text
 
 
 def test_arrays_on_a_device_are_fetched() -> None:

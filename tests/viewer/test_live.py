@@ -253,7 +253,7 @@ def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: Derived
     scan.reconstruction(10, 0.04, coarse=True)
     panel = window.panels[QualityPanel]
     window.refresh()
-    assert panel.title_label.text() == "Quality · R 0.040 of the centre after 2.5 passes"
+    assert panel.title_label.text() == "Quality · R 0.040 of the centre"
     scan.reconstruction(20, 0.25)
     scan.reconstruction(30, 0.2)
     window.refresh()
@@ -288,13 +288,14 @@ def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedSc
     assert panel.second.getData()[1] == pytest.approx([21, 16])
     assert panel.plot.getAxis("left").labelText == "resolution (nm)"
     assert [label.text for _, label in panel.legend.items] == ["½ bit", "1/7"]
-    assert panel.title_label.text() == "Quality · 18 nm after 2.5 passes"
+    assert panel.title_label.text() == "Quality · 18 nm"
+    assert panel.title_label.toolTip() == "Quality · 18 nm after 2.5 passes"
     panel.quantity.setCurrentText("R")
     panel.choice.setCurrentText("time")
     window.refresh()
     assert panel.second.getData()[1] == pytest.approx([0.3, 0.28])
     assert panel.curve.getData()[1] == pytest.approx([0.4, 0.25, 0.2])
-    assert panel.title_label.text() == "Quality · R 0.200, held out 0.280 after 2.5 passes"
+    assert panel.title_label.text() == "Quality · R 0.200, held out 0.280"
 
 
 def test_the_correlation_of_the_halves(window: LiveWindow, scan: DerivedScan) -> None:

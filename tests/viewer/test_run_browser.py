@@ -53,6 +53,12 @@ def test_search_by_words_and_energy(browser: RunBrowser, qtbot: QtBot) -> None:
     assert dates(browser) == ["a"]
 
 
+def test_an_empty_catalog_is_told(tmp_path: Path, qtbot: QtBot) -> None:
+    browser = RunBrowser(lambda: (), tmp_path)
+    qtbot.addWidget(browser)
+    assert browser.status.text().startswith("no run in this catalog yet")
+
+
 def test_images_come_by_themselves(browser: RunBrowser, results: Path, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not browser.table.item(0, 0).icon().isNull(), timeout=10_000)  # type: ignore[union-attr]
     qtbot.waitUntil(lambda: not browser._without_picture, timeout=10_000)

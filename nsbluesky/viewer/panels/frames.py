@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.settings import SettingsError
-from nsbluesky.viewer.display import log10_image, robust_range, to_host
+from nsbluesky.viewer.display import count_text, log10_image, robust_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, pixel_extent
 from nsbluesky.viewer.panels.colors import CENTER_COLOR
 from nsbluesky.viewer.qt import pg
@@ -157,4 +157,4 @@ class CleanPanel(LiveImagePanel):
                 logarithm = np.where(mask == 0, logarithm, np.float32(np.nan))
         high = max(robust_range(logarithm, (0.0, 100.0))[1], 1.0)
         self.set_image(logarithm, pixel_extent(photons), (-1.0, high), colors="inferno", label="photons", log=True)
-        self.set_subtitle(f"frame {state.clean.seq_num} · {float(photons.sum()):.3g} photons")
+        self.set_subtitle(f"frame {state.clean.seq_num} · {count_text(float(photons.sum()))} photons")

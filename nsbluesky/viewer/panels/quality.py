@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.viewer.display import count_text
 from nsbluesky.viewer.panels.base import LivePanel
 from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, SECOND_COLOR
 from nsbluesky.viewer.qt import QtCore, pg
@@ -93,7 +94,10 @@ class QualityPanel(LivePanel):
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
         told = self._draw_curves(against, values)
         passes = history.num_passes[-1]
-        self.set_subtitle(f"{text} after {passes:.3g} pass{'es' if passes != 1 else ''}" if told else text)
+        self.set_subtitle(text)
+        if told:
+            tip = f"{self.title_label.text()} after {passes:.3g} pass{'es' if passes != 1 else ''}"
+            self.title_label.setToolTip(tip)
 
     def _draw_frc(self, state: LiveState) -> None:
         """Draw the correlation of the two halves over spatial frequency."""
@@ -221,4 +225,4 @@ class LightPanel(LivePanel):
         self.median.setValue(median)
         self.median.show()
         self.set_blank(False)
-        self.set_subtitle(f"median {median:.3g} photons · {int(flagged.sum())} flagged")
+        self.set_subtitle(f"median {count_text(median)} photons · {int(flagged.sum())} flagged")
