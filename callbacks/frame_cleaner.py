@@ -253,7 +253,7 @@ class CleanFrames(Stage):
             return
         for task in self._remote.finished(wait_s):
             try:
-                block = task.future.result()
+                block = task.result()
             except DocumentError as error:
                 yield from self._failed(task, error, readable=False)
             except (BrokenExecutor, CancelledError) as error:

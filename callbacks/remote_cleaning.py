@@ -172,22 +172,27 @@ def _plan(path: Path, backend_name: str) -> CleaningPlan:
     return Recipe.load(path).plan(get_backend(backend_name, threads=1).xp)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Task:
-    """A page of raw frames at a worker.
+    """A page of raw frames for the workers.
 
     Attributes
     ----------
     page : dict
         Its frames are a `FrameRange`.
     exposure : (n,) int
-    future : Future
-        Of a `CleanBlock`.
+    future : Future, optional
+        None until the workers have it.
     """
 
     page: dict[str, Any]
     exposure: npt.NDArray[np.intp]
-    future: Future[CleanBlock]
+    future: Future[CleanBlock] | None = None
+
+    def result(self) -> CleanBlock:
+        """Return what became of the page, or raise what the workers failed with."""
+        assert self.future is not None
+        return self.future.result()
 
 
 class RemoteCleaning:
@@ -227,19 +232,25 @@ class RemoteCleaning:
 
     def submit(self, page: dict[str, Any], exposure: npt.NDArray[np.intp]) -> None:
         """Give a page to the workers; where they take nothing any more, its task has failed with `BrokenExecutor`."""
-        self._tasks.append(self._task(page, exposure))
+        task = Task(page, exposure)
+        self._begin(task)
+        self._tasks.append(task)
 
     def submit_one_by_one(self, task: Task) -> None:
-        """Give the frames of a task that failed to the workers again, before all others."""
-        pages = split_page(task.page)
-        again = [self._task(page, task.exposure[k : k + 1]) for k, page in enumerate(pages)]
+        """Give the frames of a task that failed to the workers again, before all others.
+
+        Each waits for the one before it: of two frames at a worker that dies, nobody could tell which killed it.
+        """
+        again = [Task(page, task.exposure[k : k + 1]) for k, page in enumerate(split_page(task.page))]
         self._tasks.extendleft(reversed(again))
 
     def finished(self, wait_s: float = 0.0) -> Iterator[Task]:
         """Yield what is finished, in the order in which it was given; wait for the first one."""
         while self._tasks:
-            wait([self._tasks[0].future], wait_s)
-            if not self._tasks[0].future.done():
+            first = self._tasks[0]
+            future = first.future or self._begin(first)
+            wait([future], wait_s)
+            if not future.done():
                 return
             wait_s = 0.0
             yield self._tasks.popleft()
@@ -247,17 +258,19 @@ class RemoteCleaning:
     def close(self) -> None:
         """Take back what no worker has begun, and remove the recipes."""
         for task in self._tasks:
-            task.future.cancel()
+            if task.future is not None:
+                task.future.cancel()
         self._tasks.clear()
         for path in self._written:
             path.unlink(missing_ok=True)
 
-    def _task(self, page: dict[str, Any], exposure: npt.NDArray[np.intp]) -> Task:
-        frames = page["data"]["frame"]
-        arguments = frames, exposure, self._recipes, self._backend_name, self._geometry
+    def _begin(self, task: Task) -> Future[CleanBlock]:
+        frames = task.page["data"]["frame"]
+        arguments = frames, task.exposure, self._recipes, self._backend_name, self._geometry
         try:
             future = self._executor.submit(clean_block, *arguments)
         except Exception as error:
             future = Future()
             future.set_exception(BrokenExecutor(str(error)))
-        return Task(page, exposure, future)
+        task.future = future
+        return future

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 RECIPES = "recipes"
 RETRIES = 3
 """How often a block is tried again that failed on a worker; a worker that is lost does not count."""
+MAX_LOST = {"distributed.scheduler.allowed-failures": 1}
+"""Of this machine's own workers a block, and then a frame of it, may take two with it."""
 RUNNING = "running"
 CONNECT_S = 10.0
 COUNT_S = 1.0
@@ -97,7 +99,9 @@ class DaskWorkers:
 
 
 class DaskExecutor(Executor):
-    """Dask's own executor, but its tasks fail when the scheduler is lost: Dask leaves some of them waiting for ever.
+    """Dask's own executor, but its tasks fail where Dask leaves some of them waiting for ever.
+
+    So it does when the scheduler is lost, and when a task fails whose traceback cannot be pickled, as a deep one.
 
     Parameters
     ----------
@@ -120,7 +124,7 @@ class DaskExecutor(Executor):
         """
         if self._client.status != RUNNING:
             raise BrokenExecutor(f"the scheduler is lost: Dask's client is {self._client.status}")
-        future: Future[Any] = self._executor.submit(function, *arguments, **options)
+        future: Future[Any] = self._executor.submit(_called, function, arguments, options)
         with self._lock:
             self._waiting.add(future)
         future.add_done_callback(self._forget)
@@ -139,6 +143,15 @@ class DaskExecutor(Executor):
             self._waiting.discard(future)
 
 
+def _called(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Return what a function returns; the traceback of an error stays here, in the worker's log."""
+    try:
+        return function(*arguments, **options)
+    except Exception as error:
+        log.exception("a task failed")
+        raise error.with_traceback(None) from None
+
+
 def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tuple[Any, Any]:
     """Return a client of Dask, and the cluster of `workers` processes that was started for it; else None.
 
@@ -150,13 +163,15 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
         If Dask is not installed, or the scheduler does not answer.
     """
     try:
+        import dask
         import distributed
     except ImportError:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
-        cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
-        )
+        with dask.config.set(MAX_LOST):
+            cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
+            )
         if adaptive:
             cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)
         return distributed.Client(cluster), cluster  # type: ignore[no-untyped-call]

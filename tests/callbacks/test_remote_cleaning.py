@@ -147,16 +147,22 @@ def test_what_was_taken_back_is_cleaned_here(
 
 
 class OneFrameFails(ThreadPoolExecutor):
-    """Workers that fail each time on one frame."""
+    """Workers that fail each time on one frame, and are told of single frames one after the other."""
 
     error: Exception
+    last: Future[Any] | None = None
 
     def submit(self, function: Any, /, frames: FrameRange, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        if len(frames) == 1:
+            assert self.last is None or self.last.done()
         if frames.start <= 76 < frames.stop:
             future: Future[Any] = Future()
             future.set_exception(self.error)
-            return future
-        return super().submit(function, frames, *arguments)
+        else:
+            future = super().submit(function, frames, *arguments)
+        if len(frames) == 1:
+            self.last = future
+        return future
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 from nsbluesky.callbacks import frame_readers
 
-read = frame_readers.FrameRange.read
+if frame_readers.FrameRange.read.__module__ != __name__:  # Dask runs a preload twice
+    read = frame_readers.FrameRange.read
 
 
 def read_poisoned(self: frame_readers.FrameRange) -> Any:

@@ -1,7 +1,8 @@
-"""Tasks of Dask's workers when their scheduler is lost."""
+"""Tasks of Dask's workers when their scheduler is lost, and when they fail."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from typing import Any
@@ -42,3 +43,24 @@ def test_what_waits_is_given_back_when_the_scheduler_is_lost() -> None:
     assert busy.result(TIMEOUT_S)
     assert executor.submit(int, "7").result(TIMEOUT_S) == 7
     client.pool.shutdown()
+
+
+def recurse(depth: int) -> int:
+    return recurse(depth + 1)
+
+
+def test_an_error_comes_back_whose_traceback_cannot_be_pickled() -> None:
+    """Dask's client stumbles over it, and never tells whoever waits: a run hung for ever."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        cluster.get_client() as client,
+    ):
+        error = DaskExecutor(client).submit(recurse, 0).exception(TIMEOUT_S)
+    assert "maximum recursion depth exceeded" in str(error)

@@ -152,7 +152,6 @@ def test_workers_come_with_the_backlog_and_go_with_it(scan: RecordedScan, tmp_pa
 
 
 @pytest.mark.nightly
-@pytest.mark.xfail(reason="the run does not end within two minutes: open", strict=True)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_frame_that_kills_every_worker(
     scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
