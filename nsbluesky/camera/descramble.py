@@ -65,7 +65,7 @@ def descramble(stream: npt.NDArray[np.uint8], layout: FCCDLayout, out: Words | N
         out = np.empty(layout.shape, np.uint16)
     elif out.shape != layout.shape or out.dtype != np.uint16 or not out.flags.c_contiguous:
         raise ValueError(f"out: {out.shape} {out.dtype}, expected contiguous {layout.shape} uint16")
-    _to_frame(words, channels_as_sent(), layout.columns_per_adc, out)
+    _to_frame(words, channels_as_sent().astype(np.uint64), layout.columns_per_adc, out)
     return out
 
 
@@ -98,17 +98,17 @@ def _swapped(word: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _to_frame(words: Words, channels: npt.NDArray[np.int64], per_adc: int, frame: Words) -> None:
+def _to_frame(words: Words, channels: npt.NDArray[np.uint64], per_adc: int, frame: Words) -> None:
     rows, columns = frame.shape
     half = channels.size // 2
     for row in range(rows // 2):
-        for adc in range(half):
-            top, bottom = channels[half + adc], channels[adc]
-            for column in range(per_adc):
-                clock = row * per_adc + column
-                place = adc * per_adc + column
-                frame[row, place] = _swapped(words[clock, top])
-                frame[rows - 1 - row, columns - 1 - place] = _swapped(words[clock, bottom])
+        top, bottom = frame[row], frame[rows - 1 - row]
+        for column in range(per_adc):
+            sent = words[row * per_adc + column]
+            for adc in range(half):
+                place = np.uint64(adc * per_adc + column)  # an index without a sign is not looked at twice
+                top[place] = _swapped(sent[channels[np.uint64(half + adc)]])
+                bottom[np.uint64(columns - 1) - place] = _swapped(sent[channels[np.uint64(adc)]])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from nsbluesky.camera.assembler import AssembledFrame, FrameAssembler, FrameFlag
 from nsbluesky.camera.datagrams import DatagramBatch, enlarge_buffer
 from nsbluesky.camera.descramble import descramble, stream_bytes
-from nsbluesky.camera.frame_file import EPICS_EPOCH_S, FrameFile
+from nsbluesky.camera.frame_file import EPICS_EPOCH_S, FrameFile, room_for_frame
 from nsbluesky.camera.packets import HEADER_BYTES, PacketFormat
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
 from nsbluesky.cleaning.words import LOST_WORDS
@@ -42,6 +42,9 @@ ATTRIBUTE_TYPES = {"NDArrayUniqueId": "<i4", "NDArrayTimeStamp": "<f8", "LostPac
 BATCH = 128
 POLL_S = 0.1
 RECEIVER_NICE = -10
+DIRECT_PART = 4
+"""Frames go directly to the disk while so small a part of the queue waits, else to the kernel's cache: that is faster
+than a slow disk, but takes the time of a processor for it, which other programs may want."""
 FEW_DATAGRAMS = 100
 FEW_FRAMES = 3
 UNPLACED = FrameFlag.AMBIGUOUS | FrameFlag.CONFLICT
@@ -168,7 +171,7 @@ class Grabber:
         receiver = threading.Thread(target=self._receive, args=(num_frames,), name="grabber", daemon=True)
         receiver.start()
         started = time.thread_time()
-        image = np.empty(self.layout.shape, np.uint16)
+        image = room_for_frame(self.layout.shape)
         try:
             while num_frames is None or counts.frames < num_frames:
                 frame = self._frames.get()
@@ -206,6 +209,7 @@ class Grabber:
             require_space(file.path.parent, image.nbytes)
             file.append(
                 image,
+                direct=self._frames.qsize() <= self.settings.queue_frames // DIRECT_PART,
                 NDArrayUniqueId=frame.number,
                 NDArrayTimeStamp=frame.timestamp_s - EPICS_EPOCH_S,
                 LostPackets=frame.num_lost,

@@ -37,6 +37,12 @@ def _same(datagram: Bytes, stream: Bytes, at: int, length: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
+def _copy(source: Bytes, target: Bytes) -> None:
+    for k in range(source.size):  # compiled to a copy of whole words, which ``target[:] = source`` is not
+        target[k] = source[k]
+
+
+@numba.njit(nogil=True, cache=True)
 def _find_place(
     datagram: Bytes,
     size: int,
@@ -113,7 +119,7 @@ def place_packets(
         if place != state[GOT]:
             state[SKIPPED] += 1
         at = place * payload
-        stream[at : at + size - HEADER_BYTES] = row[HEADER_BYTES:size]
+        _copy(row[HEADER_BYTES:size], stream[at : at + size - HEADER_BYTES])
         filled[place] = True
         state[GOT] += 1
         if place < cursor or state[ENDED]:
