@@ -228,11 +228,17 @@ class ServeCommand:
     def kill(self) -> None:
         """End the supervisor alone, as SIGKILL does."""
         self._process.kill()
-        self._process.wait()
+        self._wait()
 
     def stop(self) -> None:
         self._process.terminate()
+        self._wait()
+
+    def _wait(self) -> None:
+        """The end of what it says may be far: the service's process has the same pipe."""
         self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 def nothing(damage: Damage) -> None:
