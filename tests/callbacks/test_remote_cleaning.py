@@ -147,21 +147,23 @@ def test_what_was_taken_back_is_cleaned_here(
 
 
 class OneFrameFails(ThreadPoolExecutor):
-    """Workers that fail each time on one frame, and are told of single frames one after the other."""
+    """Workers that fail each time on one frame; the frames of the block that failed come one after the other."""
 
     error: Exception
+    failed = range(0)
     last: Future[Any] | None = None
 
     def submit(self, function: Any, /, frames: FrameRange, *arguments: Any) -> Future[Any]:  # type: ignore[override]
-        if len(frames) == 1:
-            assert self.last is None or self.last.done()
         if frames.start <= 76 < frames.stop:
             future: Future[Any] = Future()
             future.set_exception(self.error)
         else:
             future = super().submit(function, frames, *arguments)
-        if len(frames) == 1:
+        if frames.start in self.failed:
+            assert self.last is None or self.last.done()
             self.last = future
+        elif future.done() and future.exception():
+            self.failed = range(frames.start, frames.stop)
         return future
 
 
