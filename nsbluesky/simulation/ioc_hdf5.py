@@ -41,7 +41,7 @@ class ShotFile(FrameFile):
 
     def append_shot(self, frame: Frame, shot: Shot, taken_s: float) -> int:
         """Write a frame, make it visible to readers, and return how many there are."""
-        count = self.append(frame, **{TIMESTAMP: taken_s - EPICS_EPOCH_S})
+        count = self.append(frame, NDArrayTimeStamp=taken_s - EPICS_EPOCH_S)
         self._shots.append(shot)
         return count
 
