@@ -1,7 +1,9 @@
 """A Fast CCD at its full rate on one machine: the virtual camera and `nsbluesky grab` as parts of a detector.
 
-Camera and grabber are processes of their own; what the detector does itself is to look, twenty times a second, how
-many frames are in the file.
+Camera and grabber are processes of their own, the camera on the first processor and the grabber on the last, as
+``taskset`` would have it: a camera is no program of the machine that its frames come to, and where Linux places them, the
+one that sends draws the one that receives to its own processor, whatever the others have to do.  What the detector does
+itself is to look, twenty times a second, how many frames are in the file.
 """
 
 from __future__ import annotations
@@ -141,6 +143,7 @@ class Camera(Device):
 def _send(
     pipe: Any, address: tuple[str, int], frames: PreparedFrames, first: int, count: int, rate_hz: float
 ) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with VirtualFCCD(address, LAYOUT, rate_hz=rate_hz) as camera:
         counts = camera.send_streams(frames.streams(first, count))
     pipe.send({"frames": counts.frames, "behind_s": counts.behind_s, "cpu_s": counts.cpu_s})
@@ -169,6 +172,7 @@ class GrabbedFile(Device):
         self._path = self.parent.directory / f"{uuid.uuid4().hex}.h5"
         command = [sys.executable, "-m", "nsbluesky.cli", "grab", str(self._path), "--port", "0", "--json"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
         assert self.process.stderr is not None
         host, _, port = self.process.stderr.readline().split()[-1].partition(":")
         self.address = (host, int(port))

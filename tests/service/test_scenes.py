@@ -159,15 +159,15 @@ def test_a_frame_that_kills_every_worker(
     """It is left out and listed; those that were at the same workers are not."""
     pytest.importorskip("distributed")
     monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(Path(__file__).with_name("poisoned_worker.py")))
-    monkeypatch.setenv("NSBLUESKY_POISON", "76")
+    monkeypatch.setenv("NSBLUESKY_POISON", "30")
     with (
         ProcessingService(replace(scan.settings(tmp_path, **QUICK), workers=workers)) as service,
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.send(scan.documents)
         assert session.connection.wait(2 * TIMEOUT_S)
-        assert_all_frames_are_there(session.connection, scan, missing=[77])
-        assert session.connection.live.snapshot().bad == (77,)
+        assert_all_frames_are_there(session.connection, scan, missing=[31])
+        assert session.connection.live.snapshot().bad == (31,)
         assert service.restarts == []
 
 
