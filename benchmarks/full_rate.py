@@ -1,9 +1,9 @@
 """A Fast CCD at its full rate on one machine: the virtual camera and `nsbluesky grab` as parts of a detector.
 
 Camera and grabber are processes of their own, the camera on the first processor and the grabber on the last, as
-``taskset`` would have it: a camera is no program of the machine that its frames come to, and where Linux places them, the
-one that sends draws the one that receives to its own processor, whatever the others have to do.  What the detector does
-itself is to look, twenty times a second, how many frames are in the file.
+``taskset`` would have it.  A camera is no program of the machine that its frames come to; and where Linux may place
+them, who sends draws who receives to its own processor, whatever else both have to do.  What the detector does itself
+is to look, twenty times a second, how many frames are in the file.
 """
 
 from __future__ import annotations
