@@ -157,7 +157,7 @@ def test_noise_is_no_reason_to_turn(backend):
     assert finished(solver).frame_orientation == 0
 
 
-@pytest.mark.parametrize("orientation", [0, 1, pytest.param(6, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("orientation", [0, *(pytest.param(k, marks=pytest.mark.nightly) for k in (1, 6))])
 def test_the_measured_star(star, backend, orientation):  # noqa: F811
     """Nothing is known of its optic: only the pair is told."""
     frames, places = star
