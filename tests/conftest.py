@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -38,6 +39,20 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NSBLUESKY_DATA", str(folder))
     monkeypatch.setenv("NSBLUESKY_CONFIG", str(tmp_path / "nsbluesky-config"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Put an empty catalog into a folder, and return the folder: to make one takes seconds, to copy it does not."""
+    from nsbluesky.catalog import open_catalog
+
+    template = tmp_path_factory.mktemp("empty-catalog")
+    open_catalog(template).close()
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(template, folder, dirs_exist_ok=True))
+
+    return copy
 
 
 @pytest.fixture

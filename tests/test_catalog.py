@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    with open_catalog(tmp_path_factory.mktemp("catalog")) as catalog:
+def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
+    with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
         yield catalog
 
 

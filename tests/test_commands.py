@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -504,9 +505,11 @@ def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list
     assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
 
 
-def test_replay_from_the_catalog(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+def test_replay_from_the_catalog(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, new_catalog: Callable[[Path], Path]
+) -> None:
     uid, log, settings = recorded
-    with open_catalog(tmp_path / "catalog") as catalog:
+    with open_catalog(new_catalog(tmp_path / "catalog")) as catalog:
         writer = catalog.writer()
         replay(read_documents(uid, log), writer)
     assert writer.errors == {}

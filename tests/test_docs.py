@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_run_engine import run_engine
+from twin_beamline import make_twin_beamline
 
 from nsbluesky.cli import COMMANDS
+from nsbluesky.document_log import DocumentLog
+from nsbluesky.plans import ptycho_fly_scan
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -38,9 +42,11 @@ def run_blocks(text: str, filename: str) -> None:
 
 
 def _record_a_run(folder: Path) -> None:
-    """Scan as the tutorial does; it writes a log."""
-    page = DOCS / "tutorial" / "first-scan.md"
-    run_blocks(page.read_text(encoding="utf-8"), str(page))
+    """Scan with the beamline of the tutorial; it writes a log."""
+    beamline = make_twin_beamline(folder / "frames")
+    with run_engine() as RE:
+        RE.subscribe(DocumentLog(folder / "logs"))
+        RE(ptycho_fly_scan(*beamline.devices, **beamline.arguments((6, 6)), rate_hz=80.0))
 
 
 # What a page finds in the working directory.

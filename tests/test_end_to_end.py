@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +60,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with ExitStack() as stack:
         beamline = stack.enter_context(SimulatedBeamline(folder / "beamline", layout="none"))
-        catalog = stack.enter_context(open_catalog(folder / "catalog"))
+        catalog = stack.enter_context(open_catalog(new_catalog(folder / "catalog")))
         where = session.simulated_site(beamline)
         devices = session.fccd(where), session.scan_stage(where), session.shutter(where)
         for device in devices:
@@ -263,8 +263,11 @@ def run_demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("demo") / "output"
+    new_catalog(out / "catalog")
     quick = [f"--set=solver.{name}={value}" for name, value in QUICK_SOLVER.items()]
     return out, run_demo(out, "--offscreen", "--json", "--shape", "5x6", "--rate", "15", *quick)
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ NAMES = ("RE", "db", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan
 
 
 @pytest.fixture(scope="module")
-def session_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One data folder for all sessions: to make a catalog takes seconds, to open it again does not."""
-    return tmp_path_factory.mktemp("session")
+def session_data(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Path:
+    """One data folder for all sessions."""
+    return new_catalog(tmp_path_factory.mktemp("session") / "catalog").parent
 
 
 def run_session(commands: str, data: Path, **environment: str) -> str:

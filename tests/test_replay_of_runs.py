@@ -59,9 +59,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    with open_catalog(folder / "catalog") as catalog:
+    with open_catalog(new_catalog(folder / "catalog")) as catalog:
         yield Site(make_twin_beamline(folder), catalog, folder / "log")
 
 
@@ -144,10 +144,9 @@ def test_much_the_same_image_where_the_solver_works_meanwhile(RE: RunEngine, sit
     live = PtychoPipeline(settings)
     uid = site.record(RE, ptycho_fly_scan(*site.beamline.devices, **arguments, rate_hz=80.0), live)
     assert live.close(TIMEOUT_S)
-    for way in ("log", "catalog"):
-        again = process(settings, site.documents(uid, way))
-        assert again.results[uid]["num_frames"] == live.results[uid]["num_frames"] == side**2
-        assert similarity(again.results[uid]["object"], live.results[uid]["object"]) >= ALIKE, way
+    again = process(settings, site.documents(uid, "log"))
+    assert again.results[uid]["num_frames"] == live.results[uid]["num_frames"] == side**2
+    assert similarity(again.results[uid]["object"], live.results[uid]["object"]) >= ALIKE
 
 
 def test_replay_with_other_settings(RE: RunEngine, site: Site, fly: Any, tmp_path: Path) -> None:

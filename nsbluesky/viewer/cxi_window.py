@@ -191,6 +191,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.status.setStyleSheet("")
         if not len(self._frames):
             self.status.setText(f"{self._about()}   ·   no frames")
+            self.frame_panel.set_subtitle("none in this file")
             return
         try:
             image = self._frames[index]
@@ -260,6 +261,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         """
         if not self.isVisible():
             self.show()
+        self.docks.settle()
         save_window_png(path, self)
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:

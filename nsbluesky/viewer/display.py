@@ -162,7 +162,9 @@ def power_text(exponent: int) -> str:
 
 
 def count_text(count: float) -> str:
-    """Write a large number for people: "950", "1.11·10⁷"."""
+    """Write a large number for people: "950", "1.11·10⁷"; "no" where it is not known."""
+    if not math.isfinite(count):
+        return "no"
     exponent = common_exponent((count, count))
     return f"{count / 10**exponent:.2f}·{power_text(exponent)}" if exponent > 0 else f"{count:.0f}"
 

@@ -90,6 +90,11 @@ class DockArea(QtWidgets.QMainWindow):
         self.docks[name].show()
         self.docks[name].raise_()
 
+    def settle(self) -> None:
+        """Lay everything out now, and let go of the tabs of earlier arrangements, as an event loop would."""
+        QtWidgets.QApplication.processEvents()
+        QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
+
     def in_front(self, name: str) -> bool:
         """Whether a dock can be seen, and is no tab behind another."""
         return name in self._in_front

@@ -110,12 +110,14 @@ class HistogramPanel(Panel):
         values = np.empty(0) if shown is None or shown[0].ndim == 3 else shown[0][np.isfinite(shown[0])]
         self.set_blank(not values.size)
         if not values.size:
-            self.steps.setData([0, 1], [0])
+            self.steps.clear()
+            self.set_subtitle("nothing to count")
             return
         counts, edges = np.histogram(values, BINS)
         self.steps.setData(edges, counts)
         self.plot.getAxis("bottom").setLabel(panel.value_label)
-        self.set_subtitle(f"{panel.title} · mean {values.mean():.4g}, standard deviation {values.std():.4g}")
+        of = f"{panel.title} · " + (f"{panel.value_label}: " if panel.is_log else "")  # no mean of what is told
+        self.set_subtitle(f"{of}mean {values.mean():.4g}, standard deviation {values.std():.4g}")
 
 
 class ProfilePanel(Panel):

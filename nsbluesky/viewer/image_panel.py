@@ -327,6 +327,11 @@ class ImagePanel(Panel):
         """What the numbers of `picture` are, with unit."""
         return f"log₁₀ {self._label}" if self._log else self._label
 
+    @property
+    def is_log(self) -> bool:
+        """Whether the numbers of `picture` are logarithms."""
+        return self._log
+
     def values_along(
         self, start: tuple[float, float], stop: tuple[float, float]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

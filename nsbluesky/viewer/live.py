@@ -143,7 +143,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         if not self.isVisible():
             self.show()
         self.refresh()
-        QtWidgets.QApplication.processEvents()  # lines that have become longer take their room
+        self.docks.settle()  # lines that have become longer take their room
         save_window_png(path, self)
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:

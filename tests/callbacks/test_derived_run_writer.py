@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ PTYCHO = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 30e-6}
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    with open_catalog(tmp_path_factory.mktemp("catalog")) as catalog:
+def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
+    with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
         yield catalog
 
 

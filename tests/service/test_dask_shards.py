@@ -23,9 +23,9 @@ from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.sharded import reconstruct_sharded
 
-SHAPE = "12x12"
-NUM_FRAMES = 144
-PASSES = 10
+SHAPE = "10x10"
+NUM_FRAMES = 100
+PASSES = 8
 TIMEOUT_S = 60.0
 
 

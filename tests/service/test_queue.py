@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nsbluesky.document_log import read_documents
 from nsbluesky.geometry import Geometry, Optic
 
 NOT_INSTALLED = "bluesky-queueserver is not installed"
-NUM_SHORT = 3
+NUM_SHORT = 2
 NUM_LONG = int(os.environ.get("NSBLUESKY_QUEUE_SCANS", "120"))
 WARM_UP = 30
 GROWTH_MB = 1.0
@@ -27,12 +28,14 @@ keeps.  A single image that is kept of each scan would be more."""
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Manager:
+def manager(tmp_path: Path, new_catalog: Callable[[Path], Path]) -> Manager:
     pytest.importorskip("bluesky_queueserver.manager.comms", reason=NOT_INSTALLED)
     if shutil.which("redis-server") is None:
         reason = "no redis-server here, and no fakeredis: pip install fakeredis"
         pytest.importorskip("fakeredis", reason=reason)
-    return Manager(tmp_path)
+    manager = Manager(tmp_path)
+    new_catalog(manager.data / "catalog")
+    return manager
 
 
 def run_queue(manager: Manager, number: int) -> None:

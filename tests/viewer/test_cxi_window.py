@@ -131,6 +131,8 @@ def test_a_file_without_frames_yet(tmp_path: Path, qtbot: QtBot) -> None:
     window = CxiWindow(path)
     qtbot.addWidget(window)
     assert "no frames" in window.status.text()
+    assert window.frame_panel.title_label.text() == "Clean frame · none in this file"
+    assert window.histogram.steps.getData()[0] is None
 
 
 def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
@@ -145,6 +147,7 @@ def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtb
     assert window.dark_panel is not None
     assert window.dark_panel.title_label.text() == "Dark · 3 frames · 0 bad"
     assert "raw file" in window.status.text()
+    assert "log₁₀ ADU: mean" in window.histogram.title_label.text()
 
 
 def test_a_file_that_is_none_has_one_clear_error(tmp_path: Path, qtbot: QtBot) -> None:
@@ -154,6 +157,13 @@ def test_a_file_that_is_none_has_one_clear_error(tmp_path: Path, qtbot: QtBot) -
         CxiWindow(path)
     with pytest.raises(CxiError):
         CxiWindow(tmp_path / "missing.cxi")
+
+
+def test_a_picture_has_no_tabs_of_earlier_arrangements(window: CxiWindow, tmp_path: Path) -> None:
+    """They would lie across the title of the object."""
+    window.save_screenshot(tmp_path / "window.png")
+    bars = [bar for bar in window.docks.findChildren(QtWidgets.QTabBar) if bar.count() > 1 and bar.isVisible()]
+    assert sorted(bar.count() for bar in bars) == [2, 3, 3, 3, 4]
 
 
 def test_screenshot_and_close(window: CxiWindow, tmp_path: Path) -> None:

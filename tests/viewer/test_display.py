@@ -136,7 +136,7 @@ def test_lengths_are_written_for_people(length_um: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0.0, "0"), (950.4, "950"), (9999.0, "9999"), (11_100_000.0, "1.11·10⁷")]
+    ("count", "text"), [(0.0, "0"), (950.4, "950"), (9999.0, "9999"), (math.nan, "no"), (11_100_000.0, "1.11·10⁷")]
 )
 def test_counts_are_written_for_people(count: float, text: str) -> None:
     assert count_text(count) == text

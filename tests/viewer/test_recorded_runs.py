@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +35,12 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Recorded]:
     """Two scans that were processed, and a run of darks, as a session records them."""
     folder = tmp_path_factory.mktemp("data")
     beamline = make_twin_beamline(folder / "frames")
     uids: list[str] = []
-    with open_catalog(folder / "catalog") as catalog, run_engine() as RE:
+    with open_catalog(new_catalog(folder / "catalog")) as catalog, run_engine() as RE:
         writer = catalog.writer()
         pipeline = PtychoPipeline(beamline.settings(**QUICK_SOLVER), directory=folder / "results")
         for callback in (DocumentLog(folder / "documents"), writer, pipeline):
