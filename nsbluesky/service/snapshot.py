@@ -71,6 +71,18 @@ def without_frames(page: Mapping[str, Any], keep_last: bool) -> dict[str, Any]:
 WHOLE = (PRIMARY, "clean")
 """Streams of which a late viewer gets the numbers of all frames: positions, photons."""
 
+HISTORY = "reconstruction"
+"""The stream of which a late viewer gets the numbers of earlier events: how R came down."""
+MAX_HISTORY = 2000
+"""Earlier events that are kept; of more than these, every second one is forgotten."""
+
+
+def without_arrays(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event whose images are not filled."""
+    images = [key for key, value in event["data"].items() if np.ndim(value) > 1]
+    data = {**event["data"], **dict.fromkeys(images, "")}
+    return {**event, "data": data, "filled": {**event["filled"], **dict.fromkeys(images, False)}}
+
 
 class Snapshot:
     """Start, descriptors, newest event of each stream and stop of the newest derived runs; any thread."""
@@ -124,6 +136,7 @@ class _RunState:
         self._streams: dict[str, str] = {}
         self._events: dict[str, Document] = {}
         self._pages: dict[str, list[dict[str, Any]]] = {}
+        self._history: list[dict[str, Any]] = []
 
     def take(self, name: str, document: dict[str, Any]) -> None:
         if name == "descriptor":
@@ -132,6 +145,11 @@ class _RunState:
         elif name == "stop":
             self.stop = document
         elif name == "event":
+            earlier = self._events.get(self._key(document))
+            if earlier is not None and self._streams.get(document["descriptor"]) == HISTORY:
+                self._history.append(without_arrays(earlier[1]))
+                if len(self._history) > MAX_HISTORY:
+                    del self._history[1::2]
             self._events[self._key(document)] = (name, document)
         elif name == "event_page":
             if document["filled"].get("frame", [True])[-1] is not False:  # the last frame that was filled stays
@@ -148,6 +166,8 @@ class _RunState:
             yield "descriptor", descriptor
         for pages in self._pages.values():
             yield "event_page", _merge(pages)
+        for event in self._history:
+            yield "event", event
         yield from self._events.values()
         if self.stop is not None:
             yield "stop", self.stop

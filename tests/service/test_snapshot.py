@@ -9,7 +9,7 @@ from derived_scan import DerivedScan
 
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.live_state import LiveState
-from nsbluesky.service.snapshot import Previews, Snapshot
+from nsbluesky.service.snapshot import MAX_HISTORY, Previews, Snapshot
 from nsbluesky.service.wire import pack, unpack
 
 
@@ -61,6 +61,8 @@ def assert_same(early: LiveState, late: LiveState) -> None:
     np.testing.assert_array_equal(early.positions_m, late.positions_m)
     assert early.reconstruction is not None and late.reconstruction is not None
     np.testing.assert_array_equal(early.reconstruction.object, late.reconstruction.object)
+    for curve in ("r_factor", "num_frames", "time_s"):
+        np.testing.assert_array_equal(getattr(early.history, curve), getattr(late.history, curve))
     assert late.dark is not None and late.detector is not None and late.sweep is not None
     assert late.low_resolution is not None and late.lost == early.lost == (4,)
 
@@ -84,6 +86,20 @@ def test_many_blocks_are_kept_as_few() -> None:
     pages = [document for name, document in viewers.snapshot.documents() if name == "event_page"]
     assert len(pages) == 2, "all points as one page, and the newest frame"
     assert len(viewers.late().positions_m) == 300
+
+
+def test_the_history_of_a_long_run_is_thinned_and_keeps_both_ends() -> None:
+    viewers = Viewers()
+    scan = DerivedScan(viewers)
+    scan.start()
+    for number in range(MAX_HISTORY + 500):
+        scan.reconstruction(1 + number, 1 / (1 + number))
+    history, early = viewers.late().history, viewers.early.snapshot().history
+    assert MAX_HISTORY // 2 < len(history.r_factor) <= MAX_HISTORY + 1
+    assert (np.diff(history.num_frames) > 0).all()
+    assert (history.r_factor[0], history.r_factor[-1]) == (early.r_factor[0], early.r_factor[-1])
+    sizes = [len(pack(document)) for document in viewers.snapshot.documents()]
+    assert sorted(sizes)[-2] < 2000, "one image, and numbers"
 
 
 def test_of_many_frames_few_are_sent() -> None:
