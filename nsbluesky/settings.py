@@ -61,13 +61,16 @@ class Settings:
         Raises
         ------
         SettingsError
-            For an unknown key, a wrong type or a value out of range.
+            For an unknown key, one that is missing, a wrong type or a value out of range.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         hints = typing.get_type_hints(cls)
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]!r}: expected one of {', '.join(fields)}")
+        missing = [name for name, f in fields.items() if name not in values and _has_no_default(f)]
+        if missing:
+            raise SettingsError(f"{cls.__name__} without {', '.join(missing)}: expected all of them")
         return cls(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 
     def replace(self, **changes: Any) -> Self:
@@ -105,6 +108,10 @@ class Settings:
             except json.JSONDecodeError:
                 changes[key.strip()] = value
         return self.replace(**changes)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _groups(settings: Settings) -> str:

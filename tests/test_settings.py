@@ -148,6 +148,11 @@ def test_an_unknown_setting_lists_the_known_ones() -> None:
         PipelineSettings().replace(solve__modes=2)
 
 
+def test_a_setting_without_default_must_be_told() -> None:
+    with pytest.raises(SettingsError, match="DetectorMode without columns, .*: expected all of them"):
+        CleaningSettings().replace(detector_mode={"rows": 10})
+
+
 def test_a_group_must_be_an_object() -> None:
     with pytest.raises(SettingsError, match="solver = 3: expected an object with the fields of SolverSettings"):
         PipelineSettings.from_dict({"solver": 3})
