@@ -31,6 +31,8 @@ __all__ = ["Rehearsal", "RehearsalPlan", "RehearsalSettings"]
 log = logging.getLogger(__name__)
 
 THREAD_END_S = 10.0
+MAX_PHOTONS = 1e12
+"""In one frame; no random numbers are drawn for many more."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class RehearsalSettings(Settings):
         for name in ("rows", "columns"):
             if not 1 <= getattr(self, name) <= 200:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected 1 to 200")
+        if self.photons > MAX_PHOTONS:
+            raise SettingsError(f"photons = {self.photons!r}: expected at most {MAX_PHOTONS:g}")
         if not 0.1 <= self.picture_um <= 40:
             raise SettingsError(f"picture_um = {self.picture_um!r}: expected 0.1 to 40 µm")
         if self.rate_hz * NOMINAL_EXPOSURE_S > 1:
