@@ -25,6 +25,8 @@ __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
 
 PUT_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 2.0
+"""For which a pause waits for a motor to stand; one that is gone never tells."""
 ROWS_PER_CHUNK = 1024
 AXES = ("x", "y")
 
@@ -272,22 +274,32 @@ class Axis(EpicsMotor):  # type: ignore[misc]
 
     _last_move: MoveStatus | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._ended = threading.Event()
+        super().__init__(*args, **kwargs)
+
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`."""
+        self._ended.clear()
         self._last_move = self.parent.connection.fail_on_loss(super().move(position, wait=wait, **kwargs))
         return self._last_move
 
     def stop(self, *, success: bool = False) -> None:
         """Stop; where that is `success`, as in a pause, the move has ended well before this returns.
 
-        ophyd tells it from another thread, and the move that a plan begins when it goes on would fail one that has
-        not ended by then.
+        ophyd tells it from another thread, which then forgets all that waited: a move that a plan begins before that,
+        when it goes on, would end at once, or never.
         """
+        super().stop(success=success)
         move = self._last_move
         if success and move is not None:
+            self._ended.wait(STOP_TIMEOUT_S)
             with suppress(InvalidState):
                 move.set_finished()
-        super().stop(success=success)
+
+    def _done_moving(self, *args: Any, **kwargs: Any) -> None:
+        super()._done_moving(*args, **kwargs)
+        self._ended.set()
 
     def describe(self) -> dict[str, Any]:
         """Describe the readback and the set point."""

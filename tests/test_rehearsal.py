@@ -59,7 +59,7 @@ def test_frames_are_photons_or_words_of_the_camera(picture: np.ndarray) -> None:
         ({"central_stop_um": 300.0}, "less than diameter_um"),
         ({"picture_um": 1000.0}, "0.1 to 40"),
         ({"detector": "perfect"}, "photons, none, sensor"),
-        ({"photons": 1e30}, "at most 1e+12"),
+        ({"photons": 1e30}, "photons = .* at most 1e"),
     ],
 )
 def test_wrong_settings(wrong: dict[str, object], message: str) -> None:

@@ -25,7 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", metavar="UID", help="a run from raw frames to object; the beginning of its uid will do"
     )
     what.add_argument("--runs", action="store_true", help="the runs in the catalog: search them, open them")
-    what.add_argument("--picture", type=Path, metavar="FILE", help="rehearse a scan of any picture, as from an SEM")
+    what.add_argument(
+        "--picture",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="rehearse a scan of any picture, as from an SEM; without FILE it is chosen in the window",
+    )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="with --run and --runs: folder of catalog and results (the user's)"
     )
@@ -118,9 +124,9 @@ def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 
     app = application()
-    window = RehearsalWindow(options.picture)
+    window = RehearsalWindow(options.picture or None)
     _show(app, window, options.screenshot)
-    return _summary(options, file=str(options.picture))
+    return _summary(options, file=options.picture)
 
 
 def _show(app: Any, window: Any, screenshot: Path | None) -> None:

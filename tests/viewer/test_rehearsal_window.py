@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.cli import main
 from nsbluesky.rehearsal import RehearsalSettings
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 from nsbluesky.viewer.rehearsal_window import RehearsalWindow
@@ -91,3 +92,11 @@ def test_choose_a_picture(qtbot: QtBot, picture: Path, monkeypatch: pytest.Monke
     qtbot.waitUntil(lambda: "sem.png" in window.status.text(), timeout=20_000)
     assert not window.run.isEnabled()
     window.close()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a picture", "none"])
+def test_the_command(picture: Path, tmp_path: Path, qtbot: QtBot, given: bool) -> None:
+    out = tmp_path / "window.png"
+    assert main(["view", "--picture", *([str(picture)] if given else []), "--screenshot", str(out)]) == 0
+    with Image.open(out) as drawn:
+        assert len(drawn.convert("RGB").getcolors(1 << 24) or ()) > (500 if given else 20)
