@@ -249,7 +249,7 @@ class LivePlots(DocumentRouter):
         assert self._state.run is not None  # events of unknown streams come no further than `event`
         elapsed = time_s - self._state.run.start_time
         history = self._state.history.extended(elapsed, picture)
-        if isinstance(picture.object, str):  # not filled: an earlier image, of which a late viewer gets the numbers
+        if isinstance(data["object"], str):  # not filled: an earlier image, of which a late viewer gets the numbers
             self._change(history=history)
         else:
             self._change(reconstruction=picture, history=history)
