@@ -23,6 +23,8 @@ from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 
 RIM_PX = 10
+FEW_PASSES = {"sweep_frames": 0, "passes_final": 2}
+"""Enough where the image does not matter."""
 TIMEOUT_S = 60
 
 
@@ -104,7 +106,7 @@ def test_a_scan_in_the_near_field(tmp_path):
 
 def test_picture_grows_while_frames_come(scan, tmp_path):
     streams = process(
-        IncrementalReconstructor(settings(scan, publish_hz=1000.0, sweep_frames=0)), scan.documents(tmp_path)
+        IncrementalReconstructor(settings(scan, publish_hz=1000.0, **FEW_PASSES)), scan.documents(tmp_path)
     )
     pictures = streams.events["reconstruction"]
     assert [p["final"] for p in pictures].count(True) == 1
@@ -129,7 +131,8 @@ def test_shuffled_late_and_missing_frames(scan, tmp_path):
 
 def test_doubled_frames_count_once(scan, tmp_path):
     streams = process(
-        IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, order=lambda points: points + points[:40])
+        IncrementalReconstructor(settings(scan, **FEW_PASSES)),
+        scan.documents(tmp_path, order=lambda points: points + points[:40]),
     )
     assert streams.last("reconstruction")["num_frames"] == 144
 
@@ -137,7 +140,7 @@ def test_doubled_frames_count_once(scan, tmp_path):
 def test_abort_in_the_middle_gives_the_half_that_was_measured(scan, tmp_path):
     documents = scan.documents(tmp_path, order=lambda points: points[:160])
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": "abort"})
-    streams = process(IncrementalReconstructor(settings(scan)), documents)
+    streams = process(IncrementalReconstructor(settings(scan, **FEW_PASSES)), documents)
     result = streams.last("reconstruction")
     assert result["final"]
     assert result["num_frames"] == 80
@@ -326,7 +329,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_left(scan, tmp_path, damage)
     path = interrupted(scan, tmp_path / "out", documents)
     if damage == "content":
         path.write_bytes(path.read_bytes()[:-100])
-    changed = settings(scan, modes=1) if damage == "settings" else settings(scan)
+    changed = settings(scan, passes_final=2, **({"modes": 1} if damage == "settings" else {}))
     streams = process(PtychoPipeline(changed, directory=tmp_path / "out"), documents)
     (message,) = warnings_of(streams)
     assert message.startswith("the image is begun anew: ")
@@ -340,7 +343,7 @@ def test_checkpoints_are_written_at_intervals_where_they_are_wanted(scan, tmp_pa
     monkeypatch.setattr(IncrementalSolver, "save", lambda self, path: (written.append(path), save(self, path)))
     for seconds, folder in ((1e-6, "often"), (0.0, "never")):
         written.clear()
-        chosen = settings(scan, passes_final=2).replace(checkpoint_s=seconds)
+        chosen = settings(scan, **FEW_PASSES).replace(checkpoint_s=seconds)
         process(PtychoPipeline(chosen, directory=tmp_path / folder), scan.documents(tmp_path / f"{folder}-run"))
         assert bool(written) == (seconds > 0)
         assert not list((tmp_path / folder).glob("*.checkpoint*"))
@@ -351,7 +354,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(scan, tmp_path, 
         raise OSError("no space left on device")
 
     monkeypatch.setattr(IncrementalSolver, "save", full)
-    chosen = settings(scan, passes_final=2).replace(checkpoint_s=1e-6)
+    chosen = settings(scan, **FEW_PASSES).replace(checkpoint_s=1e-6)
     streams = process(PtychoPipeline(chosen, directory=tmp_path / "out"), scan.documents(tmp_path / "run"))
     assert warnings_of(streams) == ["no checkpoint could be written: no space left on device"]
     assert streams.last("reconstruction")["final"]
