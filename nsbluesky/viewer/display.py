@@ -15,6 +15,7 @@ __all__ = [
     "common_exponent",
     "count_text",
     "display_phase",
+    "half_period_text",
     "length_text",
     "log10_image",
     "measured_window",
@@ -167,6 +168,13 @@ def count_text(count: float) -> str:
         return "no"
     exponent = common_exponent((count, count))
     return f"{count / 10**exponent:.2f}·{power_text(exponent)}" if exponent > 0 else f"{count:.0f}"
+
+
+def half_period_text(resolution_m: float, *, is_pixel: bool) -> str:
+    """Write a resolution; one pixel, where the correlation stays above its threshold, is no more than a bound."""
+    if not math.isfinite(resolution_m):
+        return "not resolved"
+    return f"{1e9 * resolution_m:.3g} nm{', the pixel' if is_pixel else ''}"
 
 
 def length_text(length_um: float) -> str:

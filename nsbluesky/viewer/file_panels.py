@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.solver.quality import FRC
-from nsbluesky.viewer.display import length_text
+from nsbluesky.viewer.display import half_period_text, length_text
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
 from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR, SECOND_COLOR
 from nsbluesky.viewer.panels.corrections import LEAST_UM, arrows, magnification
@@ -205,4 +205,5 @@ class FrcPanel(Panel):
         self.mark.setVisible(found)
         if found:
             self.mark.setValue(0.5e-6 / frc.resolution_m)
-        self.set_subtitle(f"{frc.resolution_m * 1e9:.3g} nm half period · contrast correlation {correlation:.3f}")
+        resolution = half_period_text(frc.resolution_m, is_pixel=not (frc.correlation < frc.half_bit).any())
+        self.set_subtitle(f"half period {resolution} · contrast correlation {correlation:.3f}")

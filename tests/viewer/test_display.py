@@ -13,6 +13,7 @@ from nsbluesky.viewer.display import (
     common_exponent,
     count_text,
     display_phase,
+    half_period_text,
     length_text,
     log10_image,
     measured_window,
@@ -140,6 +141,14 @@ def test_lengths_are_written_for_people(length_um: float, text: str) -> None:
 )
 def test_counts_are_written_for_people(count: float, text: str) -> None:
     assert count_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("resolution_m", "is_pixel", "text"),
+    [(18.2e-9, False, "18.2 nm"), (11.1e-9, True, "11.1 nm, the pixel"), (math.inf, False, "not resolved")],
+)
+def test_a_resolution_says_where_it_is_a_bound(resolution_m: float, is_pixel: bool, text: str) -> None:
+    assert half_period_text(resolution_m, is_pixel=is_pixel) == text
 
 
 def test_arrays_on_a_device_are_fetched() -> None:

@@ -314,7 +314,7 @@ def test_the_correlation_of_the_halves(window: LiveWindow, scan: DerivedScan) ->
     np.testing.assert_allclose(y, correlation)
     assert panel.second.getData()[1] == pytest.approx(np.full(25, 0.3))
     assert panel.plot.getAxis("bottom").labelText == "spatial frequency (1/µm)"
-    assert panel.title_label.text() == "Quality · 18 nm half period"
+    assert panel.title_label.text() == "Quality · half period 18 nm"
     assert [label.text for _, label in panel.legend.items] == ["FRC", "½ bit"]
     assert set(panel.curves()) == {
         f"{name}: {axis}" for name in ("FRC", "½ bit") for axis in ("spatial frequency (1/µm)", "correlation")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from nsbluesky.callbacks.live_state import LiveState
-from nsbluesky.viewer.display import count_text
+from nsbluesky.viewer.display import count_text, half_period_text
 from nsbluesky.viewer.panels.base import LivePanel
 from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, SECOND_COLOR
 from nsbluesky.viewer.qt import QtCore, pg
@@ -89,7 +90,7 @@ class QualityPanel(LivePanel):
                 text += f", held out {history.r_held_out[-1]:.3f}"
         else:
             values = 1e9 * history.resolution_m, 1e9 * history.one_seventh_m, np.full(len(history.coarse), np.nan)
-            text = f"{values[0][-1]:.3g} nm" if np.isfinite(values[0][-1]) else self._why_none(state)
+            text = self._resolution(state) if np.isfinite(values[0][-1]) else self._why_none(state)
         self.label_axis("bottom", self.LABELS[index])
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
         told = self._draw_curves(against, values)
@@ -111,8 +112,14 @@ class QualityPanel(LivePanel):
             return
         missing = np.full(len(found.correlation), np.nan)
         self._draw_curves(1e-6 * found.frequency_1_m, (found.correlation, found.half_bit, missing))
-        resolution = f"{1e9 * picture.resolution_m:.3g} nm" if np.isfinite(picture.resolution_m) else "not resolved"
-        self.set_subtitle(f"{resolution} half period")
+        self.set_subtitle(f"half period {self._resolution(state)}")
+
+    @staticmethod
+    def _resolution(state: LiveState) -> str:
+        picture = state.reconstruction
+        assert picture is not None
+        is_pixel = math.isclose(picture.resolution_m, picture.pixel_size_m, rel_tol=1e-3)
+        return half_period_text(picture.resolution_m, is_pixel=is_pixel)
 
     def _draw_curves(self, against: Any, values: tuple[Any, Any, Any]) -> bool:
         """Draw what is known of three curves, name them, and return whether anything is."""
