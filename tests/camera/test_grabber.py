@@ -21,8 +21,9 @@ from small_camera import NUM_PACKETS, PAYLOAD, QUICK, SMALL, GrabbedFile, frame_
 
 from nsbluesky import disk_space
 from nsbluesky.camera import grabber as grabber_module
-from nsbluesky.camera.assembler import FrameFlag
+from nsbluesky.camera.assembler import AssembledFrame, FrameFlag
 from nsbluesky.camera.descramble import descramble, scramble, stream_bytes
+from nsbluesky.camera.frame_file import FrameFile
 from nsbluesky.camera.grabber import COUNTS, Grabber, GrabberError
 from nsbluesky.camera.packets import END_OF_FRAME, PacketFormat
 from nsbluesky.camera.virtual_fccd import PacketFaults, SentCounts, VirtualFCCD
@@ -91,6 +92,28 @@ def test_what_is_sent_is_in_the_file(path: Path) -> None:
     assert (summary["frames"], summary["exact_frames"], summary["lost"]) == (6, 6, [])
     with h5py.File(path) as file:
         assert json.loads(file.attrs[COUNTS]) == summary
+
+
+def test_frames_go_to_the_cache_while_many_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven wait behind the first one, and the end; a quarter of the queue, the last four, go directly to the disk."""
+    direct: list[bool] = []
+    append = grabber_module.FrameFile.append
+
+    def noted(file: FrameFile, frame: npt.NDArray[np.uint16], **options: Any) -> int:
+        direct.append(options["direct"])
+        return append(file, frame, **options)
+
+    monkeypatch.setattr(grabber_module.FrameFile, "append", noted)
+    with Grabber(SMALL, dataclasses.replace(QUICK, queue_frames=16)) as grabber:
+        send(grabber, range(12))
+
+        def wait_for_all(frame: AssembledFrame) -> None:
+            for thread in threading.enumerate():
+                if thread.name == "grabber":
+                    thread.join(10.0)
+
+        assert grabber.record(path, 12, wait_for_all)["exact_frames"] == 12
+    assert direct[1:] == [False] * 7 + [True] * 4
 
 
 def test_it_ends_after_as_many_frames_as_are_wanted_and_goes_on_where_it_ended(tmp_path: Path) -> None:
