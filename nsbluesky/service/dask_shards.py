@@ -7,7 +7,7 @@ import warnings
 from concurrent.futures import Future
 from typing import Any, cast
 
-from nsbluesky.service.dask_workers import RETRIES
+from nsbluesky.service.dask_workers import RETRIES, called
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
 
 __all__ = ["DaskShards"]
@@ -38,7 +38,11 @@ class DaskShards:
             # the object goes with the task on purpose: scattered, it would be lost with the worker
             warnings.filterwarnings("ignore", message="Sending large graph")
             future = self._client.submit(
-                _work, order, task, workers=[home], allow_other_workers=True, pure=False, retries=RETRIES
+                *(called, _work, order, task),
+                workers=[home],
+                allow_other_workers=True,
+                pure=False,
+                retries=RETRIES,
             )
         return cast("Future[ShardSums]", _Awaited(self, order.number, future))
 

@@ -16,7 +16,7 @@ from nsbluesky.callbacks.stage import Workers
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import SettingsError
 
-__all__ = ["RETRIES", "DaskExecutor", "DaskWorkers", "open_cluster"]
+__all__ = ["RETRIES", "DaskExecutor", "DaskWorkers", "called", "open_cluster"]
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class DaskExecutor(Executor):
         """
         if self._client.status != RUNNING:
             raise BrokenExecutor(f"the scheduler is lost: Dask's client is {self._client.status}")
-        future: Future[Any] = self._executor.submit(_called, function, arguments, options)
+        future: Future[Any] = self._executor.submit(called, function, *arguments, **options)
         with self._lock:
             self._waiting.add(future)
         future.add_done_callback(self._forget)
@@ -143,8 +143,11 @@ class DaskExecutor(Executor):
             self._waiting.discard(future)
 
 
-def _called(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Return what a function returns; the traceback of an error stays here, in the worker's log."""
+def called(function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    """Return what a function returns, on a worker; the traceback of an error stays there, in the log.
+
+    Dask's client stumbles over one that cannot be pickled, and who waits for the task is never told.
+    """
     try:
         return function(*arguments, **options)
     except Exception as error:

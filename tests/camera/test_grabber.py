@@ -95,7 +95,7 @@ def test_what_is_sent_is_in_the_file(path: Path) -> None:
 
 
 def test_frames_go_to_the_cache_while_many_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eleven wait behind the first one, and the end; a quarter of the queue, the last four, go directly to the disk."""
+    """Eleven wait behind the first one; a quarter of the queue, the last four, go directly to the disk."""
     direct: list[bool] = []
     append = grabber_module.FrameFile.append
 
