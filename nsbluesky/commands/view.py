@@ -126,7 +126,7 @@ def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
     app = application()
     window = RehearsalWindow(options.picture or None)
     _show(app, window, options.screenshot)
-    return _summary(options, file=options.picture)
+    return _summary(options, **({"file": options.picture} if options.picture else {}))
 
 
 def _show(app: Any, window: Any, screenshot: Path | None) -> None:
