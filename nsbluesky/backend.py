@@ -18,7 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-__all__ = ["Backend", "BackendError", "get_backend", "pinned"]
+__all__ = ["Backend", "BackendError", "Launch", "cuda_launch", "get_backend", "pinned"]
+
+Launch = Callable[..., None]
+"""Called with a kernel's name, the number of its results, and its arguments: arrays, whole numbers and floats."""
+
+KERNEL_THREADS = 256
+"""Threads of a block of a kernel."""
 
 KEEP_PLANS_S = 10.0
 """How long FFTW's plans are kept that nobody uses.  Each holds its arrays, for every thread and number of frames: in
@@ -176,3 +182,25 @@ def pinned(xp: ModuleType, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
     count = math.prod(shape)
     memory = xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
     return np.frombuffer(memory, dtype, count).reshape(shape)
+
+
+def cuda_launch(xp: ModuleType, source: str) -> Launch:
+    """Return what starts one of the kernels of `source` on the device, on the current stream.
+
+    The source is compiled at the first call.  Arrays have to be contiguous, of the type that the kernel declares.
+    """
+    module = xp.RawModule(code=source)
+
+    def launch(name: str, size: int, *arguments: Any) -> None:
+        typed = [_c_type(a) for a in arguments]
+        blocks = max(-(-size // KERNEL_THREADS), 1)
+        module.get_function(name)((blocks,), (KERNEL_THREADS,), tuple(typed))
+
+    return launch
+
+
+def _c_type(argument: Any) -> Any:
+    """Return numbers with the width that kernels declare."""
+    if isinstance(argument, int):
+        return np.int32(argument)
+    return np.float32(argument) if isinstance(argument, float) else argument

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.backend import pinned
+from nsbluesky.backend import Launch, cuda_launch, pinned
 from nsbluesky.cleaning.background import overscan_offset
-from nsbluesky.cleaning.device_kernels import Launch, cuda_launch, twin_launch
+from nsbluesky.cleaning.device_kernels import SOURCE, twin_launch
 from nsbluesky.cleaning.flags import Doubts
 from nsbluesky.cleaning.photons import count_photons
 from nsbluesky.cleaning.resample import resample
@@ -54,7 +54,7 @@ class DeviceCleaning:
         return cls._known[plan]
 
     def __init__(self, plan: CleaningPlan, launch: Launch | None = None) -> None:
-        self._steps = _Steps(plan, launch or (twin_launch if plan.xp is np else cuda_launch(plan.xp)))
+        self._steps = _Steps(plan, launch or (twin_launch if plan.xp is np else cuda_launch(plan.xp, SOURCE)))
         self._lanes = [_Lane(plan) for _ in range(NUM_LANES)]
         self._shape = plan.frame_px, plan.frame_px
 

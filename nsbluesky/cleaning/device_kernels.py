@@ -8,22 +8,16 @@ The CUDA source uses nothing that C++ has not, so that a test compiles it for th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.backend import Launch
 from nsbluesky.cleaning.photons import keep_photons
 from nsbluesky.cleaning.resample import rebin
 
-__all__ = ["SOURCE", "Launch", "cuda_launch", "twin_launch"]
-
-Launch = Callable[..., None]
-"""Called with a kernel's name, the number of its results, and its arguments: arrays, whole numbers and floats."""
-
-THREADS = 256
+__all__ = ["SOURCE", "twin_launch"]
 
 SOURCE = r"""
 extern "C" __global__
@@ -90,24 +84,6 @@ void sum_bins(
     }
 }
 """
-
-
-def cuda_launch(xp: ModuleType) -> Launch:
-    """Return what starts a kernel on the device, on the current stream; it is compiled at its first call."""
-    module = xp.RawModule(code=SOURCE)
-
-    def launch(name: str, size: int, *arguments: Any) -> None:
-        typed = [_c_type(a) for a in arguments]
-        module.get_function(name)((max(-(-size // THREADS), 1),), (THREADS,), tuple(typed))
-
-    return launch
-
-
-def _c_type(argument: Any) -> Any:
-    """Return numbers with the width that the kernels declare."""
-    if isinstance(argument, int):
-        return np.int32(argument)
-    return np.float32(argument) if isinstance(argument, float) else argument
 
 
 def twin_launch(name: str, size: int, *arguments: Any) -> None:

@@ -1,15 +1,13 @@
 """The cleaning on a GPU: its kernels against their twins, its order of steps against the compiled cleaning.
 
-Without a GPU the CUDA source is compiled for the host, where a loop over one thread does what all threads do.
+Without a GPU the CUDA source is compiled for the host (`host_kernels`).
 """
 
-import ctypes
 import dataclasses
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from host_kernels import host_launch
 from test_loops import LINES, SMALL, darks, raw_frames
 
 from nsbluesky.backend import BackendError, get_backend
@@ -20,11 +18,6 @@ from nsbluesky.cleaning.device_kernels import SOURCE, twin_launch
 from nsbluesky.cleaning.layout import LAYOUTS
 from nsbluesky.cleaning.plan import make_plan
 from nsbluesky.cleaning.spikes import NO_LINES
-
-SHIM = """
-#define __global__
-struct { int x; } blockIdx = {0}, threadIdx = {0}, blockDim = {1}, gridDim = {1};
-"""
 
 CHANGES = [
     {},
@@ -46,25 +39,7 @@ CHANGES = [
 @pytest.fixture(scope="session")
 def source_launch(tmp_path_factory):
     """Run the CUDA source, compiled for the host."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernels.cpp").write_text(SHIM + SOURCE)
-    options = ["-O2", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror"]
-    subprocess.run([compiler, *options, "-o", "kernels.so", "kernels.cpp"], cwd=folder, check=True)
-    library = ctypes.CDLL(str(folder / "kernels.so"))
-
-    def launch(name, size, *arguments):
-        def c_value(a):
-            if isinstance(a, np.ndarray):
-                assert a.flags.c_contiguous
-                return ctypes.c_void_p(a.ctypes.data)
-            return ctypes.c_float(a) if isinstance(a, float) else ctypes.c_int(a)
-
-        getattr(library, name)(*map(c_value, arguments))
-
-    return launch
+    return host_launch(SOURCE, tmp_path_factory.mktemp("kernels"))
 
 
 def plan_of(changes, center=(479.5, 479.5), layout="cosmic", xp=np):

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
+from nsbluesky.solver.device_loops import device_loops
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums
@@ -184,6 +186,15 @@ class PassSums:
         for space in spaces:
             self.probe_numerator += space.probe_numerator
             self.probe_denominator += space.probe_denominator
+
+
+def loops_of(backend: Backend, array: Any, *, compiled: bool) -> Any:
+    """Return the fused loops for arrays like this one: those of a CPU where `compiled`, or of a device, or None."""
+    if compiled:
+        return kernels
+    if backend.on_device and array.dtype == np.complex64:
+        return device_loops(backend.xp)
+    return None
 
 
 def corners_on_canvas(state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.int64]:

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver import kernels
 from nsbluesky.solver.dose import caution, counts_are_few
-from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, loops_of, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
@@ -176,14 +175,16 @@ class BatchedEngine(Engine):
             for region in regions(backend, band, corners, power.shape[-1]):
                 self._step_object(state, (..., *region), object_step)
 
-        def compiled_step(band: slice) -> None:
+        loops = loops_of(backend, state.probe, compiled=self._compiled)
+
+        def fused_step(band: slice) -> None:
             sums, averages = self._pass_sums.object, self._rule.averages_passes
             target = (state.objects, band.start, band.stop)
             terms_of_step = (corners, terms, power, weights, object_step.numbers())
             passes = stacked(sums.numerator), stacked(sums.denominator)
-            kernels.add_and_step(*target, *terms_of_step, averages, *passes)
+            loops.add_and_step(*target, *terms_of_step, averages, *passes)
 
-        backend.map(compiled_step if self._compiled else step, bands(backend, state.shape))
+        backend.map(step if loops is None else fused_step, bands(backend, state.shape))
         if updates_probe:
             self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
             if batch.varied:
@@ -196,9 +197,11 @@ class BatchedEngine(Engine):
 
     def _power(self, probe: Any) -> Any:
         """Return Σ_k |P_k|² (N, N)."""
-        if self._compiled:
-            return kernels.sum_power(probe, np.empty(probe.shape[1:], np.float32))
-        return self._backend.xp.sum(self._backend.xp.abs(probe) ** 2, axis=0)
+        xp = self._backend.xp
+        loops = loops_of(self._backend, probe, compiled=self._compiled)
+        if loops is None:
+            return xp.sum(xp.abs(probe) ** 2, axis=0)
+        return loops.sum_power(probe, xp.empty(probe.shape[1:], np.float32))
 
     def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, pieces, shares
+from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, loops_of, pieces, shares
 from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shifts import MovedProbe, steps_of
@@ -183,16 +182,17 @@ class Differences:
         shifts_px = self.steps[part] / self._subpixel if self.between_pixels else None
         poisson, floor = self._likelihood.poisson, self._likelihood.floor
         amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
-        if self._compiled:
-            waves, residual = space.waves[: len(corners)], np.empty(len(corners), np.float32)
-            kernels.multiply_windows(state.objects, probes, which, corners, waves)
+        loops = loops_of(backend, state.probe, compiled=self._compiled)
+        if loops is not None:
+            waves, residual = space.waves[: len(corners)], xp.empty(len(corners), np.float32)
+            loops.multiply_windows(state.objects, probes, which, corners, waves)
             field = propagator.forward(waves, shifts_px)
-            to_measured = kernels.poisson_change if poisson else kernels.amplitude_change
+            to_measured = loops.poisson_change if poisson else loops.amplitude_change
             background = np.float32(state.background)
             to_measured(field, amplitude, good, background, floor if poisson else EPSILON, residual)
             change = propagator.back(field, shifts_px)
             sums = (with_probe, numerators, space.probe_denominator)
-            kernels.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
+            loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
         else:
             light, modes = probes[which], probes.shape[1]
             waves = space.waves[: len(corners)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver import kernels
+from nsbluesky.solver.engines.base import loops_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, pad_canvas, stacked
 
@@ -144,10 +144,11 @@ class Momentum:
 
     def _push(self, target: Any, before: Any, velocity: Any) -> None:
         friction = np.float32(self.friction * self._share)
-        if self._compiled:
+        loops = loops_of(self._backend, target, compiled=self._compiled)
+        if loops is not None:
 
             def rows(band: slice) -> None:
-                kernels.push(target[band], before[band], velocity[band], friction)
+                loops.push(target[band], before[band], velocity[band], friction)
 
             self._backend.map(rows, bands(self._backend, target.shape))
             return
