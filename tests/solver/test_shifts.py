@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_scan import PIXEL_M, finished, simulate
 
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
@@ -62,3 +63,15 @@ def test_positions_between_pixels_are_used(scan, backend):
         engine.initialize(state, store)
         misfits[subpixel] = engine.update(state, store, np.arange(12)).sum() / store.amplitude_sums[:12].sum()
     assert misfits[8] < 0.15 * misfits[1]
+
+
+def test_a_sharp_probe_between_pixels_does_not_let_the_object_grow(backend, rng):
+    """Begun in focus, with few frames on a pixel: steps were divided by its own light, not by that of it moved."""
+    scan = simulate(photons=1e7, lines=8, step_px=12.0)
+    solver = scan.solver(backend, passes_final=20)
+    shaken_m = scan.translations_m + rng.uniform(-0.4, 0.4, scan.translations_m.shape) * PIXEL_M
+    solver.add_frames(scan.seq_nums, scan.frames, shaken_m)
+    finished(solver)
+    assert not solver.rejected
+    assert solver.state.r_factor < 0.3
+    assert np.abs(solver.state.object).max() < 5

@@ -163,9 +163,7 @@ class BatchedEngine(Engine):
             compiled=self._compiled,
         )
         residual = batch.add(self._spaces, self._terms, with_probe=updates_probe)
-        power = self._power(state.probe)
-        if state.variation is not None:  # on average over frames, whose weights have a mean square of 1
-            power = power + self._power(state.variation)
+        power = batch.mean_light()
         object_step = self._rule.object_step(backend.xp, power)
         corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
 
@@ -194,14 +192,6 @@ class BatchedEngine(Engine):
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
             self._momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
         return residual
-
-    def _power(self, probe: Any) -> Any:
-        """Return Σ_k |P_k|² (N, N)."""
-        xp = self._backend.xp
-        loops = loops_of(self._backend, probe, compiled=self._compiled)
-        if loops is None:
-            return xp.sum(xp.abs(probe) ** 2, axis=0)
-        return loops.sum_power(probe, xp.empty(probe.shape[1:], np.float32))
 
     def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""

@@ -70,8 +70,6 @@ class Differences:
         The probe's Fourier transform, where any frame lies between pixels.
     shares : list of slice
         Frames of each thread.
-    varied : list of VariedProbe
-        The probes of each share, where they vary; after `add`.
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class Differences:
         self._subpixel = subpixel
         self._likelihood = likelihood
         self._compiled = compiled
-        self.varied: list[VariedProbe] = []
+        self._placed: list[MovedProbe | VariedProbe] = []
         self._field = self.transformed(state.probe)
         if state.variation is not None:
             self._bends = self.transformed(state.variation)
@@ -161,8 +159,30 @@ class Differences:
         parts = self._backend.map(of_share, spaces[: len(self.shares)], self.shares)
         found = np.empty(len(self.slots), np.float32)
         found[self._order] = np.concatenate([self._backend.to_numpy(r) for residuals, _ in parts for r in residuals])
-        self.varied = [moved for _, moved in parts if isinstance(moved, VariedProbe)]
+        self._placed = [moved for _, moved in parts]
         return found
+
+    @property
+    def varied(self) -> list[VariedProbe]:
+        """The probes of each share, where they vary; after `add`."""
+        return [moved for moved in self._placed if isinstance(moved, VariedProbe)]
+
+    def mean_light(self) -> Any:
+        """Return Σ_k |P_jk|² (N, N), the mean over the frames j, each with its probe where it lies; after `add`.
+
+        The probe's own light would not do: a sharp one is dark where it is bright half a pixel further.
+        """
+        xp = self._backend.xp
+        loops = loops_of(self._backend, self._state.probe, compiled=self._compiled)
+        total = xp.zeros(self._state.probe.shape[1:], np.float32)
+        for moved in self._placed:
+            for probe, frames in zip(moved.probes, np.bincount(moved.which).tolist(), strict=True):
+                if loops is None:
+                    light = xp.sum(xp.abs(probe) ** 2, axis=0)
+                else:
+                    light = loops.sum_power(probe, xp.empty_like(total))
+                total += np.float32(frames / len(self.slots)) * light
+        return total
 
     def _of_part(
         self,
