@@ -45,6 +45,7 @@ RIM_PX = 40
 FRAME_MB = 2e-6 * 1040 * 1152
 RAW_FRAMES = "25 + 1600 raw frames are 3894 MB"
 PATIENCE_S = 600.0
+PLACES = "the camera on the first, before all else where this user may; the grabber on the last"
 
 
 def measure() -> list[Figure]:
@@ -131,7 +132,7 @@ def measure() -> list[Figure]:
             )
             for who, MB in watch.memory_MB.items()
         ),
-        Figure("cores", f"{cores}", "shared by all of them"),
+        Figure("cores", f"{cores}", f"shared by all of them; {PLACES}"),
     ]
 
 

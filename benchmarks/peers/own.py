@@ -22,7 +22,7 @@ def reconstruct(data: Data, engine: str, clock_from_now: Callable[[], Clock]) ->
     geometry = Geometry(energy_eV, data.distance_m, data.detector_pixel_m, Optic())
     pixel_m = geometry.object_pixel_m(data.side)
     clock = clock_from_now()
-    settings = SolverSettings(algorithm=engine, modes=1)
+    settings = SolverSettings(algorithm=engine, modes=1, most_modes=1)
     solver = IncrementalSolver(
         settings, frame_px=data.side, pixel_m=pixel_m, geometry=geometry, backend=get_backend("numpy")
     )
