@@ -413,8 +413,8 @@ class SolverSettings(Settings):
         Frames used for the two half-sets that tell the resolution (`nsbluesky.solver.halves`), for each frame used
         for the image; 0 for none.
     held_out : float
-        Part of the detector's pixels that the solver does not use, so that they tell how well it predicts them.  They
-        are the same in all frames, which makes them hard to predict: compare their R between runs only.
+        Part of the pixels of each frame that the solver does not use, so that they tell how well it predicts them: 0
+        for none, else a pixel is held out of every so many frames, others of each.
     publish_hz : float
         Pictures a second at most.
     live : bool

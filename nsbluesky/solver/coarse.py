@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.frames import FrameStore, HoldOut
 from nsbluesky.solver.propagation import FarField
 from nsbluesky.solver.state import SolverState
 
@@ -74,6 +74,7 @@ class CentralHalf(FrameStore):
     def __init__(self, whole: FrameStore) -> None:
         self._whole = whole
         self._good_of: tuple[Any, Any] = (None, None)
+        self._hold_out_of: tuple[HoldOut | None, HoldOut | None] = (None, None)
         self.frame_px = whole.frame_px // 2
         self.backend = whole.backend
         self.propagator = FarField(whole.backend)
@@ -97,8 +98,18 @@ class CentralHalf(FrameStore):
         return centre
 
     @property
-    def has_gaps(self) -> bool:  # type: ignore[override]
-        """Whether any frame has pixels that were not measured."""
+    def hold_out(self) -> HoldOut | None:  # type: ignore[override]
+        """Which of the central pixels are held out."""
+        whole, centre = self._hold_out_of
+        if whole is not self._whole.hold_out:
+            whole = self._whole.hold_out
+            centre = None if whole is None else HoldOut(_centre(self.backend.xp, whole.numbers), whole.count)
+            self._hold_out_of = (whole, centre)
+        return centre
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether `amplitudes` of any frame may be those of a pixel that is not used."""
         return self._whole.has_gaps
 
     def _positions(self, index: Any) -> npt.NDArray[np.float64]:
@@ -108,12 +119,15 @@ class CentralHalf(FrameStore):
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)
 
-    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
+    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any, *, all_pixels: bool = False) -> Any:
         """Copy the central amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N/2, N/2)."""
         copy = _copy_centre if self.backend.on_device else kernels.copy_centre
+        hold_out = None if all_pixels else self.hold_out
         for row, slot in enumerate(slots):
             copy(self._whole.amplitude(slot), out[row])
             self.correct_light(slot, out[row])
+            if hold_out is not None:
+                hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:

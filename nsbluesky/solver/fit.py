@@ -72,7 +72,7 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
     model = intensity_of(backend, frames.propagator, window, probe_of(backend, state, frames, slot), shift)
     model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
     amplitude = frames.amplitude(slot)
-    known = (amplitude >= 0) & ((frames.good > 0) | frames.held_out)
+    known = (amplitude >= 0) & (frames.good > 0)
     data = xp.where(known, amplitude**2, np.float32(np.nan))
     shown, expected = (np.fft.fftshift(backend.to_numpy(image)).astype(np.float32) for image in (data, model))
     return DiffractionFit(int(frames.seq_nums[slot]), shown, expected, r_of(shown, expected))

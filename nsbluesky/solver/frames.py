@@ -14,7 +14,7 @@ from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.propagation import FarField, Propagator
 
-__all__ = ["FOREVER", "GOOD_CODES", "MOST_VARIATION", "NOT_MEASURED", "FrameStore", "good_pixels"]
+__all__ = ["FOREVER", "GOOD_CODES", "MOST_VARIATION", "NOT_MEASURED", "FrameStore", "HoldOut", "good_pixels"]
 
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
@@ -60,6 +60,33 @@ class _Column:
             self.values = grown
 
 
+class HoldOut:
+    """Which pixels of which frame are held out.
+
+    The same ones in all frames would not do: nothing would tell the probe's transform there, and the model would be
+    wrong on them however right the image is.
+
+    Parameters
+    ----------
+    numbers : (N, N) int array of the backend
+        0, 1, …, `count` − 1, or −1 for a pixel that is never used, FFT order.
+    count : int
+    """
+
+    def __init__(self, numbers: Any, count: int) -> None:
+        self.numbers = numbers
+        self.count = count
+        self._places = [(numbers.reshape(-1) == number).nonzero()[0] for number in range(count)]
+
+    def places(self, seq_num: int) -> Any:
+        """Return where the pixels of a frame lie that are held out, as indices of its N² pixels."""
+        return self._places[seq_num % self.count]
+
+    def apply(self, seq_num: int, amplitude: Any) -> None:
+        """Mark the pixels of a frame (N, N) that are held out as not measured."""
+        amplitude.reshape(-1)[self.places(seq_num)] = NOT_MEASURED
+
+
 class FrameStore:
     """Measured amplitudes √photons in FFT order, with what belongs to each frame.
 
@@ -102,8 +129,8 @@ class FrameStore:
         self.resting = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
         self.misfits = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
-        self.held_out = backend.xp.zeros((frame_px, frame_px), bool)
-        self.has_gaps = False
+        self.hold_out: HoldOut | None = None
+        self._has_gaps = False
         self._amplitudes = AmplitudeChunks(frame_px, backend, half=half)
         self._expected: dict[int, dict[str, Any]] = {}
 
@@ -143,18 +170,26 @@ class FrameStore:
         return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] < FOREVER))
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether `amplitudes` of any frame may be `NOT_MEASURED`."""
+        return self._has_gaps or self.hold_out is not None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the amplitudes."""
         return self._amplitudes.nbytes
 
-    def set_good(self, good: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_] | None = None) -> None:
+    def set_good(self, good: npt.NDArray[np.bool_], held_out: npt.NDArray[np.int64] | None = None) -> None:
         """Set which pixels (N, N; zero frequency at N//2) any frame may use, also of the frames that are here.
 
-        Those `held_out` are not used, but good enough to judge the solver by.
+        With `held_out`, a number 0, 1, … for each pixel, those of one number are not used of a frame, but good enough
+        to judge the solver by; the next frame has the next number.
         """
-        held = np.zeros_like(good) if held_out is None else held_out & good
-        self.good = self.backend.from_numpy(np.fft.ifftshift(good & ~held).astype(np.float32))
-        self.held_out = self.backend.from_numpy(np.fft.ifftshift(held))
+        self.good = self.backend.from_numpy(np.fft.ifftshift(good).astype(np.float32))
+        self.hold_out = None
+        if held_out is not None:
+            numbers = np.where(good, held_out, -1)
+            self.hold_out = HoldOut(self.backend.from_numpy(np.fft.ifftshift(numbers)), int(held_out.max()) + 1)
         for slot in range(len(self)):
             self._measure(slot)
 
@@ -178,7 +213,7 @@ class FrameStore:
         measured = xp.isfinite(intensity)
         amplitude = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
         self._amplitudes.write(slot, amplitude)
-        self.has_gaps = self.has_gaps or not bool(measured.all())
+        self._has_gaps = self._has_gaps or not bool(measured.all())
         self._measure(slot)
         self._recall(slot, self._expected.pop(slot, None))
         return slot
@@ -249,9 +284,12 @@ class FrameStore:
         return True
 
     def _measure(self, slot: int) -> None:
-        """Sum the photons and amplitudes of the usable pixels of a frame, and those of its central half."""
+        """Sum the photons and amplitudes of the pixels of a frame that are used, and those of its central half."""
         xp = self.backend.xp
-        usable = xp.fft.fftshift(xp.maximum(self.amplitude(slot), 0) * self.good)
+        amplitude = xp.array(self.amplitude(slot), np.float32)
+        if self.hold_out is not None:
+            self.hold_out.apply(self.seq_nums[slot], amplitude)
+        usable = xp.fft.fftshift(xp.maximum(amplitude, 0) * self.good)
         edge = (self.frame_px - self.frame_px // 2) // 2
         centre = usable[edge : edge + self.frame_px // 2, edge : edge + self.frame_px // 2]
         self.amplitude_sums[slot] = float(usable.sum(dtype=np.float64))
@@ -278,11 +316,16 @@ class FrameStore:
         self.corners_px[slots] = np.rint(places)
         self.shifts_px[slots] = places - self.corners_px[slots]
 
-    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any) -> Any:
-        """Copy the amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N, N)."""
+    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any, *, all_pixels: bool = False) -> Any:
+        """Copy the amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N, N).
+
+        They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
+        """
         self._amplitudes.copy(slots, out)
         for row, slot in enumerate(slots):
             self.correct_light(slot, out[row])
+            if self.hold_out is not None and not all_pixels:
+                self.hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 
     def correct_light(self, slot: int, amplitude: Any) -> None:

@@ -25,11 +25,11 @@ def spaced(slots: Slots, count: int) -> npt.NDArray[np.intp]:
 
 
 def predictions(
-    backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int
+    backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int, *, all_pixels: bool = False
 ) -> Iterator[tuple[Any, Any]]:
     """Yield the calculated photons (N, N) and the measured amplitudes (N, N) of some frames, FFT order.
 
-    Amplitudes are `nsbluesky.solver.frames.NOT_MEASURED` where there is none; the arrays are used again.
+    Amplitudes are as `FrameStore.amplitudes` returns them; the arrays are used again.
     """
     xp, side = backend.xp, frames.frame_px
     field = backend.fft2(state.probe.copy())
@@ -45,15 +45,19 @@ def predictions(
         waves = xp.concatenate([part[:, None] * moved[None] for part in seen], axis=1)
         far = frames.propagator.forward(waves, shift[None])[0]
         intensity = (xp.abs(far) ** 2).sum(axis=0) + np.float32(state.background)
-        yield intensity, frames.amplitudes(np.array([slot]), amplitude)[0]
+        yield intensity, frames.amplitudes(np.array([slot]), amplitude, all_pixels=all_pixels)[0]
 
 
 def held_out_r(backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int) -> float:
     """Return R = Σ|G − A| / ΣA over the held-out pixels of some frames; NaN where there is no light on them."""
+    if frames.hold_out is None:
+        return float("nan")
     xp = backend.xp
     misfit = light = 0.0
-    for intensity, amplitude in predictions(backend, state, frames, slots, subpixel):
-        model, measured = xp.sqrt(intensity[frames.held_out]), amplitude[frames.held_out]
+    seen = predictions(backend, state, frames, slots, subpixel, all_pixels=True)
+    for slot, (intensity, amplitude) in zip(slots, seen, strict=True):
+        places = frames.hold_out.places(frames.seq_nums[slot])
+        model, measured = xp.sqrt(intensity.reshape(-1)[places]), amplitude.reshape(-1)[places]
         usable = measured >= 0
         misfit += float(xp.abs(model - measured)[usable].sum())
         light += float(measured[usable].sum())

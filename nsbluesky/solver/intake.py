@@ -68,10 +68,13 @@ class Intake:
         self._use_pixels()
 
     def _use_pixels(self) -> None:
-        """Let frames use the good pixels, but for a fixed share that is held out; few pixels are all used."""
+        """Let frames use the good pixels, but for a share of each that is held out; few pixels are all used."""
         good = oriented(self._good, self.turned)
-        held = np.random.default_rng(self._settings.seed).random(good.shape) < self._settings.held_out
-        self.frames.set_good(good, held if np.count_nonzero(good) >= LEAST_PIXELS else None)
+        numbers = None
+        if self._settings.held_out and np.count_nonzero(good) >= LEAST_PIXELS:
+            count = round(1 / self._settings.held_out)
+            numbers = np.random.default_rng(self._settings.seed).integers(0, count, good.shape)
+        self.frames.set_good(good, numbers)
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the frames that are here, and those that will come, after what was done to them already."""
