@@ -11,7 +11,7 @@ import scipy.fft
 
 from nsbluesky.solver.registration import Aligned, align
 
-__all__ = ["FRC", "Aligned", "Quality", "align", "contrast_correlation", "frc", "nrmse", "r_factor", "tukey"]
+__all__ = ["FRC", "Aligned", "Quality", "align", "contrast_correlation", "frc", "nrmse", "r_factor"]
 
 ComplexImage = npt.NDArray[np.complexfloating[Any, Any]]
 
@@ -98,6 +98,8 @@ def frc(a: ComplexImage, b: ComplexImage, pixel_m: float, taper: float = 0.5) ->
         raise ValueError(
             f"images of shapes {a.shape} and {b.shape}: expected two equal ones of at least 8 × 8 pixels"
         )
+    from scipy.signal.windows import tukey  # not above: the import takes a third of the start of every process
+
     window = np.outer(tukey(a.shape[0], taper), tukey(a.shape[1], taper))
     both = np.isfinite(a) & np.isfinite(b)
     first, second = (scipy.fft.fft2(np.where(both, image - image[both].mean(), 0) * window) for image in (a, b))
@@ -120,15 +122,6 @@ def frc(a: ComplexImage, b: ComplexImage, pixel_m: float, taper: float = 0.5) ->
     half_bit = (0.2071 + 1.9102 * root) / (1.2071 + 0.9102 * root)
     resolutions = (_resolution_m(frequency, correlation - line, pixel_m) for line in (half_bit, 1 / 7))
     return FRC(frequency, correlation, half_bit, 1 / 7, *resolutions)
-
-
-def tukey(length: int, taper: float) -> npt.NDArray[np.float64]:
-    """Return a flat window that falls off as a cosine over `taper` of its length, half of it at either end.
-
-    It is that of scipy.signal, whose import takes a third of the start of each process.
-    """
-    to_rim = np.minimum(np.arange(length), np.arange(length)[::-1]) / (length - 1)
-    return np.where(2 * to_rim < taper, 0.5 - 0.5 * np.cos(2 * np.pi * to_rim / (taper or 1.0)), 1.0)
 
 
 def _resolution_m(frequency: npt.NDArray[np.float64], excess: npt.NDArray[np.float64], pixel_m: float) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.signal
 
-from nsbluesky.solver.quality import align, contrast_correlation, frc, nrmse, r_factor, tukey
+from nsbluesky.solver.quality import align, contrast_correlation, frc, nrmse, r_factor
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +127,3 @@ def test_every_ring_of_an_frc_has_pixels_enough(shape):
     assert len(found.correlation) == min(shape) // 2
     assert found.half_bit[-1] < 0.4
     assert np.all(np.diff(found.frequency_1_m) > 0)
-
-
-@pytest.mark.parametrize("length", [8, 31])
-@pytest.mark.parametrize("taper", [0.0, 0.1, 0.5, 1.0])
-def test_the_window_is_that_of_scipy(length, taper):
-    np.testing.assert_allclose(tukey(length, taper), scipy.signal.windows.tukey(length, taper), atol=1e-12)
