@@ -707,7 +707,7 @@ class IncrementalSolver:
         if math.isfinite(half_bit_m) and (not self._resolutions or self._resolutions[-1][0] != used):
             self._resolutions.append((used, half_bit_m))
         held_out = math.nan
-        if state is not None and not self.is_coarse and frames.hold_out is not None:
+        if state is not None and not self.is_coarse:
             slots = frames.active[frames.uses[frames.active] > 0]
             held_out = held_out_r(
                 self._backend, state, frames, spaced(slots, HELD_OUT_FRAMES), self.settings.subpixel

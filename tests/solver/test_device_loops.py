@@ -9,7 +9,7 @@ from host_kernels import host_launch
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.device_loops import SOURCE, DeviceLoops
-from nsbluesky.solver.engines import batched, differences, momentum
+from nsbluesky.solver.engines import differences, momentum
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
@@ -24,7 +24,7 @@ def loops(tmp_path_factory):
 
 def passes(rule, loops, difficult_scan, monkeypatch, *, modes, states, subpixel, poisson):
     """Return object, probe and residuals of three passes."""
-    for module in (batched, differences, momentum):
+    for module in (differences, momentum):
         monkeypatch.setattr(module, "loops_of", lambda *_, **__: loops)
     backend = get_backend("numpy", threads=1)
     store, state = difficult_scan(backend, modes)

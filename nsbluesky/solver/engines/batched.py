@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.dose import caution, counts_are_few
-from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, loops_of, work_space
+from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
@@ -173,7 +173,7 @@ class BatchedEngine(Engine):
             for region in regions(backend, band, corners, power.shape[-1]):
                 self._step_object(state, (..., *region), object_step)
 
-        loops = loops_of(backend, state.probe, compiled=self._compiled)
+        loops = batch.loops
 
         def fused_step(band: slice) -> None:
             sums, averages = self._pass_sums.object, self._rule.averages_passes

@@ -70,6 +70,8 @@ class Differences:
         The probe's Fourier transform, where any frame lies between pixels.
     shares : list of slice
         Frames of each thread.
+    loops
+        The fused loops for these arrays, or None (`nsbluesky.solver.engines.base.loops_of`).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Differences:
         self._subpixel = subpixel
         self._likelihood = likelihood
         self._compiled = compiled
+        self.loops = loops_of(backend, state.probe, compiled=compiled)
         self._placed: list[MovedProbe | VariedProbe] = []
         self._field = self.transformed(state.probe)
         if state.variation is not None:
@@ -173,14 +176,13 @@ class Differences:
         The probe's own light would not do: a sharp one is dark where it is bright half a pixel further.
         """
         xp = self._backend.xp
-        loops = loops_of(self._backend, self._state.probe, compiled=self._compiled)
         total = xp.zeros(self._state.probe.shape[1:], np.float32)
         for moved in self._placed:
             for probe, frames in zip(moved.probes, np.bincount(moved.which).tolist(), strict=True):
-                if loops is None:
+                if self.loops is None:
                     light = xp.sum(xp.abs(probe) ** 2, axis=0)
                 else:
-                    light = loops.sum_power(probe, xp.empty_like(total))
+                    light = self.loops.sum_power(probe, xp.empty_like(total))
                 total += np.float32(frames / len(self.slots)) * light
         return total
 
@@ -202,7 +204,7 @@ class Differences:
         shifts_px = self.steps[part] / self._subpixel if self.between_pixels else None
         poisson, floor = self._likelihood.poisson, self._likelihood.floor
         amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
-        loops = loops_of(backend, state.probe, compiled=self._compiled)
+        loops = self.loops
         if loops is not None:
             waves, residual = space.waves[: len(corners)], xp.empty(len(corners), np.float32)
             loops.multiply_windows(state.objects, probes, which, corners, waves)
