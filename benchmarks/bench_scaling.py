@@ -43,8 +43,8 @@ from nsbluesky.cleaning.plan import center_and_mean
 from nsbluesky.cli import main
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.stored_frames import StoredFrames
+from nsbluesky.dask_cluster import open_cluster
 from nsbluesky.service.dask_shards import DaskShards
-from nsbluesky.service.dask_workers import open_cluster
 from nsbluesky.settings import SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import gold_balls

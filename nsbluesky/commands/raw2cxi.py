@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from nsbluesky.commands import output_file, parse_count
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
+from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on where a conversion was killed")
     parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="(the processors there are)")
-    parser.add_argument("--processes", action="store_true", help="workers are processes, not threads")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--processes", action="store_true", help="workers are processes, not threads")
+    where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="workers are those of this Dask")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -50,10 +54,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     stages = list(dict.fromkeys(options.save_stage))
     for stage in stages:
         output_file(stage_path(out, stage), *sources)
-    number = options.workers or len(os.sched_getaffinity(0))
-    workers = Workers.processes(number) if options.processes else Workers.threads(number)
     scan = _scan(options)
-    with tqdm(total=len(scan), unit="point", disable=None) as bar:
+    with _workers(options) as workers, tqdm(total=len(scan), unit="point", disable=None) as bar:
         result = convert(
             scan,
             out,
@@ -76,6 +78,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "warnings": result.warnings,
         "stages": [str(stage_path(out, stage)) for stage in stages],
     }
+
+
+@contextmanager
+def _workers(options: argparse.Namespace) -> Iterator[Workers]:
+    """Give who cleans the blocks, as long as they are needed."""
+    number = options.workers or len(os.sched_getaffinity(0))
+    if options.scheduler:
+        client, _ = open_cluster(0, options.scheduler)
+        with client:
+            threads = options.workers or sum(worker["nthreads"] for worker in workers_of(client).values())
+            yield Workers.dask(threads, client)
+    elif options.processes:
+        yield Workers.processes(number)
+    else:
+        yield Workers.threads(number)
 
 
 def _scan(options: argparse.Namespace) -> RawScan:

@@ -21,8 +21,8 @@ from nsbluesky.cxi.export import copied_frames
 from nsbluesky.cxi.join import join_scans
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
+from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.service.dask_shards import DaskShards
-from nsbluesky.service.dask_workers import open_cluster
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
@@ -170,9 +170,7 @@ def _reconstruct_on_workers(
     with client, cluster or contextlib.nullcontext():
         if workers:
             client.wait_for_workers(workers)
-        number = len(client.scheduler_info(n_workers=-1)["workers"])
-        if not number:
-            raise SettingsError(f"the scheduler at {scheduler} has no workers: start some with dask worker")
+        number = len(workers_of(client))
         submit, refer = DaskShards(client).submit, functools.partial(StoredFrames.of, frames)
         return reconstruct_sharded(frames, refer, *given, submit=submit, shards=number, **how)
 

@@ -79,7 +79,7 @@ class UnfinishedConversion:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder = out.with_name(f"{out.name}.unfinished")
+        self.folder = out.absolute().with_name(f"{out.name}.unfinished")
         self._description = self.folder / FILE
         self._identity = identity
         self._lock: TextIO | None = None

@@ -19,9 +19,11 @@ from concurrent.futures import (
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
+from typing import Any
 
 from nsbluesky.conversion.blocks import Block, clean_block
 from nsbluesky.conversion.frames import ConversionError
+from nsbluesky.dask_cluster import DaskExecutor
 
 __all__ = ["Workers", "clean_blocks", "forking_server"]
 
@@ -41,8 +43,8 @@ class Workers:
     number : int
         How many blocks are at work at the same time.
     start : callable
-        Returns a new executor; called again where one broke.  Processes must see the raw files and the output
-        folder: ``Workers(8, client.get_executor)`` takes those of a Dask cluster.
+        Returns a new executor; called again where one broke.  Its workers must see the raw files and the output
+        folder under the same paths.
     """
 
     number: int
@@ -57,6 +59,11 @@ class Workers:
     def processes(cls, number: int) -> Workers:
         """Return processes on this machine: one that dies takes no other with it."""
         return cls(number, lambda: ProcessPoolExecutor(number, forking_server(), initializer=_end_with_parent))
+
+    @classmethod
+    def dask(cls, number: int, client: Any) -> Workers:
+        """Return those of a Dask cluster: `number` is that of their threads, `client` a `distributed.Client`."""
+        return cls(number, lambda: DaskExecutor(client))
 
 
 def forking_server() -> BaseContext:

@@ -7,7 +7,7 @@ import warnings
 from concurrent.futures import Future
 from typing import Any, cast
 
-from nsbluesky.service.dask_workers import RETRIES, called
+from nsbluesky.dask_cluster import RETRIES, called
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
 
 __all__ = ["DaskShards"]

@@ -1,4 +1,4 @@
-"""An executor whose worker processes die of some blocks, as of a bug in a compiled library."""
+"""Worker processes that die of some blocks, as of a bug in a compiled library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEADLY_ROW = 4
 
 
 def processes_that_die_of_a_frame() -> Executor:
-    return ProcessPoolExecutor(2, forking_server(), initializer=_die_of_row)
+    return ProcessPoolExecutor(2, forking_server(), initializer=die_of_a_frame)
 
 
 def processes_that_die_at_once() -> Executor:
@@ -24,7 +24,8 @@ def _die() -> None:
     os._exit(9)
 
 
-def _die_of_row() -> None:
+def die_of_a_frame() -> None:
+    """Let this process die when it reads a frame."""
     read = StoredFrames.read
 
     def deadly(self: StoredFrames) -> Any:

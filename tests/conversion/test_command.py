@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ def test_a_file_with_workers_and_stages(tmp_path: Path, capsys: pytest.CaptureFi
     before = out.stat().st_mtime_ns
     again, _ = command(capsys, raw, out, "--resume", "--save-stage", "dark")
     assert again == summary and out.stat().st_mtime_ns == before
+
+
+def test_the_workers_of_a_dask_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    distributed = pytest.importorskip("distributed")
+    raw, out = write_scan(tmp_path / "raw.cxi"), tmp_path / "clean.cxi"
+    options = {"processes": False, "protocol": "tcp://", "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=0, **options, silence_logs=logging.CRITICAL) as cluster:
+        scheduler = ["--scheduler", cluster.scheduler_address]
+        assert "has no workers: start some with dask worker" in command(capsys, raw, out, *scheduler)[1]
+        cluster.scale(2)
+        cluster.wait_for_workers(2)
+        summary, _ = command(capsys, raw, out, *scheduler)
+    assert (summary["frames"], summary["left_out"]) == (NUM_POINTS, {})
+    convert_file(raw, tmp_path / "plain.cxi")
+    assert content(out) == content(tmp_path / "plain.cxi")
 
 
 def test_exposures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from deadly import DEADLY_ROW, processes_that_die_at_once, processes_that_die_of_a_frame
+from deadly import (
+    DEADLY_ROW,
+    die_of_a_frame,
+    processes_that_die_at_once,
+    processes_that_die_of_a_frame,
+)
 from small_scans import NUM_POINTS, SETTINGS, content, convert_file, write_scan
 
+from nsbluesky.backend import Backend
 from nsbluesky.conversion import ConversionError, Workers
+from nsbluesky.conversion import blocks as blocks_module
 from nsbluesky.conversion import conversion as conversion_module
 from nsbluesky.conversion import workers as workers_module
+from nsbluesky.conversion.block_file import CleanBlock
 from nsbluesky.conversion.blocks import Block, clean_block
+from nsbluesky.conversion.recipe import ScanRecipe
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DETECTOR
 
@@ -164,3 +176,64 @@ def test_workers_that_always_die_end_the_conversion(raw: Path, tmp_path: Path) -
 
     with pytest.raises(ConversionError, match="worker processes died 3 times one after the other"):
         convert_file(raw, tmp_path / "clean.cxi", workers=Workers(2, start))
+
+
+@contextmanager
+def dask_client(*, processes: bool) -> Iterator[Any]:
+    """Give a client of two workers of Dask."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=processes,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        cluster.get_client() as client,
+    ):
+        yield client
+
+
+def test_a_frame_that_fails_deep_in_a_worker_of_dask_costs_its_point_alone(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask's own executor never tells of an error whose traceback cannot be pickled: the conversion hung."""
+    cleaned = blocks_module._cleaned
+
+    def deep(block: Block, recipe: ScanRecipe, backend: Backend) -> CleanBlock:
+        return (deep if 4 in block.points else cleaned)(block, recipe, backend)
+
+    convert_file(raw, tmp_path / "one.cxi")
+    with dask_client(processes=False) as client:
+        convert_file(raw, tmp_path / "many.cxi", workers=Workers.dask(2, client))
+        assert content(tmp_path / "many.cxi") == content(tmp_path / "one.cxi")
+        monkeypatch.setattr(blocks_module, "_cleaned", deep)
+        result = convert_file(raw, tmp_path / "clean.cxi", workers=Workers.dask(2, client))
+    assert list(result.left_out) == ["5"] and "maximum recursion depth exceeded" in result.left_out["5"]
+    assert result.num_frames == NUM_POINTS - 1
+
+
+@pytest.mark.nightly
+def test_workers_of_dask_that_die_cost_nothing(raw: Path, tmp_path: Path) -> None:
+    """Dask starts others in their place, which read the frame."""
+    convert_file(raw, tmp_path / "one.cxi")
+    with dask_client(processes=True) as client:
+        client.run(die_of_a_frame)
+        result = convert_file(raw, tmp_path / "many.cxi", workers=Workers.dask(2, client))
+    assert result.left_out == {}
+    assert content(tmp_path / "many.cxi") == content(tmp_path / "one.cxi")
+
+
+def test_a_scheduler_that_is_lost_ends_the_conversion(raw: Path, tmp_path: Path) -> None:
+    with (
+        dask_client(processes=False) as client,
+        pytest.raises(ConversionError, match=r"the scheduler is lost: Dask's client is closed.*--resume goes on"),
+    ):
+        convert_file(
+            raw,
+            tmp_path / "clean.cxi",
+            settings=SETTINGS.replace(block_frames=1),
+            workers=Workers.dask(2, client),
+            progress=lambda done, total: client.close() if done else None,
+        )

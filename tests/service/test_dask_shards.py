@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nsbluesky import dask_cluster
 from nsbluesky.backend import get_backend
 from nsbluesky.cli import main
 from nsbluesky.cxi import CxiData, read_cxi
 from nsbluesky.cxi.stored_frames import StoredFrames
-from nsbluesky.service import dask_workers
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.quality import contrast_correlation
@@ -84,7 +84,7 @@ def test_a_killed_workers_frames_are_read_elsewhere(clean: Path, client: Any) ->
 def test_the_command_deals_frames_to_workers(
     clean: Path, client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_workers, "CONNECT_S", 2.0)  # nobody is at the wrong address
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 2.0)  # nobody is at the wrong address
     out, address = tmp_path / "out.cxi", client.scheduler.address
     options = ["--passes", "2", "--set=sweep_frames=0", "--json"]
     capsys.readouterr()

@@ -1,0 +1,114 @@
+"""Tasks of Dask's workers when their scheduler is lost, and when they fail."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from nsbluesky import dask_cluster
+from nsbluesky.dask_cluster import DaskExecutor
+
+TIMEOUT_S = 10.0
+
+
+class Client:
+    """A client of Dask whose one worker is busy."""
+
+    def __init__(self) -> None:
+        self.status = "running"
+        self.pool = ThreadPoolExecutor(1)
+
+    def get_executor(self, **_: Any) -> ThreadPoolExecutor:
+        return self.pool
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.pool.shutdown()
+
+
+def test_what_waits_is_given_back_when_the_scheduler_is_lost(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is pending when the connection breaks is told nothing by Dask."""
+    monkeypatch.setattr(dask_cluster, "LOOK_S", 0.01)
+    over = threading.Event()
+    executor = DaskExecutor(client)
+    busy = executor.submit(over.wait, TIMEOUT_S)
+    waiting = executor.submit(int, "7")
+    client.status = "connecting"
+    for task in (busy, waiting):
+        with pytest.raises(BrokenExecutor, match="the scheduler is lost: Dask's client is connecting"):
+            task.result(TIMEOUT_S)
+    with pytest.raises(BrokenExecutor, match="Dask's client is connecting"):
+        executor.submit(int, "7")
+    client.status = "running"
+    over.set()
+    assert executor.submit(int, "7").result(TIMEOUT_S) == 7
+    executor.shutdown()
+
+
+def test_a_shutdown_waits_or_cancels(client: Client) -> None:
+    executor = DaskExecutor(client)
+    last = executor.submit(int, "7")
+    executor.shutdown()
+    assert last.done() and last.result() == 7
+    with pytest.raises(RuntimeError, match="was shut down"):
+        executor.submit(int, "7")
+    executor, over = DaskExecutor(client), threading.Event()
+    busy, waiting = executor.submit(over.wait, TIMEOUT_S), executor.submit(int, "7")
+    executor.shutdown(cancel_futures=True)
+    over.set()
+    for task in (busy, waiting):
+        with pytest.raises(CancelledError):
+            task.result(TIMEOUT_S)
+
+
+def test_who_waits_can_cancel(client: Client) -> None:
+    executor, over, done = DaskExecutor(client), threading.Event(), threading.Event()
+    executor.submit(over.wait, TIMEOUT_S)
+    waiting = executor.submit(done.set)
+    assert waiting.cancel()
+    over.set()
+    executor.shutdown()
+    client.pool.shutdown()
+    assert not done.is_set()
+
+
+def test_a_task_that_dask_takes_back_is_told(client: Client) -> None:
+    executor, over = DaskExecutor(client), threading.Event()
+    executor.submit(over.wait, TIMEOUT_S)
+    waiting = executor.submit(int, "7")
+    client.pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(BrokenExecutor, match="Dask cancelled the task"):
+        waiting.result(TIMEOUT_S)
+    over.set()
+    executor.shutdown()
+
+
+def recurse(depth: int) -> int:
+    return recurse(depth + 1)
+
+
+def test_an_error_comes_back_whose_traceback_cannot_be_pickled() -> None:
+    """Dask's client stumbles over it, and never tells whoever waits: a run hung for ever."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        cluster.get_client() as client,
+    ):
+        executor = DaskExecutor(client)
+        error = executor.submit(recurse, 0).exception(TIMEOUT_S)
+        executor.shutdown()
+    assert "maximum recursion depth exceeded" in str(error)
