@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -89,17 +89,22 @@ class RehearsalSettings(Settings):
     num_dark: int = 10
     seed: int = 0
 
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "rows": (1, 200),
+        "columns": (1, 200),
+        "num_dark": (0, 1000),
+        "seed": (0, 2**32 - 1),
+    }
+
     def __post_init__(self) -> None:
         """Check every value."""
+        super().__post_init__()
         for name in ("energy_eV", "photons", "picture_um", "diameter_um", "outer_zone_nm", "step_um", "rate_hz"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected > 0")
-        for name in ("absorption", "central_stop_um", "num_dark", "seed"):
+        for name in ("absorption", "central_stop_um"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected ≥ 0")
-        for name in ("rows", "columns"):
-            if not 1 <= getattr(self, name) <= 200:
-                raise SettingsError(f"{name} = {getattr(self, name)!r}: expected 1 to 200")
         if self.photons > MAX_PHOTONS:
             raise SettingsError(f"photons = {self.photons!r}: expected at most {MAX_PHOTONS:g}")
         if not 0.1 <= self.picture_um <= 40:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 __all__ = [
+    "MOST_PASSES",
     "CleaningSettings",
     "DetectorMode",
     "PipelineSettings",
@@ -39,6 +40,15 @@ class Settings:
 
     AT_ONCE: typing.ClassVar[frozenset[str]] = frozenset()
     """Fields that a run which goes on can change as well; the others are for the runs that start later."""
+
+    LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """The least and the most of numbers with which a typo would fill the memory, or begin what never ends."""
+
+    def __post_init__(self) -> None:
+        """Check what has limits."""
+        for name, (least, most) in self.LIMITS.items():
+            value = getattr(self, name)
+            _require(least <= value <= most, name, value, f"{least} to {most}")
 
     def applies_at_once(self, name: str) -> bool:
         """Return whether a run that goes on can change a field, named with dots."""
@@ -301,21 +311,27 @@ class CleaningSettings(Settings):
     )
     """Frames that are clean already stay as they are."""
 
+    LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {
+        "rolling_darks": (1, 10_000),
+        "saturation_word": (0, 0xFFFF),
+        "saturation_dilation_px": (0, 100),
+        "shadow_adcs": (0, 100),
+        "center_frames": (1, 1000),
+        "crop_px": (8, 8192),
+    }
+
     def __post_init__(self) -> None:
         """Check every value."""
+        super().__post_init__()
         _require(self.adu_per_photon >= 0, "adu_per_photon", self.adu_per_photon, "≥ 0 (0: from the energy)")
         _require(self.photon_threshold >= 0, "photon_threshold", self.photon_threshold, "≥ 0 photons")
         for name in ("bad_std_adu", "dark_drift_adu"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0 ADU")
-        _require(0 <= self.saturation_word <= 0xFFFF, "saturation_word", self.saturation_word, "0 to 65535")
-        for name in ("saturation_dilation_px", "shadow_adcs", "overscan_start_row", "beamstop_radius_m"):
+        for name in ("overscan_start_row", "beamstop_radius_m"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
-        _require(self.rolling_darks >= 1, "rolling_darks", self.rolling_darks, "at least 1")
         _require(self.spike_sigmas > 0, "spike_sigmas", self.spike_sigmas, "> 0")
         transmission = self.beamstop_transmission
         _require(0 < transmission <= 1, "beamstop_transmission", transmission, "above 0 and at most 1")
-        _require(self.center_frames >= 1, "center_frames", self.center_frames, "at least 1")
-        _require(self.crop_px >= 8, "crop_px", self.crop_px, "at least 8 pixels")
         _require(1 <= self.frame_px <= self.crop_px, "frame_px", self.frame_px, f"1 to crop_px = {self.crop_px}")
         fits = self.downsample == "fourier" or self.crop_px % self.frame_px == 0
         _require(fits, "frame_px", self.frame_px, f"a divisor of crop_px = {self.crop_px}, or downsample = 'fourier'")
@@ -327,6 +343,9 @@ class CleaningSettings(Settings):
         """Detector pixels per side of a pixel of a clean frame."""
         return self.crop_px / self.frame_px
 
+
+MOST_PASSES = 100_000
+"""More of them are a typo: on the smallest scan they take hours."""
 
 MANY_STATES = " where there are several object_modes"
 
@@ -495,24 +514,30 @@ class SolverSettings(Settings):
         }
     )
 
+    LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {
+        "modes": (1, 64),
+        "most_modes": (1, 64),
+        "object_modes": (1, 16),
+        "subpixel": (1, 64),
+        "batch": (1, 4096),
+        "batch_final": (1, 4096),
+        "probe_start": (0, 2**31),
+        "newest_frames": (0, 1_000_000),
+        "coarse_uses": (0, MOST_PASSES),
+        "passes_final": (0, MOST_PASSES),
+        "sweep_frames": (0, 1_000_000),
+        "sweep_candidates": (1, 1000),
+        "sweep_passes": (1, 1000),
+        "refine_start": (1, MOST_PASSES),
+        "probe_variation": (0, 8),
+        "seed": (0, 2**32 - 1),
+    }
+
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in (
-            "object_modes",
-            "refine_start",
-            "modes",
-            "most_modes",
-            "subpixel",
-            "batch",
-            "batch_final",
-            "sweep_candidates",
-            "sweep_passes",
-        ):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        super().__post_init__()
         for name in ("object_most", "probe_radius_m"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0 (0: no bound)")
-        for name in ("probe_start", "newest_frames", "coarse_uses", "passes_final", "sweep_frames", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
         for name in ("alpha", "beta", "publish_hz", "sweep_range", "final_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         _require(0 <= self.quality_share <= 1, "quality_share", self.quality_share, "0 to 1")
@@ -522,8 +547,6 @@ class SolverSettings(Settings):
             for name, off in {"probe_variation": 0, "object_most": 0.0, "object_phase": "any"}.items():
                 _require(getattr(self, name) == off, name, getattr(self, name), f"{off}" + MANY_STATES)
         _require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
-        variation = self.probe_variation
-        _require(0 <= variation <= 8, "probe_variation", variation, "0 to 8 modes")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")
 
 
@@ -554,8 +577,9 @@ class PipelineSettings(Settings):
 
     AT_ONCE = frozenset({"block_frames"})
 
+    LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {"block_frames": (1, 1024), "queue_bytes": (0, 2**40)}
+
     def __post_init__(self) -> None:
         """Check every value."""
-        _require(self.block_frames >= 1, "block_frames", self.block_frames, "at least 1")
-        _require(self.queue_bytes >= 0, "queue_bytes", self.queue_bytes, "≥ 0")
+        super().__post_init__()
         _require(self.checkpoint_s >= 0, "checkpoint_s", self.checkpoint_s, "≥ 0")

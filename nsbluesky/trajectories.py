@@ -14,6 +14,8 @@ __all__ = ["PATTERNS", "Pattern", "make_trajectory"]
 Pattern = typing.Literal["raster", "jittered_raster", "spiral", "fermat"]
 PATTERNS: tuple[str, ...] = typing.get_args(Pattern)
 
+MOST_POINTS = 1_000_000
+
 Points = npt.NDArray[np.float64]
 
 JITTER = 0.25
@@ -43,7 +45,8 @@ def make_trajectory(pattern: str, shape: tuple[int, int], step_um: float, seed: 
     Raises
     ------
     ValueError
-        For an unknown pattern, a shape or step that is not positive, or an area too small for a spiral.
+        For an unknown pattern, a shape or step that is not positive, more points than a scan can have, or an area too
+        small for a spiral.
     """
     rows, columns = _checked_shape(shape)
     if not (math.isfinite(step_um) and step_um > 0):
@@ -75,6 +78,8 @@ def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(f"shape = {shape!r}: expected two numbers, rows and columns") from None
     if rows < 1 or columns < 1:
         raise ValueError(f"shape = {shape!r}: expected at least one row and one column")
+    if rows * columns > MOST_POINTS:
+        raise ValueError(f"shape = {shape!r}: expected at most {MOST_POINTS} points")
     return rows, columns
 
 

@@ -57,6 +57,7 @@ def test_step_scales_the_pattern(pattern: str) -> None:
         ("raster", (3, 3), 0.0, "positive"),
         ("raster", (3, 3), float("nan"), "positive"),
         ("spiral", (1, 1), 0.1, "larger shape"),
+        ("raster", (100_000, 1000), 0.1, "at most 1000000 points"),
     ],
 )
 def test_wrong_arguments(pattern: str, shape: tuple[int, int], step_um: float, message: str) -> None:

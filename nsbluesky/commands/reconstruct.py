@@ -23,7 +23,7 @@ from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.service.dask_shards import DaskShards
-from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
@@ -91,8 +91,8 @@ def _schedule(text: str) -> str:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Reconstruct, and write the image with the frames it was made from."""
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
-    if options.passes < 1:
-        raise ValueError(f"--passes {options.passes}: expected at least 1")
+    if not 1 <= options.passes <= MOST_PASSES:
+        raise ValueError(f"--passes {options.passes}: expected 1 to {MOST_PASSES}")
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlparse
 
 from nsbluesky.service.access import is_loopback
@@ -13,8 +15,6 @@ __all__ = ["DEFAULT_ADDRESS", "ServiceSettings"]
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
 """Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
-
-MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,11 @@ class ServiceSettings(Settings):
     warm_up: bool = True
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
 
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"nice": (0, 19), "workers": (0, 256)}
+
     def __post_init__(self) -> None:
         """Check every value."""
+        super().__post_init__()
         parts = urlparse(self.address)
         if parts.scheme != "tcp" or parts.hostname is None or parts.port is None:
             raise SettingsError(f"address = {self.address!r}: expected tcp://HOST:PORT, as in {DEFAULT_ADDRESS}")
@@ -80,11 +83,7 @@ class ServiceSettings(Settings):
                 raise SettingsError(f"roots: {root!r} is relative: expected absolute folders")
         if self.scheduler and urlparse(self.scheduler).scheme not in ("tcp", "tls"):
             raise SettingsError(f"scheduler = {self.scheduler!r}: expected tcp://HOST:PORT or tls://HOST:PORT")
-        if not 0 <= self.workers <= MAX_WORKERS or (self.workers and self.scheduler):
-            raise SettingsError(
-                f"workers = {self.workers!r}: expected 0 to {MAX_WORKERS}, and 0 where a scheduler has its own"
-            )
+        if self.workers and self.scheduler:
+            raise SettingsError(f"workers = {self.workers!r}: expected 0 where a scheduler has its own")
         if self.adaptive and not self.workers:
             raise SettingsError("adaptive needs workers: how many there may be at most; a scheduler adapts its own")
-        if not 0 <= self.nice <= 19:
-            raise SettingsError(f"nice = {self.nice!r}: expected 0 to 19")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nsbluesky.settings import Settings, SettingsError
 
@@ -60,18 +62,20 @@ class BeamlineSettings(Settings):
     faults: bool = True
     lost_frames: tuple[int, ...] = ()
 
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "seed": (0, 2**32 - 1),
+        "pool": (1, 10_000),
+        "workers": (1, 256),
+    }
+
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("pool", "workers"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} = {getattr(self, name)!r}: expected at least 1")
+        super().__post_init__()
         for name in ("max_rate_hz", "image_rate_hz"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected a positive number of Hz")
         for name in ("following_error_nm", "position_noise_nm"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected ≥ 0 nm")
-        if self.seed < 0:
-            raise SettingsError(f"seed = {self.seed!r}: expected ≥ 0")
         if not self.prefix:
             raise SettingsError("prefix is empty: expected a PV prefix such as 'SIM:'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
 from nsbluesky.solver.engines import BATCHED, check_engine
 
 __all__ = ["Stage", "parse_schedule", "stage_of", "stages_of"]
@@ -60,9 +60,9 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
 def _parse_stage(text: str, passes: int, object_modes: int) -> Stage:
     name, colon, number = (part.strip() for part in text.partition(":"))
     check_engine(name, object_modes)
-    if colon and not (number.isascii() and number.isdigit() and int(number) > 0):
+    if colon and not (number.isascii() and number.isdigit() and 1 <= int(number[:20]) <= MOST_PASSES):
         raise SettingsError(
-            f"solver.algorithm = {text!r}: expected passes above 0 after the colon, as in wasp:20,lsqml:50"
+            f"solver.algorithm = {text!r}: expected 1 to {MOST_PASSES} passes after the colon, as in wasp:20,lsqml:50"
         )
     return Stage(name, int(number) if colon else passes)
 

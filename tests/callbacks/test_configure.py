@@ -91,7 +91,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(scan, tmp_path):
     before = run.processor.settings
     for changes, message in (
         ({"solver.algorithm": "magic"}, "expected one of"),
-        ({"solver.modes": 0}, "at least 1"),
+        ({"solver.modes": 0}, "1 to 64"),
         ({"solver.mode": 1}, "unknown setting"),
     ):
         with pytest.raises(SettingsError, match=message):

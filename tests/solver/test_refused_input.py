@@ -64,7 +64,7 @@ def test_every_pixel_masked(offline):
 
 
 def test_no_modes():
-    with pytest.raises(SettingsError, match="modes = 0: expected at least 1"):
+    with pytest.raises(SettingsError, match="modes = 0: expected 1 to 64"):
         SolverSettings(modes=0)
 
 

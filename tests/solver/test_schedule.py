@@ -16,7 +16,10 @@ def test_engines_with_and_without_passes():
     assert parse_schedule(" wasp : 20 , lsqml", 7) == (Stage("wasp", 20), Stage("lsqml", 7))
 
 
-@pytest.mark.parametrize("text", ["", "magic", "wasp,", "wasp:", "wasp:0", "wasp:-3", "wasp:2.5", "wasp:1:2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "magic", "wasp,", "wasp:", "wasp:0", "wasp:-3", "wasp:2.5", "wasp:1:2", "wasp:200000", "wasp:" + 5000 * "9"],
+)
 def test_anything_else_is_refused_with_what_was_expected(text):
     with pytest.raises(SettingsError, match=r"^solver\.algorithm = .*: expected"):
         parse_schedule(text, 10)

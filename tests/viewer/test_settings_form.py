@@ -63,7 +63,7 @@ def test_what_is_typed_and_chosen_comes_back(form: SettingsForm, qtbot: QtBot) -
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("solver.modes", "0", "modes = 0: expected at least 1"),
+        ("solver.modes", "0", "modes = 0: expected 1 to 64"),
         ("solver.modes", "two", "modes = 'two': expected int"),
         ("solver.alpha", "-1", "alpha = -1.0: expected > 0"),
         ("cleaning.center_px", "[1]", "center_px = [1]: expected 2 values"),
