@@ -30,8 +30,10 @@ from nsbluesky.camera.placement import (
     place_packets,
 )
 
-__all__ = ["AssembledFrame", "FrameAssembler", "FrameFlag"]
+__all__ = ["FIRST_FRAMES", "AssembledFrame", "FrameAssembler", "FrameFlag"]
 
+FIRST_FRAMES = 8
+"""Frames whose packets are counted, to tell a camera with frames of another size."""
 OPEN_FRAMES = 3
 CONFIRMED_BY = 4
 """Packets in a row that must agree on the first frame number, and on one far from the last, before it is believed."""
@@ -160,9 +162,9 @@ class StreamCounts:
         Those of them with a packet's header.
     end_markers : int
         End markers.
-    packets_between_ends : list of int
-        Packets before the first few end markers, of frames without gaps and doubles: what tells a camera with frames
-        of another size from one whose packets get lost.
+    packets_of_frames : list of int
+        Packets of the first few frames without gaps and doubles before their end marker: what tells a camera with
+        frames of another size.
     """
 
     datagrams: int = 0
@@ -170,7 +172,7 @@ class StreamCounts:
     framed_bad_sizes: Counter[int] = field(default_factory=Counter)
     stray_packets: int = 0
     end_markers: int = 0
-    packets_between_ends: list[int] = field(default_factory=list)
+    packets_of_frames: list[int] = field(default_factory=list)
 
 
 class FrameAssembler:
@@ -195,7 +197,6 @@ class FrameAssembler:
         self._last_ended = True
         self._newest: tuple[int, int] | None = None  # number, header of the newest frame
         self._far: list[tuple[Bytes, int]] = []
-        self._since_end = 0
         self._spare: list[Bytes] = []
 
     def feed(self, datagrams: Bytes, sizes: Sizes) -> Iterator[AssembledFrame]:
@@ -244,7 +245,6 @@ class FrameAssembler:
             frame.filled,
             frame.state,
         )
-        self._since_end += placed
         return placed
 
     def _take_other(self, datagram: Bytes, size: Sizes) -> Iterator[AssembledFrame]:
@@ -262,11 +262,10 @@ class FrameAssembler:
     def _end(self) -> Iterator[AssembledFrame]:
         counts, frame = self.counts, self._current
         counts.end_markers += 1
-        if len(counts.packets_between_ends) < 8 and frame is not None and frame.is_in_line:
-            counts.packets_between_ends.append(self._since_end)
-        self._since_end = 0
         if frame is None:
             return
+        if len(counts.packets_of_frames) < FIRST_FRAMES and frame.is_in_line:
+            counts.packets_of_frames.append(int(frame.state[GOT] + frame.state[CONFLICTS]))
         if frame.state[CURSOR] != len(frame.filled):
             frame.flags |= FrameFlag.ORDER
         frame.state[ENDED] = 1
@@ -289,7 +288,6 @@ class FrameAssembler:
                 return
             if ahead > -OPEN_FRAMES:
                 self.counts.stray_packets += 1
-                self._since_end += 1
                 return
         if not 0 < ahead < OPEN_FRAMES:
             yield from self._take_far(datagram, size, header, ahead)
@@ -322,7 +320,6 @@ class FrameAssembler:
 
     def _drop_far(self) -> None:
         self.counts.stray_packets += len(self._far)
-        self._since_end += len(self._far)
         self._far = []
 
     def _begin(self, number: int, header: int) -> None:

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.camera.assembler import AssembledFrame, FrameAssembler, FrameFlag
+from nsbluesky.camera.assembler import FIRST_FRAMES, AssembledFrame, FrameAssembler, FrameFlag
 from nsbluesky.camera.datagrams import DatagramBatch, enlarge_buffer
 from nsbluesky.camera.descramble import descramble, stream_bytes
 from nsbluesky.camera.frame_file import EPICS_EPOCH_S, FrameFile, room_for_frame
@@ -53,6 +53,10 @@ UNPLACED = FrameFlag.AMBIGUOUS | FrameFlag.CONFLICT
 
 class GrabberError(Exception):
     """No frames can be had: no camera, one of another kind, or a port that is taken."""
+
+
+class OtherCameraError(GrabberError):
+    """What comes are no frames of this layout in packets of this size."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ class Grabber:
                 frame = self._frames.get()
                 if frame is None:
                     break
+                if isinstance(frame, OtherCameraError):
+                    counts = _FrameCounts()  # what is in the file are no frames
                 if isinstance(frame, BaseException):
                     raise frame
                 self._write(file, frame, image)
@@ -247,7 +253,7 @@ class Grabber:
             for frame in assembler.feed(batch.datagrams[:count], batch.sizes[:count]):
                 self._frames.put(frame)
                 frames += 1
-            if frames < FEW_FRAMES:
+            if frames < FIRST_FRAMES:
                 self._check_kind()
         for frame in assembler.flush():
             self._frames.put(frame)
@@ -266,23 +272,43 @@ class Grabber:
         framed = counts.framed_bad_sizes
         if framed.total() >= few_datagrams and 2 * framed.total() > counts.datagrams:
             payload = framed.most_common(1)[0][0] - HEADER_BYTES
-            raise GrabberError(
+            raise OtherCameraError(
                 f"packets of {payload} bytes: expected {form.payload_bytes}, beside {HEADER_BYTES} of header; "
                 f"set the payload to {payload}"
             )
         if counts.datagrams >= few_datagrams and counts.bad_sizes.total() == counts.datagrams:
-            raise GrabberError(
+            raise OtherCameraError(
                 f"{counts.datagrams} datagrams came that are no packets of a Fast CCD: expected headers of 8 bytes, "
                 "the last six F0 F1 F2 F3 F4 and the frame number; something else sends to this port"
             )
-        between = set(counts.packets_between_ends[1 : 1 + FEW_FRAMES])
-        if len(counts.packets_between_ends) > FEW_FRAMES and len(between) == 1 and between != {form.num_packets}:
+        found = counts.packets_of_frames[1 : 1 + FEW_FRAMES]  # the first one may have begun before
+        if len(found) == FEW_FRAMES and len(set(found)) == 1:
+            self._check_layout(found[0])
+
+    def _check_layout(self, found: int) -> None:
+        """Refuse a camera whose frames have more packets than expected, or just as many as another layout's.
+
+        Fewer than that are packets that get lost at the end of each frame: they are recorded, and flagged.
+        """
+        form, fitting = self.format, self._layouts_of(found)
+        if found > form.num_packets or (found < form.num_packets and fitting):
             rows, columns = self.layout.shape
-            found = between.pop()
-            raise GrabberError(
+            advice = f"the layout may be {' or '.join(fitting)}" if fitting else "no layout known here has that size"
+            raise OtherCameraError(
                 f"frames of {found} packets of {form.payload_bytes} bytes: expected {form.num_packets}, for "
-                f"{rows} × {columns}; {_layouts_of(found, form.payload_bytes)}"
+                f"{rows} × {columns}; {advice}"
             )
+
+    def _layouts_of(self, found: int) -> list[str]:
+        """Return the names of other layouts with so many packets of which this grabber knows the size."""
+        own, sizes = self.format, self.assembler.counts.framed_bad_sizes
+        names = []
+        for name, layout in LAYOUTS.items():
+            form = PacketFormat(stream_bytes(layout), own.payload_bytes)
+            short = form.last_packet_bytes not in (own.packet_bytes, own.last_packet_bytes)
+            if form != own and form.num_packets == found + short and (sizes[form.last_packet_bytes] or not short):
+                names.append(name)
+        return names
 
     def _summary(self, counts: _FrameCounts) -> dict[str, Any]:
         stream = self.assembler.counts
@@ -352,16 +378,6 @@ def _compile(form: PacketFormat, layout: FCCDLayout) -> None:
     assembler = FrameAssembler(form)
     for _ in (*assembler.feed(packets, sizes), *assembler.flush()):
         pass
-
-
-def _layouts_of(num_packets: int, payload_bytes: int) -> str:
-    """Return what to do about frames of so many packets, of which a short last one may not be counted."""
-    fitting = [
-        name
-        for name, layout in LAYOUTS.items()
-        if 0 <= PacketFormat(stream_bytes(layout), payload_bytes).num_packets - num_packets <= 1
-    ]
-    return f"the layout may be {' or '.join(fitting)}" if fitting else "no layout known here has that size"
 
 
 def _new_file(path: Path, shape: tuple[int, int]) -> FrameFile:

@@ -222,6 +222,36 @@ def test_a_packet_lost_or_doubled_in_each_frame_is_no_other_layout(path: Path, d
         assert written.lost == [[number, number, number + 1] for number in range(5)]
 
 
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let few datagrams come at once, as they do of a camera whose frames have hundreds."""
+    monkeypatch.setattr(grabber_module, "BATCH", 4)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("first_lost", [NUM_PACKETS - 1, NUM_PACKETS - 2, 4])
+def test_the_end_of_each_frame_lost_is_no_other_layout(
+    path: Path, first_lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames of fewer packets than any layout has are recorded, and what is wrong with them is told."""
+    monkeypatch.setattr(grabber_module, "LAYOUTS", {"small": SMALL} | OTHERS)
+    sent = [datagrams_of([number]) for number in range(6)]
+    summary, written = grab(path, [content for one in sent for content in (*one[:first_lost], one[-1])])
+    assert (summary["frames"], summary["exact_frames"]) == (6, 0)
+    assert written.lost == [[number, first_lost, NUM_PACKETS] for number in range(6)]
+    for number, frame in enumerate(written.frames):
+        np.testing.assert_array_equal(frame, words_or_lost(number, [(first_lost, NUM_PACKETS)]))
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_end_markers_lost_are_no_other_layout(path: Path) -> None:
+    """Every other one: there are twice as many packets between two of them."""
+    sent = [content for number in range(8) for content in datagrams_of([number])[: -1 if number % 2 else None]]
+    summary, written = grab(path, sent)
+    np.testing.assert_array_equal(written.frames, [frame_of(number) for number in range(8)])
+    assert summary["lost_packets"] == 0
+
+
 def _with_one(contents: list[bytes], place: int, doubled: bool) -> list[bytes]:
     return [*contents[:place], *(2 * [contents[place]] if doubled else []), *contents[place + 1 :]]
 
@@ -255,15 +285,51 @@ def test_packets_of_another_size_name_the_payload(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-def test_frames_of_another_size_name_the_layout(path: Path, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    taller = FCCDLayout(8, 1152, 12, (0, 11), ((0, 4), (4, 8)), ((0, 4), (4, 8)))
-    monkeypatch.setattr(grabber_module, "LAYOUTS", {"small": SMALL} | ({"taller": taller} if known else {}))
-    advice = "the layout may be taller" if known else "no layout known here"
+def halves(rows: int, columns: int, columns_per_adc: int) -> FCCDLayout:
+    both = ((0, rows // 2), (rows // 2, rows))
+    return FCCDLayout(rows, columns, columns_per_adc, (0, columns_per_adc - 1), both, both)
+
+
+TALLER = halves(8, 1152, 12)
+"""18 packets, all full."""
+OTHERS = {
+    "taller": TALLER,
+    "tallest": halves(12, 1152, 12),  # 27, all full
+    "flat": halves(4, 1152, 12),  # 9, all full
+    "narrow": halves(6, 960, 10),  # 12, the last one short
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "sent", "found"),
+    [
+        (SMALL, "taller", "18 packets of 1024 bytes: expected 14, for 6 × 1152"),
+        (TALLER, "tallest", "27 packets of 1024 bytes: expected 18, for 8 × 1152"),  # each full of wrong packets
+        (SMALL, "flat", "9 packets of 1024 bytes: expected 14, for 6 × 1152"),
+        (SMALL, "narrow", "11 packets of 1024 bytes: expected 14, for 6 × 1152"),  # and the short one
+    ],
+)
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("content", [0, 1])
+def test_frames_of_another_size_name_the_layout(
+    path: Path, own: FCCDLayout, sent: str, found: str, content: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grabber_module, "LAYOUTS", OTHERS | {"small": SMALL})
+    rng = np.random.default_rng(0)
+    with Grabber(own, QUICK) as grabber:
+        with VirtualFCCD(grabber.address, OTHERS[sent], payload_bytes=PAYLOAD) as camera:
+            camera.send(content * rng.integers(0, 2**16, OTHERS[sent].shape, np.uint16) for _ in range(5))
+        with pytest.raises(GrabberError, match=f"frames of {found}; the layout may be {sent}$"):
+            grabber.record(path, 100)
+    assert not path.exists()
+
+
+def test_larger_frames_of_no_known_layout_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grabber_module, "LAYOUTS", {"small": SMALL})
     with Grabber(SMALL, QUICK) as grabber:
-        with VirtualFCCD(grabber.address, taller, payload_bytes=PAYLOAD) as camera:
-            camera.send([np.zeros(taller.shape, np.uint16)] * 5)
-        with pytest.raises(GrabberError, match=f"frames of 18 packets of 1024 bytes: expected 14, .*{advice}"):
+        with VirtualFCCD(grabber.address, TALLER, payload_bytes=PAYLOAD) as camera:
+            camera.send([np.zeros(TALLER.shape, np.uint16)] * 5)
+        with pytest.raises(GrabberError, match=r"frames of 18 packets .* no layout known here has that size"):
             grabber.record(path, 100)
 
 
