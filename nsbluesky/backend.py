@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 import os
-import typing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +25,19 @@ Launch = Callable[..., None]
 KERNEL_THREADS = 256
 """Threads of a block of a kernel."""
 
-KEEP_PLANS_S = 10.0
-"""How long FFTW's plans are kept that nobody uses.  Each holds its arrays, for every thread and number of frames: in
-ten minutes of small scans that was a megabyte for each of them.  Made anew they cost little, FFTW knows what it
-measured."""
-
 
 class BackendError(RuntimeError):
     """The wanted backend cannot be used on this machine."""
+
+
+class Transforms(Protocol):
+    """2-D Fourier transforms in SciPy's form."""
+
+    def fft2(self, x: Any, *, norm: str, overwrite_x: bool) -> Any:
+        """Return the transform over the last two axes."""
+
+    def ifft2(self, x: Any, *, norm: str, overwrite_x: bool) -> Any:
+        """Return its inverse."""
 
 
 @dataclass(eq=False)
@@ -56,7 +60,7 @@ class Backend:
     name: str
     xp: ModuleType
     threads: int
-    _fft: ModuleType
+    _fft: Transforms
     resting: int = 0
 
     @property
@@ -69,13 +73,16 @@ class Backend:
         """Threads that work at once: at least one."""
         return max(1, self.threads - self.resting)
 
-    def fft2(self, a: Any) -> Any:
-        """Unitary 2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten."""
-        return self._fft.fft2(a, norm="ortho", overwrite_x=True)
+    def fft2(self, a: Any, *, unitary: bool = True) -> Any:
+        """2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten.
 
-    def ifft2(self, a: Any) -> Any:
-        """Unitary inverse of `fft2`; `a` may be overwritten."""
-        return self._fft.ifft2(a, norm="ortho", overwrite_x=True)
+        Unitary, or with no factor at all.
+        """
+        return self._fft.fft2(a, norm="ortho" if unitary else "backward", overwrite_x=True)
+
+    def ifft2(self, a: Any, *, unitary: bool = True) -> Any:
+        """Inverse of `fft2`, unitary or with no factor at all; `a` may be overwritten."""
+        return self._fft.ifft2(a, norm="ortho" if unitary else "forward", overwrite_x=True)
 
     def to_numpy(self, a: Any) -> Any:
         """Return `a` as a NumPy array in host memory (no copy where it is one)."""
@@ -136,17 +143,13 @@ def _cupy_backend() -> Backend:
     return Backend("cupy", cupy, 1, cufft)
 
 
-def _host_transforms() -> ModuleType:
-    """Return pyFFTW's transforms in SciPy's form, with one plan for each thread and shape; without it SciPy's own."""
+def _host_transforms() -> Transforms:
+    """Return those of FFTW, or without pyFFTW SciPy's."""
     try:
-        import pyfftw
+        from nsbluesky.fftw import PlannedTransforms
     except ImportError:
-        return scipy.fft
-    pyfftw.interfaces.cache.enable()
-    pyfftw.interfaces.cache.set_keepalive_time(KEEP_PLANS_S)
-    pyfftw.config.NUM_THREADS = 1
-    pyfftw.config.PLANNER_EFFORT = "FFTW_MEASURE"  # 0.1 s once; by estimate 256² took eight times as long
-    return typing.cast(ModuleType, pyfftw.interfaces.scipy_fft)
+        return cast(Transforms, scipy.fft)
+    return PlannedTransforms()
 
 
 def get_backend(name: str = "auto", threads: int | None = None) -> Backend:

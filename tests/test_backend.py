@@ -36,6 +36,33 @@ def test_both_libraries_of_transforms_on_a_host_agree(monkeypatch):
         assert np.allclose(*found, atol=1e-5)
 
 
+@pytest.mark.parametrize("library", ["pyfftw", "scipy"])
+def test_transforms_of_any_number_layout_and_precision(library, monkeypatch):
+    if library == "pyfftw":
+        pytest.importorskip("pyfftw")
+    else:
+        monkeypatch.setitem(sys.modules, "pyfftw", None)
+        monkeypatch.delitem(sys.modules, "nsbluesky.fftw", raising=False)
+    backend = get_backend("numpy")
+    rng = np.random.default_rng(2)
+    for number in (1, 7, 15, 17):
+        waves = rng.normal(size=(number, 2, 10, 12)) + 1j * rng.normal(size=(number, 2, 10, 12))
+        for given, precision in ((waves, 1e-14), (waves.astype(np.complex64), 1e-5)):
+            found = backend.fft2(given.copy(), unitary=False)
+            assert found.dtype == given.dtype and found.shape == given.shape
+            assert np.allclose(found, np.fft.fft2(waves), atol=1e3 * precision)
+            assert np.allclose(backend.ifft2(found, unitary=False), 120 * waves, atol=1e4 * precision)
+    swapped = waves.swapaxes(-1, -2)  # not contiguous
+    assert np.allclose(backend.ifft2(swapped.copy(order="A")), np.fft.ifft2(swapped, norm="ortho"))
+    odd = np.zeros(2 * 120 + 1, np.complex64)[1:].reshape(2, 10, 12)  # not aligned as plans want it
+    odd[...] = waves[:2, 0]
+    assert np.allclose(backend.fft2(odd.copy(order="K")), np.fft.fft2(waves[:2, 0], norm="ortho"), atol=1e-5)
+    assert np.allclose(backend.fft2(odd), np.fft.fft2(waves[:2, 0], norm="ortho"), atol=1e-5)
+    real = rng.normal(size=(10, 12)).astype(np.float32)
+    real.flags.writeable = False
+    assert np.allclose(backend.fft2(real), np.fft.fft2(real, norm="ortho"), atol=1e-5)
+
+
 def test_map_keeps_the_order_and_uses_threads():
     backend = get_backend("numpy", threads=2)
     meet = threading.Barrier(2, timeout=10)

@@ -74,19 +74,24 @@ class AmplitudeChunks:
         """Return the amplitudes (N, N) float32 of a slot on the backend's device; not to be changed."""
         return self._backend.from_numpy(self.stored(slot)).astype(np.float32, copy=False)
 
-    def copy(self, slots: npt.NDArray[np.intp], out: Any) -> None:
-        """Write the amplitudes of `slots` into the first rows of `out` (n, N, N) float32, on the backend's device."""
+    def copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None = None) -> None:
+        """Write the amplitudes of `slots` into the first rows of `out` (n, N, N) float32, on the backend's device.
+
+        Each is multiplied by its number of `scales` (n,), where these are given.
+        """
         beyond = []
         for row, slot in enumerate(slots.tolist()):
-            if self._beyond[slot // CHUNK_FRAMES]:
+            if self._backend.on_device and self._beyond[slot // CHUNK_FRAMES]:
                 beyond.append(row)
-            else:
+            elif scales is None:
                 out[row] = self.stored(slot)
-        if beyond and self._backend.on_device:
+            else:
+                self._backend.xp.multiply(self.stored(slot), scales[row], out=out[row])
+        if beyond:
             self._send([int(slots[row]) for row in beyond], out, beyond)
-        else:
-            for row in beyond:
-                out[row] = self.stored(int(slots[row]))
+            if scales is not None:
+                rows = self._backend.xp.asarray(beyond)
+                out[rows] *= self._backend.xp.asarray(scales[beyond])[:, None, None]
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames, as in `nsbluesky.geometry.Geometry.orientation`."""

@@ -82,7 +82,7 @@ class CentralHalf(FrameStore):
         self.weights, self.uses = whole.weights, whole.uses
         self.flux, self.backgrounds, self.variation = whole.flux, whole.backgrounds, whole.variation
         self.resting, self.misfits = whole.resting, whole.misfits
-        self.residuals = whole.residuals
+        self.residuals, self.light_sums = whole.residuals, whole.light_sums
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
         self.corners_px = Derived(lambda index: self._corners(index))  # type: ignore[assignment]
         self.shifts_px = Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
@@ -149,7 +149,7 @@ def refined(backend: Backend, state: SolverState) -> SolverState:
     xp = backend.xp
     fine = xp.stack([_with_midpoints(xp, _with_midpoints(xp, canvas).T).T for canvas in state.objects])
     rim = ((0, 0), (1, 1), (1, 1))  # a fine window may begin a pixel before its coarse one, or end after it
-    padded = xp.pad(fine, rim, mode="edge")
+    padded = xp.ascontiguousarray(xp.pad(fine, rim, mode="edge"))  # along rows, as all loops over it go
     return SolverState(
         padded.reshape(*state.object.shape[:-2], *padded.shape[1:]),
         _widened(backend, state.probe),

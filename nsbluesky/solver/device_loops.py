@@ -17,10 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Launch, cuda_launch
+from nsbluesky.solver.light import SUMS
 
 __all__ = ["SOURCE", "DeviceLoops", "device_loops"]
 
-SOURCE = r"""
+LANES = 1024
+"""Threads that share the pixels of a frame where sums over them are formed."""
+
+SOURCE = (
+    f"""
+#define LANES {LANES}
+"""
+    + r"""
 struct __align__(8) c64 { float x, y; };
 
 #define EACH(i, total) \
@@ -51,29 +59,45 @@ void multiply_windows(
 
 extern "C" __global__
 void change_fields(
-    c64* field, float* amplitude, const float* good, int n, int waves, int pixels, int poisson,
-    float background, float epsilon)
+    c64* field, const float* amplitude, const float* good, float* sums, int n, int waves, int pixels, int poisson,
+    float background, float epsilon, float scale)
 {
-    EACH(i, (long long)n * pixels) {
-        const int pixel = i % pixels;
-        c64* const first = field + (i / pixels) * waves * pixels + pixel;
-        float light = background;
-        for (int wave = 0; wave < waves; ++wave) {
-            const c64 a = first[(long long)wave * pixels];
-            light += a.x * a.x + a.y * a.y;
+    const float gain = scale * scale;
+    EACH(i, (long long)n * LANES) {
+        const long long frame = i / LANES;
+        float residual = 0.0f, squares = 0.0f, good_pixels = 0.0f, photons = 0.0f, excess = 0.0f;
+        for (int pixel = i % LANES; pixel < pixels; pixel += LANES) {
+            c64* const first = field + frame * waves * pixels + pixel;
+            float light = 0.0f;
+            for (int wave = 0; wave < waves; ++wave) {
+                const c64 a = first[(long long)wave * pixels];
+                light += a.x * a.x + a.y * a.y;
+            }
+            light = gain * light + background;
+            const float model = sqrtf(light), measured = amplitude[frame * pixels + pixel];
+            const float usable = measured >= 0.0f ? good[pixel] : 0.0f;
+            const float difference = usable * (measured - model);
+            const float further = measured * measured - light;
+            const float factor = gain * (poisson ? 0.5f * usable * further / (light + epsilon)
+                                                 : difference / (model + epsilon));
+            for (int wave = 0; wave < waves; ++wave) {
+                c64 a = first[(long long)wave * pixels];
+                a.x *= factor;
+                a.y *= factor;
+                first[(long long)wave * pixels] = a;
+            }
+            residual += difference < 0.0f ? -difference : difference;
+            squares += difference * difference;
+            good_pixels += usable;
+            photons += usable * (light - background);
+            excess += usable * further;
         }
-        const float model = sqrtf(light), measured = amplitude[i];
-        const float usable = measured >= 0.0f ? good[pixel] : 0.0f;
-        const float difference = usable * (measured - model);
-        const float factor = poisson ? 0.5f * usable * (measured * measured - light) / (light + epsilon)
-                                     : difference / (model + epsilon);
-        for (int wave = 0; wave < waves; ++wave) {
-            c64 a = first[(long long)wave * pixels];
-            a.x *= factor;
-            a.y *= factor;
-            first[(long long)wave * pixels] = a;
-        }
-        amplitude[i] = difference < 0.0f ? -difference : difference;
+        float* const lane = sums + 5 * i;
+        lane[0] = residual;
+        lane[1] = squares;
+        lane[2] = good_pixels;
+        lane[3] = photons;
+        lane[4] = excess;
     }
 }
 
@@ -174,6 +198,27 @@ void add_and_step(
 }
 
 extern "C" __global__
+void step_probe(
+    c64* probe, const c64* numerator, const float* denominator, const float* divisor,
+    c64* pass_numerator, float* pass_denominator, int modes, int pixels, int averages)
+{
+    EACH(i, (long long)modes * pixels) {
+        const int pixel = i % pixels;
+        const c64 step = numerator[i];
+        c64 p = probe[i];
+        if (averages) {
+            pass_numerator[i].x += step.x + denominator[pixel] * p.x;
+            pass_numerator[i].y += step.y + denominator[pixel] * p.y;
+            if (i < pixels)
+                pass_denominator[pixel] += denominator[pixel];
+        }
+        p.x += step.x / divisor[pixel];
+        p.y += step.y / divisor[pixel];
+        probe[i] = p;
+    }
+}
+
+extern "C" __global__
 void sum_power(const c64* probe, float* out, int modes, int pixels)
 {
     EACH(i, pixels) {
@@ -200,14 +245,13 @@ void push(c64* target, c64* before, c64* velocity, int size, float friction)
     }
 }
 """
+)
 
 
 class DeviceLoops:
     """Loops with the names, arguments and results of those in `nsbluesky.solver.kernels`.
 
     Arrays are of the device, contiguous, in single precision; which probe, corners and weights may be of the host.
-    Others than `amplitude_change` and `poisson_change` change nothing that their twins do not; these two use the
-    measured amplitudes as work space.
 
     Parameters
     ----------
@@ -240,25 +284,25 @@ class DeviceLoops:
         self._run("multiply_windows", len(corners) * states * side**2, *arrays, *sizes)
 
     def amplitude_change(
-        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, residual: Any
+        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, scale: float, sums: Any
     ) -> None:
-        """See the twin; `amplitude` becomes m·|A − G|."""
-        self._change(field, amplitude, good, background, epsilon, residual, poisson=0)
+        """See the twin."""
+        self._change(field, amplitude, good, (background, epsilon, scale), sums, poisson=0)
 
     def poisson_change(
-        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, residual: Any
+        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, scale: float, sums: Any
     ) -> None:
-        """See the twin; `amplitude` becomes m·|A − G|."""
-        self._change(field, amplitude, good, background, epsilon, residual, poisson=1)
+        """See the twin."""
+        self._change(field, amplitude, good, (background, epsilon, scale), sums, poisson=1)
 
     def _change(
-        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, residual: Any, poisson: int
+        self, field: Any, amplitude: Any, good: Any, numbers: tuple[float, ...], sums: Any, poisson: int
     ) -> None:
         count, waves, side, _ = field.shape
-        numbers = float(background), float(epsilon)
+        of_lanes = self._xp.empty((count, LANES, SUMS), np.float32)
         sizes = count, waves, side**2, poisson
-        self._run("change_fields", count * side**2, field, amplitude, good, *sizes, *numbers)
-        residual[...] = amplitude.sum(axis=(1, 2))
+        self._run("change_fields", count * LANES, field, amplitude, good, of_lanes, *sizes, *map(float, numbers))
+        sums[...] = of_lanes.sum(axis=1)
 
     def back_project(
         self,
@@ -307,6 +351,20 @@ class DeviceLoops:
         arrays = objects, self._whole(corners), terms, power, self._real(weights), pass_numerator, pass_denominator
         sizes = len(corners), states, side, height, width, top, left, rows, columns, int(averages)
         self._run("add_and_step", states * rows * columns, *arrays, *sizes, *step.tolist())
+
+    def step_probe(
+        self,
+        probe: Any,
+        numerator: Any,
+        denominator: Any,
+        divisor: Any,
+        averages: bool,
+        pass_numerator: Any,
+        pass_denominator: Any,
+    ) -> None:
+        """See the twin."""
+        arrays = probe, numerator, denominator, divisor, pass_numerator, pass_denominator
+        self._run("step_probe", probe.size, *arrays, len(probe), denominator.size, int(averages))
 
     def sum_power(self, probe: Any, out: Any) -> Any:
         """See the twin."""

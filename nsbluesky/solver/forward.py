@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver.light import light_sums
 from nsbluesky.solver.propagation import Propagator
 
 __all__ = ["amplitude_correction", "exit_waves", "likelihood_change", "line_terms", "misfit"]
@@ -110,16 +111,16 @@ def likelihood_change(
     Returns
     -------
     factor : (n, N, N) float
-    residual : (n,) float
-        Σ m·|G − A| of each frame.
+    sums : (n, SUMS) float
+        See `nsbluesky.solver.light`.
     """
     intensity = (field.real**2 + field.imag**2).sum(axis=1) + amplitude.dtype.type(background)
-    model = xp.sqrt(intensity)
     usable = good * (amplitude >= 0)
-    residual = (xp.abs(amplitude - model) * usable).sum(axis=(1, 2))
+    sums = light_sums(xp, amplitude, intensity, background, usable)
     if poisson:
-        return usable * (amplitude**2 - intensity) / (2 * (intensity + floor)), residual
-    return usable * (amplitude - model) / (model + EPSILON), residual
+        return usable * (amplitude**2 - intensity) / (2 * (intensity + floor)), sums
+    model = xp.sqrt(intensity)
+    return usable * (amplitude - model) / (model + EPSILON), sums
 
 
 def line_terms(

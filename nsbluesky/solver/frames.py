@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.propagation import FarField, Propagator
 
 __all__ = ["FOREVER", "GOOD_CODES", "MOST_VARIATION", "NOT_MEASURED", "FrameStore", "HoldOut", "good_pixels"]
@@ -128,6 +129,7 @@ class FrameStore:
         self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
         self.resting = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
         self.misfits = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
+        self.light_sums = _Column(np.zeros((CHUNK_FRAMES, SUMS), np.float64))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
         self.hold_out: HoldOut | None = None
         self._has_gaps = False
@@ -157,6 +159,7 @@ class FrameStore:
             self.uses,
             self.resting,
             self.misfits,
+            self.light_sums,
         )
 
     @property
@@ -219,8 +222,8 @@ class FrameStore:
         return slot
 
     def forget(self, slots: int | slice) -> None:
-        """Count uses and misfits of these slots from here on."""
-        for column in (self.uses, self.resting, self.misfits):
+        """Count uses and misfits of these slots from here on, and know nothing of their light."""
+        for column in (self.uses, self.resting, self.misfits, self.light_sums):
             column[slots] = 0
 
     def note(self, seq_num: int, corner_px: npt.ArrayLike, shift_px: npt.ArrayLike, weight: float) -> int:
@@ -321,25 +324,30 @@ class FrameStore:
 
         They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
         """
-        self._amplitudes.copy(slots, out)
-        for row, slot in enumerate(slots):
-            self.correct_light(slot, out[row])
-            if self.hold_out is not None and not all_pixels:
+        flux = self.flux[slots]
+        self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
+        for row in np.flatnonzero(self.backgrounds[slots]).tolist():
+            self._correct_background(slots[row], out[row])
+        if self.hold_out is not None and not all_pixels:
+            for row, slot in enumerate(slots):
                 self.hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 
     def correct_light(self, slot: int, amplitude: Any) -> None:
-        """Make amplitudes of a frame those that it had with the mean flux and the mean background.
-
-        What its background was beyond the mean is subtracted from its photons, so that one background serves all
-        frames; it is small beside what was counted.
-        """
-        xp = self.backend.xp
+        """Make amplitudes of a frame those that it had with the mean flux and the mean background."""
         if self.flux[slot] != 1:
             amplitude *= np.float32(self.flux[slot] ** -0.5)
         if self.backgrounds[slot] != 0:
-            photons = amplitude * amplitude - np.float32(self.backgrounds[slot])
-            amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
+            self._correct_background(slot, amplitude)
+
+    def _correct_background(self, slot: int, amplitude: Any) -> None:
+        """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.
+
+        It is small beside what was counted.
+        """
+        xp = self.backend.xp
+        photons = amplitude * amplitude - np.float32(self.backgrounds[slot])
+        amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N, N), FFT order, over the frames that measured a pixel; 0 where none did."""

@@ -569,6 +569,8 @@ class IncrementalSolver:
             whole = self.frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
             frames.residuals[slots] = self._engine.update(state, frames, slots) * whole
             frames.uses[slots] += 1
+            if self._engine.light is not None:
+                frames.light_sums[slots] = self._engine.light.columns()
             yield
             yield from self._work_on_halves(state, len(slots))
         self._engine.end_pass(state, frames)
@@ -653,6 +655,9 @@ class IncrementalSolver:
 
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
+        if self.refinement.is_of_flux_alone and self._engine.light is not None:
+            self.refinement.take_flux(self.frames, state.passes)
+            return
         corners = self.frames.corners_px[: len(self.frames)].copy()
         yield from self.refinement.round(state, self._level, self.frames)
         for slot in np.flatnonzero((self.frames.corners_px[: len(corners)] != corners).any(axis=1)).tolist():

@@ -22,6 +22,7 @@ __all__ = [
     "multiply_windows",
     "poisson_change",
     "push",
+    "step_probe",
     "step_products",
     "sum_power",
 ]
@@ -72,43 +73,53 @@ def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def amplitude_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
-    """Multiply far fields (n, modes, N, N) by m·(A − G)/(G + ε); write Σ m·|G − A| of each frame into `residual`.
+def amplitude_change(field, amplitude, good, background, epsilon, scale, sums):  # type: ignore[no-untyped-def]
+    """Multiply far fields (n, modes, N, N) by s²·m·(A − G)/(G + ε); `sums` (n, 5) becomes `nsbluesky.solver.light`.
 
-    G = √(Σ_k |Ψ_k|² + b); m is `good` where the amplitude is not negative, else 0.
+    G = √(s²·Σ_k |Ψ_k|² + b); m is `good` where the amplitude is not negative, else 0.  s is `scale`: with transforms
+    that lack the factor s of unitary ones, both ways, what comes back is as with these.
     """
+    gain = scale * scale
     count, modes, side, _ = field.shape
     model = np.empty(side, good.dtype)
     zero = model.dtype.type(0)
     for frame in range(count):
-        total = 0.0
+        total = sums[frame]
+        total[:] = 0
         for row in range(side):
             measured, usable = amplitude[frame, row], good[row]
             first = field[frame, 0, row]
             for column in range(side):
                 value = first[column]
-                model[column] = value.real * value.real + value.imag * value.imag + background
+                model[column] = gain * (value.real * value.real + value.imag * value.imag) + background
             for mode in range(1, modes):
                 further = field[frame, mode, row]
                 for column in range(side):
                     value = further[column]
-                    model[column] += value.real * value.real + value.imag * value.imag
+                    model[column] += gain * (value.real * value.real + value.imag * value.imag)
             for column in range(side):  # a loop of its own: with what follows it is not vectorised
                 model[column] = np.sqrt(model[column])
-            misfit = zero
+            misfit, squares, pixels, light, excess = zero, zero, zero, zero, zero
             for column in range(side):
                 calculated = model[column]
                 mask = usable[column] if measured[column] >= zero else zero
                 difference = (measured[column] - calculated) * mask
                 misfit += abs(difference)
-                model[column] = difference / (calculated + epsilon)
+                squares += difference * difference
+                pixels += mask
+                light += mask * (calculated * calculated - background)
+                excess += difference * (measured[column] + calculated)
+                model[column] = gain * difference / (calculated + epsilon)
+            total[0] += misfit
+            total[1] += squares
+            total[2] += pixels
+            total[3] += light
+            total[4] += excess
             for mode in range(modes):
                 line = field[frame, mode, row]
                 for column in range(side):
                     value, factor = line[column], model[column]
                     line[column] = complex(value.real * factor, value.imag * factor)
-            total += misfit
-        residual[frame] = total
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -211,6 +222,33 @@ def add_and_step(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def step_probe(  # type: ignore[no-untyped-def]
+    probe, numerator, denominator, divisor, averages, pass_numerator, pass_denominator
+):
+    """Step a probe (modes, N, N): P += N / `divisor`; with `averages`, first add N + D·P and D to the pass's sums.
+
+    N is `numerator` (modes, N, N), D is `denominator` (N, N).
+    """
+    modes, side, _ = probe.shape
+    for row in range(side):
+        light, scale = denominator[row], divisor[row]
+        for mode in range(modes):
+            target, step = probe[mode, row], numerator[mode, row]
+            if averages:
+                total = pass_numerator[mode, row]
+                for column in range(side):
+                    p, a, b, c = target[column], step[column], light[column], total[column]
+                    total[column] = complex(c.real + a.real + b * p.real, c.imag + a.imag + b * p.imag)
+            for column in range(side):
+                p, a, b = target[column], step[column], scale[column]
+                target[column] = complex(p.real + a.real / b, p.imag + a.imag / b)
+        if averages:
+            total_light = pass_denominator[row]
+            for column in range(side):
+                total_light[column] += light[column]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def sum_power(probe, out):  # type: ignore[no-untyped-def]
     """Write Σ_k |P_k|² of a probe (modes, N, N) into `out` (N, N)."""
     modes, side, _ = probe.shape
@@ -241,18 +279,21 @@ def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def poisson_change(field, amplitude, good, background, epsilon, residual):  # type: ignore[no-untyped-def]
-    """Multiply far fields (n, modes, N, N) by m·(A² − G²)/(2·(G² + ε)); write Σ m·|G − A| of each frame.
+def poisson_change(field, amplitude, good, background, epsilon, scale, sums):  # type: ignore[no-untyped-def]
+    """Multiply far fields (n, modes, N, N) by s²·m·(A² − G²)/(2·(G² + ε)); `sums` (n, 5) as `amplitude_change`.
 
     This is minus half the gradient of Σ m·(G² − (A² + ε)·ln(G² + ε)) (for ε = 0: Odstrčil, Menzel & Guizar-Sicairos,
     Opt. Express 26, 3108 (2018)), so that it agrees with `amplitude_change` for A near G and many photons.
+    s is as there.
     """
+    gain = scale * scale
     count, modes, side, _ = field.shape
     model = np.empty(side, good.dtype)
     zero = model.dtype.type(0)
     half = model.dtype.type(0.5)
     for frame in range(count):
-        total = 0.0
+        total = sums[frame]
+        total[:] = 0
         for row in range(side):
             measured, usable = amplitude[frame, row], good[row]
             model[:] = background
@@ -260,22 +301,30 @@ def poisson_change(field, amplitude, good, background, epsilon, residual):  # ty
                 line = field[frame, mode, row]
                 for column in range(side):
                     value = line[column]
-                    model[column] += value.real * value.real + value.imag * value.imag
-            misfit = zero
+                    model[column] += gain * (value.real * value.real + value.imag * value.imag)
+            misfit, squares, pixels, light, excess = zero, zero, zero, zero, zero
             for column in range(side):
                 mask = usable[column] if measured[column] >= zero else zero
-                misfit += abs(measured[column] - np.sqrt(model[column])) * mask
+                difference = (measured[column] - np.sqrt(model[column])) * mask
+                misfit += abs(difference)
+                squares += difference * difference
+                pixels += mask
+                light += mask * (model[column] - background)
+                excess += mask * (measured[column] * measured[column] - model[column])
+            total[0] += misfit
+            total[1] += squares
+            total[2] += pixels
+            total[3] += light
+            total[4] += excess
             for column in range(side):
                 mask = usable[column] if measured[column] >= zero else zero
                 counted = measured[column] * measured[column]
-                model[column] = half * mask * (counted - model[column]) / (model[column] + epsilon)
+                model[column] = gain * half * mask * (counted - model[column]) / (model[column] + epsilon)
             for mode in range(modes):
                 line = field[frame, mode, row]
                 for column in range(side):
                     value, factor = line[column], model[column]
                     line[column] = complex(value.real * factor, value.imag * factor)
-            total += misfit
-        residual[frame] = total
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -37,6 +37,15 @@ class Propagator(Protocol):
     def back(self, fields: Any, shifts_px: Shifts = None) -> Any:
         """Return the exit waves of fields; `fields` may be overwritten."""
 
+    def propagate(self, waves: Any, shifts_px: Shifts = None) -> tuple[Any, float]:
+        """Return the fields on the detector but for a factor, and that; `waves` may be overwritten.
+
+        The factor of a Fourier transform is a pass over all fields, which whoever reads them next saves.
+        """
+
+    def propagate_back(self, fields: Any, shifts_px: Shifts = None) -> Any:
+        """Return the exit waves of fields but for the same factor; `fields` may be overwritten."""
+
     def with_slopes(self, waves: Any, modes: int, shifts_px: Shifts = None) -> Any:
         """Return fields, and their derivatives by the place of the frame.
 
@@ -65,6 +74,14 @@ class FarField:
     def back(self, fields: Any, shifts_px: Shifts = None) -> Any:
         """Return the exit waves of fields; `fields` may be overwritten."""
         return self._backend.ifft2(fields)
+
+    def propagate(self, waves: Any, shifts_px: Shifts = None) -> tuple[Any, float]:
+        """Return the fields but for a factor, and that; `waves` may be overwritten."""
+        return self._backend.fft2(waves, unitary=False), waves.shape[-1] ** -1
+
+    def propagate_back(self, fields: Any, shifts_px: Shifts = None) -> Any:
+        """Return the exit waves but for the same factor; `fields` may be overwritten."""
+        return self._backend.ifft2(fields, unitary=False)
 
     def with_slopes(self, waves: Any, modes: int, shifts_px: Shifts = None) -> Any:
         """Return the fields of waves and derivatives, which move with the probe alone."""
@@ -101,6 +118,14 @@ class NearField:
     def back(self, fields: Any, shifts_px: Shifts = None) -> Any:
         """Return the exit waves of fields; `fields` may be overwritten."""
         return self._turned(self._backend.fft2(fields), self._lines(shifts_px).conj())
+
+    def propagate(self, waves: Any, shifts_px: Shifts = None) -> tuple[Any, float]:
+        """Return the fields, and 1; `waves` may be overwritten."""
+        return self.forward(waves, shifts_px), 1.0
+
+    def propagate_back(self, fields: Any, shifts_px: Shifts = None) -> Any:
+        """Return the exit waves; `fields` may be overwritten."""
+        return self.back(fields, shifts_px)
 
     def with_slopes(self, waves: Any, modes: int, shifts_px: Shifts = None) -> Any:
         """Return the fields of waves and derivatives, which move with the probe and are moved back."""

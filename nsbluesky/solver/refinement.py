@@ -1,7 +1,8 @@
 """What is put right beside object and probe while they form: positions, and flux and background of each frame.
 
 A round looks at every frame once, between two passes, with half the transforms of a pass, or one and a half times as
-many where positions are corrected.  It changes frame store and state only: every engine gains, and none knows of it.
+many where positions are corrected; for the flux alone, what the pass has seen is enough.  It changes frame store and
+state only: every engine gains, and none knows of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, scatter_of, shrunk
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity, misfits_around
 from nsbluesky.solver.state import SolverState
@@ -27,7 +29,7 @@ BLOCK_FRAMES = 32
 LONGEST_PAUSE = 8
 """Passes between rounds that find nothing."""
 
-UNSETTLED_FLUX = 0.1
+UNSETTLED_FLUX = 0.2
 """The same as `UNSETTLED_PX` for ln flux."""
 
 LARGEST_CHANGE = 0.3
@@ -203,12 +205,21 @@ class Refinement:
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
 
-    def take_flux(self, frames: FrameStore, slots: npt.NDArray[np.intp], found: Sensitivity, passes: int) -> None:
-        """Do a round for the flux alone, with sums over `slots` that were gathered elsewhere during pass `passes`."""
-        known = frames.uses[slots] >= self._settings.refine_start
+    @property
+    def is_of_flux_alone(self) -> bool:
+        """Whether a round is for nothing but the flux, which `take_flux` does as well."""
+        settings = self._settings
+        return settings.refine_flux and settings.refine_positions == "none" and not settings.refine_background
+
+    def take_flux(self, frames: FrameStore, passes: int) -> None:
+        """Do a round for the flux alone, with what `passes` passes have told of the frames by themselves."""
+        slots = frames.active
+        told = LightSums.of(frames.light_sums[slots])
+        known = (frames.uses[slots] >= self._settings.refine_start) & (told.pixels > 0)
         if np.count_nonzero(known) >= MIN_FRAMES:
-            self._scale(frames, slots[known], *flux_steps_and_errors(found.of(known)))
+            self._scale(frames, slots[known], *(values[known] for values in flux_steps_and_errors(told)))
             self._rest(passes)
+        frames.light_sums[slots] = 0.0  # it was of the flux that they had
 
     def _rest(self, passes: int) -> None:
         """Note a round."""
@@ -303,7 +314,7 @@ def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.N
     return steps, noise[:, None, None] * inverse
 
 
-def flux_steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def flux_steps_and_errors(found: Sensitivity | LightSums) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the steps (n,) of ln flux towards the most likely one, and the variance (n,) of their errors.
 
     The most likely flux of counted photons is their sum over that of the model.  The one that makes amplitudes fit

@@ -32,13 +32,13 @@ from nsbluesky.solver.engines.batched import put_averages_in
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, SETTLING_PASSES, IncrementalSolver
+from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
-from nsbluesky.solver.sensitivity import Sensitivity
 from nsbluesky.solver.sharded_progress import Progress, identity_of
 from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
 from nsbluesky.solver.state import SolverState
@@ -129,7 +129,6 @@ class ShardedSolver:
         self._backend = backend
         self._dose = dose
         self._refinement = refinement
-        self._seen: list[tuple[npt.NDArray[np.intp], Sensitivity]] = []
         self.rejected: dict[int, str] = {}
         side = orders[0].good.shape[0]
         self.ledger = FrameStore(side, backend)
@@ -146,21 +145,17 @@ class ShardedSolver:
 
     def run_pass(self, *, parts: int = 1, resting: bool = False, refine: bool = False) -> None:
         """Use every frame once, and exchange `parts` times; correct the flux of the frames, where that is due."""
-        looks = refine and self._refinement.due(self.state)
         for part in range(parts):
-            self._run_part(part, parts, resting, looks and part == 0)
-        if looks:
-            slots, found = zip(*self._seen, strict=True)
-            self._seen.clear()
-            seen = np.concatenate(slots), Sensitivity.joined(found)
-            self._refinement.take_flux(self.ledger, *seen, self.state.passes)
+            self._run_part(part, parts, resting)
+        if refine and self._refinement.due(self.state):
+            self._refinement.take_flux(self.ledger, self.state.passes)
         ledger, state = self.ledger, self.state
         active = ledger.active
         state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
         self.rejected |= rest_misfits(ledger)
         state.passes += 1
 
-    def _run_part(self, part: int, parts: int, resting: bool, looks: bool) -> None:
+    def _run_part(self, part: int, parts: int, resting: bool) -> None:
         state, backend = self.state, self._backend
         canvas, probe = backend.to_numpy(state.object), backend.to_numpy(state.probe)
         waiting = []
@@ -168,7 +163,7 @@ class ShardedSolver:
             left_out = self.ledger.resting[place.slots] > 0
             around = np.ascontiguousarray(canvas[place.box])
             known = self._dose, left_out, self.ledger.flux[place.slots]
-            task = ShardTask(around, probe, state.passes, part, parts, resting, *known, looks)
+            task = ShardTask(around, probe, state.passes, part, parts, resting, *known)
             waiting.append(self._submit(place.order, task))
         for place, future in zip(self._places, waiting, strict=True):
             self._add(place, future.result())
@@ -187,10 +182,9 @@ class ShardedSolver:
         ledger.amplitude_sums[slots], ledger.photons[slots] = sums.amplitude_sums, sums.photons
         ledger.weights[slots] = np.where(sums.photons == 0, 0, ledger.weights[slots])
         used = slots[sums.used]
-        ledger.residuals[used] = sums.residuals
+        ledger.residuals[used] = LightSums.of(sums.light_sums).residual
+        ledger.light_sums[used] = sums.light_sums
         ledger.uses[used] += 1
-        if sums.seen is not None:
-            self._seen.append((slots[sums.seen_frames], sums.seen))
 
 
 def reconstruct_sharded(

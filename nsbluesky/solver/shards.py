@@ -17,9 +17,9 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.propagation import make_propagator
-from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["FramesByReference", "ShardOrder", "ShardSums", "ShardTask", "work_on_shard"]
@@ -94,8 +94,6 @@ class ShardTask:
         Frames of the shard that rest (`nsbluesky.solver.misfits`).
     flux : (n,) float64
         Of each frame, relative to the mean over all shards.
-    looks : bool
-        Whether to look first how much light each frame had beside what is expected (`nsbluesky.solver.refinement`).
     """
 
     object: npt.NDArray[np.complex64]
@@ -107,7 +105,6 @@ class ShardTask:
     dose: float
     left_out: npt.NDArray[np.bool_]
     flux: npt.NDArray[np.float64]
-    looks: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,16 +118,12 @@ class ShardSums:
     probe, probe_light : (modes, N, N) complex64 and (N, N) float32
     used : (k,) int
         Frames used, as places in the order's arrays.
-    residuals : (k,) float32
-        Σ m·|G − A| of each, from before its own update.
+    light_sums : (k, SUMS) float64
+        What was told of each, from before its own update (`nsbluesky.solver.light`).
     amplitude_sums, photons : (n,) float64
         Σ m·A and Σ m·A² of all frames of the shard.
     read_frames : bool
         Whether they had to be read.
-    seen : Sensitivity or None
-        Of all frames that do not rest, before the pass; None where the task did not ask for it.
-    seen_frames : (k,) int
-        Which these are, as `used`.
     """
 
     object: npt.NDArray[np.complex64]
@@ -138,12 +131,10 @@ class ShardSums:
     probe: npt.NDArray[np.complex64]
     probe_light: npt.NDArray[np.float32]
     used: npt.NDArray[np.intp]
-    residuals: npt.NDArray[np.float32]
+    light_sums: npt.NDArray[np.float64]
     amplitude_sums: npt.NDArray[np.float64]
     photons: npt.NDArray[np.float64]
     read_frames: bool
-    seen: Sensitivity | None
-    seen_frames: npt.NDArray[np.intp]
 
 
 class _Shard:
@@ -176,16 +167,10 @@ class _Shard:
         canvas, probe = (self.backend.from_numpy(values.copy()) for values in (task.object, task.probe))
         return SolverState(canvas, probe, self.order.box[:2], passes=task.passes)
 
-    def look(self, state: SolverState, frames: npt.NDArray[np.intp]) -> Sensitivity:
-        """Return how much light frames had, and what is expected of them."""
-        return measure_sensitivity(
-            self.backend, state, self.store, frames, self.order.settings.subpixel, positions=False
-        )
-
     def run(
         self, task: ShardTask, state: SolverState
-    ) -> tuple[dict[str, Any], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-        """Go over the frames, or a part of them; return the sums, the frames used and their residuals."""
+    ) -> tuple[dict[str, Any], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Go over the frames, or a part of them; return the sums, the frames used and what they told."""
         store, order = self.store, self.order
         self.engine.adapt(task.dose)
         if not self.begun:
@@ -197,11 +182,13 @@ class _Shard:
         active = store.active
         dealt = spread(active, store.corners_px[active], batch, rng) if len(active) else active
         used = np.array_split(dealt, task.parts)[task.part]
-        residuals = [
-            self.engine.update(state, store, used[first : first + batch]) for first in range(0, len(used), batch)
-        ]
+        told = [np.zeros((0, SUMS))]
+        for first in range(0, len(used), batch):
+            self.engine.update(state, store, used[first : first + batch])
+            assert self.engine.light is not None
+            told.append(self.engine.light.columns())
         store.uses[used] += 1
-        return self.engine.hand_over_sums(), used, np.concatenate([*residuals, np.zeros(0, np.float32)])
+        return self.engine.hand_over_sums(), used, np.concatenate(told)
 
 
 _held: dict[tuple[str, int], _Shard] = {}
@@ -218,9 +205,7 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
         _held[key] = _Shard(order)
     shard = _held[key]
     state = shard.take(task)
-    seen_frames = shard.store.active if task.looks else np.zeros(0, np.intp)
-    seen = shard.look(state, seen_frames) if task.looks else None
-    sums, used, residuals = shard.run(task, state)
+    sums, used, light_sums = shard.run(task, state)
     count = len(order.weights)
     return ShardSums(
         sums["sum_object"],
@@ -228,10 +213,8 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
         sums["sum_probe"],
         sums["sum_probe_light"],
         used,
-        residuals,
+        light_sums,
         shard.store.amplitude_sums[:count].copy(),
         shard.store.photons[:count].copy(),
         read_frames,
-        seen,
-        seen_frames,
     )

@@ -64,7 +64,7 @@ def same_end(first, second):
 def test_every_engine_goes_on_bit_by_bit(scan, backend, tmp_path, algorithm):
     schedule = f"{algorithm}:4,wasp:2"
     first, second = interrupted(
-        scan, backend, tmp_path / "c", 20, algorithm=schedule, coarse_uses=0, batch_final=64, quality_share=0.3
+        scan, backend, tmp_path / "c", 14, algorithm=schedule, coarse_uses=0, batch_final=64, quality_share=0.3
     )
     assert 1 < second.passes_done < 6
     same_end(first, second)

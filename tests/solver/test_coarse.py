@@ -78,6 +78,15 @@ def test_coarse_waves_have_the_central_far_field_of_the_fine_ones(backend):
     assert np.allclose(coarse_field[2:-2, 2:-2], fine_field[10:22, 10:22], atol=0.02 * np.abs(fine_field).max())
 
 
+def test_a_fine_canvas_lies_along_rows(backend):
+    """As loops over it go: transposed, a pass took twice as long on a processor, and a device's loops refuse it."""
+    rng = np.random.default_rng(1)
+    state = SolverState(band_limited((40, 44), rng), band_limited((1, 16, 16), rng), (0, 0))
+    fine = refined(backend, state)
+    assert fine.object.flags.c_contiguous and fine.probe.flags.c_contiguous
+    assert fine.object.shape == (82, 90)
+
+
 def test_what_can_be_halved():
     assert [side for side in range(60, 70) if can_be_halved(side)] == [60, 64, 68]
     pattern = np.zeros((8, 8))

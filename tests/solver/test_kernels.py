@@ -10,6 +10,7 @@ from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.light import SUMS
 
 COUNT = 14
 
@@ -53,10 +54,18 @@ def test_compiled_loops_keep_double_precision():
     amplitude, good = rng.random((2, 8, 8)), np.ones((8, 8))
     model = np.sqrt((np.abs(waves) ** 2).sum(axis=1) + 0.5)
     expected = waves * ((amplitude - model) / (model + 1e-6))[:, None]
-    misfit = np.empty(2)
-    kernels.amplitude_change(waves, amplitude, good, 0.5, 1e-6, misfit)
+    told = np.empty((2, SUMS))
+    kernels.amplitude_change(waves, amplitude, good, 0.5, 1e-6, 1.0, told)
     assert np.abs(waves - expected).max() < 1e-13
-    assert misfit == pytest.approx(np.abs(amplitude - model).sum(axis=(1, 2)), rel=1e-12)
+    terms = (
+        abs(amplitude - model),
+        (amplitude - model) ** 2,
+        good + 0 * model,
+        model**2 - 0.5,
+        amplitude**2 - model**2,
+    )
+    for found, term in zip(told.T, terms, strict=True):
+        assert found == pytest.approx(term.sum(axis=(1, 2)), rel=1e-12)
 
 
 def test_a_window_off_the_canvas_is_refused(difficult_scan):

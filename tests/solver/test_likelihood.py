@@ -8,6 +8,7 @@ import pytest
 from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.lsqml import LeastSquaresEngine, best_steps
 from nsbluesky.solver.forward import likelihood_change, line_terms
+from nsbluesky.solver.light import SUMS
 
 SIDE = 12
 
@@ -53,10 +54,16 @@ def test_the_directions_are_the_gradients(problem, poisson):
     kernels.multiply_windows(p["canvas"][None], probes, which, p["corners"], waves)
     field = np.fft.fft2(waves, norm="ortho")
     loop = kernels.poisson_change if poisson else kernels.amplitude_change
-    factor, _ = likelihood_change(np, field, p["amplitude"], p["good"], p["background"], poisson=poisson)
+    factor, light = likelihood_change(np, field, p["amplitude"], p["good"], p["background"], poisson=poisson)
     over_arrays = field * factor[:, None]
-    loop(field, p["amplitude"], p["good"], p["background"], 0.1 if poisson else 0.0, np.empty(2))
+    numbers = (p["background"], 0.1 if poisson else 0.0)
+    bare, told = field * SIDE, np.empty((2, SUMS))
+    loop(field, p["amplitude"], p["good"], *numbers, 1.0, told)
     assert np.allclose(field, over_arrays, rtol=1e-5)
+    assert np.allclose(told, light, rtol=1e-5)
+    loop(bare, p["amplitude"], p["good"], *numbers, 1 / SIDE, told)  # of transforms without their factor
+    assert np.allclose(SIDE * bare, field, rtol=1e-5)
+    assert np.allclose(told, light, rtol=1e-5)
     change = np.fft.ifft2(field, norm="ortho")
     terms, sums = np.empty((2, 1, SIDE, SIDE), complex), np.zeros((1, 2, SIDE, SIDE), complex)
     measured = (p["canvas"][None], p["corners"], p["weights"], terms)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from small_scan import simulate
 
+from nsbluesky.solver.engines.batched import BatchedEngine
+from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.refinement import bad_fits, is_confirmed
@@ -109,6 +111,25 @@ def test_flux_alone_needs_no_derivatives(difficult_scan, backend, compiled):
     for name in ("light", "excess", "misfit", "pixels", "background"):
         assert np.allclose(getattr(lean, name), getattr(full, name), rtol=1e-6), name
     assert not lean.gradient[:, :2].any() and not lean.curvature[:, :2].any()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("poisson", [True, False])
+def test_a_pass_tells_of_light_what_a_look_does(difficult_scan, backend, compiled, poisson):
+    store, state = difficult_scan(backend, 2)
+    store.flux[3], store.backgrounds[5], state.background = 1.3, 0.2, 0.0
+    slots = np.array([7, 3, 5, 0, 11])
+    seen = measure_sensitivity(backend, state, store, slots, 4, positions=False)
+    engine = BatchedEngine(
+        WaspRule(), backend, probe_start=0, batch=5, subpixel=4, poisson=poisson, compiled=compiled
+    )
+    engine.initialize(state, store)
+    residual = engine.update(state, store, slots)
+    told = engine.light
+    np.testing.assert_allclose(told.residual, residual, rtol=1e-6)
+    for name in ("misfit", "pixels", "light", "excess"):
+        wanted = getattr(seen, name)
+        np.testing.assert_allclose(getattr(told, name), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_a_search_finds_the_place_of_a_frame(scan, backend):

@@ -219,7 +219,7 @@ def test_no_more_modes_than_there_are_fields_to_begin_with(backend, difficult_sc
     let_vary(backend, state, store, MOST_VARIATION)
     flat = state.variation.reshape(MOST_VARIATION, -1)
     assert np.linalg.matrix_rank(np.concatenate([flat.real, flat.imag], axis=1)) == MOST_VARIATION
-    with pytest.raises(SettingsError, match=r"probe_variation = 9: expected 0 to 8 modes"):
+    with pytest.raises(SettingsError, match=r"probe_variation = 9: expected 0 to 8"):
         SolverSettings(probe_variation=MOST_VARIATION + 1)
 
 

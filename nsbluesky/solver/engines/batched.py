@@ -162,7 +162,7 @@ class BatchedEngine(Engine):
             likelihood=self._likelihood,
             compiled=self._compiled,
         )
-        residual = batch.add(self._spaces, self._terms, with_probe=updates_probe)
+        self.light = batch.add(self._spaces, self._terms, with_probe=updates_probe)
         power = batch.mean_light()
         object_step = self._rule.object_step(backend.xp, power)
         corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
@@ -184,14 +184,15 @@ class BatchedEngine(Engine):
 
         backend.map(step if loops is None else fused_step, bands(backend, state.shape))
         if updates_probe:
-            self._step_probe(state, self._spaces[: len(batch.shares)], len(slots), moved=batch.between_pixels)
+            spaces = self._spaces[: len(batch.shares)]
+            self._step_probe(state, spaces, len(slots), loops, moved=batch.between_pixels)
             if batch.varied:
                 self._variation.add(state, frames, batch.slots, batch.varied, self._spaces[0].probe_denominator)
         if self._momentum.moves:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            self._momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
-        return residual
+            self._momentum.after(state, len(slots), float(self.light.residual[seen].sum()), amplitude)
+        return self.light.residual.astype(np.float32)
 
     def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
@@ -208,17 +209,26 @@ class BatchedEngine(Engine):
         numerator[...] = 0
         denominator[...] = 0
 
-    def _step_probe(self, state: SolverState, spaces: list[ThreadSpace], batch: int, *, moved: bool) -> None:
+    def _step_probe(
+        self, state: SolverState, spaces: list[ThreadSpace], batch: int, loops: Any, *, moved: bool
+    ) -> None:
+        xp = self._backend.xp
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator
         for space in spaces[1:]:
             numerator += space.probe_numerator
             denominator += space.probe_denominator
         if moved:
-            denominator = light_around(self._backend.xp, denominator)
-        if self._rule.averages_passes:
-            self._pass_sums.probe_numerator += numerator + denominator * state.probe
-            self._pass_sums.probe_denominator += denominator
-        state.probe += numerator / self._rule.probe_denominator(self._backend.xp, denominator, batch)
+            denominator = light_around(xp, denominator)
+        divisor = self._rule.probe_denominator(xp, denominator, batch)
+        sums, averages = self._pass_sums, self._rule.averages_passes
+        if loops is not None:
+            passes = sums.probe_numerator, sums.probe_denominator
+            loops.step_probe(state.probe, numerator, denominator, divisor, averages, *passes)
+            return
+        if averages:
+            sums.probe_numerator += numerator + denominator * state.probe
+            sums.probe_denominator += denominator
+        state.probe += numerator / divisor
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Put the pass's averages in where they are well defined, else leave what is there; orthogonal modes."""

@@ -130,7 +130,7 @@ class ConjugateGradientEngine(Engine):
             likelihood=AMPLITUDES,
             compiled=self._compiled,
         )
-        residual = batch.add(self._spaces, self._terms)
+        self.light = batch.add(self._spaces, self._terms)
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots), 0]
 
@@ -139,7 +139,7 @@ class ConjugateGradientEngine(Engine):
 
         backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(batch.shares)])
-        return residual
+        return self.light.residual.astype(np.float32)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Take one step along the conjugate direction."""

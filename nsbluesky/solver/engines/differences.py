@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, loops_of, pieces, shares
 from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import SUMS, LightSums
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import VariedProbe
@@ -129,8 +129,8 @@ class Differences:
 
     def add(
         self, spaces: list[ThreadSpace], terms: Any, *, with_probe: bool = True, changes: Any = None
-    ) -> npt.NDArray[np.float32]:
-        """Form χ of all frames and the sums with it; return the residual Σ m·|G − A| of each, in the given order.
+    ) -> LightSums:
+        """Form χ of all frames and the sums with it; return what it told of their light, in the given order.
 
         Parameters
         ----------
@@ -149,21 +149,21 @@ class Differences:
             space.probe_denominator[...] = 0
             moved = self._probes(share)
             numerators = self._backend.xp.zeros(moved.probes.shape if with_probe else (1, 1, 1, 1), np.complex64)
-            residuals = []
+            found = []
             for part in pieces(share, space.frames):
                 which = moved.which[part.start - share.start : part.stop - share.start]
                 kept = None if changes is None else changes[part]
                 sums = (terms[part], numerators, with_probe)
-                residuals.append(self._of_part(part, which, moved.probes, space, *sums, kept))
+                found.append(self._of_part(part, which, moved.probes, space, *sums, kept))
             if with_probe:
                 space.probe_numerator[...] = moved.back(numerators)
-            return residuals, moved
+            return found, moved
 
         parts = self._backend.map(of_share, spaces[: len(self.shares)], self.shares)
-        found = np.empty(len(self.slots), np.float32)
-        found[self._order] = np.concatenate([self._backend.to_numpy(r) for residuals, _ in parts for r in residuals])
+        light = np.empty((len(self.slots), SUMS))
+        light[self._order] = np.concatenate([self._backend.to_numpy(sums) for found, _ in parts for sums in found])
         self._placed = [moved for _, moved in parts]
-        return found
+        return LightSums.of(light)
 
     @property
     def varied(self) -> list[VariedProbe]:
@@ -175,16 +175,19 @@ class Differences:
 
         The probe's own light would not do: a sharp one is dark where it is bright half a pixel further.
         """
-        xp = self._backend.xp
-        total = xp.zeros(self._state.probe.shape[1:], np.float32)
+        if not self.between_pixels and self._state.variation is None:
+            return self._light_of(self._state.probe)
+        total = self._backend.xp.zeros(self._state.probe.shape[1:], np.float32)
         for moved in self._placed:
             for probe, frames in zip(moved.probes, np.bincount(moved.which).tolist(), strict=True):
-                if self.loops is None:
-                    light = xp.sum(xp.abs(probe) ** 2, axis=0)
-                else:
-                    light = self.loops.sum_power(probe, xp.empty_like(total))
-                total += np.float32(frames / len(self.slots)) * light
+                total += np.float32(frames / len(self.slots)) * self._light_of(probe)
         return total
+
+    def _light_of(self, probe: Any) -> Any:
+        xp = self._backend.xp
+        if self.loops is None:
+            return xp.sum(xp.abs(probe) ** 2, axis=0)
+        return self.loops.sum_power(probe, xp.empty(probe.shape[1:], np.float32))
 
     def _of_part(
         self,
@@ -197,7 +200,7 @@ class Differences:
         with_probe: bool,
         kept: Any,
     ) -> Any:
-        """Return the residuals of a few frames; add to the sums, and write χ into `kept` where that is an array."""
+        """Return light sums (n, SUMS) of a few frames; add to the others, and write χ into `kept` if any."""
         backend, xp, state = self._backend, self._backend.xp, self._state
         corners, weights, good = self.corners[part], self.weights[part], self._frames.good
         propagator = self._frames.propagator
@@ -206,30 +209,30 @@ class Differences:
         amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
         loops = self.loops
         if loops is not None:
-            waves, residual = space.waves[: len(corners)], xp.empty(len(corners), np.float32)
+            waves, light = space.waves[: len(corners)], xp.empty((len(corners), SUMS), np.float32)
             loops.multiply_windows(state.objects, probes, which, corners, waves)
-            field = propagator.forward(waves, shifts_px)
+            field, scale = propagator.propagate(waves, shifts_px)
             to_measured = loops.poisson_change if poisson else loops.amplitude_change
-            background = np.float32(state.background)
-            to_measured(field, amplitude, good, background, floor if poisson else EPSILON, residual)
-            change = propagator.back(field, shifts_px)
+            numbers = np.float32(state.background), floor if poisson else EPSILON, field.real.dtype.type(scale)
+            to_measured(field, amplitude, good, *numbers, light)
+            change = propagator.propagate_back(field, shifts_px)
             sums = (with_probe, numerators, space.probe_denominator)
             loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
         else:
-            light, modes = probes[which], probes.shape[1]
+            illumination, modes = probes[which], probes.shape[1]
             waves = space.waves[: len(corners)]
             parts = [slice(first, first + modes) for first in range(0, waves.shape[1], modes)]  # of each state
             for of_state, canvas in zip(parts, state.objects, strict=True):
                 windows = gather(backend, canvas, corners, space.windows)
-                xp.multiply(windows[:, None], light, out=waves[:, of_state])
+                xp.multiply(windows[:, None], illumination, out=waves[:, of_state])
             field = propagator.forward(waves, shifts_px)
             measured = (amplitude, good, state.background)
-            factor, residual = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
+            factor, light = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
             field *= factor[:, None]
             change = propagator.back(field, shifts_px)
             weighted = xp.asarray(weights)[:, None, None]
             for number, (of_state, canvas) in enumerate(zip(parts, state.objects, strict=True)):
-                terms[:, number] = (change[:, of_state] * xp.conj(light)).sum(axis=1) * weighted
+                terms[:, number] = (change[:, of_state] * xp.conj(illumination)).sum(axis=1) * weighted
                 if with_probe:
                     waves = change[:, of_state] if kept is None else change[:, of_state].copy()
                     if len(parts) > 1:
@@ -237,4 +240,4 @@ class Differences:
                     space.add_probe_terms(xp, windows, waves, weights, which, numerators)
         if kept is not None:
             kept[...] = change
-        return residual
+        return light

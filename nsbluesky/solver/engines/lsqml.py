@@ -126,7 +126,7 @@ class LeastSquaresEngine(Engine):
             likelihood=self._likelihood,
             compiled=self._compiled,
         )
-        residual = batch.add(self._spaces, self._terms, changes=self._changes)
+        self.light = batch.add(self._spaces, self._terms, changes=self._changes)
         corners, weights = batch.corners, batch.weights
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots), 0]
@@ -161,7 +161,7 @@ class LeastSquaresEngine(Engine):
         direction[box] = 0
         illumination[box] = 0
         self._momentum.after(state, 1)
-        return residual
+        return self.light.residual.astype(np.float32)
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator

@@ -1,0 +1,64 @@
+"""How much light frames had, and how much was expected: what every pass over them tells beside its updates.
+
+Sums over the good pixels of a frame, with measured amplitudes A, those of the model G = √I, the background b
+within I, and the mask m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SUMS", "LightSums", "light_sums"]
+
+SUMS = 5
+
+
+@dataclass(frozen=True)
+class LightSums:
+    """The sums of some frames.
+
+    Attributes
+    ----------
+    residual : (n,) float64
+        Σ m·|G − A|.
+    misfit : (n,) float64
+        Σ m·(A − G)²; ¼ a pixel where photons are counted and all else is right.
+    pixels : (n,) float64
+        Σ m, good pixels.
+    light : (n,) float64
+        Σ m·(I − b), the photons of the model but for the background.
+    excess : (n,) float64
+        Σ m·(A² − I), photons that were counted beyond those.
+    """
+
+    residual: npt.NDArray[np.float64]
+    misfit: npt.NDArray[np.float64]
+    pixels: npt.NDArray[np.float64]
+    light: npt.NDArray[np.float64]
+    excess: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, sums: npt.NDArray[np.floating[Any]]) -> Self:
+        """Return columns (n, SUMS) by their names."""
+        return cls(*sums.T.astype(np.float64))
+
+    def columns(self) -> npt.NDArray[np.float64]:
+        """Return the columns (n, SUMS) again."""
+        return np.stack([self.residual, self.misfit, self.pixels, self.light, self.excess], axis=1)
+
+
+def light_sums(xp: Any, amplitude: Any, intensity: Any, background: float, usable: Any) -> Any:
+    """Return the columns (n, SUMS) for A (n, N, N), I (n, N, N), b and m (n, N, N), over arrays."""
+    difference = (amplitude - xp.sqrt(intensity)) * usable
+    terms = [
+        xp.abs(difference),
+        difference**2,
+        usable,
+        usable * (intensity - amplitude.dtype.type(background)),
+        usable * (amplitude**2 - intensity),
+    ]
+    return xp.stack([term.sum(axis=(1, 2)) for term in terms], axis=1)
