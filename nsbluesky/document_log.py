@@ -24,7 +24,16 @@ import numpy as np
 
 from nsbluesky.run_index import RunIndex
 
-__all__ = ["DocumentLog", "DocumentLogError", "LoggedRun", "end_log", "find_log", "find_runs", "read_documents"]
+__all__ = [
+    "DocumentLog",
+    "DocumentLogError",
+    "GrowingLog",
+    "LoggedRun",
+    "end_log",
+    "find_log",
+    "find_runs",
+    "read_documents",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +165,38 @@ def read_documents(
     return _read(path)
 
 
+class GrowingLog:
+    """The log of a run that goes on.
+
+    Parameters
+    ----------
+    path : path
+        A log that is being written, by this or by another process.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._file = self._path.open("rb")
+        self._number = 0
+
+    def new_documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Read the documents that have been written whole since the last call.
+
+        Raises
+        ------
+        DocumentLogError
+            At a line that is not a document.
+        """
+        while (line := self._file.readline()).endswith(b"\n"):
+            self._number += 1
+            yield _to_document(line, self._path, self._number)
+        self._file.seek(-len(line), os.SEEK_CUR)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def end_log(path: str | Path) -> bool:
     """End the log of a run whose session has died: cut off what is no whole line, and add a stop document.
 
@@ -227,18 +268,25 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             try:
-                entry = json.loads(line, object_hook=_decode)
-                name, document = entry["name"], entry["doc"]
-                if not (isinstance(name, str) and isinstance(document, dict)):
-                    raise TypeError("expected a name and a document")
-            except (ValueError, TypeError, KeyError) as error:
+                yield _to_document(line, path, number)
+            except DocumentLogError:
                 if not line.endswith("\n"):
                     return
-                raise DocumentLogError(
-                    f"{path}, line {number} is no document ({error}): expected JSON with 'name' and 'doc'; "
-                    "take the run from the catalog instead"
-                ) from error
-            yield name, document
+                raise
+
+
+def _to_document(line: str | bytes, path: Path, number: int) -> tuple[str, dict[str, Any]]:
+    try:
+        entry = json.loads(line, object_hook=_decode)
+        name, document = entry["name"], entry["doc"]
+        if not (isinstance(name, str) and isinstance(document, dict)):
+            raise TypeError("expected a name and a document")
+    except (ValueError, TypeError, KeyError) as error:
+        raise DocumentLogError(
+            f"{path}, line {number} is no document ({error}): expected JSON with 'name' and 'doc'; "
+            "take the run from the catalog instead"
+        ) from error
+    return name, document
 
 
 def _to_line(name: str, document: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bluesky import RunEngine
 
     from nsbluesky.callbacks.pipeline import PtychoPipeline
-    from nsbluesky.catalog import Catalog
+    from nsbluesky.catalog import Catalog, CatalogWriter
     from nsbluesky.document_log import DocumentLog
     from nsbluesky.service.connection import Connection
     from nsbluesky.service.finished import FinishedRun
@@ -308,13 +308,10 @@ def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connectio
     return connect(service.address, log, service.credentials)
 
 
-def _store_derived_run(writer: Callable[[str, dict[str, Any]], Any], run: FinishedRun) -> None:
-    """Give the documents of a derived run, which the service has written, to the catalog."""
-    from nsbluesky.document_log import read_documents
-
+def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:
+    """Let the catalog have a derived run from the document log that the service has written."""
     if run.documents:
-        for name, document in read_documents(run.documents):
-            writer(name, document)
+        writer.write_log(run.documents)
 
 
 def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:

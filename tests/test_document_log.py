@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynGauss
 
-from nsbluesky.document_log import DocumentLog, DocumentLogError, find_runs, read_documents
+from nsbluesky.document_log import DocumentLog, DocumentLogError, GrowingLog, find_runs, read_documents
 
 Document = tuple[str, dict[str, Any]]
 
@@ -102,6 +102,28 @@ def test_damage_in_the_middle_is_told(tmp_path_factory: pytest.TempPathFactory, 
         assert "line" in str(error)
     else:
         assert all(isinstance(name, str) and isinstance(document, dict) for name, document in documents)
+
+
+def test_a_growing_log_is_followed_line_by_line(tmp_path: Path) -> None:
+    log, documents = DocumentLog(tmp_path), documents_of_run("run", x=1.5)
+    log(*documents[0])
+    path = tmp_path / "run.jsonl"
+    growing = GrowingLog(path)
+    assert list(growing.new_documents()) == documents[:1]
+    assert list(growing.new_documents()) == []
+    write(log, documents[1:3])
+    line = json.dumps({"name": "stop", "doc": documents[3][1]})
+    with path.open("a") as file:
+        file.write(line[:20])
+        file.flush()
+        assert list(growing.new_documents()) == documents[1:3]
+        file.write(line[20:] + "\nnothing\n")
+    found = growing.new_documents()
+    assert next(found) == documents[3]
+    with pytest.raises(DocumentLogError, match="line 5 is no document"):
+        next(found)
+    growing.close()
+    log.close()
 
 
 def test_a_replayed_run_leaves_its_log_alone(tmp_path: Path) -> None:

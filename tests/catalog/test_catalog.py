@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +9,17 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import event_model
-import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky import plans as bp
-from ophyd import Device, Signal
+from flown_frames import Camera, fly
+from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
-from ophyd.status import Status
 
-from nsbluesky.catalog import Catalog, _RowsLeftOut, open_catalog
-from nsbluesky.document_log import DocumentLog, read_documents
+from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog.run_writer import RowsLeftOut
+from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.replay import ROWS_LEFT_OUT, documents_of, replay
 
@@ -36,68 +32,6 @@ TIMEOUT_S = 60.0
 def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
     with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
         yield catalog
-
-
-class Camera(Device):
-    """A flyer that writes a new file (SWMR) with every `prepare`, and tells of its frames by reference."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        super().__init__("", name=name)
-        self._directory = directory
-
-    def prepare(self, frames: np.ndarray) -> Status:
-        path = self._directory / f"{uuid.uuid4()}.h5"
-        with h5py.File(path, "w", libver="latest") as file:
-            dataset = file.create_dataset("/entry/data/data", data=frames, chunks=(1, *frames.shape[1:]))
-            file.swmr_mode = True
-            dataset.flush()
-        self._count = len(frames)
-        self._told = 0
-        self._shape = frames.shape[1:]
-        self._bundle = event_model.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{path}",
-            data_key=f"{self.name}_image",
-            parameters={"dataset": "/entry/data/data", "swmr": True, "chunk_shape": (1, *self._shape)},
-        )
-        return self._done()
-
-    def _done(self) -> Status:
-        status = Status(self)
-        status.set_finished()
-        return status
-
-    def kickoff(self) -> Status:
-        return self._done()
-
-    def complete(self) -> Status:
-        return self._done()
-
-    def get_index(self) -> int:
-        return self._count
-
-    def describe_collect(self) -> dict[str, Any]:
-        key = {"source": "sim", "dtype": "array", "dtype_numpy": "<u2", "shape": list(self._shape)}
-        return {f"{self.name}_image": {**key, "external": "STREAM:"}}
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, Any]]:
-        if self._told == 0:
-            yield "stream_resource", self._bundle.stream_resource_doc
-        if self._told < self._count:
-            yield "stream_datum", self._bundle.compose_stream_datum({"start": self._told, "stop": self._count})
-        self._told = self._count
-
-
-def fly(camera: Camera, streams: dict[str, np.ndarray]) -> Any:
-    @bpp.run_decorator(md={"plan_name": "fly"})
-    def inner() -> Any:
-        for stream, frames in streams.items():
-            yield from bps.prepare(camera, frames, wait=True)
-            yield from bps.declare_stream(camera, name=stream, collect=True)
-            yield from bps.kickoff(camera, wait=True)
-            yield from bps.collect_while_completing([camera], [camera], flush_period=0.1, stream_name=stream)
-
-    return (yield from inner())
 
 
 def test_a_step_scan_is_found_in_every_way(RE: RunEngine, catalog: Catalog) -> None:
@@ -179,29 +113,58 @@ def test_trouble_never_fails_a_run_and_loses_no_document(
     assert catalog.client[good]["primary"]["good"].shape == (2,)
 
 
-def test_flush_waits_for_what_was_given_and_close_ends_it(catalog: Catalog) -> None:
-    writer = catalog.writer()
-    gate, begun = threading.Event(), threading.Event()
-    run = event_model.compose_run()
-
-    def slow(name: str, document: Any) -> Any:
-        begun.set()
-        assert gate.wait(TIMEOUT_S)
-        return original(name, document)
-
-    original = writer._index.runs_of
-    writer._index.runs_of = slow  # type: ignore[method-assign]
+def test_a_run_that_cannot_be_logged_is_told(catalog: Catalog) -> None:
+    writer, run = catalog.writer(), event_model.compose_run()
+    uid = run.start_doc["uid"]
     writer("start", run.start_doc)
-    assert begun.wait(TIMEOUT_S)
-    assert not writer.flush(0.01)
-    gate.set()
-    assert writer.flush(TIMEOUT_S)
-    assert run.start_doc["uid"] in catalog.client
-    writer.close()
-    writer.close()
-    assert writer.flush(0)
+    writer("descriptor", {"uid": "d", "run_start": uid, "what": object()})
     writer("stop", run.compose_stop())
-    assert "closed" in next(iter(writer.errors.values()))
+    assert writer.flush(TIMEOUT_S)
+    assert "ends before the run does" in writer.errors[uid]
+    assert [name for name, _ in read_documents(uid, writer.backup_directory)] == ["start"]
+
+
+def test_a_run_that_two_writers_are_given_is_there_once(RE: RunEngine, catalog: Catalog) -> None:
+    writers = catalog.writer(), catalog.writer()
+    for writer in writers:
+        RE.subscribe(writer)
+    uid = RE(bp.count([Signal(name="x", value=1.0)], 3)).run_start_uids[0]
+    assert catalog.flush(TIMEOUT_S)
+    assert [writer.errors for writer in writers] == [{}, {}]
+    assert catalog.client[uid]["primary"]["x"].shape == (3,)
+
+
+def test_a_run_that_is_in_the_catalog_is_not_written_again(RE: RunEngine, catalog: Catalog, tmp_path: Path) -> None:
+    writer = catalog.writer()
+    RE.subscribe(DocumentLog(tmp_path))
+    RE.subscribe(writer)
+    uid = RE(bp.count([Signal(name="x", value=1.0)], 3)).run_start_uids[0]
+    replay(documents_of(uid, tmp_path), writer)
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    assert catalog.client[uid]["primary"]["x"].shape == (3,)
+
+
+def test_a_run_from_a_log_that_stays_where_it_is(RE: RunEngine, catalog: Catalog, tmp_path: Path) -> None:
+    RE.subscribe(DocumentLog(tmp_path))
+    good, bad = (RE(bp.count([Signal(name="x", value=1.0)], 3)).run_start_uids[0] for _ in range(2))
+    path = tmp_path / f"{bad}.jsonl"
+    path.write_text(path.read_text().replace('"name": "event"', '"nume": "event"', 1))
+    writer = catalog.writer()
+    for uid in (good, bad):
+        writer.write_log(tmp_path / f"{uid}.jsonl")
+    assert writer.flush(TIMEOUT_S)
+    assert catalog.client[good]["primary"]["x"].shape == (3,)
+    assert writer.errors.keys() == {bad} and "line 3 is no document" in writer.errors[bad]
+    assert (writer.backup_directory / path.name).read_text() == path.read_text()
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    with pytest.raises(DocumentLogError, match="no such document log"):
+        writer.write_log(tmp_path / "nothing.jsonl")
+
+
+def test_no_server_is_asked_to_close_a_stream(catalog: Catalog) -> None:
+    """There are no streams; an answer from the server would be that there is no such node."""
+    url = f"{catalog.client.context.api_uri}stream/close/nowhere"
+    assert catalog.client.context.http_client.delete(url).status_code == 204
 
 
 def test_a_logged_run_can_be_brought_into_the_catalog(RE: RunEngine, catalog: Catalog, tmp_path: Path) -> None:
@@ -214,25 +177,6 @@ def test_a_logged_run_can_be_brought_into_the_catalog(RE: RunEngine, catalog: Ca
     assert catalog.client[uid]["primary"]["x"].shape == (3,)
 
 
-def test_another_process_finds_the_runs(RE: RunEngine, catalog: Catalog) -> None:
-    writer = catalog.writer()
-    RE.subscribe(writer)
-    uid = RE(bp.count([Signal(name="x", value=7.0)], 3)).run_start_uids[0]
-    assert writer.flush(TIMEOUT_S)
-    script = (
-        "import sys; from nsbluesky.catalog import open_catalog\n"
-        "with open_catalog(sys.argv[1]) as c: print(c.client[sys.argv[2]]['primary']['x'][:].tolist())"
-    )
-    output = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, catalog.directory, uid],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=TIMEOUT_S,
-    )
-    assert "[7.0, 7.0, 7.0]" in output.stdout
-
-
 def test_data_live_where_the_environment_says(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_directory() == data_folder
     monkeypatch.delenv("NSBLUESKY_DATA")
@@ -241,7 +185,7 @@ def test_data_live_where_the_environment_says(data_folder: Path, monkeypatch: py
 
 def test_a_run_with_two_files_of_frames_is_noted() -> None:
     """The IOC was away: nobody knows what is at the end of the first file."""
-    rows = _RowsLeftOut()
+    rows = RowsLeftOut()
     for uid, start, stop in (("first", 0, 4), ("second", 0, 3)):
         rows.stream_resource({"uid": uid, "data_key": "image"})
         datum = {"descriptor": "d", "stream_resource": uid, "indices": {"start": start, "stop": stop}}

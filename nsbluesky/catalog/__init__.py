@@ -1,0 +1,16 @@
+"""The catalog: databroker on tiled and SQLite, read in the session and written by a process beside it.
+
+============  ==========================================================
+embedded      the catalog itself: tiled's server inside this process
+writer        the callback: documents into logs on disk
+supervisor    the session's end of the writing process
+process       the writing process: from the logs into the catalog
+waiting       the logs of runs that are not in the catalog yet
+run_writer    one run on its way into tiled
+============  ==========================================================
+"""
+
+from nsbluesky.catalog.embedded import Catalog, open_catalog
+from nsbluesky.catalog.writer import CatalogWriter
+
+__all__ = ["Catalog", "CatalogWriter", "open_catalog"]

@@ -1,0 +1,166 @@
+"""The catalog: databroker and its server tiled inside this process, on SQLite; no port, nothing to start."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import logging
+import sqlite3
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tiled.catalog
+import tiled.client
+from bluesky_tiled_plugins.exporters import json_seq_exporter
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tiled.media_type_registration import default_serialization_registry
+from tiled.server.app import build_app
+
+from nsbluesky.catalog.supervisor import WriterProcess
+from nsbluesky.catalog.writer import CatalogWriter
+from nsbluesky.folders import data_directory
+
+__all__ = ["Catalog", "open_catalog"]
+
+
+def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:
+    """Open the catalog of a directory; the first time it is made, which takes some seconds.
+
+    Parameters
+    ----------
+    directory : path, optional
+        ``catalog`` in `data_directory` by default.
+    readable : iterable of path
+        Folders that frames may be read from.  Everything that this user may read by default: nobody else can reach
+        a catalog inside this process.
+    """
+    folder = Path(directory) if directory is not None else data_directory() / "catalog"
+    folder, folders = folder.resolve(), [str(Path(path).resolve()) for path in readable]
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two processes that make the same catalog at once would each leave half of it.
+    with _lock(folder / "lock"):
+        tree = tiled.catalog.from_uri(
+            f"sqlite:///{folder}/catalog.db",
+            specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
+            init_if_not_exists=not _is_made(folder / "catalog.db"),
+            writable_storage=[str(folder / "data"), f"sqlite:///{folder}/tables.db"],
+            readable_storage=folders,
+        )
+        _let_tables_be_read_while_written(folder / "tables.db")
+    registry = copy.copy(default_serialization_registry)
+    registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)  # documents() asks for it
+    with _quiet():
+        app = build_app(tree, serialization_registry=registry)
+        app.add_middleware(_NoStreams)
+        context = tiled.client.Context.from_app(app)
+    return Catalog(folder, context, WriterProcess(folder, folders))
+
+
+def _let_tables_be_read_while_written(database: Path) -> None:
+    """Give the tables the journal that tiled gives the catalog itself; the file remembers it."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+class _NoStreams:
+    """Answers at the server's door that a stream is closed: there are none without tiled's streaming cache.
+
+    TiledWriter closes one for every node of a run, which is a third of its requests.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and scope["method"] == "DELETE" and "/stream/close/" in scope["path"]:
+            await Response(status_code=204)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what tiled's server says at its start, and Starlette's advice to tiled, out of a session."""
+    server = logging.getLogger("tiled.server.app")
+    level = server.level
+    server.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using `httpx` with `starlette")
+            yield
+    finally:
+        server.setLevel(level)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_made(database: Path) -> bool:
+    """Return whether tiled's tables are complete; its version is what initialisation writes last."""
+    if not database.is_file():
+        return False
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        try:
+            return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0])
+        except sqlite3.OperationalError:
+            return False
+
+
+class Catalog:
+    """An open catalog; use it as a context manager, or `close` it (see `open_catalog`).
+
+    Attributes
+    ----------
+    directory : Path
+    client : tiled client
+        databroker's catalog: ``client[-1]``, ``client[uid]``, ``client[scan_id]``, lazy arrays.
+    """
+
+    def __init__(self, directory: Path, context: Any, process: WriterProcess) -> None:
+        self.directory = directory
+        self._context = context
+        self.client = tiled.client.from_context(context)
+        self._process = process
+        self._writers: list[CatalogWriter] = []
+
+    @property
+    def writer_pid(self) -> int | None:
+        """Process id of what writes, None before the first run."""
+        return self._process.pid
+
+    def writer(self) -> CatalogWriter:
+        """Return a callback for ``RE.subscribe`` that writes runs into the catalog."""
+        writer = CatalogWriter(self._process)
+        self._writers.append(writer)
+        return writer
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""
+        return self._process.flush(timeout)
+
+    def close(self) -> None:
+        """Write what waits, and close the catalog."""
+        for writer in self._writers:
+            writer.close()
+        self._process.close()
+        self._context.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        """Return the catalog itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the catalog."""
+        self.close()
