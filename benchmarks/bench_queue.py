@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.queue_manager import PROCESSING, SESSION, Manager
+from benchmarks.queue_manager import CATALOG, PROCESSING, SESSION, Manager
 
 NUM_SCANS = int(os.environ.get("NSBLUESKY_QUEUE_SCANS", "150"))
 BLOCK = 10
@@ -45,7 +45,7 @@ def measure() -> list[Figure]:
             "scans completed", f"{completed} of {NUM_SCANS}", f"{images} images; {lasted / NUM_SCANS:.1f} s a scan"
         )
     ]
-    for who in (SESSION, PROCESSING):
+    for who in (SESSION, PROCESSING, CATALOG):
         curve = [told[who] for told in memory]
         second_half = curve[len(curve) // 2 :]
         slope = float(np.polyfit(BLOCK * np.arange(len(second_half)), second_half, 1)[0])

@@ -21,7 +21,7 @@ from nsbluesky.simulation.loopback import free_port
 STARTUP = Path(__file__).parents[1] / "profile_collection" / "startup"
 PATIENCE_S = 150.0
 
-SESSION, PROCESSING = "session", "processing"
+SESSION, PROCESSING, CATALOG = "session", "processing", "catalog's writing process"
 
 
 @contextmanager
@@ -137,12 +137,13 @@ class Manager:
         return items
 
     def memory_mb(self) -> dict[str, float]:
-        """Memory of the session (and the manager's own processes) and of the processing; the IOC is left out."""
-        memory = {SESSION: 0.0, PROCESSING: 0.0}
+        """Memory of the session (and the manager's own processes) and of what works for it; the IOC is left out."""
+        memory = {SESSION: 0.0, PROCESSING: 0.0, CATALOG: 0.0}
         for process in self.process.children(recursive=True):
             command = " ".join(process.cmdline())
             if "simulation.beamline" not in command:
-                who = PROCESSING if "service.process" in command else SESSION
+                helpers = {"service.process": PROCESSING, "catalog.process": CATALOG}
+                who = next((name for module, name in helpers.items() if module in command), SESSION)
                 memory[who] += process.memory_info().rss / 1e6
         return memory
 

@@ -193,7 +193,7 @@ def test_two_sessions_write_and_one_reads(catalog: Catalog) -> None:
             assert writer.flush(TIMEOUT_S)
         for k, run in enumerate(runs):
             feed(writers[k % 2], run)
-        while not all([writer.flush(0.01) for writer in writers]):
+        while not all(writer.flush(0.01) for writer in writers):
             entry = catalog.client[-1]
             if entry.metadata.get("stop"):
                 assert entry["primary"]["x"][:].shape == (3,)
