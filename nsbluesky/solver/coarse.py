@@ -122,11 +122,12 @@ class CentralHalf(FrameStore):
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any, *, all_pixels: bool = False) -> Any:
         """Copy the central amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N/2, N/2)."""
         copy = _copy_centre if self.backend.on_device else kernels.copy_centre
-        hold_out = None if all_pixels else self.hold_out
-        for row, slot in enumerate(slots):
+        for row, slot in enumerate(slots.tolist()):
             copy(self._whole.amplitude(slot), out[row])
-            self.correct_light(slot, out[row])
-            if hold_out is not None:
+        self.correct_light(slots, out)
+        hold_out = None if all_pixels else self.hold_out
+        if hold_out is not None:
+            for row, slot in enumerate(slots):
                 hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 

@@ -326,28 +326,30 @@ class FrameStore:
         """
         flux = self.flux[slots]
         self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
-        for row in np.flatnonzero(self.backgrounds[slots]).tolist():
-            self._correct_background(slots[row], out[row])
+        self._correct_background(slots, out)
         if self.hold_out is not None and not all_pixels:
             for row, slot in enumerate(slots):
                 self.hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 
-    def correct_light(self, slot: int, amplitude: Any) -> None:
-        """Make amplitudes of a frame those that it had with the mean flux and the mean background."""
-        if self.flux[slot] != 1:
-            amplitude *= np.float32(self.flux[slot] ** -0.5)
-        if self.backgrounds[slot] != 0:
-            self._correct_background(slot, amplitude)
+    def correct_light(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
+        """Make amplitudes (n, N, N) of `slots` those that they had with the mean flux and the mean background."""
+        flux = self.flux[slots]
+        for row in np.flatnonzero(flux != 1).tolist():
+            amplitudes[row] *= np.float32(flux[row] ** -0.5)
+        self._correct_background(slots, amplitudes)
 
-    def _correct_background(self, slot: int, amplitude: Any) -> None:
+    def _correct_background(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
         """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.
 
         It is small beside what was counted.
         """
         xp = self.backend.xp
-        photons = amplitude * amplitude - np.float32(self.backgrounds[slot])
-        amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
+        backgrounds = self.backgrounds[slots]
+        for row in np.flatnonzero(backgrounds).tolist():
+            amplitude = amplitudes[row]
+            photons = amplitude * amplitude - np.float32(backgrounds[row])
+            amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N, N), FFT order, over the frames that measured a pixel; 0 where none did."""

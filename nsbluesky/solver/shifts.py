@@ -29,9 +29,9 @@ def steps_of(shifts_px: npt.NDArray[np.floating[Any]], subpixel: int) -> npt.NDA
 
 def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
     """Return exp(−2πi q·s) (n, N, N) complex64, FFT order, for shifts (n, 2: row, column) in pixels."""
-    frequency = xp.fft.fftfreq(side)
-    down, right = (xp.exp(-2j * np.pi * xp.asarray(shifts_px[:, axis])[:, None] * frequency) for axis in (0, 1))
-    return (down[:, :, None] * right[:, None, :]).astype(np.complex64)
+    turns = -2j * np.pi * np.asarray(shifts_px)[:, :, None] * np.fft.fftfreq(side)
+    lines = xp.asarray(np.exp(turns).astype(np.complex64))
+    return lines[:, 0, :, None] * lines[:, 1, None, :]
 
 
 def light_around(xp: Any, light: Any) -> Any:
@@ -58,13 +58,13 @@ class MovedProbe:
     field : (modes, N, N) complex64
         Its Fourier transform.
     steps : (n, 2) int
-        Shift of each frame in steps of 1/`subpixel` pixel.
+        Shift of each frame in steps of 1/`subpixel` pixel, best sorted: a probe serves frames in a row.
     subpixel : int
 
     Attributes
     ----------
     probes : (k, modes, N, N) complex64
-        The probe, once for each shift that occurs.
+        The probe, once for each run of equal shifts.
     which : (n,) int
         Which of them is that of each frame.
     """
@@ -76,8 +76,9 @@ class MovedProbe:
             self.which = np.zeros(len(steps), np.int64)
             self.probes = probe[None]
             return
-        different, which = np.unique(steps, axis=0, return_inverse=True)
-        self.which = which.reshape(-1)
+        begins = np.concatenate([[True], (np.diff(steps, axis=0) != 0).any(axis=1)])
+        self.which = np.cumsum(begins) - 1
+        different = steps[begins]
         self._ramps = ramps(backend.xp, different / subpixel, probe.shape[-1])[:, None]
         self.probes = backend.ifft2(field[None] * self._ramps)
 
