@@ -15,7 +15,7 @@ import numpy as np
 from nsbluesky._version import __version__
 from nsbluesky.settings import PipelineSettings
 
-__all__ = ["DerivedRun", "Document", "num_bytes", "split_page"]
+__all__ = ["DerivedRun", "Document", "num_bytes", "split_page", "units_of"]
 
 Document = tuple[str, dict[str, Any]]
 """The name of a document and the document, as callbacks receive them."""
@@ -34,8 +34,8 @@ UNITS = {
     "mean": "ADU",
     "std": "ADU",
 }
-"""Units that the name of a data key does not say; those that end in _m, _s, _hz or _px do."""
-SUFFIXES = ("m", "s", "hz", "px")
+"""Units that the name of a data key does not say; those that end in one of `SUFFIXES` do."""
+SUFFIXES = {"_1_m": "1/m", "_m": "m", "_s": "s", "_hz": "Hz", "_px": "px", "_rad": "rad", "_adu": "ADU"}
 
 ExitStatus = Literal["success", "abort", "fail"]
 
@@ -113,7 +113,7 @@ class DerivedRun:
     def _descriptor(self, stream: str, data: Mapping[str, Any], page: bool) -> list[Document]:
         if stream in self._streams:
             return []
-        keys = {key: _data_key(stream, value, page) | _units(stream, key) for key, value in data.items()}
+        keys = {key: _data_key(stream, value, page) | units_of(stream, key) for key, value in data.items()}
         self._streams[stream] = self._run.compose_descriptor(name=stream, data_keys=keys)
         document = dict(self._streams[stream].descriptor_doc)
         self._names[document["uid"]] = stream
@@ -149,13 +149,14 @@ def _data_key(stream: str, value: Any, page: bool) -> dict[str, Any]:
     return {"source": source, "dtype": _DTYPES[type(value)], "shape": []}
 
 
-def _units(stream: str, key: str) -> dict[str, str]:
+def units_of(stream: str, key: str) -> dict[str, str]:
+    """Return what a descriptor tells of the units of a data key; nothing where it has none."""
     if key == "frame" and stream != "clean":
         return {"units": "ADU"}
     if key in UNITS:
         return {"units": UNITS[key]}
-    suffix = key.rpartition("_")[2]
-    return {"units": suffix} if "_" in key and suffix in SUFFIXES else {}
+    unit = next((unit for suffix, unit in SUFFIXES.items() if key.endswith(suffix)), "")
+    return {"units": unit} if unit else {}
 
 
 def num_bytes(document: Mapping[str, Any]) -> int:

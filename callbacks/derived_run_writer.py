@@ -20,7 +20,7 @@ import numpy as np
 
 from nsbluesky.array_file import ArrayFile
 from nsbluesky.callbacks.cxi_writer import CXIWriter
-from nsbluesky.callbacks.derived_run import num_bytes
+from nsbluesky.callbacks.derived_run import num_bytes, units_of
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
 from nsbluesky.disk_space import require_space
@@ -284,9 +284,10 @@ def _describe(
 ) -> Any:
     """Emit the descriptor of a stream, and return what composes its events."""
     kinds = {bool: "boolean", float: "number", str: "string"}
-    data_keys = {key: item.data_key for key, item in external.items()}
+    data_keys = {key: item.data_key | units_of(name, key) for key, item in external.items()}
     for key, value in numbers.items():
-        data_keys[key] = {"source": f"nsbluesky:{name}", "dtype": kinds[type(value)], "shape": []}
+        described = {"source": f"nsbluesky:{name}", "dtype": kinds[type(value)], "shape": []}
+        data_keys[key] = described | units_of(name, key)
     descriptor = bundle.compose_descriptor(name=name, data_keys=data_keys)
     target("descriptor", dict(descriptor.descriptor_doc))
     return descriptor

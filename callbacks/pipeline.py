@@ -50,10 +50,6 @@ class PtychoPipeline(IncrementalReconstructor):
 
     max_results = 4
 
-    def make_stages(self) -> tuple[type[Stage], ...]:
-        """Return the stages of a run: those of this package, and those that are installed beside it."""
-        return (*self.stages, *load_plugins(STAGES, Stage))
-
     def __init__(
         self,
         settings: PipelineSettings | None = None,
@@ -75,6 +71,10 @@ class PtychoPipeline(IncrementalReconstructor):
         for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:
                 self.subscribe(callback)
+
+    def make_stages(self) -> tuple[type[Stage], ...]:
+        """Return the stages of a run: those of this package, and those that are installed beside it."""
+        return (*self.stages, *load_plugins(STAGES, Stage))
 
     def record(self, stages: Collection[str]) -> None:
         """Write what these stages yield from now on, and of no others, to HDF5 files; also in the middle of a run.

@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RunContext, Stage, Workers
+from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up
 from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
@@ -29,8 +30,6 @@ from nsbluesky.settings import PipelineSettings, SettingsError
 __all__ = ["RunProcessor"]
 
 log = logging.getLogger(__name__)
-
-DocumentCallback = Callable[[str, dict[str, Any]], Any]
 
 WORK_SLICE_S = 0.1
 """How long stages may work before documents are looked at again."""
@@ -105,8 +104,7 @@ class RunProcessor:
         self.backend = get_backend(self.settings.backend)
         processors = len(os.sched_getaffinity(0))
         self._resting_in_scans = max(0, self.backend.threads - (processors - LEFT_TO_THE_SCAN))
-        self._callbacks: dict[int, DocumentCallback] = {}
-        self._next_token = 0
+        self._subscribers = Subscribers()
         self._queue = DocumentQueue(self.settings.queue_bytes)
         self._router = event_model.RunRouter([self._begin_run])
         self._chains: list[RunChain] = []
@@ -136,13 +134,11 @@ class RunProcessor:
 
     def subscribe(self, callback: DocumentCallback) -> int:
         """Call `callback` with each derived document, on the processing thread; returns a token."""
-        self._next_token += 1
-        self._callbacks = {**self._callbacks, self._next_token: callback}
-        return self._next_token
+        return self._subscribers.add(callback)
 
     def unsubscribe(self, token: int) -> None:
         """Stop calling the callback of that token."""
-        self._callbacks = {k: v for k, v in self._callbacks.items() if k != token}
+        self._subscribers.remove(token)
 
     def configure(self, changes: Mapping[str, Any]) -> PipelineSettings:
         """Change settings by dotted names, and return all: of the runs that start from now on.
@@ -351,15 +347,10 @@ class RunProcessor:
 
     def _emit(self, chain: RunChain, documents: Iterable[Document]) -> None:
         for name, document in documents:
-            failures: list[tuple[str, Exception]] = []
-            for callback in self._callbacks.values():
-                try:
-                    callback(name, document)
-                except Exception as error:  # a viewer or a writer must not stop the processing
-                    log.exception("%r failed on a %s document", callback, name)
-                    failures.append((getattr(callback, "__name__", type(callback).__name__), error))
-            for who, failure in failures:  # told only when all have the document that it happened on
-                self._emit(chain, chain.subscriber_failed(who, failure))
+            for callback, error in self._subscribers.tell(name, document):
+                log.error("%r failed on a %s document", callback, name, exc_info=error)
+                who = getattr(callback, "__name__", type(callback).__name__)
+                self._emit(chain, chain.subscriber_failed(who, error))
 
     def __repr__(self) -> str:
         """Return the class and what waits."""

@@ -29,6 +29,7 @@ __all__ = [
     "DocumentLogError",
     "GrowingLog",
     "LoggedRun",
+    "aborted",
     "end_log",
     "find_log",
     "find_runs",
@@ -223,15 +224,15 @@ def end_log(path: str | Path) -> bool:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
-        stop = {
-            "uid": str(uuid.uuid4()),
-            "run_start": names["start"]["uid"],
-            "time": time.time(),
-            "exit_status": "abort",
-            "reason": "its session ended before the run did",
-        }
+        stop = aborted(names["start"]["uid"], "its session ended before the run did")
         file.write(_to_line("stop", stop).encode())
     return True
+
+
+def aborted(run: str, reason: str) -> dict[str, Any]:
+    """Return the stop document of a run, by its uid, that nobody ended."""
+    stop = {"uid": str(uuid.uuid4()), "run_start": run, "time": time.time()}
+    return stop | {"exit_status": "abort", "reason": reason}
 
 
 def find_runs(directory: str | Path) -> list[LoggedRun]:

@@ -11,6 +11,7 @@ from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.cleaning.plan import CleaningPlan
 from nsbluesky.geometry import Geometry
+from nsbluesky.whole_file import write_whole
 
 __all__ = ["ScanRecipe"]
 
@@ -56,9 +57,7 @@ class ScanRecipe:
             "backend": self.backend,
             "stages": self.stages,
         }
-        part = folder / f"{FILE}.part"
-        part.write_text(json.dumps(about))
-        part.replace(folder / FILE)
+        write_whole(folder / FILE, json.dumps(about))
         _keep(folder, self)
 
     @classmethod

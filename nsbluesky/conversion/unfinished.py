@@ -22,6 +22,7 @@ from nsbluesky.conversion.block_file import block_path, read_block
 from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.conversion.scan import RawScan
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.whole_file import write_whole
 
 __all__ = ["UnfinishedConversion", "identity_of"]
 
@@ -142,9 +143,7 @@ class UnfinishedConversion:
             self._lock.close()
             raise ConversionError(f"{self.folder}: another conversion is at work on it: wait for its end") from None
         if not self.begun:
-            part = self._description.with_suffix(".part")
-            part.write_text(json.dumps(self._identity))
-            part.replace(self._description)
+            write_whole(self._description, json.dumps(self._identity))
         return self
 
     def __exit__(

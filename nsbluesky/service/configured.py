@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from nsbluesky.settings import PipelineSettings, SettingsError
+from nsbluesky.whole_file import write_whole
 
 __all__ = ["ConfiguredSettings"]
 
@@ -32,9 +33,7 @@ class ConfiguredSettings:
 
     def keep(self, given: PipelineSettings, configured: PipelineSettings) -> None:
         """Write down what the settings that were given at the start have become."""
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps({"given": given.to_dict(), "configured": configured.to_dict()}))
-        temporary.replace(self._path)
+        write_whole(self._path, json.dumps({"given": given.to_dict(), "configured": configured.to_dict()}))
 
     def of(self, given: PipelineSettings) -> PipelineSettings:
         """Return what settings that are given at a start had become; themselves where nothing is known of that."""

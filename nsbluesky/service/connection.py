@@ -10,7 +10,6 @@ import logging
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,7 @@ import zmq
 
 from nsbluesky import heap
 from nsbluesky.callbacks.run_processor import SWITCH_INTERVAL_S
-from nsbluesky.document_log import DocumentLog, DocumentLogError
+from nsbluesky.document_log import DocumentLog, DocumentLogError, aborted
 from nsbluesky.run_index import RunIndex
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
@@ -257,8 +256,7 @@ class Connection(DerivedRuns):
             return pack_document(run.uid, index, *self._backlog.document(run, index))
         except (DocumentLost, WireError) as error:
             self._note_error(run.uid, str(error))
-            stop = {"uid": str(uuid.uuid4()), "run_start": run.uid, "time": time.time(), "exit_status": "abort"}
-            return pack_document(run.uid, index, "stop", stop | {"reason": f"a document was lost: {error}"})
+            return pack_document(run.uid, index, "stop", aborted(run.uid, f"a document was lost: {error}"))
 
     def _note_error(self, uid: str, reason: str) -> None:
         if self.errors.get(uid) != reason:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.service.finished import FinishedRun, FinishedRuns
+from nsbluesky.whole_file import write_whole
 
 __all__ = ["MAX_CRASHES", "BlockJournal", "CrashRecord"]
 
@@ -96,9 +97,7 @@ class CrashRecord:
         counts = suspects.setdefault(run, {})
         for key in ("", *(f"{stream}/{k}" for k in seq_nums if of_frames)):
             counts[key] = counts.get(key, 0) + 1
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(suspects))
-        temporary.replace(self._path)
+        write_whole(self._path, json.dumps(suspects))
         if counts[""] >= MAX_CRASHES:
             reason = f"given up: the processing died {counts['']} times, at last in {stage} ({reason})"
             FinishedRuns(self._directory).add(FinishedRun(run, exit_status="fail", reason=reason))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import queue
-import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,12 @@ from typing import Any
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import Workers
-from nsbluesky.document_log import DocumentLog
+from nsbluesky.document_log import DocumentLog, aborted
 from nsbluesky.service.crashes import BlockJournal
 from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.whole_file import write_whole
 
 __all__ = ["RECORDING", "Processing"]
 
@@ -69,8 +68,7 @@ class Processing:
         if settings.warm_up:
             self.pipeline.warm_up()
         self._recording = self.directory / RECORDING
-        if self._recording.exists():
-            self.pipeline.record(json.loads(self._recording.read_text()))
+        self._record_as_before()
         self.pipeline.subscribe(publish)
         self._writer = DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi)
         self.pipeline.subscribe(self._writer)
@@ -87,8 +85,7 @@ class Processing:
 
     def end_run(self, uid: str) -> None:
         """Let a run end as if its stop document had come."""
-        stop = {"uid": str(uuid.uuid4()), "time": time.time(), "run_start": uid, "exit_status": "abort"}
-        self("stop", stop | {"reason": "ended at the processing service"})
+        self("stop", aborted(uid, "ended at the processing service"))
 
     @property
     def recording(self) -> list[str]:
@@ -104,7 +101,16 @@ class Processing:
             For a stage that there is not.
         """
         self.pipeline.record(stages)
-        self._recording.write_text(json.dumps(self.recording))
+        write_whole(self._recording, json.dumps(self.recording))
+
+    def _record_as_before(self) -> None:
+        """Go on with what the process before this one recorded; a damaged file must not keep the service away."""
+        try:
+            self.pipeline.record(json.loads(self._recording.read_text()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s cannot be used, nothing is recorded: %s", self._recording, error)
 
     def finished_before(self) -> list[FinishedRun]:
         """Return the runs that were finished in this folder, in this life of the service or an earlier one."""

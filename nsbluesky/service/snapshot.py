@@ -21,6 +21,16 @@ PREVIEW_INTERVAL_S = 0.4
 
 MAX_RUNS = 2
 """How many runs a late viewer is told of."""
+WHOLE = (PRIMARY, "clean")
+"""Streams of which a late viewer gets the numbers of all frames: positions, photons."""
+MAX_PAGES = 64
+"""Pages of such a stream that are kept apart; more are merged into one."""
+HISTORY = "reconstruction"
+"""The stream of which a late viewer gets the numbers of earlier events: how R came down."""
+MAX_HISTORY = 2000
+"""Earlier events that are kept; of more than these, every second one is forgotten."""
+MAX_STREAMS = 64
+"""Streams, the latest ones, whose names are known after the end of a run, as another one may go on."""
 
 
 class Previews:
@@ -39,7 +49,7 @@ class Previews:
         if name == "descriptor":
             self._streams[document["uid"]] = document["name"]
         elif name == "stop":
-            self._streams = dict(list(self._streams.items())[-64:])
+            self._streams = dict(list(self._streams.items())[-MAX_STREAMS:])
             self._next.clear()
         elif name == "event_page":
             stream = self._streams.get(document["descriptor"], "")
@@ -66,15 +76,6 @@ def without_frames(page: Mapping[str, Any], keep_last: bool) -> dict[str, Any]:
         except DocumentError:  # a frame that only its worker was to read, and that cannot be read
             kept[-1] = False
     return {**page, "data": {**page["data"], "frame": frames}, "filled": {**page["filled"], "frame": kept}}
-
-
-WHOLE = (PRIMARY, "clean")
-"""Streams of which a late viewer gets the numbers of all frames: positions, photons."""
-
-HISTORY = "reconstruction"
-"""The stream of which a late viewer gets the numbers of earlier events: how R came down."""
-MAX_HISTORY = 2000
-"""Earlier events that are kept; of more than these, every second one is forgotten."""
 
 
 def without_arrays(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,6 +130,8 @@ class Snapshot:
 
 
 class _RunState:
+    """What a late viewer gets of one run."""
+
     def __init__(self, start: dict[str, Any]) -> None:
         self.start = start
         self.stop: dict[str, Any] | None = None
@@ -157,7 +160,7 @@ class _RunState:
             if self._streams.get(document["descriptor"]) in WHOLE:
                 pages = self._pages.setdefault(document["descriptor"], [])
                 pages.append(without_frames(document, keep_last=False))
-                if len(pages) > 64:
+                if len(pages) > MAX_PAGES:
                     pages[:] = [_merge(pages)]
 
     def documents(self) -> Iterator[Document]:

@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import zmq
 
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
+from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
+from nsbluesky.document_log import aborted
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.control import Endpoints, ServiceAway, ask_snapshot, find_endpoints
 from nsbluesky.service.messages import ControlError
@@ -22,8 +24,6 @@ from nsbluesky.service.wire import MAX_BYTES, WireError, unpack
 __all__ = ["DerivedRuns"]
 
 log = logging.getLogger(__name__)
-
-DocumentCallback = Callable[[str, dict[str, Any]], Any]
 
 POLL_MS = 100
 SILENCE_S = 3.0
@@ -60,8 +60,9 @@ class DerivedRuns:
         self.live = LivePlots()
         self.heartbeat: dict[str, Any] = {}
         self._results = NewestResults(self.max_results)
-        self._callbacks: dict[int, DocumentCallback] = {1: self.live, 2: self._results}
-        self._next_token = 2
+        self._subscribers = Subscribers()
+        for callback in (self.live, self._results):
+            self._subscribers.add(callback)
         self._runs = _SeenRuns()
         self._stops = threading.Condition()
         self._stopped: dict[str, None] = {}
@@ -77,13 +78,11 @@ class DerivedRuns:
 
     def subscribe(self, callback: DocumentCallback) -> int:
         """Call `callback` with each derived document; returns a token."""
-        self._next_token += 1
-        self._callbacks = {**self._callbacks, self._next_token: callback}
-        return self._next_token
+        return self._subscribers.add(callback)
 
     def unsubscribe(self, token: int) -> None:
         """Stop calling the callback of that token."""
-        self._callbacks = {k: v for k, v in self._callbacks.items() if k != token}
+        self._subscribers.remove(token)
 
     def wait_for_stop(self, uid: str, timeout: float | None = None) -> bool:
         """Wait until the stop document of a derived run came; False when time ran out."""
@@ -95,7 +94,7 @@ class DerivedRuns:
         return self._has_state.wait(timeout)
 
     def close(self) -> Any:
-        """End."""
+        """End the listener's thread."""
         self._closing_listener.set()
         self._listener.join(SILENCE_S)
 
@@ -151,11 +150,8 @@ class DerivedRuns:
 
     def _deliver(self, documents: Iterable[tuple[str, dict[str, Any]]]) -> None:
         for name, document in documents:
-            for callback in self._callbacks.values():
-                try:
-                    callback(name, document)
-                except Exception:  # one viewer must not disturb another
-                    log.exception("%r failed on a %s document", callback, name)
+            for callback, error in self._subscribers.tell(name, document):
+                log.error("%r failed on a %s document", callback, name, exc_info=error)
             if name == "stop":
                 with self._stops:
                     self._stopped[document["run_start"]] = None
@@ -205,7 +201,10 @@ class _SeenRuns:
                 self._open[uid] = None
             return not known
         if name == "stop":
-            return document["run_start"] in self._open and self._close(document["run_start"])
+            known = document["run_start"] not in self._open
+            if not known:
+                self._close(document["run_start"])
+            return not known
         if name == "descriptor":
             known = document["uid"] in self._newest
             self._newest.setdefault(document["uid"], 0)
@@ -222,19 +221,12 @@ class _SeenRuns:
             return not known
         return True  # pages: what comes again replaces itself
 
-    def _close(self, uid: str) -> bool:
+    def _close(self, uid: str) -> None:
         del self._open[uid]
         self._closed[uid] = None
-        self._health = None if not self._open else self._health
-        return True
+        if not self._open:
+            self._health = None
 
     def _cut_off(self, uid: str, why: str) -> dict[str, Any]:
         self._close(uid)
-        reason = f"the processing service was started again{why}; the run is processed anew"
-        return {
-            "uid": str(uuid.uuid4()),
-            "run_start": uid,
-            "time": time.time(),
-            "exit_status": "abort",
-            "reason": reason,
-        }
+        return aborted(uid, f"the processing service was started again{why}; the run is processed anew")

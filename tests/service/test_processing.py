@@ -1,0 +1,44 @@
+"""The pipeline of the service and what it keeps in files, without the sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nsbluesky.service.processing import RECORDING, Processing
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.settings import PipelineSettings
+
+
+@contextmanager
+def processing(directory: Path) -> Iterator[Processing]:
+    settings = ServiceSettings(str(directory), ("/",), warm_up=False)
+    made = Processing(settings, PipelineSettings(backend="numpy"), lambda name, document: None)
+    try:
+        yield made
+    finally:
+        made.close(0)
+
+
+def test_what_was_recorded_is_recorded_by_the_next_process(tmp_path: Path) -> None:
+    with processing(tmp_path) as first:
+        assert first.recording == []
+        first.record(["clean", "raw"])
+    with processing(tmp_path) as second:
+        assert second.recording == ["raw", "clean"]
+
+
+@pytest.mark.parametrize("told", ["", '["raw", "cle', "7", '{"raw": 1', '["no such stage"]', '[["raw"]]', "null"])
+def test_a_damaged_note_of_what_was_recorded_keeps_nobody_away(
+    tmp_path: Path, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that cannot begin is tried five times, and then the service is given up."""
+    (tmp_path / RECORDING).write_text(told)
+    with processing(tmp_path) as taking_over:
+        assert taking_over.recording == []
+        assert "cannot be used, nothing is recorded" in caplog.text
+        taking_over.record(["raw"])
+        assert taking_over.recording == ["raw"]

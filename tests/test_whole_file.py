@@ -1,0 +1,29 @@
+"""Small files, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nsbluesky.whole_file import write_whole
+
+
+def test_the_former_content_stays_until_all_of_the_new_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "told.json"
+    write_whole(path, "first")
+    write = Path.write_text
+
+    def dies_in_the_middle(self: Path, text: str) -> int:
+        write(self, text[:3])
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", dies_in_the_middle)
+        with pytest.raises(OSError, match="no space"):
+            write_whole(path, "second")
+    assert path.read_text() == "first"
+    write_whole(path, "third")
+    assert path.read_text() == "third" and list(tmp_path.iterdir()) == [path]
