@@ -63,7 +63,16 @@ class StageActivity:
 
 @dataclass(frozen=True)
 class RunActivity:
-    """What the stages of a run did so far."""
+    """What the stages of a run did so far.
+
+    Attributes
+    ----------
+    raw_uid, derived_uid : str
+    num_frames : int
+        Clean frames so far.
+    stages : tuple of StageActivity
+        In the order of the data.
+    """
 
     raw_uid: str
     derived_uid: str

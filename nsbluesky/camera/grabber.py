@@ -90,8 +90,9 @@ class GrabberSettings:
             raise ValueError(f"port = {self.port}: expected 0 to 65535")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s = {self.timeout_s}: expected more than 0")
-        if self.queue_frames < 1:
-            raise ValueError(f"queue_frames = {self.queue_frames}: expected at least 1")
+        for name, (least, most) in {"buffer_bytes": (1, 2**31 - 1), "queue_frames": (1, 10_000)}.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected {least} to {most}")
 
 
 class Grabber:

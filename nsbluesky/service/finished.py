@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 __all__ = ["FinishedRun", "FinishedRuns"]
 
@@ -53,9 +55,20 @@ class FinishedRuns:
 
     def add(self, *runs: FinishedRun) -> None:
         """Record runs."""
-        if runs:
-            with self._path.open("a") as file:
-                file.writelines(json.dumps(asdict(run)) + "\n" for run in runs)
+        if not runs:
+            return
+        with self._path.open("ab+") as file:
+            if self._is_cut_off(file):
+                file.write(b"\n")
+            file.writelines(json.dumps(asdict(run)).encode() + b"\n" for run in runs)
+
+    @staticmethod
+    def _is_cut_off(file: IO[bytes]) -> bool:
+        """Return whether a disk that was full has cut off the last line; the next one must not be part of it."""
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
     def read(self) -> list[FinishedRun]:
         """Return what is recorded, oldest first."""

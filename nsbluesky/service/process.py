@@ -31,7 +31,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What the process is to do, for whom, and why processes before it had to be replaced."""
+    """What the process is to do.
+
+    Attributes
+    ----------
+    settings : ServiceSettings
+    owner : Credentials
+        Of whoever starts the service.
+    restarts : tuple of str
+        Why processes before it had to be replaced, oldest first.
+    """
 
     settings: ServiceSettings
     owner: Credentials
@@ -50,7 +59,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Ready:
-    """What the process says when clients may connect: where, and its process id."""
+    """What the process says when clients may connect.
+
+    Attributes
+    ----------
+    address : str
+        Of the control socket.
+    ports : (int, int)
+        Of documents and of publications.
+    pid : int
+        Process id.
+    instance : str
+        Which life of the service this is.
+    """
 
     address: str
     ports: tuple[int, int]

@@ -24,6 +24,7 @@ from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.callbacks.stage import DocumentError, Workers
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.spikes import InterferenceLines
+from nsbluesky.dask_cluster import DaskExecutor
 from nsbluesky.plans import ptycho_scan
 from nsbluesky.settings import CleaningSettings
 
@@ -243,14 +244,12 @@ def test_dask_workers_that_come_and_go(
     beamline: TwinBeamline, documents: list[Document], serial: Cleaned, tmp_path: Path, cluster: Any
 ) -> None:
     """One holds its blocks and is killed, another one joins: each block is cleaned, and comes in its place."""
-    with cluster.get_client() as client:
+    with cluster.get_client() as client, DaskExecutor(client) as executor:
         pids = client.run(os.getpid)
         address, pid = next(iter(pids.items()))
         os.kill(pid, signal.SIGSTOP)
         cleaned, arrived = Cleaned(), threading.Event()
-        cleaner = FrameCleaner(
-            beamline.settings(), workers=Workers(client.get_executor(retries=3, pure=False), tmp_path / "recipes")
-        )
+        cleaner = FrameCleaner(beamline.settings(), workers=Workers(executor, tmp_path / "recipes"))
         cleaner.subscribe(cleaned)
         for name, document in documents:
             cleaner(name, document)

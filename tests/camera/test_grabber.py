@@ -367,6 +367,8 @@ def test_an_address_of_another_machine() -> None:
         ({"timeout_s": 0.0}, "timeout_s = 0"),
         ({"payload_bytes": 7}, "payload_bytes = 7"),
         ({"queue_frames": 0}, "queue_frames = 0"),
+        ({"queue_frames": 10**9}, "queue_frames = 1000000000: expected 1 to 10000"),
+        ({"buffer_bytes": 2**31}, "buffer_bytes = 2147483648: expected 1 to"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,41 @@
+"""The record of finished runs, also where a disk was full in the middle of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nsbluesky.service.finished import NAME, FinishedRun, FinishedRuns
+
+FIRST, SECOND, THIRD = (FinishedRun(name, f"derived-{name}", "success", cxi=f"/{name}.cxi") for name in "abc")
+
+
+def test_runs_come_back_in_their_order(tmp_path: Path) -> None:
+    record = FinishedRuns(tmp_path)
+    assert record.read() == []
+    record.add()
+    record.add(FIRST, SECOND)
+    record.add(THIRD)
+    assert FinishedRuns(tmp_path).read() == [FIRST, SECOND, THIRD]
+
+
+@pytest.mark.parametrize("left", [0, 1, 20])
+def test_a_line_that_a_full_disk_cut_off_costs_itself_alone(tmp_path: Path, left: int) -> None:
+    record = FinishedRuns(tmp_path)
+    record.add(FIRST)
+    begin = (tmp_path / NAME).stat().st_size
+    record.add(SECOND)
+    with (tmp_path / NAME).open("r+b") as file:
+        file.truncate(begin + left)
+    record.add(THIRD)
+    assert record.read() == [FIRST, THIRD]
+
+
+def test_a_line_without_its_end_still_counts(tmp_path: Path) -> None:
+    record = FinishedRuns(tmp_path)
+    record.add(FIRST)
+    with (tmp_path / NAME).open("r+b") as file:
+        file.truncate((tmp_path / NAME).stat().st_size - 1)
+    record.add(SECOND)
+    assert record.read() == [FIRST, SECOND]
