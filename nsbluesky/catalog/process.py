@@ -14,7 +14,8 @@ and tells in the same way on standard output
 - ``{"flushed": number}``: all that the logs held is written;
 - ``{"level": number, "logger": name, "text": text}``: a line for the session's log.
 
-A run whose writing fails is written again from its log, which helps where SQLite was locked by another process.
+A run whose writing fails is written again from its log, which helps where an earlier process has left it half
+written, and where SQLite was locked by another one.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ from nsbluesky.document_log import DocumentLogError, GrowingLog
 __all__ = ["LogsIntoCatalog"]
 
 NICE = 10
-TRIES = 3
+TRIES = 2
+"""The second one removes what an earlier process has left of the run."""
+LOCKED, TRIES_WHILE_LOCKED = "database is locked", 4
 PAUSE_S = 0.2
-"""Before the second try; before later ones it is longer."""
+"""Before the second try while SQLite is locked; before later ones it is longer."""
 
 Tell = Callable[..., None]
 
@@ -84,17 +87,18 @@ class LogsIntoCatalog:
         """Write what sessions have left that died together with their writing processes, as when power fails."""
         with self._waiting.left_by_others() as left:
             for waiting in left:
-                logs = LogsIntoCatalog(self._client, waiting, self._tell)
-                for path in waiting.logs():
-                    logs.take({"log": str(path), "again": True})
-                logs.close()
+                LogsIntoCatalog(self._client, waiting, self._tell).close()
 
     def close(self) -> None:
         """Write what there is: the session has ended, and with it its runs."""
+        for path in self._waiting.logs():  # a session that was killed may not have told of all
+            self._runs.setdefault(path, _Run(self._client, path, again=True))
         for path, run in list(self._runs.items()):
             self._follow(run)
             if not run.has_stopped and not run.has_failed:
                 run.abort()
+                if run.has_failed:
+                    self._tell_error(run)
             self._end(path)
         self._waiting.close()
 
@@ -167,9 +171,10 @@ class _Run:
                 self._tries += 1
                 self._again = True
                 self.close()
-                if self._tries == TRIES:
+                is_locked = LOCKED in str(error)
+                if self._tries >= (TRIES_WHILE_LOCKED if is_locked else TRIES):
                     self.error = error
-                else:
+                elif is_locked:
                     time.sleep(PAUSE_S * self._tries**2)
 
     def abort(self) -> None:

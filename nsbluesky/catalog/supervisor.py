@@ -255,6 +255,8 @@ class WriterProcess:
             case {"error": error, "traceback": traceback, "log": path}:
                 if (log := self._logs.get(Path(path))) is not None:
                     log.told(Path(path).stem, error, traceback)
+                else:
+                    logger.error("run %s of an earlier session is not in the catalog: %s", Path(path).stem, traceback)
             case {"done": path}:
                 self._logs.pop(Path(path), None)
             case {"flushed": number}:

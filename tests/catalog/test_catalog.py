@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 
 from nsbluesky.catalog import Catalog, open_catalog
-from nsbluesky.catalog.run_writer import RowsLeftOut
+from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.replay import ROWS_LEFT_OUT, documents_of, replay
@@ -141,6 +142,20 @@ def test_a_run_that_is_in_the_catalog_is_not_written_again(RE: RunEngine, catalo
     uid = RE(bp.count([Signal(name="x", value=1.0)], 3)).run_start_uids[0]
     replay(documents_of(uid, tmp_path), writer)
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    assert catalog.client[uid]["primary"]["x"].shape == (3,)
+
+
+def test_a_run_that_was_left_half_written_is_written_again(RE: RunEngine, catalog: Catalog, tmp_path: Path) -> None:
+    RE.subscribe(DocumentLog(tmp_path))
+    uid = RE(bp.count([Signal(name="x", value=1.0)], 3)).run_start_uids[0]
+    half = run_writer(catalog.client)
+    for name, document in itertools.islice(documents_of(uid, tmp_path), 3):
+        half(name, document)
+    assert "stop" not in catalog.client[uid].metadata
+    writer = catalog.writer()
+    writer.write_log(tmp_path / f"{uid}.jsonl")
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    assert catalog.client[uid].stop["exit_status"] == "success"
     assert catalog.client[uid]["primary"]["x"].shape == (3,)
 
 

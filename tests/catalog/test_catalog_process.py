@@ -109,16 +109,18 @@ def test_flush_waits_for_what_was_given_and_close_ends_it(catalog: Catalog) -> N
     assert "closed" in next(iter(writer.errors.values()))
 
 
-def test_it_waits_where_another_process_has_locked_the_catalog(catalog: Catalog) -> None:
+@pytest.mark.parametrize("database", ["catalog.db", "tables.db"])
+def test_it_waits_where_another_process_has_locked_a_database(catalog: Catalog, database: str) -> None:
+    """SQLite waits by itself for the first one; the run is written again for the second one."""
     writer, run = catalog.writer(), counted(3.0)
-    connection = sqlite3.connect(catalog.directory / "catalog.db", isolation_level=None)
+    connection = sqlite3.connect(catalog.directory / database, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     feed(writer, run)
     assert not writer.flush(0.2)
     connection.execute("ROLLBACK")
     connection.close()
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
-    assert catalog.client[run[0][1]["uid"]].stop is not None
+    assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [3.0] * 3
 
 
 class Deadly(WriterProcess):
