@@ -66,6 +66,8 @@ SERVICE = "NSBLUESKY_SERVICE"
 IN_SESSION = "none"
 
 CONNECT_TIMEOUT_S = 20.0
+CATALOG_TIMEOUT_S = 5.0
+"""That the end of a session waits for the catalog."""
 DEFAULT_POINTS = 20
 
 
@@ -157,11 +159,11 @@ def run_engine() -> RunEngine:
 
 
 def open_catalog() -> Catalog:
-    """Open the user's catalog; it is written out and closed with the session."""
+    """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards."""
     from nsbluesky import catalog
 
     opened = catalog.open_catalog()
-    _before_threads_end(opened.close)
+    _before_threads_end(functools.partial(opened.close, timeout=CATALOG_TIMEOUT_S))
     return opened
 
 

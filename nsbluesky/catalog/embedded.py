@@ -148,11 +148,11 @@ class Catalog:
         """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""
         return self._process.flush(timeout)
 
-    def close(self) -> None:
-        """Write what waits, and close the catalog."""
+    def close(self, timeout: float | None = None) -> None:
+        """Write what waits, and close the catalog; what takes longer than `timeout` seconds is written afterwards."""
         for writer in self._writers:
-            writer.close()
-        self._process.close()
+            writer.close(timeout=0.0)
+        self._process.close(timeout)
         self._context.__exit__(None, None, None)
 
     def __enter__(self) -> Self:

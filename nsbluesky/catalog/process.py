@@ -76,7 +76,7 @@ class LogsIntoCatalog:
             case {"log": path, "again": again}:
                 self._runs[Path(path)] = _Run(self._client, Path(path), again)
         for run in self._runs.values():
-            self._follow(run)
+            self._do(run, run.follow)
         match message:
             case {"end": path}:
                 self._end(Path(path))
@@ -94,17 +94,14 @@ class LogsIntoCatalog:
         for path in self._waiting.logs():  # a session that was killed may not have told of all
             self._runs.setdefault(path, _Run(self._client, path, again=True))
         for path, run in list(self._runs.items()):
-            self._follow(run)
-            if not run.has_stopped and not run.has_failed:
-                run.abort()
-                if run.has_failed:
-                    self._tell_error(run)
+            self._do(run, run.follow)
+            self._do(run, run.abort)
             self._end(path)
         self._waiting.close()
 
-    def _follow(self, run: _Run) -> None:
+    def _do(self, run: _Run, action: Callable[[], None]) -> None:
         failed_before = run.has_failed
-        run.follow()
+        action()
         if run.has_failed and not failed_before:
             self._tell_error(run)
 
@@ -178,7 +175,9 @@ class _Run:
                     time.sleep(PAUSE_S * self._tries**2)
 
     def abort(self) -> None:
-        """Let the run stop."""
+        """Let the run stop, if it has not."""
+        if self.has_stopped or self.has_failed:
+            return
         stop = {"uid": str(uuid.uuid4()), "run_start": self._uid, "time": time.time(), "exit_status": "abort"}
         try:
             self._write("stop", stop | {"reason": "its session ended before the run did"})

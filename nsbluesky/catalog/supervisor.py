@@ -24,6 +24,8 @@ __all__ = ["WriterProcess"]
 
 logger = logging.getLogger(__name__)
 
+CLOSE_S = 1.0
+"""For a process that is behind to be told that nothing more comes."""
 MAX_STARTS = 3
 """Processes that may die over a run before it is given up."""
 
@@ -105,14 +107,16 @@ class WriterProcess:
         self._do(partial(self._flush, written))
         return written.wait(timeout)
 
-    def close(self) -> None:
-        """Let what waits be written, and end the process."""
+    def close(self, timeout: float | None = None) -> None:
+        """Let what waits be written, and end the process; after `timeout` seconds it goes on alone and then ends."""
         if self._thread is not None:
-            self.flush()
-            self._do(self._close)
-            self._thread.join()
-            self._thread = None
             atexit.unregister(self.close)
+            is_written = self.flush(timeout)
+            self._do(self._close)
+            self._thread.join(None if is_written else CLOSE_S)
+            if self._thread.is_alive():
+                logger.warning("process %s goes on writing the catalog, and ends then", self.pid)
+            self._thread = None
         self.waiting.close()
 
     # ---- all that follows happens on one thread

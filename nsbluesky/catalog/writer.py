@@ -75,10 +75,10 @@ class CatalogWriter:
         """Wait until everything given so far is written; False if that took longer than `timeout` seconds."""
         return self._closed or self._process.flush(timeout)
 
-    def close(self) -> None:
-        """Write what waits, and take no more documents."""
+    def close(self, timeout: float | None = None) -> None:
+        """Take no more documents, and wait until those given are written, or for `timeout` seconds."""
         if not self._closed:
-            self.flush()
+            self.flush(timeout)
             self._closed = True
             self._log.close()
 

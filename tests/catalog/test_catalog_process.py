@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import event_model
 import numpy as np
+import psutil
 import pytest
 from bluesky import RunEngine
 from bluesky import plans as bp
@@ -61,6 +63,15 @@ def counted(value: float) -> Documents:
 def feed(writer: CatalogWriter | DocumentLog, documents: Documents) -> None:
     for name, document in documents:
         writer(name, document)
+
+
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Nobody else can write."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
 
 
 def kill(catalog: Catalog, number: signal.Signals = signal.SIGKILL) -> None:
@@ -113,12 +124,9 @@ def test_flush_waits_for_what_was_given_and_close_ends_it(catalog: Catalog) -> N
 def test_it_waits_where_another_process_has_locked_a_database(catalog: Catalog, database: str) -> None:
     """SQLite waits by itself for the first one; the run is written again for the second one."""
     writer, run = catalog.writer(), counted(3.0)
-    connection = sqlite3.connect(catalog.directory / database, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    feed(writer, run)
-    assert not writer.flush(0.2)
-    connection.execute("ROLLBACK")
-    connection.close()
+    with locked(catalog.directory / database):
+        feed(writer, run)
+        assert not writer.flush(0.2)
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
     assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [3.0] * 3
 
@@ -163,6 +171,20 @@ def test_what_a_killed_session_leaves_is_written(catalog: Catalog) -> None:
     entry = catalog.client[run[0][1]["uid"]]
     assert entry.stop["exit_status"] == "abort" and "session ended" in entry.stop["reason"]
     assert entry["primary"]["x"][:].tolist() == [4.0] * 3
+
+
+def test_a_session_that_does_not_wait_leaves_the_writing_to_the_process(
+    catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, run = WriterProcess(catalog.directory), counted(7.0)
+    writer = CatalogWriter(process)
+    feed(writer, run)
+    writer.close(timeout=0.0)
+    with locked(catalog.directory / "catalog.db"):
+        process.close(timeout=0.0)
+    assert "goes on writing" in caplog.text and process.pid is not None
+    psutil.Process(process.pid).wait(TIMEOUT_S)
+    assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [7.0] * 3
 
 
 def test_what_a_session_and_its_process_leave_is_written_by_the_next(catalog: Catalog) -> None:
