@@ -29,8 +29,8 @@ BLOCK_FRAMES = 32
 LONGEST_PAUSE = 8
 """Passes between rounds that find nothing."""
 
-UNSETTLED_FLUX = 0.2
-"""The same as `UNSETTLED_PX` for ln flux."""
+UNSETTLED_FLUX = 0.1
+"""The same as `UNSETTLED_PX` for ln flux; twice as much where it was told during a pass, which changes the model."""
 
 LARGEST_CHANGE = 0.3
 """Longest step of ln flux."""
@@ -196,7 +196,7 @@ class Refinement:
             self.rounds += 1
             self._move(frames, level, slots, found)
         if self._settings.refine_flux:
-            self._scale(frames, slots, *flux_steps_and_errors(found))
+            self._scale(frames, slots, *flux_steps_and_errors(found), UNSETTLED_FLUX)
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
             self._spread_background(frames, slots, found, state.background)
@@ -217,7 +217,8 @@ class Refinement:
         told = LightSums.of(frames.light_sums[slots])
         known = (frames.uses[slots] >= self._settings.refine_start) & (told.pixels > 0)
         if np.count_nonzero(known) >= MIN_FRAMES:
-            self._scale(frames, slots[known], *(values[known] for values in flux_steps_and_errors(told)))
+            steps, variance = (values[known] for values in flux_steps_and_errors(told))
+            self._scale(frames, slots[known], steps, variance, 2 * UNSETTLED_FLUX)
             self._rest(passes)
         frames.light_sums[slots] = 0.0  # it was of the flux that they had
 
@@ -253,12 +254,17 @@ class Refinement:
         frames.correct(slots, present + np.clip(change, -LONGEST_STEP_PX, LONGEST_STEP_PX))
 
     def _scale(
-        self, frames: FrameStore, slots: Any, steps: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
+        self,
+        frames: FrameStore,
+        slots: Any,
+        steps: npt.NDArray[np.float64],
+        variance: npt.NDArray[np.float64],
+        unsettled: float,
     ) -> None:
         """Give the frames of `slots` the flux that they are likely to have had; its mean over frames stays 1."""
         estimate = np.log(frames.flux[slots]) + np.clip(steps, -LARGEST_CHANGE, LARGEST_CHANGE)
         estimate -= estimate.mean()
-        variance = variance + (UNSETTLED_FLUX / frames.uses[slots]) ** 2
+        variance = variance + (unsettled / frames.uses[slots]) ** 2
         scatter = scatter_of(estimate, variance)
         self.flux_scatter = float(np.sqrt(scatter))
         likely = scatter / (scatter + variance) * estimate
