@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import adbc_driver_sqlite.dbapi
 import tiled.catalog
 import tiled.client
 from bluesky_tiled_plugins.exporters import json_seq_exporter
@@ -62,9 +63,15 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
 
 
 def _let_tables_be_read_while_written(database: Path) -> None:
-    """Give the tables the journal that tiled gives the catalog itself; the file remembers it."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+    """Give the tables the journal that tiled gives the catalog itself; the file remembers it.
+
+    By the SQLite that tiled uses for them: it has one of its own in ADBC, and Python's would take away its locks.
+    """
+    with (
+        adbc_driver_sqlite.dbapi.connect(str(database), autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("PRAGMA journal_mode = WAL")
 
 
 class _NoStreams:

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 CLOSE_S = 1.0
 """For a process that is behind to be told that nothing more comes."""
-MAX_STARTS = 3
-"""Processes that may die over a run before it is given up."""
+MAX_DEATHS = 3
+"""Processes that may die one after the other without having written a run; then the oldest one is given up."""
 
 Told = Callable[[str, str, str], None]
 """Takes the uid of a run that is not in the catalog, why, and the traceback where there is one."""
@@ -39,7 +39,7 @@ class _Log:
 
     told: Told
     ended: bool = False
-    starts: int = 0
+    begun: bool = False
     given_up: bool = False
 
 
@@ -77,6 +77,7 @@ class WriterProcess:
         self._logs: dict[Path, _Log] = {}
         self._flushes: dict[int, threading.Event] = {}
         self._flush_count = 0
+        self._deaths = 0
         self._closing = self._closed = False
 
     @property
@@ -138,7 +139,7 @@ class WriterProcess:
 
     def _begin(self, path: Path, told: Told) -> None:
         if path not in self._logs:
-            self._logs[path] = _Log(told, starts=0 if self._child is None else 1)
+            self._logs[path] = _Log(told, begun=self._child is not None)
             self._tell(log=str(path), again=False)
 
     def _tell_news(self) -> None:
@@ -193,7 +194,10 @@ class WriterProcess:
 
     def _start(self, why: str = "") -> None:
         """Start a process, and tell it of all runs that wait; `why` the last one could not write them."""
-        while self._count_start(why):
+        while self._waits():
+            if self._deaths == MAX_DEATHS:
+                self._give_up(next(path for path, log in self._logs.items() if not log.given_up), why)
+                continue
             try:
                 child = subprocess.Popen(
                     [*self.command, *self._arguments],
@@ -202,13 +206,15 @@ class WriterProcess:
                     process_group=0,  # Ctrl-C in the session pauses a scan, and must not end this
                 )
             except OSError as error:
+                self._deaths += 1
                 why = f"could not be started: {error}"
                 continue
             self._child = child
             threading.Thread(target=self._listen, args=(child,), name="nsbluesky-catalog-told", daemon=True).start()
             for path, log in self._logs.items():
                 if not log.given_up:
-                    self._send(child, {"log": str(path), "again": log.starts > 1})
+                    self._send(child, {"log": str(path), "again": log.begun})
+                    log.begun = True
                     if log.ended:
                         self._send(child, {"end": str(path)})
             for number in self._flushes:
@@ -216,16 +222,13 @@ class WriterProcess:
             return
         self._answer_flushes()
 
-    def _count_start(self, why: str) -> bool:
-        """Give up the runs that had their starts; return whether any are left."""
-        for path, log in list(self._logs.items()):
-            if log.starts == MAX_STARTS and not log.given_up:
-                log.given_up = True
-                log.told(path.stem, f"{MAX_STARTS} processes could not write it; the last one {why}", "")
-                if log.ended:
-                    self._set_aside(path)
-            log.starts += 1
-        return self._waits()
+    def _give_up(self, path: Path, why: str) -> None:
+        self._deaths = 0
+        log = self._logs[path]
+        log.given_up = True
+        log.told(path.stem, f"{MAX_DEATHS} processes could not write it; the last one {why}", "")
+        if log.ended:
+            self._set_aside(path)
 
     def _answer_flushes(self) -> None:
         for written in self._flushes.values():
@@ -262,6 +265,7 @@ class WriterProcess:
                 else:
                     logger.error("run %s of an earlier session is not in the catalog: %s", Path(path).stem, traceback)
             case {"done": path}:
+                self._deaths = 0
                 self._logs.pop(Path(path), None)
             case {"flushed": number}:
                 if (written := self._flushes.pop(number, None)) is not None:
@@ -279,6 +283,7 @@ class WriterProcess:
             self._leave(how)
         elif self._waits():
             logger.error("the process that writes the catalog %s: another one is started", how)
+            self._deaths += 1
             self._start(how)
 
     def _leave(self, why: str = "") -> None:

@@ -47,6 +47,15 @@ def test_a_step_scan_is_found_in_every_way(RE: RunEngine, catalog: Catalog) -> N
     np.testing.assert_allclose(catalog.client[uid]["primary"]["motor"][:], np.linspace(-1, 1, 5))
 
 
+def test_the_last_run_is_there_once_it_is_flushed(RE: RunEngine, catalog: Catalog) -> None:
+    writer = catalog.writer()
+    RE.subscribe(writer)
+    for _ in range(3):
+        uid = RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0]
+        assert writer.flush(TIMEOUT_S)
+        assert catalog.client[-1].start["uid"] == uid
+
+
 def test_frames_are_read_by_reference_stream_by_stream(
     RE: RunEngine, catalog: Catalog, tmp_path: Path, rng: np.random.Generator
 ) -> None:
