@@ -4,11 +4,12 @@ The first mode of frame j is P + Σ_v a_jv·U_v with real weights a (orthogonal 
 Express 24, 8360 (2016)).  The publication keeps the principal components of as many probes as there are frames; here
 these are never formed.  With the sums n_j = w_j·conj(O_j)·χ_j that the probe's own update needs,
 
-    a_jv += (Re⟨U_v, n_j⟩/w_j − ρ·a_jv) / (‖O_j·U_v‖² + ρ)      at each use of a frame
+    a_jv += β·(Re⟨U_v, n_j⟩/w_j − ρ·a_jv) / (‖O_j·U_v‖² + ρ)    at each use of a frame
     U_v  += Σ_j a_jv·n_j / Σ_j a_jv²·w_j·|O_j|²                  at the end of a pass
 
 which is one step of subspace iteration a pass, so that U ends at these components.  The weights of all frames have a
-mean square of 1; ρ = ¼, the variance of √photons, draws those to 0 that a frame does not tell.
+mean square of 1; ρ = ¼, the variance of √photons, draws those to 0 that a frame does not tell.  Both see the same
+misfit, so with β = 1 a mode that is too weak would be mended twice; β = ½.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from nsbluesky.solver.state import SolverState
 __all__ = ["ProbeVariation", "Variation", "VariedProbe", "let_vary", "probe_of", "variation_of"]
 
 PHOTON_NOISE = 0.25
+
+WEIGHT_STEP = 0.5
+"""β.  With 1, four modes and 5 % of variation let weights and modes grow without bound."""
 
 START_POWER = 1e-3
 """Power of a mode of variation at the start, relative to the probe's first mode."""
@@ -195,7 +199,7 @@ class ProbeVariation:
         told = np.concatenate([part.products for part in probes]) / frames.weights[slots][:, None]
         brightness = frames.photons[slots] / max(float(np.mean(frames.photons[slots])), 1e-12)
         power = _powers(self._backend, state.variation)[None] * brightness[:, None]
-        step = (told - PHOTON_NOISE * before) / (power + PHOTON_NOISE)
+        step = WEIGHT_STEP * (told - PHOTON_NOISE * before) / (power + PHOTON_NOISE)
         frames.variation[slots, :count] = np.clip(before + step, -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
