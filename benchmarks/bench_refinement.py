@@ -30,7 +30,7 @@ from nsbluesky.trajectories import make_trajectory
 
 SIDE = 20
 SEED = 21
-PASSES = 30
+PASSES = 40
 RIM_PX = 10
 METRES_PER_UM = 1e-6
 ON = {"refine_positions": "frames", "refine_flux": True, "refine_background": True}
