@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,6 @@ class IncrementalSolver:
         self._finishing = False
         self._was_ripe = False
         self._changes = 0
-        self._of_pass: SolverState | None = None
         self._previous: Picture | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -238,7 +236,6 @@ class IncrementalSolver:
         """Count full passes from here on: the frames are others, or the reconstruction began anew."""
         self.r_factors = []
         self._changes += 1
-        self._of_pass = None
 
     @property
     def num_frames(self) -> int:
@@ -591,8 +588,6 @@ class IncrementalSolver:
             self._initialize(state)
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
-            if self._finishing:
-                self._of_pass = replace(state, object=state.object.copy(), probe=state.probe.copy())
         if self.is_coarse and self._coarse_is_ripe:
             self._level = self.frames
             self._begin(refined(self._backend, state))
@@ -667,10 +662,7 @@ class IncrementalSolver:
     # Results --------------------------------------------------------------------------------------------------
 
     def picture(self) -> Picture:
-        """Return the present picture; once no more frames come, that of the last full pass.
-
-        Within a pass there is the noise of the frames that were used last, above all with momentum; at its end there
-        is the average over all.
+        """Return the present picture: with engines that average passes, over as many uses of frames as a pass has.
 
         Raises
         ------
@@ -681,7 +673,7 @@ class IncrementalSolver:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
         self._previous = render(
             self._backend,
-            self._of_pass or self._fine_state(self.state),
+            self._fine_state(self._engine.shown(self.state)),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,

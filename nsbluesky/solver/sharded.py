@@ -27,8 +27,8 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
+from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
-from nsbluesky.solver.engines.batched import put_averages_in
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, SETTLING_PASSES, IncrementalSolver

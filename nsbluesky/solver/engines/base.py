@@ -75,6 +75,10 @@ class Engine(Protocol):
         """Take up what `contents` returned, after `initialize`."""
         return
 
+    def shown(self, state: SolverState) -> SolverState:
+        """Return the state as it is best shown now; by default as it is."""
+        return state
+
     def rest(self, resting: bool) -> None:
         """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again."""
         return
@@ -160,6 +164,17 @@ class PassSums:
             ObjectSums.zeros(backend, state.object.shape),
             xp.zeros(state.probe.shape, np.complex64),
             xp.zeros(state.probe.shape[1:], np.float32),
+        )
+
+    def with_share(self, other: PassSums, share: Any) -> PassSums:
+        """Return these sums and a share of others."""
+        return PassSums(
+            ObjectSums(
+                self.object.numerator + share * other.object.numerator,
+                self.object.denominator + share * other.object.denominator,
+            ),
+            self.probe_numerator + share * other.probe_numerator,
+            self.probe_denominator + share * other.probe_denominator,
         )
 
     def clear(self) -> None:

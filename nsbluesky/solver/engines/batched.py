@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.dose import caution, counts_are_few
-from nsbluesky.solver.engines.base import Engine, PassSums, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.averages import PassAverage
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
@@ -24,14 +25,7 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import ProbeVariation
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
 
-__all__ = ["BatchedEngine", "StepRule", "put_averages_in"]
-
-COVERED = np.float32(1e-3)
-"""A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum …"""
-
-FAINT = np.float32(1e-2)
-"""… as if it had been seen, as it is, by this part of the maximum as well: an average of little light is noise, and
-one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
+__all__ = ["BatchedEngine", "StepRule"]
 
 PROBE_FRAMES = 4
 """With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
@@ -113,14 +107,14 @@ class BatchedEngine(Engine):
         """Make work space and begin a pass."""
         self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch, len(state.objects))
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
-        self._pass_sums = PassSums.zeros(self._backend, state)
+        self._average = PassAverage(self._backend, state)
         self._variation = ProbeVariation(self._backend)
         self._momentum.begin(state)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
         self._batch_sums.pad(self._backend, before, after)
-        self._pass_sums.object.pad(self._backend, before, after)
+        self._average.pad(before, after)
         self._momentum.pad(before, after)
 
     def adapt(self, dose: float) -> None:
@@ -138,19 +132,25 @@ class BatchedEngine(Engine):
         """Take no steps of momentum, or begin anew to take them."""
         self._momentum.rest(resting)
 
+    def shown(self, state: SolverState) -> SolverState:
+        """Return the state as the average over as many uses of frames as a pass has."""
+        return self._average.shown(state)
+
     def contents(self) -> dict[str, Any]:
         """Return momentum and the sums of the pass, for a checkpoint."""
-        return {**self._pass_sums.contents(self._backend), **self._momentum.contents()}
+        return {**self._average.contents(), **self._momentum.contents()}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned, after `initialize`."""
         self._momentum.restore(contents)
-        self._pass_sums.restore(contents, self._backend)
+        self._average.restore(contents)
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames: steps of object and probe by the rule."""
         backend = self._backend
         self._momentum.before(state)
+        if self._rule.averages_passes:
+            self._average.note(state, len(slots))
         several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
         updates_probe = state.passes >= self._probe_start and several
         batch = Differences(
@@ -176,7 +176,7 @@ class BatchedEngine(Engine):
         loops = batch.loops
 
         def fused_step(band: slice) -> None:
-            sums, averages = self._pass_sums.object, self._rule.averages_passes
+            sums, averages = self._average.sums.object, self._rule.averages_passes
             target = (state.objects, band.start, band.stop)
             terms_of_step = (corners, terms, power, weights, object_step.numbers())
             passes = stacked(sums.numerator), stacked(sums.denominator)
@@ -199,7 +199,7 @@ class BatchedEngine(Engine):
         numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
         target = state.object[region]
         if self._rule.averages_passes:
-            sums = self._pass_sums.object
+            sums = self._average.sums.object
             sums.numerator[region] += numerator
             sums.numerator[region] += denominator * target
             sums.denominator[region] += denominator
@@ -220,7 +220,7 @@ class BatchedEngine(Engine):
         if moved:
             denominator = light_around(xp, denominator)
         divisor = self._rule.probe_denominator(xp, denominator, batch)
-        sums, averages = self._pass_sums, self._rule.averages_passes
+        sums, averages = self._average.sums, self._rule.averages_passes
         if loops is not None:
             passes = sums.probe_numerator, sums.probe_denominator
             loops.step_probe(state.probe, numerator, denominator, divisor, averages, *passes)
@@ -234,8 +234,7 @@ class BatchedEngine(Engine):
         """Put the pass's averages in where they are well defined, else leave what is there; orthogonal modes."""
         xp = self._backend.xp
         if self._rule.averages_passes:
-            put_averages_in(xp, self._pass_sums, state)
-            self._pass_sums.clear()
+            self._average.end_pass(state)
         state.probe = orthogonal_modes(xp, state.probe)
         if state.object.ndim > 2:
             state.object = orthogonal_modes(xp, state.object)
@@ -244,22 +243,7 @@ class BatchedEngine(Engine):
 
     def hand_over_sums(self) -> dict[str, Any]:
         """Return the sums of the pass so far as NumPy arrays and begin a pass, in the place of `end_pass`."""
-        handed = {name: np.array(array) for name, array in self._pass_sums.contents(self._backend).items()}
-        self._pass_sums.clear()
+        handed = {name: np.array(array) for name, array in self._average.contents().items()}
+        self._average.begin_pass()
         self._momentum.end_pass()
         return handed
-
-
-def put_averages_in(xp: Any, sums: PassSums, state: SolverState) -> None:
-    """Draw object and probe to the averages over a pass where those are well defined."""
-    _average(xp, sums.object.numerator, sums.object.denominator, state.object)
-    _average(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
-
-
-def _average(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:
-    """Draw `target` to numerator/denominator where the denominator is large enough; leave it elsewhere."""
-    most = denominator.max()
-    covered = denominator > COVERED * most
-    floor = FAINT * most
-    drawn = (numerator + floor * target) / xp.where(covered, denominator + floor, np.float32(1))
-    target[...] = xp.where(covered, drawn, target)
