@@ -38,11 +38,21 @@ def measure() -> list[Figure]:
                 print(f"{first + BLOCK} scans: {memory[-1]}", file=sys.stderr)
             lasted = time.monotonic() - began
             exits = [item["result"]["exit_status"] for item in manager.history()]
-        images = len(list((manager.data / "results").glob("*_clean.cxi")))
-    completed = exits.count("completed")
+            completed = exits.count("completed")
+
+            def images() -> int:
+                return len(list((manager.data / "results").glob("*_clean.cxi")))
+
+            last_scan = time.monotonic()
+            behind = completed - images()
+            manager.until(lambda _: images() == completed)
+            caught_up_s = time.monotonic() - last_scan
     figures = [
         Figure(
-            "scans completed", f"{completed} of {NUM_SCANS}", f"{images} images; {lasted / NUM_SCANS:.1f} s a scan"
+            "scans completed",
+            f"{completed} of {NUM_SCANS}",
+            f"{lasted / NUM_SCANS:.1f} s a scan; all images there {caught_up_s:.1f} s after the last one, "
+            f"{behind} scans behind then",
         )
     ]
     for who in (SESSION, PROCESSING, CATALOG):
