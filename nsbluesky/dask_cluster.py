@@ -24,6 +24,9 @@ RETRIES = 3
 MAX_LOST = {"distributed.scheduler.allowed-failures": 1}
 """Of this machine's own workers a task may take two with it; then it is given up."""
 CONNECT_S = 10.0
+OWN: dict[str, Any] = {"set_as_default": False}
+"""A client is for what asks for it: as the default one it would take over all else that this process computes with
+Dask, as what the catalog reads, and that would fail once it is gone."""
 LOOK_S = 1.0
 IDLE_LOOKS = 10
 """Seconds that a process has nothing to do before it goes."""
@@ -152,9 +155,9 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
             )
         if adaptive:
             cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)
-        return distributed.Client(cluster), cluster  # type: ignore[no-untyped-call]
+        return distributed.Client(cluster, **OWN), cluster  # type: ignore[no-untyped-call]
     try:
-        return distributed.Client(scheduler, timeout=CONNECT_S), None  # type: ignore[no-untyped-call]
+        return distributed.Client(scheduler, timeout=CONNECT_S, **OWN), None  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 

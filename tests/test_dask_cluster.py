@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from nsbluesky import dask_cluster
-from nsbluesky.dask_cluster import DaskExecutor
+from nsbluesky.dask_cluster import DaskExecutor, open_cluster
+from nsbluesky.settings import SettingsError
 
 TIMEOUT_S = 10.0
 
@@ -106,9 +107,24 @@ def test_an_error_comes_back_whose_traceback_cannot_be_pickled() -> None:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        cluster.get_client() as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         executor = DaskExecutor(client)
         error = executor.submit(recurse, 0).exception(TIMEOUT_S)
         executor.shutdown()
     assert "maximum recursion depth exceeded" in str(error)
+
+
+def test_other_work_of_this_process_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the default client, one that found no scheduler left a setting behind with which no array could be read."""
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 0.2)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=logging.CRITICAL
+    ) as cluster:
+        client, _ = open_cluster(0, cluster.scheduler_address)
+        assert dask.config.get("scheduler", None) is None
+        client.close()
+    with pytest.raises(SettingsError, match="no Dask scheduler answers"):
+        open_cluster(0, "tcp://127.0.0.1:1")
+    assert dask.config.get("scheduler", None) is None

@@ -244,7 +244,8 @@ def test_dask_workers_that_come_and_go(
     beamline: TwinBeamline, documents: list[Document], serial: Cleaned, tmp_path: Path, cluster: Any
 ) -> None:
     """One holds its blocks and is killed, another one joins: each block is cleaned, and comes in its place."""
-    with cluster.get_client() as client, DaskExecutor(client) as executor:
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(cluster, set_as_default=False) as client, DaskExecutor(client) as executor:
         pids = client.run(os.getpid)
         address, pid = next(iter(pids.items()))
         os.kill(pid, signal.SIGSTOP)

@@ -190,7 +190,7 @@ def dask_client(*, processes: bool) -> Iterator[Any]:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        cluster.get_client() as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
 

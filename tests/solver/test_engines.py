@@ -123,7 +123,7 @@ def test_dm_and_ap_are_their_published_forms(scan, backend, monkeypatch):
 
 def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
     """Two batches and the end of the pass, written out frame by frame in double precision."""
-    monkeypatch.setattr("nsbluesky.solver.engines.batched.FAINT", np.float32(0))
+    monkeypatch.setattr("nsbluesky.solver.engines.averages.FAINT", np.float32(0))
     store, corners = store_of(scan, backend, 12)
     state = start_of(scan)
     state.passes = 5  # the probe is updated
