@@ -33,13 +33,13 @@ def main() -> int:
     unknown = set(wanted) - set(names)
     if unknown:
         parser.error(f"{sorted(unknown)[0]!r}: expected one of {', '.join(names)}")
-    sections = _sections()
     for name in wanted:
         module = importlib.import_module(f"benchmarks.bench_{name}")
         print(f"{name}: {module.__doc__.splitlines()[0]}", file=sys.stderr)
         title = f"{name.capitalize()} [{machine()}; {date.today().isoformat()}]"
-        sections[name] = section(title, f"python -m benchmarks {name}", module.measure())
-        print(sections[name])
+        measured = section(title, f"python -m benchmarks {name}", module.measure())
+        print(measured)
+        sections = _sections() | {name: measured}  # as it is now: others may have measured meanwhile
         PAGE.write_text(HEAD + "\n".join(sections[key] for key in sorted(sections)))
     return 0
 
