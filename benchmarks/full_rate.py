@@ -208,12 +208,19 @@ class GrabbedFile(Device):
         """Return nothing: the grabber says what it has lost at its end."""
         return ""
 
+    def _opened(self) -> h5py.File | None:
+        """Return the file once it can be read: the writer locks it until it lets others follow; None if it is over."""
+        while not self._over.wait(LOOK_S):
+            with contextlib.suppress(OSError):
+                return h5py.File(self._path, "r", libver="latest", swmr=True)
+        return None
+
     def _follow(self) -> None:
         """Tell how many frames there are, and trigger the stage as often."""
-        while not self._path.exists():
-            if self._over.wait(LOOK_S):
-                return
-        with h5py.File(self._path, "r", libver="latest", swmr=True) as file:
+        file = self._opened()
+        if file is None:
+            return
+        with file:
             data = file[DATASET]
             while not self._over.wait(LOOK_S):
                 data.refresh()
