@@ -209,7 +209,7 @@ class GrabbedFile(Device):
         return ""
 
     def _opened(self) -> h5py.File | None:
-        """Return the file once it can be read: the writer locks it until it lets others follow; None if it is over."""
+        """Return the file once others may follow it, till when its writer locks it; None if all is over."""
         while not self._over.wait(LOOK_S):
             with contextlib.suppress(OSError):
                 return h5py.File(self._path, "r", libver="latest", swmr=True)
