@@ -29,7 +29,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ from typing import Any
 from nsbluesky.catalog.embedded import open_catalog
 from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
-from nsbluesky.document_log import DocumentLogError, GrowingLog
+from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
 
 __all__ = ["LogsIntoCatalog"]
 
@@ -178,9 +177,8 @@ class _Run:
         """Let the run stop, if it has not."""
         if self.has_stopped or self.has_failed:
             return
-        stop = {"uid": str(uuid.uuid4()), "run_start": self._uid, "time": time.time(), "exit_status": "abort"}
         try:
-            self._write("stop", stop | {"reason": "its session ended before the run did"})
+            self._write("stop", aborted(self._uid, "its session ended before the run did"))
         except Exception as error:
             self.error = error
 
