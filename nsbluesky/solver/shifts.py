@@ -58,13 +58,13 @@ class MovedProbe:
     field : (modes, N, N) complex64
         Its Fourier transform.
     steps : (n, 2) int
-        Shift of each frame in steps of 1/`subpixel` pixel, best sorted: a probe serves frames in a row.
+        Shift of each frame in steps of 1/`subpixel` pixel, equal ones in a row: each row of them shares a probe.
     subpixel : int
 
     Attributes
     ----------
     probes : (k, modes, N, N) complex64
-        The probe, once for each run of equal shifts.
+        The probe, once for each row of equal shifts.
     which : (n,) int
         Which of them is that of each frame.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.engines import ENGINES, make_engine
+from nsbluesky.solver.engines import ENGINES, cg, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.cg import ConjugateGradientEngine
 from nsbluesky.solver.engines.pie import PieRule
@@ -395,3 +395,22 @@ def one_bright_pixel(scan, backend, name):
 def test_a_bright_pixel_does_not_let_a_moved_probe_grow(scan, backend, name):
     power = one_bright_pixel(scan, backend, name)
     assert power.max() < 3 * power[0]
+
+
+def test_frames_of_one_shift_share_a_probe_where_a_line_is_searched(backend, difficult_scan, monkeypatch):
+    store, state = difficult_scan(backend, 1)
+    store.shifts_px[:14] = np.array([[0.25, 0], [-0.25, 0.5]])[np.arange(14) % 2]
+    made = []
+
+    class Counted(cg.MovedProbe):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(len(self.probes))
+
+    monkeypatch.setattr(cg, "MovedProbe", Counted)
+    engine = make_engine(SolverSettings(algorithm="cg", modes=1, probe_start=0, batch_final=16), backend)
+    engine.initialize(state, store)
+    engine.update(state, store, np.arange(14))
+    engine.end_pass(state, store)
+    assert made
+    assert max(made) <= 2

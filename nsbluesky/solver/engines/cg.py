@@ -33,6 +33,7 @@ from nsbluesky.solver.engines.base import (
 from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
 from nsbluesky.solver.forward import line_terms
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather, pad_canvas
@@ -139,7 +140,7 @@ class ConjugateGradientEngine(Engine):
 
         backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(batch.shares)])
-        return self.light.residual.astype(np.float32)
+        return residuals_of(self.light)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Take one step along the conjugate direction."""
@@ -184,8 +185,10 @@ class ConjugateGradientEngine(Engine):
     def _step_along(self, state: SolverState, frames: FrameStore, slots: Slots, line: _Line) -> float:
         """Return −L′/L″ of the loss along a line, with the part of L″ that is never negative."""
         backend = self._backend
-        corners = corners_on_canvas(state, frames, slots)
         steps = steps_of(frames.shifts_px[slots], self._subpixel)
+        by_shift = np.lexsort(steps.T)  # so that frames of one shift share a moved probe
+        slots, steps = slots[by_shift], steps[by_shift]
+        corners = corners_on_canvas(state, frames, slots)
         fields = [backend.fft2(p.copy()) if steps.any() else p for p in (state.probe, line.probe)]
 
         def sums(space: ThreadSpace, share: slice) -> npt.NDArray[np.float64]:
