@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from local_dask import dask_client
 
 from nsbluesky import dask_cluster
 from nsbluesky.dask_cluster import DaskExecutor, open_cluster
@@ -98,17 +98,7 @@ def recurse(depth: int) -> int:
 
 def test_an_error_comes_back_whose_traceback_cannot_be_pickled() -> None:
     """Dask's client stumbles over it, and never tells whoever waits: a run hung for ever."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
+    with dask_client(1) as client:
         executor = DaskExecutor(client)
         error = executor.submit(recurse, 0).exception(TIMEOUT_S)
         executor.shutdown()
@@ -117,12 +107,10 @@ def test_an_error_comes_back_whose_traceback_cannot_be_pickled() -> None:
 
 def test_other_work_of_this_process_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the default client, one that found no scheduler left a setting behind with which no array could be read."""
-    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    dask = pytest.importorskip("dask")
     monkeypatch.setattr(dask_cluster, "CONNECT_S", 0.2)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=logging.CRITICAL
-    ) as cluster:
-        client, _ = open_cluster(0, cluster.scheduler_address)
+    with dask_client(1) as theirs:
+        client, _ = open_cluster(0, theirs.scheduler.address)
         assert dask.config.get("scheduler", None) is None
         client.close()
     with pytest.raises(SettingsError, match="no Dask scheduler answers"):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from deadly import (
     processes_that_die_at_once,
     processes_that_die_of_a_frame,
 )
+from local_dask import dask_client
 from small_scans import NUM_POINTS, SETTINGS, content, convert_file, write_scan
 
 from nsbluesky.backend import Backend
@@ -176,23 +174,6 @@ def test_workers_that_always_die_end_the_conversion(raw: Path, tmp_path: Path) -
 
     with pytest.raises(ConversionError, match="worker processes died 3 times one after the other"):
         convert_file(raw, tmp_path / "clean.cxi", workers=Workers(2, start))
-
-
-@contextmanager
-def dask_client(*, processes: bool) -> Iterator[Any]:
-    """Give a client of two workers of Dask."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=processes,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def test_a_frame_that_fails_deep_in_a_worker_of_dask_costs_its_point_alone(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_dask import dask_client
 
 from nsbluesky import dask_cluster
 from nsbluesky.backend import get_backend
@@ -40,12 +41,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        client.wait_for_workers(2, timeout=TIMEOUT_S)
+    with dask_client(processes=True) as client:
         yield client
 
 
