@@ -119,17 +119,12 @@ class CentralHalf(FrameStore):
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)
 
-    def amplitudes(self, slots: npt.NDArray[np.intp], out: Any, *, all_pixels: bool = False) -> Any:
-        """Copy the central amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N/2, N/2)."""
+    def _copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None) -> None:
         copy = _copy_centre if self.backend.on_device else kernels.copy_centre
         for row, slot in enumerate(slots.tolist()):
             copy(self._whole.amplitude(slot), out[row])
-        self.correct_light(slots, out)
-        hold_out = None if all_pixels else self.hold_out
-        if hold_out is not None:
-            for row, slot in enumerate(slots):
-                hold_out.apply(self.seq_nums[slot], out[row])
-        return out[: len(slots)]
+        if scales is not None:
+            out[: len(slots)] *= self.backend.from_numpy(scales)[:, None, None]
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N/2, N/2), FFT order."""

@@ -27,6 +27,7 @@ LANES = 1024
 SOURCE = (
     f"""
 #define LANES {LANES}
+#define SUMS {SUMS}
 """
     + r"""
 struct __align__(8) c64 { float x, y; };
@@ -92,7 +93,7 @@ void change_fields(
             photons += usable * (light - background);
             excess += usable * further;
         }
-        float* const lane = sums + 5 * i;
+        float* const lane = sums + SUMS * i;
         lane[0] = residual;
         lane[1] = squares;
         lane[2] = good_pixels;
@@ -283,25 +284,23 @@ class DeviceLoops:
         sizes = len(corners), states, modes, side, height, width
         self._run("multiply_windows", len(corners) * states * side**2, *arrays, *sizes)
 
-    def amplitude_change(
-        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, scale: float, sums: Any
+    def change_fields(
+        self,
+        field: Any,
+        amplitude: Any,
+        good: Any,
+        background: float,
+        epsilon: float,
+        scale: float,
+        poisson: bool,
+        sums: Any,
     ) -> None:
         """See the twin."""
-        self._change(field, amplitude, good, (background, epsilon, scale), sums, poisson=0)
-
-    def poisson_change(
-        self, field: Any, amplitude: Any, good: Any, background: float, epsilon: float, scale: float, sums: Any
-    ) -> None:
-        """See the twin."""
-        self._change(field, amplitude, good, (background, epsilon, scale), sums, poisson=1)
-
-    def _change(
-        self, field: Any, amplitude: Any, good: Any, numbers: tuple[float, ...], sums: Any, poisson: int
-    ) -> None:
         count, waves, side, _ = field.shape
         of_lanes = self._xp.empty((count, LANES, SUMS), np.float32)
-        sizes = count, waves, side**2, poisson
-        self._run("change_fields", count * LANES, field, amplitude, good, of_lanes, *sizes, *map(float, numbers))
+        sizes = count, waves, side**2, int(poisson)
+        numbers = map(float, (background, epsilon, scale))
+        self._run("change_fields", count * LANES, field, amplitude, good, of_lanes, *sizes, *numbers)
         sums[...] = of_lanes.sum(axis=1)
 
     def back_project(

@@ -325,19 +325,17 @@ class FrameStore:
         They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
         """
         flux = self.flux[slots]
-        self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
+        self._copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
         self._correct_background(slots, out)
-        if self.hold_out is not None and not all_pixels:
+        hold_out = None if all_pixels else self.hold_out
+        if hold_out is not None:
             for row, slot in enumerate(slots):
-                self.hold_out.apply(self.seq_nums[slot], out[row])
+                hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
 
-    def correct_light(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
-        """Make amplitudes (n, N, N) of `slots` those that they had with the mean flux and the mean background."""
-        flux = self.flux[slots]
-        for row in np.flatnonzero(flux != 1).tolist():
-            amplitudes[row] *= np.float32(flux[row] ** -0.5)
-        self._correct_background(slots, amplitudes)
+    def _copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None) -> None:
+        """Copy the amplitudes of `slots`, times `scales` (n,) where these are given, to the first rows of `out`."""
+        self._amplitudes.copy(slots, out, scales)
 
     def _correct_background(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
         """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.

@@ -567,7 +567,7 @@ class IncrementalSolver:
             frames.residuals[slots] = self._engine.update(state, frames, slots) * whole
             frames.uses[slots] += 1
             if self._engine.light is not None:
-                frames.light_sums[slots] = self._engine.light.columns()
+                frames.light_sums[slots] = self._engine.light
             yield
             yield from self._work_on_halves(state, len(slots))
         self._engine.end_pass(state, frames)

@@ -15,12 +15,11 @@ import numpy as np
 
 __all__ = [
     "add_and_step",
-    "amplitude_change",
     "back_project",
+    "change_fields",
     "copy_centre",
     "multiply_lines",
     "multiply_windows",
-    "poisson_change",
     "push",
     "step_probe",
     "step_products",
@@ -73,16 +72,21 @@ def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def amplitude_change(field, amplitude, good, background, epsilon, scale, sums):  # type: ignore[no-untyped-def]
-    """Multiply far fields (n, modes, N, N) by s²·m·(A − G)/(G + ε); `sums` (n, 5) becomes `nsbluesky.solver.light`.
+def change_fields(field, amplitude, good, background, epsilon, scale, poisson, sums):  # type: ignore[no-untyped-def]
+    """Multiply far fields (n, modes, N, N) by what a likelihood asks for; `sums` (n, 5) become those of the light.
 
-    G = √(s²·Σ_k |Ψ_k|² + b); m is `good` where the amplitude is not negative, else 0.  s is `scale`: with transforms
-    that lack the factor s of unitary ones, both ways, what comes back is as with these.
+    With I = s²·Σ_k |Ψ_k|² + b and G = √I that is s²·m·(A − G)/(G + ε), or with `poisson` s²·m·(A² − I)/(2·(I + ε)).
+    The second is minus half the gradient of Σ m·(I − (A² + ε)·ln(I + ε)) (for ε = 0: Odstrčil, Menzel &
+    Guizar-Sicairos, Opt. Express 26, 3108 (2018)), so that it agrees with the first for A near G and many photons.
+
+    m is `good` where the amplitude is not negative, else 0.  s is `scale`: with transforms that lack the factor s of
+    unitary ones, both ways, what comes back is as with these.  The sums are those of `nsbluesky.solver.light`.
     """
     gain = scale * scale
     count, modes, side, _ = field.shape
+    light = np.empty(side, good.dtype)
     model = np.empty(side, good.dtype)
-    zero = model.dtype.type(0)
+    zero, half = model.dtype.type(0), model.dtype.type(0.5)
     for frame in range(count):
         total = sums[frame]
         total[:] = 0
@@ -91,15 +95,15 @@ def amplitude_change(field, amplitude, good, background, epsilon, scale, sums): 
             first = field[frame, 0, row]
             for column in range(side):
                 value = first[column]
-                model[column] = gain * (value.real * value.real + value.imag * value.imag) + background
+                light[column] = gain * (value.real * value.real + value.imag * value.imag) + background
             for mode in range(1, modes):
                 further = field[frame, mode, row]
                 for column in range(side):
                     value = further[column]
-                    model[column] += gain * (value.real * value.real + value.imag * value.imag)
+                    light[column] += gain * (value.real * value.real + value.imag * value.imag)
             for column in range(side):  # a loop of its own: with what follows it is not vectorised
-                model[column] = np.sqrt(model[column])
-            misfit, squares, pixels, light, excess = zero, zero, zero, zero, zero
+                model[column] = np.sqrt(light[column])
+            misfit, squares, pixels, photons, excess = zero, zero, zero, zero, zero
             for column in range(side):
                 calculated = model[column]
                 mask = usable[column] if measured[column] >= zero else zero
@@ -107,14 +111,19 @@ def amplitude_change(field, amplitude, good, background, epsilon, scale, sums): 
                 misfit += abs(difference)
                 squares += difference * difference
                 pixels += mask
-                light += mask * (calculated * calculated - background)
+                photons += mask * (light[column] - background)
                 excess += difference * (measured[column] + calculated)
                 model[column] = gain * difference / (calculated + epsilon)
             total[0] += misfit
             total[1] += squares
             total[2] += pixels
-            total[3] += light
+            total[3] += photons
             total[4] += excess
+            if poisson:
+                for column in range(side):
+                    mask = usable[column] if measured[column] >= zero else zero
+                    counted = measured[column] * measured[column]
+                    model[column] = gain * half * mask * (counted - light[column]) / (light[column] + epsilon)
             for mode in range(modes):
                 line = field[frame, mode, row]
                 for column in range(side):
@@ -276,55 +285,6 @@ def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
             moved = complex(a.real + friction * real, a.imag + friction * imag)
             here[column] = moved
             was[column] = moved
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def poisson_change(field, amplitude, good, background, epsilon, scale, sums):  # type: ignore[no-untyped-def]
-    """Multiply far fields (n, modes, N, N) by s²·m·(A² − G²)/(2·(G² + ε)); `sums` (n, 5) as `amplitude_change`.
-
-    This is minus half the gradient of Σ m·(G² − (A² + ε)·ln(G² + ε)) (for ε = 0: Odstrčil, Menzel & Guizar-Sicairos,
-    Opt. Express 26, 3108 (2018)), so that it agrees with `amplitude_change` for A near G and many photons.
-    s is as there.
-    """
-    gain = scale * scale
-    count, modes, side, _ = field.shape
-    model = np.empty(side, good.dtype)
-    zero = model.dtype.type(0)
-    half = model.dtype.type(0.5)
-    for frame in range(count):
-        total = sums[frame]
-        total[:] = 0
-        for row in range(side):
-            measured, usable = amplitude[frame, row], good[row]
-            model[:] = background
-            for mode in range(modes):
-                line = field[frame, mode, row]
-                for column in range(side):
-                    value = line[column]
-                    model[column] += gain * (value.real * value.real + value.imag * value.imag)
-            misfit, squares, pixels, light, excess = zero, zero, zero, zero, zero
-            for column in range(side):
-                mask = usable[column] if measured[column] >= zero else zero
-                difference = (measured[column] - np.sqrt(model[column])) * mask
-                misfit += abs(difference)
-                squares += difference * difference
-                pixels += mask
-                light += mask * (model[column] - background)
-                excess += mask * (measured[column] * measured[column] - model[column])
-            total[0] += misfit
-            total[1] += squares
-            total[2] += pixels
-            total[3] += light
-            total[4] += excess
-            for column in range(side):
-                mask = usable[column] if measured[column] >= zero else zero
-                counted = measured[column] * measured[column]
-                model[column] = gain * half * mask * (counted - model[column]) / (model[column] + epsilon)
-            for mode in range(modes):
-                line = field[frame, mode, row]
-                for column in range(side):
-                    value, factor = line[column], model[column]
-                    line[column] = complex(value.real * factor, value.imag * factor)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SUMS", "LightSums", "light_sums"]
+__all__ = ["SUMS", "LightSums", "light_sums", "residuals_of"]
 
 SUMS = 5
 
@@ -46,9 +46,10 @@ class LightSums:
         """Return columns (n, SUMS) by their names."""
         return cls(*sums.T.astype(np.float64))
 
-    def columns(self) -> npt.NDArray[np.float64]:
-        """Return the columns (n, SUMS) again."""
-        return np.stack([self.residual, self.misfit, self.pixels, self.light, self.excess], axis=1)
+
+def residuals_of(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return Σ m·|G − A| (n,) of columns (n, SUMS)."""
+    return LightSums.of(sums).residual.astype(np.float32)
 
 
 def light_sums(xp: Any, amplitude: Any, intensity: Any, background: float, usable: Any) -> Any:

@@ -32,7 +32,7 @@ from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, SETTLING_PASSES, IncrementalSolver
-from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.picture import render
@@ -182,7 +182,7 @@ class ShardedSolver:
         ledger.amplitude_sums[slots], ledger.photons[slots] = sums.amplitude_sums, sums.photons
         ledger.weights[slots] = np.where(sums.photons == 0, 0, ledger.weights[slots])
         used = slots[sums.used]
-        ledger.residuals[used] = LightSums.of(sums.light_sums).residual
+        ledger.residuals[used] = residuals_of(sums.light_sums)
         ledger.light_sums[used] = sums.light_sums
         ledger.uses[used] += 1
 

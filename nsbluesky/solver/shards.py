@@ -186,7 +186,7 @@ class _Shard:
         for first in range(0, len(used), batch):
             self.engine.update(state, store, used[first : first + batch])
             assert self.engine.light is not None
-            told.append(self.engine.light.columns())
+            told.append(self.engine.light)
         store.uses[used] += 1
         return self.engine.hand_over_sums(), used, np.concatenate(told)
 

@@ -55,7 +55,7 @@ def test_compiled_loops_keep_double_precision():
     model = np.sqrt((np.abs(waves) ** 2).sum(axis=1) + 0.5)
     expected = waves * ((amplitude - model) / (model + 1e-6))[:, None]
     told = np.empty((2, SUMS))
-    kernels.amplitude_change(waves, amplitude, good, 0.5, 1e-6, 1.0, told)
+    kernels.change_fields(waves, amplitude, good, 0.5, 1e-6, 1.0, False, told)
     assert np.abs(waves - expected).max() < 1e-13
     terms = (
         abs(amplitude - model),

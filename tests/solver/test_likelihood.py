@@ -53,21 +53,20 @@ def test_the_directions_are_the_gradients(problem, poisson):
     waves = np.empty((2, 2, SIDE, SIDE), complex)
     kernels.multiply_windows(p["canvas"][None], probes, which, p["corners"], waves)
     field = np.fft.fft2(waves, norm="ortho")
-    loop = kernels.poisson_change if poisson else kernels.amplitude_change
     factor, light = likelihood_change(np, field, p["amplitude"], p["good"], p["background"], poisson=poisson)
     over_arrays = field * factor[:, None]
-    numbers = (p["background"], 0.1 if poisson else 0.0)
+    measured = (p["amplitude"], p["good"], p["background"], 0.1 if poisson else 0.0)
     bare, told = field * SIDE, np.empty((2, SUMS))
-    loop(field, p["amplitude"], p["good"], *numbers, 1.0, told)
+    kernels.change_fields(field, *measured, 1.0, poisson, told)
     assert np.allclose(field, over_arrays, rtol=1e-5)
     assert np.allclose(told, light, rtol=1e-5)
-    loop(bare, p["amplitude"], p["good"], *numbers, 1 / SIDE, told)  # of transforms without their factor
+    kernels.change_fields(bare, *measured, 1 / SIDE, poisson, told)  # of transforms without their factor
     assert np.allclose(SIDE * bare, field, rtol=1e-5)
     assert np.allclose(told, light, rtol=1e-5)
     change = np.fft.ifft2(field, norm="ortho")
     terms, sums = np.empty((2, 1, SIDE, SIDE), complex), np.zeros((1, 2, SIDE, SIDE), complex)
-    measured = (p["canvas"][None], p["corners"], p["weights"], terms)
-    kernels.back_project(change, probes, which, *measured, True, sums, np.zeros((SIDE, SIDE)))
+    windows = (p["canvas"][None], p["corners"], p["weights"], terms)
+    kernels.back_project(change, probes, which, *windows, True, sums, np.zeros((SIDE, SIDE)))
     of_object = np.zeros_like(p["canvas"])
     for (term,), (row, column) in zip(terms, p["corners"], strict=True):
         of_object[row : row + SIDE, column : column + SIDE] += term

@@ -10,6 +10,7 @@ from small_scan import simulate
 
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.refinement import bad_fits, is_confirmed
@@ -125,7 +126,7 @@ def test_a_pass_tells_of_light_what_a_look_does(difficult_scan, backend, compile
     )
     engine.initialize(state, store)
     residual = engine.update(state, store, slots)
-    told = engine.light
+    told = LightSums.of(engine.light)
     np.testing.assert_allclose(told.residual, residual, rtol=1e-6)
     for name in ("misfit", "pixels", "light", "excess"):
         wanted = getattr(seen, name)

@@ -14,7 +14,6 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.device_loops import device_loops
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums
 
@@ -44,8 +43,9 @@ class Engine(Protocol):
     name: str
     least_batch: int = 1
     """Frames that a batch should have once all are there."""
-    light: LightSums | None = None
-    """What the latest batch told of its frames' light, before the update; None from engines that do not tell."""
+    light: npt.NDArray[np.float64] | None = None
+    """What the latest batch told of its frames (n, SUMS; `nsbluesky.solver.light`), from before the update; None from
+    engines that do not tell."""
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space for this state and begin a pass."""

@@ -19,6 +19,7 @@ from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import light_around
 from nsbluesky.solver.state import SolverState
@@ -163,6 +164,7 @@ class BatchedEngine(Engine):
             compiled=self._compiled,
         )
         self.light = batch.add(self._spaces, self._terms, with_probe=updates_probe)
+        residual = residuals_of(self.light)
         power = batch.mean_light()
         object_step = self._rule.object_step(backend.xp, power)
         corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
@@ -191,8 +193,8 @@ class BatchedEngine(Engine):
         if self._momentum.moves:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            self._momentum.after(state, len(slots), float(self.light.residual[seen].sum()), amplitude)
-        return self.light.residual.astype(np.float32)
+            self._momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
+        return residual
 
     def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""

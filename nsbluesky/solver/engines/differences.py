@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, loops_of, pieces, shares
 from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import SUMS, LightSums
+from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import VariedProbe
@@ -129,8 +130,8 @@ class Differences:
 
     def add(
         self, spaces: list[ThreadSpace], terms: Any, *, with_probe: bool = True, changes: Any = None
-    ) -> LightSums:
-        """Form χ of all frames and the sums with it; return what it told of their light, in the given order.
+    ) -> npt.NDArray[np.float64]:
+        """Form χ of all frames and the sums with it; return their light sums (n, SUMS), in the given order.
 
         Parameters
         ----------
@@ -163,7 +164,7 @@ class Differences:
         light = np.empty((len(self.slots), SUMS))
         light[self._order] = np.concatenate([self._backend.to_numpy(sums) for found, _ in parts for sums in found])
         self._placed = [moved for _, moved in parts]
-        return LightSums.of(light)
+        return light
 
     @property
     def varied(self) -> list[VariedProbe]:
@@ -212,9 +213,8 @@ class Differences:
             waves, light = space.waves[: len(corners)], xp.empty((len(corners), SUMS), np.float32)
             loops.multiply_windows(state.objects, probes, which, corners, waves)
             field, scale = propagator.propagate(waves, shifts_px)
-            to_measured = loops.poisson_change if poisson else loops.amplitude_change
             numbers = np.float32(state.background), floor if poisson else EPSILON, field.real.dtype.type(scale)
-            to_measured(field, amplitude, good, *numbers, light)
+            loops.change_fields(field, amplitude, good, *numbers, poisson, light)
             change = propagator.propagate_back(field, shifts_px)
             sums = (with_probe, numerators, space.probe_denominator)
             loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)

@@ -24,6 +24,7 @@ from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe
 from nsbluesky.solver.state import SolverState
@@ -127,6 +128,7 @@ class LeastSquaresEngine(Engine):
             compiled=self._compiled,
         )
         self.light = batch.add(self._spaces, self._terms, changes=self._changes)
+        residual = residuals_of(self.light)
         corners, weights = batch.corners, batch.weights
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots), 0]
@@ -161,7 +163,7 @@ class LeastSquaresEngine(Engine):
         direction[box] = 0
         illumination[box] = 0
         self._momentum.after(state, 1)
-        return self.light.residual.astype(np.float32)
+        return residual
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator
