@@ -43,7 +43,7 @@ from nsbluesky.cleaning.plan import center_and_mean
 from nsbluesky.cli import main
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.stored_frames import StoredFrames
-from nsbluesky.dask_cluster import open_cluster
+from nsbluesky.dask_cluster import DaskExecutor, open_cluster
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
@@ -167,8 +167,11 @@ def cleaning(folder: Path) -> tuple[list[Figure], float]:
     arguments = exposure, (folder / "recipe.npz",), "numpy", geometry
     figures, rates = [], []
     for workers in (1, 2):
-        with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster:
-            executor = cluster.get_client().get_executor(pure=False)
+        with (
+            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
+            cluster.get_client() as client,
+            DaskExecutor(client) as executor,
+        ):
             list(executor.map(lambda block: clean_block(block, *arguments), blocks * workers))  # compiles
             began = time.perf_counter()
             tasks = [executor.submit(clean_block, block, *arguments) for block in blocks * REPEATS]
@@ -185,8 +188,11 @@ def sharing(block_s: float) -> list[Figure]:
     figures = []
     for workers, frames in ((8, BLOCK), (32, BLOCK), (32, 4 * BLOCK)):
         options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "processes": False}
-        with distributed.LocalCluster(**options, dashboard_address=":0") as cluster:
-            executor = cluster.get_client().get_executor(pure=False)
+        with (
+            distributed.LocalCluster(**options, dashboard_address=":0") as cluster,
+            cluster.get_client() as client,
+            DaskExecutor(client) as executor,
+        ):
             count = 20 * workers
             began = time.perf_counter()
             task_s = block_s * frames / BLOCK
