@@ -59,10 +59,13 @@ class AmplitudeChunks:
         """Bytes of those that the device had no room for."""
         return sum(int(chunk.nbytes) for chunk, beyond in zip(self._chunks, self._beyond, strict=True) if beyond)
 
-    def write(self, slot: int, amplitude: Any) -> None:
-        """Keep the amplitudes (N, N) float32 of a slot."""
-        while slot // CHUNK_FRAMES >= len(self._chunks):
+    def reserve(self, size: int) -> None:
+        """Have room for slots below `size`."""
+        while size > CHUNK_FRAMES * len(self._chunks):
             self._add_chunk()
+
+    def write(self, slot: int, amplitude: Any) -> None:
+        """Keep the amplitudes (N, N) float32 of a slot for which there is room."""
         beyond = self._beyond[slot // CHUNK_FRAMES]
         self.stored(slot)[...] = self._backend.to_numpy(amplitude) if beyond else amplitude
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_CANVAS_PX", "bounding_box", "grown_box", "window_corners_px"]
+__all__ = ["MAX_CANVAS_PX", "bounding_box", "grown_box", "united_box", "window_corners_px"]
 
 MAX_CANVAS_PX = 2**27
 """Largest canvas in pixels (1 GiB of complex64): a position that needs more is taken for a wrong reading."""
@@ -30,6 +30,11 @@ def bounding_box(corners_px: npt.NDArray[np.int64], frame_px: int) -> Box:
     row0, column0 = corners_px.min(axis=0).tolist()
     row1, column1 = (corners_px.max(axis=0) + frame_px).tolist()
     return row0, column0, row1, column1
+
+
+def united_box(box: Box, other: Box) -> Box:
+    """Return the smallest box that holds both."""
+    return min(box[0], other[0]), min(box[1], other[1]), max(box[2], other[2]), max(box[3], other[3])
 
 
 def grown_box(box: Box, needed: Box) -> Box:

@@ -10,12 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
 from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.propagation import FarField, Propagator
 
-__all__ = ["FOREVER", "GOOD_CODES", "MOST_VARIATION", "NOT_MEASURED", "FrameStore", "HoldOut", "good_pixels"]
+__all__ = [
+    "FOREVER",
+    "GOOD_CODES",
+    "MOST_VARIATION",
+    "NOT_MEASURED",
+    "FrameStore",
+    "HoldOut",
+    "good_pixels",
+    "roots_of",
+    "sums_of",
+]
 
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
@@ -193,50 +204,72 @@ class FrameStore:
         if held_out is not None:
             numbers = np.where(good, held_out, -1)
             self.hold_out = HoldOut(self.backend.from_numpy(np.fft.ifftshift(numbers)), int(held_out.max()) + 1)
-        for slot in range(len(self)):
-            self._measure(slot)
+        self.backend.map(self._measure, range(len(self)))
 
     def put(
         self,
-        seq_num: int,
-        frame: Any,
-        corner_px: npt.ArrayLike,
-        weight: float,
-        shift_px: npt.ArrayLike = (0.0, 0.0),
-    ) -> int:
-        """Store one frame of photons (N, N; zero frequency at N//2) and return its slot.
+        seq_nums: npt.ArrayLike,
+        frames: Any,
+        corners_px: npt.ArrayLike,
+        weights: npt.ArrayLike = 1.0,
+        shifts_px: npt.ArrayLike = 0.0,
+    ) -> npt.NDArray[np.intp]:
+        """Store frames (n, N, N) of photons, zero frequency at N//2, of n different numbers; return their slots.
 
-        The centre of its window lies at `corner_px` + N/2 + `shift_px` (row, column), the shift at most half a pixel;
-        this is also what `corrections_px` refers to from now on.  A frame that a checkpoint knows gets its uses and
-        corrections from there, once.
+        The centres of their windows lie at `corners_px` + N/2 + `shifts_px` (n, 2: row, column), shifts of at most
+        half a pixel; this is also what `corrections_px` refers to from now on.  A frame that a checkpoint knows gets
+        its uses and corrections from there, once.
         """
-        slot = self.note(seq_num, corner_px, shift_px, weight)
-        xp = self.backend.xp
-        intensity = xp.fft.ifftshift(xp.asarray(frame, dtype=np.float32))
-        measured = xp.isfinite(intensity)
-        amplitude = xp.where(measured, xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
-        self._amplitudes.write(slot, amplitude)
-        self._has_gaps = self._has_gaps or not bool(measured.all())
-        self._measure(slot)
-        self._recall(slot, self._expected.pop(slot, None))
-        return slot
+        slots = self.note(seq_nums, corners_px, shifts_px, weights)
+        self._amplitudes.reserve(len(self))
+        if self.backend.on_device:
+            gaps = [
+                self._take_many(slots[k : k + CHUNK_FRAMES], frames[k : k + CHUNK_FRAMES])
+                for k in range(0, len(slots), CHUNK_FRAMES)
+            ]
+        else:
+            gaps = self.backend.map(self._take_one, slots.tolist(), frames)
+        self._has_gaps = self._has_gaps or any(gaps)
+        for slot in slots.tolist() if self._expected else ():
+            self._recall(slot, self._expected.pop(slot, None))
+        return slots
 
-    def forget(self, slots: int | slice) -> None:
+    def _take_one(self, slot: int, photons: Any) -> bool:
+        """Keep a frame in the host's memory; return whether there are pixels that it did not measure."""
+        amplitude = np.empty((self.frame_px, self.frame_px), np.float32)
+        has_gaps = kernels.take_roots(np.ascontiguousarray(photons, np.float32), amplitude)
+        self._amplitudes.write(slot, amplitude)
+        self._measure(slot)
+        return bool(has_gaps)
+
+    def _take_many(self, slots: npt.NDArray[np.intp], photons: Any) -> bool:
+        """Keep frames as `_take_one` does, by steps over arrays."""
+        xp = self.backend.xp
+        amplitudes = roots_of(xp, xp.asarray(photons, dtype=np.float32))
+        for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
+            self._amplitudes.write(slot, amplitude)
+            self._measure(slot)
+        return bool((amplitudes < 0).any())
+
+    def forget(self, slots: npt.NDArray[np.intp] | slice) -> None:
         """Count uses and misfits of these slots from here on, and know nothing of their light."""
         for column in (self.uses, self.resting, self.misfits, self.light_sums):
             column[slots] = 0
 
-    def note(self, seq_num: int, corner_px: npt.ArrayLike, shift_px: npt.ArrayLike, weight: float) -> int:
-        """Know of a frame, of which no amplitudes need be here, and return its slot."""
-        slot = self.slots.setdefault(seq_num, len(self.slots))
+    def note(
+        self, seq_nums: npt.ArrayLike, corners_px: npt.ArrayLike, shifts_px: npt.ArrayLike, weights: npt.ArrayLike
+    ) -> npt.NDArray[np.intp]:
+        """Know of frames of different numbers (n,), of which no amplitudes need be here, and return their slots."""
+        numbers = np.asarray(seq_nums, np.int64)
+        slots = np.array([self.slots.setdefault(number, len(self.slots)) for number in numbers.tolist()], np.intp)
         for column in self._columns:
-            column.reserve(slot + 1)
-        self.seq_nums[slot] = seq_num
-        self.corners_px[slot], self.shifts_px[slot] = corner_px, shift_px
-        self.told_px[slot] = self.corners_px[slot] + self.shifts_px[slot]
-        self.flux[slot], self.backgrounds[slot], self.variation[slot], self.weights[slot] = 1.0, 0.0, 0.0, weight
-        self.forget(slot)
-        return slot
+            column.reserve(len(self))
+        self.seq_nums[slots], self.weights[slots] = numbers, weights
+        self.corners_px[slots], self.shifts_px[slots] = corners_px, shifts_px
+        self.told_px[slots] = self.corners_px[slots] + self.shifts_px[slots]
+        self.flux[slots], self.backgrounds[slots], self.variation[slots] = 1.0, 0.0, 0.0
+        self.forget(slots)
+        return slots
 
     def contents(self) -> dict[str, Any]:
         """Return what is known of each slot but its amplitudes, for a checkpoint."""
@@ -288,17 +321,17 @@ class FrameStore:
 
     def _measure(self, slot: int) -> None:
         """Sum the photons and amplitudes of the pixels of a frame that are used, and those of its central half."""
-        xp = self.backend.xp
-        amplitude = xp.array(self.amplitude(slot), np.float32)
+        amplitude = self.amplitude(slot)
         if self.hold_out is not None:
+            amplitude = amplitude.copy()
             self.hold_out.apply(self.seq_nums[slot], amplitude)
-        usable = xp.fft.fftshift(xp.maximum(amplitude, 0) * self.good)
-        edge = (self.frame_px - self.frame_px // 2) // 2
-        centre = usable[edge : edge + self.frame_px // 2, edge : edge + self.frame_px // 2]
-        self.amplitude_sums[slot] = float(usable.sum(dtype=np.float64))
-        self.photons[slot] = float((usable**2).sum(dtype=np.float64))
-        self.central_amplitude_sums[slot] = float(centre.sum(dtype=np.float64))
-        self.central_photons[slot] = float((centre**2).sum(dtype=np.float64))
+        if self.backend.on_device:
+            sums = self.backend.to_numpy(sums_of(self.backend.xp, amplitude, self.good))
+        else:
+            sums = np.empty(4)
+            kernels.sum_amplitudes(amplitude, self.good, sums)
+        self.amplitude_sums[slot], self.photons[slot] = sums[:2]
+        self.central_amplitude_sums[slot], self.central_photons[slot] = sums[2:]
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames that are here, as in `nsbluesky.geometry.Geometry.orientation`."""
@@ -360,3 +393,24 @@ class FrameStore:
             total += xp.where(measured, amplitude, 0) ** 2
             count += measured
         return (total / xp.maximum(count, 1) * self.good).astype(np.float32)
+
+
+def roots_of(xp: Any, photons: Any) -> Any:
+    """Return √photons (…, N, N) in FFT order of frames with zero frequency at N//2.
+
+    Negative photons count as none; where they are no number, the root is `NOT_MEASURED`.
+    """
+    intensity = xp.fft.ifftshift(photons, axes=(-2, -1))
+    return xp.where(xp.isfinite(intensity), xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
+
+
+def sums_of(xp: Any, amplitude: Any, good: Any) -> Any:
+    """Return Σ m·A, Σ m·A² and both of the central half (4,), of amplitudes (N, N) in FFT order.
+
+    Pixels that are not good (N, N), or not measured, do not count.
+    """
+    side = amplitude.shape[-1]
+    usable = xp.fft.fftshift(xp.maximum(amplitude, 0) * good).astype(np.float64)
+    edge = (side - side // 2) // 2
+    centre = usable[edge : edge + side // 2, edge : edge + side // 2]
+    return xp.stack([usable.sum(), (usable**2).sum(), centre.sum(), (centre**2).sum()])

@@ -31,7 +31,7 @@ from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
-from nsbluesky.solver.intake import Intake, valid_weight
+from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.orientation import Orientation
@@ -202,13 +202,17 @@ class IncrementalSolver:
         ValueError
             If shapes do not fit.
         """
-        for number, slot in self._intake.take(seq_nums, frames, translations_m, weights).items():
+        taken = self._intake.take(seq_nums, frames, translations_m, weights)
+        usable = []
+        for number, slot in taken.items():
             if self.frames.uses[slot] > 0:  # known from a checkpoint
                 continue
             self._engine.forget(slot)
             if self.frames.weights[slot] > 0 and number not in self.rejected:
-                self._deck.add(slot)
-                self._unsettle()
+                usable.append(slot)
+        if usable:
+            self._deck.add(usable)
+            self._unsettle()
         self.withdraw([number for number in np.atleast_1d(seq_nums).tolist() if number in self.rejected])
 
     def withdraw(self, seq_nums: Sequence[int] | npt.NDArray[np.int64]) -> None:
@@ -218,13 +222,14 @@ class IncrementalSolver:
     def set_weight(self, seq_nums: Sequence[int] | npt.NDArray[np.int64], weights: npt.ArrayLike) -> None:
         """Change the weights (0…1) of frames; unknown numbers are passed over."""
         given = np.broadcast_to(np.asarray(weights, np.float64), (len(seq_nums),))
-        for number, weight in zip(seq_nums, given.tolist(), strict=True):
+        for number, weight in zip(seq_nums, valid_weights(given).tolist(), strict=True):
             slot = self.frames.slots.get(int(number))
             if slot is None:
                 continue
-            if weight > 0 and self.frames.weights[slot] == 0 and int(number) not in self.rejected:
-                self._deck.add(slot)
-            self.frames.weights[slot] = 0 if int(number) in self.rejected else valid_weight(weight)
+            usable = int(number) not in self.rejected
+            if weight > 0 and self.frames.weights[slot] == 0 and usable:
+                self._deck.add([slot])
+            self.frames.weights[slot] = weight if usable else 0
             self._unsettle()
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
         if self.state is not None and self.state.r_factor >= R_OF_NOTHING and not np.all(given):
@@ -478,8 +483,7 @@ class IncrementalSolver:
         self._work = None
         self._unsettle()
         self.frames.forget(slice(len(self.frames)))
-        for slot in self.frames.active.tolist():
-            self._deck.add(slot)
+        self._deck.add(self.frames.active.tolist())
         self.refinement.reset(self.frames)
         self._further_modes.reset()
         self._halves.reset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy.typing as npt
 
 from nsbluesky.geometry import orientation_after, oriented
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, window_corners_px
+from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, united_box, window_corners_px
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.plausibility import complaint_about_steps
 
-__all__ = ["Intake", "valid_weight"]
+__all__ = ["Intake", "valid_weights"]
 
 LEAST_PIXELS = 256
 """With fewer good pixels none is held out."""
@@ -87,7 +86,8 @@ class Intake:
     ) -> dict[int, int]:
         """Put frames into the store and return their slots, by number; see `IncrementalSolver.add_frames`.
 
-        What is not returned has no usable position.  A frame without photons is there, but `rejected`.
+        What is not returned has no usable position.  A frame without photons is there, but `rejected`.  Of several
+        frames of one number the last counts.
         """
         numbers = np.atleast_1d(np.asarray(seq_nums, np.int64))
         images = oriented(frames if hasattr(frames, "get") else np.asarray(frames), self.turned)
@@ -101,12 +101,18 @@ class Intake:
         if given.shape != numbers.shape:
             raise ValueError(f"weights of shape {given.shape}: expected ({len(numbers)},)")
         self._look_at_steps(translations[:, :2])
-        slots = {}
-        for number, image, translation, weight in zip(numbers.tolist(), images, translations, given, strict=True):
-            slot = self._put(number, image, translation[1::-1] / self._pixel_m, valid_weight(float(weight)))
-            if slot is not None:
-                slots[number] = slot
-        return slots
+        here = np.array(sorted({number: k for k, number in enumerate(numbers.tolist())}.values()), np.intp)
+        positions_px = translations[:, 1::-1] / self._pixel_m
+        usable = self._are_reachable(positions_px[here])
+        for number, is_usable in zip(numbers[here].tolist(), usable.tolist(), strict=True):
+            self.rejected.pop(number, None)
+            if not is_usable:
+                self.rejected[number] = "no usable position"
+        here = here[usable]
+        if len(here) < len(numbers):
+            numbers, images = numbers[here], images[here]
+        slots = self._put(numbers, images, positions_px[here], valid_weights(given[here]))
+        return dict(zip(numbers.tolist(), slots.tolist(), strict=True))
 
     def _look_at_steps(self, translations_m: npt.NDArray[np.float64]) -> None:
         """Warn, once, of steps so wide that the translations cannot be metres."""
@@ -117,29 +123,32 @@ class Intake:
             self._complained = True
             warnings.warn(complaint, stacklevel=4)
 
-    def _put(self, number: int, image: Any, position_px: npt.NDArray[np.float64], weight: float) -> int | None:
-        self.rejected.pop(number, None)
-        if not self._is_reachable(position_px):
-            self.rejected[number] = "no usable position"
-            return None
+    def _put(
+        self, numbers: npt.NDArray[np.int64], images: Any, positions_px: npt.NDArray[Any], weights: npt.NDArray[Any]
+    ) -> npt.NDArray[np.intp]:
         frame_px = self.frames.frame_px
-        corner = window_corners_px(position_px, frame_px)
-        slot = self.frames.put(number, image, corner, weight, position_px - frame_px / 2 - corner)
-        if self.frames.photons[slot] == 0:
-            self.rejected[number] = "no photons"
-        return slot
+        corners = window_corners_px(positions_px, frame_px)
+        slots = self.frames.put(numbers, images, corners, weights, positions_px - frame_px / 2 - corners)
+        dark = numbers[self.frames.photons[slots] == 0]
+        self.rejected.update(dict.fromkeys(dark.tolist(), "no photons"))
+        return slots
 
-    def _is_reachable(self, position_px: npt.NDArray[np.float64]) -> bool:
-        """Return False for a position that is no number, or so far off that no canvas could hold it."""
-        if not np.all(np.isfinite(position_px)) or np.abs(position_px).max() > LARGEST_POSITION_PX:
-            return False
-        frame_px = self.frames.frame_px
-        corners = self.frames.corners_px[self.frames.active]
-        corner = window_corners_px(position_px, frame_px)
-        row0, column0, row1, column1 = bounding_box(np.concatenate([corners, corner[None]]), frame_px)
-        return (row1 - row0) * (column1 - column0) <= MAX_CANVAS_PX
+    def _are_reachable(self, positions_px: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return False for positions (n, 2) that are no number, or too far off for one canvas with those before."""
+        frame_px, known = self.frames.frame_px, self.frames.corners_px[self.frames.active]
+        usable = np.isfinite(positions_px).all(axis=1) & (np.abs(positions_px).max(axis=1) <= LARGEST_POSITION_PX)
+        box = bounding_box(known, frame_px) if len(known) else None
+        places = np.flatnonzero(usable)
+        corners = window_corners_px(positions_px[places], frame_px)
+        for place, (row, column) in zip(places.tolist(), corners.tolist(), strict=True):
+            window = (row, column, row + frame_px, column + frame_px)
+            wider = window if box is None else united_box(box, window)
+            usable[place] = (wider[2] - wider[0]) * (wider[3] - wider[1]) <= MAX_CANVAS_PX
+            if usable[place]:
+                box = wider
+        return np.asarray(usable)
 
 
-def valid_weight(weight: float) -> float:
-    """Return a weight within 0…1; 0 for what is no number."""
-    return min(max(weight, 0.0), 1.0) if math.isfinite(weight) else 0.0
+def valid_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return weights within 0…1; 0 for what is no number."""
+    return np.asarray(np.clip(np.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0))

@@ -91,12 +91,14 @@ class Deck:
         """True when a new pass has to be started."""
         return not self._rest and (self._fresh_planned <= 0 or not self._fresh)
 
-    def add(self, slot: int) -> None:
-        """Put in a frame that is new, or measured again."""
-        if slot not in self._fresh:
-            self._fresh.append(slot)
-        if slot not in self._arrived:
-            self._arrived.append(slot)
+    def add(self, slots: Iterable[int]) -> None:
+        """Put in frames that are new, or measured again."""
+        fresh, arrived = set(self._fresh), set(self._arrived)
+        for slot in slots:
+            if slot not in fresh:
+                self._fresh.append(slot)
+            if slot not in arrived:
+                self._arrived.append(slot)
 
     def remove(self, slots: Iterable[int]) -> None:
         """Take frames out."""

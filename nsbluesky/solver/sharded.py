@@ -136,12 +136,11 @@ class ShardedSolver:
         self._places = [self._place(order, which) for order, which in zip(orders, numbers, strict=True)]
 
     def _place(self, order: ShardOrder, numbers: npt.NDArray[np.intp]) -> _Place:
-        known = zip(numbers.tolist(), order.corners_px, order.shifts_px, order.weights, strict=True)
-        slots = [self.ledger.note(number, corner, shift, float(weight)) for number, corner, shift, weight in known]
+        slots = self.ledger.note(numbers, order.corners_px, order.shifts_px, order.weights)
         row0, column0, row1, column1 = order.box
         row, column = self.state.origin_px
         box = slice(row0 - row, row1 - row), slice(column0 - column, column1 - column)
-        return _Place(order, np.array(slots, np.intp), box)
+        return _Place(order, slots, box)
 
     def run_pass(self, *, parts: int = 1, resting: bool = False, refine: bool = False) -> None:
         """Use every frame once, and exchange `parts` times; correct the flux of the frames, where that is due."""

@@ -149,8 +149,7 @@ class _Shard:
         half = order.settings.half_precision_frames
         self.store = FrameStore(side, self.backend, propagator, half=half)
         self.store.set_good(order.good)
-        for slot, frame in enumerate(frames):
-            self.store.put(slot, frame, order.corners_px[slot], float(order.weights[slot]), order.shifts_px[slot])
+        self.store.put(np.arange(len(frames)), frames, order.corners_px, order.weights, order.shifts_px)
         dark = self.store.photons[: len(frames)] == 0
         self.store.weights[: len(frames)] = np.where(dark, 0, self.store.weights[: len(frames)])
         engine = make_engine(order.settings, self.backend)

@@ -40,7 +40,8 @@ def _difficult_scan(backend: Backend, modes: int) -> tuple[FrameStore, SolverSta
     for number in range(14):
         frame = rng.poisson(40.0, (side, side)).astype(np.float32)
         frame[rng.random(frame.shape) < 0.02] = np.nan
-        store.put(number, frame, rng.integers(0, 20, 2), 0.3 if number == 4 else 1.0, rng.uniform(-0.5, 0.5, 2))
+        corner, shift = rng.integers(0, 20, 2), rng.uniform(-0.5, 0.5, 2)
+        store.put([number], frame[None], corner, 0.3 if number == 4 else 1.0, shift)
     good = np.ones((side, side), bool)
     good[5] = False
     store.set_good(good)

@@ -28,6 +28,7 @@ def amplitudes():
 
 def filled(amplitudes, backend, **how):
     chunks = AmplitudeChunks(SIDE, backend, **how)
+    chunks.reserve(len(amplitudes))
     for slot, amplitude in enumerate(amplitudes):
         chunks.write(slot, backend.from_numpy(amplitude))
     return chunks
@@ -80,6 +81,7 @@ def test_an_engine_does_the_same_wherever_the_frames_are(difficult_scan, limit):
     for limit_bytes in (None, limit):
         store, state = difficult_scan(backend, 2)
         chunks = AmplitudeChunks(store.frame_px, backend, limit_bytes=limit_bytes)
+        chunks.reserve(len(store))
         for slot in range(len(store)):
             chunks.write(slot, store.amplitude(slot))
         store._amplitudes = chunks

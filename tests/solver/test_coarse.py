@@ -25,8 +25,7 @@ def test_the_central_half_is_a_view_of_the_store(backend):
     store = FrameStore(SIDE, backend)
     frames = rng.poisson(30.0, (5, SIDE, SIDE)).astype(np.float32)
     frames[2, 16, 16] = np.nan
-    for number, frame in enumerate(frames):
-        store.put(number, frame, (number * 3, 7), 1.0, (0.2, -0.4))
+    store.put(range(5), frames, [(number * 3, 7) for number in range(5)], shifts_px=(0.2, -0.4))
     half = CentralHalf(store)
     centre = frames[:, 8:24, 8:24]
     slots = np.arange(5)
@@ -44,7 +43,7 @@ def test_the_central_half_is_a_view_of_the_store(backend):
     store.set_good(mask)
     assert half.good.sum() == 16 * 16 - 1
     store.weights[1] = 0
-    store.put(7, frames[0], (50, 50), 1.0)
+    store.put([7], frames[:1], (50, 50))
     assert half.active.tolist() == [0, 2, 3, 4, 5] and len(half) == 6
 
 
@@ -52,7 +51,7 @@ def test_amplitudes_have_the_mean_flux_and_background(backend):
     frame = np.full((SIDE, SIDE), 50.0, np.float32)
     frame[16, 16], frame[17, 17] = np.nan, 1.0
     store = FrameStore(SIDE, backend)
-    store.put(0, frame, (0, 0), 1.0)
+    store.put([0], frame[None], (0, 0))
     store.flux[0], store.backgrounds[0] = 1.25, 4.0
     for level in (store, CentralHalf(store)):
         out = level.amplitudes(np.arange(1), np.empty((1, level.frame_px, level.frame_px), np.float32))[0]

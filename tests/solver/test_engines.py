@@ -24,8 +24,8 @@ def store_of(scan, backend, count=None):
     corners = np.rint(scan.translations_m[:, ::-1] / 10e-9 - SIDE / 2).astype(int)
     corners -= corners.min(axis=0)
     store = FrameStore(SIDE, backend)
-    for number, (frame, corner) in enumerate(zip(scan.frames[:count], corners[:count], strict=True)):
-        store.put(number, frame, corner, 1.0)
+    frames = scan.frames[:count]
+    store.put(range(len(frames)), frames, corners[:count])
     return store, corners[:count]
 
 
@@ -279,9 +279,8 @@ def test_a_perfect_guess_stays(scan, backend):
     """With noise-free frames of the model itself nothing moves."""
     store, corners = store_of(scan, backend, 20)
     waves = np.array([scan.probe[0] * scan.object[r : r + SIDE, c : c + SIDE] for r, c in corners])
-    for slot, wave in enumerate(waves):
-        exact = np.fft.fftshift(np.abs(np.fft.fft2(wave, norm="ortho")) ** 2)
-        store.put(slot, exact, corners[slot], 1.0)
+    exact = np.fft.fftshift(np.abs(np.fft.fft2(waves, norm="ortho")) ** 2, axes=(1, 2))
+    store.put(range(20), exact, corners)
     for name in ENGINES:
         state = SolverState(scan.object.astype(np.complex64), scan.probe.astype(np.complex64))
         engine = make_engine(SolverSettings(algorithm=name, modes=1, probe_start=0), backend)

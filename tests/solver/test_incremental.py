@@ -338,6 +338,16 @@ def test_a_frame_that_comes_again_replaces_the_first(live, scan):
     assert picture.r_factor == pytest.approx(finished(live_again).r_factor, rel=0.03)
 
 
+def test_of_a_frame_that_comes_twice_at_once_the_last_counts(live, scan):
+    places = scan.translations_m[[4, 5, 4]].copy()
+    places[0] = np.nan
+    live.add_frames([5, 6, 5], scan.frames[[0, 1, 2]], places)
+    assert live.rejected == {} and live.num_frames == 2
+    assert live.frames.photons[live.frames.slots[5]] == pytest.approx(scan.frames[2].sum())
+    live.add_frames([], scan.frames[:0], scan.translations_m[:0])
+    assert live.num_frames == 2
+
+
 def test_withdrawn_frames_are_used_no_more_and_can_come_back(live, scan):
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     garbage = np.random.default_rng(0).poisson(100.0, (5, 48, 48)).astype(np.float32)

@@ -10,6 +10,7 @@ from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.frames import roots_of, sums_of
 from nsbluesky.solver.light import SUMS
 
 COUNT = 14
@@ -76,3 +77,20 @@ def test_a_window_off_the_canvas_is_refused(difficult_scan):
     engine.initialize(state, store)
     with pytest.raises(IndexError, match="lie off the canvas"):
         engine.update(state, store, np.arange(COUNT))
+
+
+@pytest.mark.parametrize("side", [12, 13, 15])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_frames_taken_in_by_compiled_loops_are_those_of_the_arrays(side, kind):
+    rng = np.random.default_rng(side)
+    photons = rng.normal(20.0, 30.0, (side, side)).astype(kind)
+    photons[3, 4], photons[0, side - 1], photons[5, 5] = np.nan, np.inf, -np.inf
+    good = (rng.random((side, side)) < 0.8).astype(kind)
+    roots, sums = np.empty_like(photons), np.empty(4)
+    assert kernels.take_roots(photons, roots)
+    expected = roots_of(np, photons)
+    assert expected.dtype == kind and (expected == -1).sum() == 3
+    np.testing.assert_array_equal(roots, expected)
+    kernels.sum_amplitudes(roots, good, sums)
+    np.testing.assert_allclose(sums, sums_of(np, roots, good), rtol=1e-12)
+    assert not kernels.take_roots(np.abs(rng.normal(size=(side, side))), roots)

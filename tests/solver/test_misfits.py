@@ -15,8 +15,7 @@ COUNT = 40
 @pytest.fixture
 def store():
     frames = FrameStore(8, get_backend("numpy"))
-    for k in range(COUNT):
-        frames.put(100 + k, np.ones((8, 8)), (0, 0), 1.0)
+    frames.put(range(100, 100 + COUNT), np.ones((COUNT, 8, 8)), (0, 0))
     frames.uses[:COUNT] = LEAST_USES
     misfit(frames, np.arange(COUNT), 0.05)
     return frames
@@ -49,7 +48,7 @@ def test_left_out_frames_are_listed_and_come_back_only_when_measured_again(store
         listed.update(rest_misfits(store))
     assert list(listed) == [107] and "R 0.20" in listed[107] and "0.05" in listed[107]
     assert 7 not in store.wanted
-    store.put(107, np.ones((8, 8)), (0, 0), 1.0)
+    store.put([107], np.ones((1, 8, 8)), (0, 0))
     assert 7 in store.active
 
 

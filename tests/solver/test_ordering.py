@@ -52,8 +52,7 @@ def test_a_batch_has_few_shifts_and_is_spread_as_before():
 
 def test_newest_frames_of_a_batch_have_few_shifts_and_all_have_their_turn():
     deck = Deck(0, newest=200)
-    for slot in range(400):
-        deck.add(slot)
+    deck.add(range(400))
     deck.start_pass(np.arange(400), GRID, 32, STEPS)
     deal_pass(deck, 32)
     again = []
@@ -75,14 +74,11 @@ def deal_pass(deck, batch):
 
 def test_new_frames_come_first_with_half_of_each_batch():
     deck = Deck(0)
-    for slot in range(8):
-        deck.add(slot)
+    deck.add(range(8))
     deck.start_pass(np.arange(8), GRID[:8], 4)
     assert sorted(chain(*deal_pass(deck, 4))) == list(range(8))
     deck.start_pass(np.arange(8), GRID[:8], 4)
-    deck.add(20)
-    deck.add(21)
-    deck.add(22)
+    deck.add((20, 21, 22))
     assert deck.deal(4)[:2].tolist() == [20, 21]
     assert deck.deal(4)[0] == 22
     assert deck.fresh == 0
@@ -90,7 +86,7 @@ def test_new_frames_come_first_with_half_of_each_batch():
 
 def test_a_pass_ends_though_frames_keep_coming():
     deck = Deck(0)
-    deck.add(0)
+    deck.add([0])
     deck.start_pass(np.arange(1), GRID[:1], 4)
     new = 1
     for _ in range(100):
@@ -98,7 +94,7 @@ def test_a_pass_ends_though_frames_keep_coming():
             break
         deck.deal(4)
         for _ in range(8):
-            deck.add(new)
+            deck.add([new])
             new += 1
     assert deck.pass_is_over and deck.fresh > 0
 
@@ -106,15 +102,14 @@ def test_a_pass_ends_though_frames_keep_coming():
 def test_withdrawn_frames_are_not_dealt():
     deck = Deck(0)
     deck.start_pass(np.arange(10), GRID[:10], 4)
-    deck.add(30)
+    deck.add([30])
     deck.remove([3, 30])
     assert sorted(chain(*deal_pass(deck, 4))) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
 def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
     deck = Deck(0, newest=20)
-    for slot in range(100):
-        deck.add(slot)
+    deck.add(range(100))
     deck.start_pass(np.arange(100), GRID[:100], 8)
     deal_pass(deck, 8)
     deck.start_pass(np.arange(100), GRID[:100], 8)
@@ -129,11 +124,10 @@ def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
 
 def test_new_frames_come_before_the_newest_and_withdrawn_ones_not_at_all():
     deck = Deck(0, newest=4)
-    for slot in range(30):
-        deck.add(slot)
+    deck.add(range(30))
     deck.start_pass(np.arange(30), GRID[:30], 6)
     deal_pass(deck, 6)
-    deck.add(30)
+    deck.add([30])
     deck.remove([29])
     deck.start_pass(np.arange(31), GRID[:31], 6)
     first = deck.deal(6).tolist()

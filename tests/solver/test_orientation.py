@@ -34,8 +34,7 @@ def test_turned_frames_fit_at_turned_places(scan, backend, turn):
     """|F[P·O(r)]|² of the scan, oriented, is that of turned probe and object at the places that `seen_by` tells."""
     matrix = np.array(MATRICES[turn])
     store = FrameStore(48, backend)
-    store.put(3, scan.frames[0], (1000, -200), 1.0)
-    store.put(4, scan.frames[0], (1007, -190), 1.0)
+    store.put([3, 4], scan.frames[[0, 0]], [(1000, -200), (1007, -190)])
     (first, second) = seen_by(store, matrix).corners_px[np.arange(2)]
     assert np.array_equal(second - first, matrix @ [7, 10])
     assert not seen_by(store, matrix).shifts_px[np.arange(2)].any()

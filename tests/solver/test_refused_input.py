@@ -71,7 +71,7 @@ def test_no_modes():
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_a_window_off_the_object(backend, name):
     store = FrameStore(16, backend)
-    store.put(77, np.ones((16, 16)), (10, 30), 1.0)
+    store.put([77], np.ones((1, 16, 16)), (10, 30))
     state = SolverState(np.ones((40, 40), np.complex64), np.ones((1, 16, 16), np.complex64))
     engine = make_engine(SolverSettings(algorithm=name, modes=1), backend)
     engine.initialize(state, store)

@@ -57,7 +57,7 @@ def test_positions_between_pixels_are_used(scan, backend):
         for number, (corner, shift) in enumerate(zip(corners, positions - corners, strict=True)):
             window = truth[corner[0] : corner[0] + SIDE, corner[1] : corner[1] + SIDE]
             field = np.fft.fft2(beam(*shift) * 100 * window, norm="ortho")[0]
-            store.put(number, np.fft.fftshift(np.abs(field) ** 2), corner, 1.0, shift)
+            store.put([number], np.fft.fftshift(np.abs(field) ** 2)[None], corner, shifts_px=shift)
         engine = make_engine(solver.settings.replace(subpixel=subpixel), backend)
         state = SolverState(truth.copy(), probe.copy())
         engine.initialize(state, store)
