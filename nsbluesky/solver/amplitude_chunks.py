@@ -6,7 +6,6 @@ used.  On a host there is one kind of memory; a limit puts later chunks beside i
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,14 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend, pinned
 from nsbluesky.geometry import oriented
+from nsbluesky.solver import kernels
+from nsbluesky.solver.spectra import copy_centre
 
-__all__ = ["CHUNK_FRAMES", "AmplitudeChunks"]
+__all__ = ["AmplitudeChunks"]
 
-CHUNK_FRAMES = 64
+CHUNK_BYTES = 2**26
+LEAST_FRAMES = 16
+"""Of a chunk, whatever their size."""
 
 RESERVE = 0.25
 """Part of a device's memory that frames leave to all else: waves, object, sums, transforms."""
@@ -36,15 +39,26 @@ class AmplitudeChunks:
         photons a pixel, and as much as it at 10⁶.
     limit_bytes : int, optional
         Of frames on the backend's device; by default what a GPU has, but for `RESERVE`.
+    chunk_bytes : int
+        Of a chunk.  Where it holds no frame yet, a host has not given it any memory.
     """
 
     def __init__(
-        self, frame_px: int, backend: Backend, *, half: bool = False, limit_bytes: int | None = None
+        self,
+        frame_px: int,
+        backend: Backend,
+        *,
+        half: bool = False,
+        limit_bytes: int | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._frame_px = frame_px
         self._backend = backend
         self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._frame_bytes = frame_px * frame_px * self._dtype.itemsize
         self._limit_bytes = limit_bytes
+        self._chunk_frames = max(LEAST_FRAMES, chunk_bytes // self._frame_bytes)
+        self._size = 0
         self._chunks: list[Any] = []
         self._beyond: list[bool] = []
         self._sent: Any = None
@@ -52,49 +66,53 @@ class AmplitudeChunks:
     @property
     def nbytes(self) -> int:
         """Bytes of all amplitudes."""
-        return sum(int(chunk.nbytes) for chunk in self._chunks)
+        return self._size * self._frame_bytes
 
     @property
     def nbytes_beyond(self) -> int:
         """Bytes of those that the device had no room for."""
-        return sum(int(chunk.nbytes) for chunk, beyond in zip(self._chunks, self._beyond, strict=True) if beyond)
+        begins = range(0, self._size, self._chunk_frames)
+        frames = [min(self._chunk_frames, self._size - begin) for begin in begins]
+        return sum(count for count, beyond in zip(frames, self._beyond, strict=True) if beyond) * self._frame_bytes
 
     def reserve(self, size: int) -> None:
         """Have room for slots below `size`."""
-        while size > CHUNK_FRAMES * len(self._chunks):
+        self._size = max(self._size, size)
+        while size > self._chunk_frames * len(self._chunks):
             self._add_chunk()
 
     def write(self, slot: int, amplitude: Any) -> None:
         """Keep the amplitudes (N, N) float32 of a slot for which there is room."""
-        beyond = self._beyond[slot // CHUNK_FRAMES]
+        beyond = self._beyond[slot // self._chunk_frames]
         self.stored(slot)[...] = self._backend.to_numpy(amplitude) if beyond else amplitude
 
     def stored(self, slot: int) -> Any:
         """Return the amplitudes (N, N) of a slot as they are kept and where they are kept."""
-        return self._chunks[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES]
+        return self._chunks[slot // self._chunk_frames][slot % self._chunk_frames]
 
     def read(self, slot: int) -> Any:
         """Return the amplitudes (N, N) float32 of a slot on the backend's device; not to be changed."""
         return self._backend.from_numpy(self.stored(slot)).astype(np.float32, copy=False)
 
     def copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None = None) -> None:
-        """Write the amplitudes of `slots` into the first rows of `out` (n, N, N) float32, on the backend's device.
+        """Write the amplitudes of `slots` into the first rows of `out` (n, M, M) float32, on the backend's device.
 
-        Each is multiplied by its number of `scales` (n,), where these are given.
+        Where M is less than N, these are the lowest frequencies.  Each frame is multiplied by its number of `scales`
+        (n,), where these are given.
         """
-        beyond = []
-        for row, slot in enumerate(slots.tolist()):
-            if self._backend.on_device and self._beyond[slot // CHUNK_FRAMES]:
-                beyond.append(row)
-            elif scales is None:
-                out[row] = self.stored(slot)
+        scales = np.ones(len(slots), np.float32) if scales is None else scales
+        chunks, places = np.divmod(slots, self._chunk_frames)
+        for number in np.unique(chunks).tolist():
+            rows = np.flatnonzero(chunks == number)
+            chunk, beyond = self._chunks[number], self._beyond[number]
+            if self._backend.on_device and beyond:
+                self._send(chunk, places[rows], out, rows, scales)
+            elif self._backend.on_device or self._dtype != np.float32:
+                for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
+                    copy_centre(chunk[place], out[row])
+                    out[row] *= scales[row]
             else:
-                self._backend.xp.multiply(self.stored(slot), scales[row], out=out[row])
-        if beyond:
-            self._send([int(slots[row]) for row in beyond], out, beyond)
-            if scales is not None:
-                rows = self._backend.xp.asarray(beyond)
-                out[rows] *= self._backend.xp.asarray(scales[beyond])[:, None, None]
+                kernels.copy_centres(chunk, places[rows], rows, scales, out)
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames, as in `nsbluesky.geometry.Geometry.orientation`."""
@@ -104,29 +122,32 @@ class AmplitudeChunks:
             chunk[...] = xp.fft.ifftshift(turned, axes=(1, 2))
 
     def _add_chunk(self) -> None:
-        shape = (CHUNK_FRAMES, self._frame_px, self._frame_px)
-        xp, beyond = self._backend.xp, self._is_full(math.prod(shape) * self._dtype.itemsize)
+        shape = (self._chunk_frames, self._frame_px, self._frame_px)
+        xp, beyond = self._backend.xp, self._is_full(self._chunk_frames * self._frame_bytes)
         self._chunks.append(pinned(xp, shape, self._dtype) if beyond else xp.zeros(shape, self._dtype))
         self._beyond.append(beyond)
 
     def _is_full(self, more_bytes: int) -> bool:
         """Return whether so many bytes more have no room on the device."""
         if self._limit_bytes is not None:
-            return self.nbytes - self.nbytes_beyond + more_bytes > self._limit_bytes
+            return (self._beyond.count(False) + 1) * more_bytes > self._limit_bytes
         if not self._backend.on_device:
             return False
         xp = self._backend.xp
         free, total = xp.cuda.runtime.memGetInfo()
         return bool(free + xp.get_default_memory_pool().free_bytes() - more_bytes < RESERVE * total)
 
-    def _send(self, slots: list[int], out: Any, rows: list[int]) -> None:
-        """Send frames of the host to rows of `out` in one piece."""
-        xp = self._backend.xp
-        if self._sent is None or len(self._sent) < len(slots):
-            self._sent = pinned(xp, (len(slots), self._frame_px, self._frame_px), self._dtype)
+    def _send(
+        self, chunk: Any, places: npt.NDArray[np.intp], out: Any, rows: npt.NDArray[np.intp], scales: Any
+    ) -> None:
+        """Send frames of a chunk of the host to rows of `out` in one piece."""
+        xp, count = self._backend.xp, len(places)
+        if self._sent is None or len(self._sent) < count:
+            self._sent = pinned(xp, (count, self._frame_px, self._frame_px), self._dtype)
         xp.cuda.get_current_stream().synchronize()  # what was sent before has arrived
-        for place, slot in enumerate(slots):
-            self._sent[place] = self.stored(slot)
-        arrived = xp.empty((len(slots), self._frame_px, self._frame_px), self._dtype)
-        arrived.set(self._sent[: len(slots)])
-        out[xp.asarray(rows)] = arrived
+        np.take(chunk, places, axis=0, out=self._sent[:count])
+        arrived = xp.empty((count, self._frame_px, self._frame_px), self._dtype)
+        arrived.set(self._sent[:count])
+        centres = xp.empty((count, *out.shape[1:]), np.float32)
+        copy_centre(arrived, centres)
+        out[xp.asarray(rows)] = centres * xp.asarray(scales[rows])[:, None, None]

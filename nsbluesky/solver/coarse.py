@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver import kernels
 from nsbluesky.solver.frames import FrameStore, HoldOut
 from nsbluesky.solver.propagation import FarField
+from nsbluesky.solver.spectra import centre_of, corners_of_spectrum
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["CentralHalf", "Derived", "can_be_halved", "central_light", "coarsened", "refined"]
@@ -30,26 +30,7 @@ def can_be_halved(frame_px: int) -> bool:
 def central_light(mean_intensity: npt.NDArray[Any]) -> float:
     """Return the part of the photons of a pattern (N, N), FFT order, that falls on the central half."""
     total = float(mean_intensity.sum())
-    return float(_centre(np, mean_intensity).sum()) / total if total > 0 else 0.0
-
-
-def _centre(xp: Any, spectrum: Any) -> Any:
-    """Return the low frequencies (…, N/2, N/2) of spectra (…, N, N) in FFT order."""
-    half = spectrum.shape[-1] // 2
-    out = xp.empty((*spectrum.shape[:-2], half, half), spectrum.dtype)
-    _copy_centre(spectrum, out)
-    return out
-
-
-def _copy_centre(spectrum: Any, out: Any) -> None:
-    for rows, columns in _corners_of_spectrum(out.shape[-1]):
-        out[..., rows, columns] = spectrum[..., rows, columns]
-
-
-def _corners_of_spectrum(side: int) -> list[tuple[slice, slice]]:
-    """Return where the lowest `side` frequencies lie in FFT order, whatever the spectrum's own side."""
-    near, far = slice(0, side // 2), slice(-(side // 2), None)
-    return [(rows, columns) for rows in (near, far) for columns in (near, far)]
+    return float(centre_of(np, mean_intensity).sum()) / total if total > 0 else 0.0
 
 
 class Derived:
@@ -73,6 +54,7 @@ class CentralHalf(FrameStore):
 
     def __init__(self, whole: FrameStore) -> None:
         self._whole = whole
+        self._amplitudes = whole._amplitudes
         self._good_of: tuple[Any, Any] = (None, None)
         self._hold_out_of: tuple[HoldOut | None, HoldOut | None] = (None, None)
         self.frame_px = whole.frame_px // 2
@@ -93,7 +75,7 @@ class CentralHalf(FrameStore):
         whole, centre = self._good_of
         if whole is not self._whole.good:
             whole = self._whole.good
-            centre = _centre(self.backend.xp, whole)
+            centre = centre_of(self.backend.xp, whole)
             self._good_of = (whole, centre)  # one assignment, for several threads read this
         return centre
 
@@ -103,7 +85,7 @@ class CentralHalf(FrameStore):
         whole, centre = self._hold_out_of
         if whole is not self._whole.hold_out:
             whole = self._whole.hold_out
-            centre = None if whole is None else HoldOut(_centre(self.backend.xp, whole.numbers), whole.count)
+            centre = None if whole is None else HoldOut(centre_of(self.backend.xp, whole.numbers), whole.count)
             self._hold_out_of = (whole, centre)
         return centre
 
@@ -119,21 +101,14 @@ class CentralHalf(FrameStore):
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)
 
-    def _copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None) -> None:
-        copy = _copy_centre if self.backend.on_device else kernels.copy_centre
-        for row, slot in enumerate(slots.tolist()):
-            copy(self._whole.amplitude(slot), out[row])
-        if scales is not None:
-            out[: len(slots)] *= self.backend.from_numpy(scales)[:, None, None]
-
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N/2, N/2), FFT order."""
-        return _centre(self.backend.xp, self._whole.mean_intensity(slots))
+        return centre_of(self.backend.xp, self._whole.mean_intensity(slots))
 
 
 def coarsened(backend: Backend, probe: Any) -> Any:
     """Return a centred probe (modes, N, N) on pixels of twice the width (modes, N/2, N/2)."""
-    return backend.ifft2(_centre(backend.xp, backend.fft2(probe.copy())))
+    return backend.ifft2(centre_of(backend.xp, backend.fft2(probe.copy())))
 
 
 def refined(backend: Backend, state: SolverState) -> SolverState:
@@ -162,7 +137,7 @@ def _widened(backend: Backend, probe: Any) -> Any:
     spectrum = backend.fft2(probe.copy())
     modes, side, _ = spectrum.shape
     wide = backend.xp.zeros((modes, 2 * side, 2 * side), np.complex64)
-    for rows, columns in _corners_of_spectrum(side):
+    for rows, columns in corners_of_spectrum(side):
         wide[:, rows, columns] = spectrum[:, rows, columns]
     return backend.ifft2(wide)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
+from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.propagation import FarField, Propagator
@@ -39,6 +39,12 @@ MOST_VARIATION = 8
 
 FOREVER = 255
 """Passes that a frame rests which is left out."""
+
+FIRST_SLOTS = 64
+"""Frames that there is room for from the start."""
+
+DEVICE_FRAMES = 64
+"""Frames that are taken in at once on a device."""
 
 SAME_PHOTONS = 1e-6
 SAME_PLACE_PX = 1e-3
@@ -124,23 +130,23 @@ class FrameStore:
         self.backend = backend
         self.propagator = FarField(backend) if propagator is None else propagator
         self.slots: dict[int, int] = {}
-        self.seq_nums = _Column(np.zeros(CHUNK_FRAMES, np.int64))
-        self.corners_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.int64))
-        self.shifts_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
-        self.told_px = _Column(np.zeros((CHUNK_FRAMES, 2), np.float64))
-        self.flux = _Column(np.ones(CHUNK_FRAMES, np.float64))
-        self.backgrounds = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.variation = _Column(np.zeros((CHUNK_FRAMES, MOST_VARIATION), np.float32))
-        self.weights = _Column(np.zeros(CHUNK_FRAMES, np.float32))
-        self.photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.central_photons = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.central_amplitude_sums = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.residuals = _Column(np.zeros(CHUNK_FRAMES, np.float64))
-        self.uses = _Column(np.zeros(CHUNK_FRAMES, np.int64))
-        self.resting = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
-        self.misfits = _Column(np.zeros(CHUNK_FRAMES, np.uint8))
-        self.light_sums = _Column(np.zeros((CHUNK_FRAMES, SUMS), np.float64))
+        self.seq_nums = _Column(np.zeros(FIRST_SLOTS, np.int64))
+        self.corners_px = _Column(np.zeros((FIRST_SLOTS, 2), np.int64))
+        self.shifts_px = _Column(np.zeros((FIRST_SLOTS, 2), np.float64))
+        self.told_px = _Column(np.zeros((FIRST_SLOTS, 2), np.float64))
+        self.flux = _Column(np.ones(FIRST_SLOTS, np.float64))
+        self.backgrounds = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.variation = _Column(np.zeros((FIRST_SLOTS, MOST_VARIATION), np.float32))
+        self.weights = _Column(np.zeros(FIRST_SLOTS, np.float32))
+        self.photons = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.amplitude_sums = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.central_photons = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.central_amplitude_sums = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.residuals = _Column(np.zeros(FIRST_SLOTS, np.float64))
+        self.uses = _Column(np.zeros(FIRST_SLOTS, np.int64))
+        self.resting = _Column(np.zeros(FIRST_SLOTS, np.uint8))
+        self.misfits = _Column(np.zeros(FIRST_SLOTS, np.uint8))
+        self.light_sums = _Column(np.zeros((FIRST_SLOTS, SUMS), np.float64))
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
         self.hold_out: HoldOut | None = None
         self._has_gaps = False
@@ -224,8 +230,8 @@ class FrameStore:
         self._amplitudes.reserve(len(self))
         if self.backend.on_device:
             gaps = [
-                self._take_many(slots[k : k + CHUNK_FRAMES], frames[k : k + CHUNK_FRAMES])
-                for k in range(0, len(slots), CHUNK_FRAMES)
+                self._take_many(slots[k : k + DEVICE_FRAMES], frames[k : k + DEVICE_FRAMES])
+                for k in range(0, len(slots), DEVICE_FRAMES)
             ]
         else:
             gaps = self.backend.map(self._take_one, slots.tolist(), frames)
@@ -358,17 +364,13 @@ class FrameStore:
         They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
         """
         flux = self.flux[slots]
-        self._copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
+        self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
         self._correct_background(slots, out)
         hold_out = None if all_pixels else self.hold_out
         if hold_out is not None:
             for row, slot in enumerate(slots):
                 hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
-
-    def _copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None) -> None:
-        """Copy the amplitudes of `slots`, times `scales` (n,) where these are given, to the first rows of `out`."""
-        self._amplitudes.copy(slots, out, scales)
 
     def _correct_background(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
         """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.

@@ -17,7 +17,7 @@ __all__ = [
     "add_and_step",
     "back_project",
     "change_fields",
-    "copy_centre",
+    "copy_centres",
     "multiply_lines",
     "multiply_windows",
     "push",
@@ -332,16 +332,21 @@ def step_products(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def copy_centre(spectrum, out):  # type: ignore[no-untyped-def]
-    """Write the lowest frequencies of a spectrum (N, N) in FFT order into `out` (M, M), M even."""
-    side, gap = len(out), len(spectrum) - len(out)
-    half = side // 2
-    for row in range(side):
-        source, line = spectrum[row if row < half else row + gap], out[row]
-        for column in range(half):
-            line[column] = source[column]
-        for column in range(half, side):
-            line[column] = source[column + gap]
+def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped-def]
+    """Write the lowest frequencies of some spectra (any, N, N) in FFT order into `rows` of `out` (any, M, M).
+
+    M is even, or N; each is multiplied by the number of `scales` that belongs to its row.
+    """
+    side, gap = out.shape[-1], spectra.shape[-1] - out.shape[-1]
+    half = (side + 1) // 2
+    for number in range(len(places)):
+        spectrum, image, scale = spectra[places[number]], out[rows[number]], scales[rows[number]]
+        for row in range(side):
+            source, line = spectrum[row if row < half else row + gap], image[row]
+            for column in range(half):
+                line[column] = scale * source[column]
+            for column in range(half, side):
+                line[column] = scale * source[column + gap]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

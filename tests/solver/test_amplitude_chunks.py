@@ -7,15 +7,16 @@ import pytest
 
 from nsbluesky.backend import BackendError, get_backend
 from nsbluesky.geometry import oriented
-from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES, AmplitudeChunks
+from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.frames import NOT_MEASURED
 from nsbluesky.solver.quality import align, nrmse
 
 SIDE = 8
+CHUNK_FRAMES = 32
 COUNT = 2 * CHUNK_FRAMES + 5
-CHUNK_BYTES = CHUNK_FRAMES * SIDE * SIDE * 4
+FRAME_BYTES = SIDE * SIDE * 4
 
 
 @pytest.fixture
@@ -26,8 +27,9 @@ def amplitudes():
     return values
 
 
-def filled(amplitudes, backend, **how):
-    chunks = AmplitudeChunks(SIDE, backend, **how)
+def filled(amplitudes, backend, half=False, **how):
+    chunk_bytes = CHUNK_FRAMES * FRAME_BYTES // (2 if half else 1)
+    chunks = AmplitudeChunks(SIDE, backend, half=half, chunk_bytes=chunk_bytes, **how)
     chunks.reserve(len(amplitudes))
     for slot, amplitude in enumerate(amplitudes):
         chunks.write(slot, backend.from_numpy(amplitude))
@@ -35,15 +37,23 @@ def filled(amplitudes, backend, **how):
 
 
 def checked(chunks, amplitudes, backend, rtol):
-    slots = np.array([COUNT - 1, 5, 70, 6])
+    slots = np.array([COUNT - 1, 5, 40, 6])
     out = backend.xp.zeros((6, SIDE, SIDE), np.float32)
     chunks.copy(slots, out)
     np.testing.assert_allclose(backend.to_numpy(out)[:4], amplitudes[slots], rtol=rtol)
     assert not out[4:].any()
     assert out[1, 2, 3] == NOT_MEASURED
-    read = chunks.read(70)
+    small = backend.xp.zeros((5, SIDE // 2, SIDE // 2), np.float32)
+    scales = np.array([2.0, 0.5, 1.0, 3.0], np.float32)
+    chunks.copy(slots, small, scales)
+    edge = SIDE // 4
+    centre = np.fft.fftshift(amplitudes[slots], axes=(1, 2))[:, edge:-edge, edge:-edge] * scales[:, None, None]
+    shown = np.fft.fftshift(backend.to_numpy(small), axes=(1, 2))
+    np.testing.assert_allclose(shown[:4], centre, rtol=rtol)
+    assert not shown[4:].any()
+    read = chunks.read(40)
     assert read.dtype == np.float32 and isinstance(read, backend.xp.ndarray)
-    np.testing.assert_allclose(backend.to_numpy(read), amplitudes[70], rtol=rtol)
+    np.testing.assert_allclose(backend.to_numpy(read), amplitudes[40], rtol=rtol)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -54,16 +64,17 @@ def test_amplitudes_come_back_from_wherever_they_are(amplitudes, half, limit_chu
         backend = get_backend(name)
     except BackendError as error:
         pytest.skip(str(error))
-    one = CHUNK_BYTES // (2 if half else 1)
-    limit = None if limit_chunks is None else int(limit_chunks * one)
+    one = FRAME_BYTES // (2 if half else 1)
+    limit = None if limit_chunks is None else int(limit_chunks * CHUNK_FRAMES * one)
     chunks = filled(amplitudes, backend, half=half, limit_bytes=limit)
-    assert chunks.nbytes == 3 * one
-    assert chunks.nbytes_beyond == (0 if limit_chunks is None else (3 - int(limit_chunks)) * one)
+    assert chunks.nbytes == COUNT * one
+    within = COUNT if limit_chunks is None else int(limit_chunks) * CHUNK_FRAMES
+    assert chunks.nbytes_beyond == (COUNT - within) * one
     rtol = 2**-11 if half else 0
     checked(chunks, amplitudes, backend, rtol)
     chunks.turn(5)
     turned = np.fft.ifftshift(oriented(np.fft.fftshift(amplitudes, axes=(1, 2)), 5), axes=(1, 2))
-    np.testing.assert_allclose(backend.to_numpy(chunks.read(100)), turned[100], rtol=rtol)
+    np.testing.assert_allclose(backend.to_numpy(chunks.read(50)), turned[50], rtol=rtol)
 
 
 def test_rounding_is_small_beside_photon_noise(amplitudes):
@@ -103,5 +114,5 @@ def test_half_the_memory_gives_as_good_an_image(scan, backend):
             solver.step(0.0)
         aligned = align(solver.picture().object, scan.object, margin_px=10)
         errors.append(nrmse(aligned.image, aligned.truth))
-        assert solver.frames.nbytes == 128 * 48 * 48 * (2 if half else 4)
+        assert solver.frames.nbytes == scan.frames.nbytes // (2 if half else 1)
     assert errors[0] != errors[1] == pytest.approx(errors[0], rel=0.1)

@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.amplitude_chunks import CHUNK_FRAMES
 from nsbluesky.solver.engines.base import (
     Engine,
     PassSums,
@@ -50,6 +49,9 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather
 
 __all__ = ["AP", "DM", "Coefficients", "ProjectionEngine", "raar"]
+
+CHUNK_FRAMES = 64
+"""Frames whose exit waves lie in one array."""
 
 REGULARISATION = np.float32(1e-3)
 """Weight of the object of the pass before, relative to the largest Σ|P|², in the average that makes the new one."""
