@@ -387,7 +387,8 @@ class SolverSettings(Settings):
         Half of each batch is from so many of the newest frames while frames arrive; 0: only from those never used.
     coarse_uses : int
         Uses of each frame on the central half of the detector (`nsbluesky.solver.coarse`) before whole frames are
-        used, half as many after a third of `final_s`; 0 begins with whole frames.
+        used; half as many after a third of `final_s`, and a third where no frames come any more and a pass gains
+        little.  0 begins with whole frames.
     passes_final : int
         Full passes after the last frame.
     final_s : float

@@ -23,7 +23,7 @@ ALL_ON = {
     "quality_share": 0.5,
     "held_out": 0.01,
     "batch": 12,
-    "coarse_uses": 3,
+    "coarse_uses": 9,
     "passes_final": 10,
 }
 

@@ -134,7 +134,8 @@ def test_r_is_of_the_frames_that_were_used(live, scan):
     assert live.state.r_factor == pytest.approx(expected, rel=1e-9)
 
 
-def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan):
+def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
+    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     while live.state is None or live.is_coarse:
@@ -147,11 +148,26 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan):
 
 
 @pytest.mark.parametrize(("in_haste", "coarse_uses"), [(False, 12), (True, 6)])
-def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, in_haste, coarse_uses):
+def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, in_haste, coarse_uses):
+    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     live.in_haste = in_haste
     while live.state is None or live.is_coarse:
+        live.step(0.0)
+    assert float(np.mean(live.frames.uses[live.frames.active])) == coarse_uses
+
+
+@pytest.mark.parametrize(("frames_come", "coarse_uses"), [(False, 4), (True, 12)])
+def test_the_central_half_is_left_when_it_gains_little_and_frames_are_all_there(
+    live, scan, monkeypatch, frames_come, coarse_uses
+):
+    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", 1.0)  # no pass is worth its time
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.start_with(scan.probe)
+    if not frames_come:
+        live.finish()
+    while live.is_coarse:
         live.step(0.0)
     assert float(np.mean(live.frames.uses[live.frames.active])) == coarse_uses
 
