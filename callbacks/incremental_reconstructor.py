@@ -17,11 +17,15 @@ from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.probe_library import KeptProbe, Setup
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.good_probe import is_good
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.quality import FRC
 from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.sweep import Sweep
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
@@ -37,6 +41,8 @@ class Reconstruct(Stage):
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
         self._solver: IncrementalSolver | None = None
+        self._lent: KeptProbe | None = None
+        self._succeeded = False
         self._arrived: dict[int, float] = {}
         self._sweep_told: Any = None
         self._next = 0.0
@@ -81,7 +87,29 @@ class Reconstruct(Stage):
             num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
         )
         solver.set_mask(mask)
+        if self._uses_library and self.run.probes is not None:
+            setup = Setup.of(geometry, solver.frame_px, solver.pixel_m)
+            self._lent = self.run.probes.lend(setup, before=self.run.start["time"])
+            if self._lent is not None:
+                solver.offer(self._lent.probe)
         return solver
+
+    # ---- warm starts: the probe of an earlier run to begin with, and this run's for later ones
+
+    @property
+    def _uses_library(self) -> bool:
+        return self.run.settings.warm_start and self.run.settings.solver.live
+
+    def _keep_probe(self, solver: IncrementalSolver, picture: Picture) -> None:
+        """Leave the probe of a good image for later runs."""
+        library, start = self.run.probes, self.run.start
+        if library is None or not self._uses_library or not self._succeeded or not is_good(solver):
+            return
+        kept = KeptProbe(picture.probe, start["uid"], start["time"], picture.r_factor)
+        try:
+            library.keep(Setup.of(self.run.geometry, solver.frame_px, solver.pixel_m), kept)
+        except OSError as error:
+            self.run.warnings.append(f"the probe cannot be kept for later runs: {error}")
 
     # ---- checkpoints: a process that takes over goes on from where the one before it was
 
@@ -141,7 +169,7 @@ class Reconstruct(Stage):
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Tell the solver that no more frames will come."""
         if self.is_raw(document):
-            self._stopped = True
+            self._stopped, self._succeeded = True, document.get("exit_status") == "success"
             if self._solver is not None:
                 self._solver.finish()
                 settings = self.run.settings.solver
@@ -186,12 +214,23 @@ class Reconstruct(Stage):
                 orientation=solver.frame_orientation,
                 orientation_confidence=math.nan if found is None else float(found.confidence),
                 orientation_certain=found is not None and found.certain,
+                **self._warm_start(sweep),
             )
         if self._final_due(solver):
             self._final_told = True
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver, final=False)
+
+    def _warm_start(self, sweep: Sweep) -> dict[str, Any]:
+        """Return what the geometry stream tells of the probe that the image began with."""
+        lent = self._lent
+        return {
+            "warm_run": "" if lent is None else lent.run,
+            "warm_age_s": math.nan if lent is None else float(self.run.start["time"] - lent.time),
+            "warm_residual": float(sweep.warm_residual),
+            "warm_fits": bool(sweep.warm_fits),
+        }
 
     def _warn_of_orientation(self, solver: IncrementalSolver) -> None:
         declared, found = self.run.geometry.orientation, solver.frame_orientation
@@ -245,6 +284,8 @@ class Reconstruct(Stage):
         )
         yield from self._correlation(quality.frc)
         yield from self._fit(solver)
+        if final:
+            self._keep_probe(solver, picture)
         self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
 
     def _correlation(self, frc: FRC | None) -> Iterator[Document]:

@@ -203,6 +203,10 @@ class LivePlots(DocumentRouter):
                 sweep_residual=np.asarray(data["sweep_residual"], dtype=np.float64),
                 confidence=float(data["confidence"]),
                 accepted=bool(data["accepted"]),
+                warm_run=str(data.get("warm_run", "")),
+                warm_age_s=float(data.get("warm_age_s", math.nan)),
+                warm_residual=float(data.get("warm_residual", math.nan)),
+                warm_fits=bool(data.get("warm_fits", False)),
             )
         )
 

@@ -143,13 +143,37 @@ class LowResolution:
 
 @dataclass(frozen=True, eq=False)
 class DefocusSweep:
-    """The defocus found: metres, residual per candidate, confidence 1 − minimum/median, and whether it was taken."""
+    """The defocus found, and how the probe of an earlier run fits.
+
+    Attributes
+    ----------
+    defocus_m : float
+        The best of the candidates.
+    sweep_defocus_m, sweep_residual : ndarray
+        (k,) metres and R of the candidates.
+    confidence : float
+        1 − minimum/median.
+    accepted : bool
+        Whether it was taken.
+    warm_run : str
+        uid of the run whose probe the image began with; "" where there was none.
+    warm_age_s : float
+        Between the beginnings of that run and this one.
+    warm_residual : float
+        Residual of that probe; NaN where there was none.
+    warm_fits : bool
+        Whether it fits best.
+    """
 
     defocus_m: float
     sweep_defocus_m: FloatArray
     sweep_residual: FloatArray
     confidence: float
     accepted: bool
+    warm_run: str = ""
+    warm_age_s: float = math.nan
+    warm_residual: float = math.nan
+    warm_fits: bool = False
 
 
 @dataclass(frozen=True, eq=False)

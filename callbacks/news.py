@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["news_of"]
+__all__ = ["age_text", "news_of"]
 
 Data = Mapping[str, Any]
 
@@ -27,7 +27,19 @@ def _detector(data: Data) -> str:
 
 def _sweep(data: Data) -> str:
     taken = "taken" if data["accepted"] else "not taken"
-    return f"defocus {1e6 * data['defocus_m']:.3g} µm, confidence {data['confidence']:.2f}, {taken}"
+    defocus = f"defocus {1e6 * data['defocus_m']:.3g} µm, confidence {data['confidence']:.2f}"
+    if not data["warm_run"]:
+        return f"{defocus}, {taken}"
+    probe = f"the probe of run {data['warm_run'][:8]}, {age_text(data['warm_age_s'])} ago,"
+    return f"{probe} fits best; {defocus}" if data["warm_fits"] else f"{probe} fits no more; {defocus}, {taken}"
+
+
+def age_text(seconds: float) -> str:
+    """Return a time in the unit that people would take, as "14 min"."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _picture(data: Data) -> str:

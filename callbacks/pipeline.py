@@ -15,6 +15,7 @@ from nsbluesky.callbacks.stage import Stage, Workers
 from nsbluesky.callbacks.stage_recorder import StageRecorder
 from nsbluesky.geometry import Geometry
 from nsbluesky.plugins import STAGES, load_plugins
+from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings, SettingsError
 
 __all__ = ["PtychoPipeline"]
@@ -29,8 +30,8 @@ class PtychoPipeline(IncrementalReconstructor):
     ----------
     settings : PipelineSettings, optional
     directory : path, optional
-        Where CXI files and the checkpoints of unfinished images go, and to ``recorded`` in it what `record` asks for;
-        None writes none.
+        Where CXI files and the checkpoints of unfinished images go, to ``probes`` in it the probes for later runs to
+        begin with, and to ``recorded`` what `record` asks for; None writes none.
     geometry : Geometry, optional
         Instead of what the start document tells, and for runs whose start document tells nothing.
     roots : sequence of path
@@ -66,7 +67,13 @@ class PtychoPipeline(IncrementalReconstructor):
         self.cxi = CXIWriter(directory) if directory is not None else None
         self.recorder = StageRecorder(Path(directory) / "recorded") if directory is not None else None
         super().__init__(
-            settings, geometry=geometry, roots=roots, watch=watch, workers=workers, checkpoints=directory
+            settings,
+            geometry=geometry,
+            roots=roots,
+            watch=watch,
+            workers=workers,
+            checkpoints=directory,
+            probes=ProbeLibrary(Path(directory) / "probes") if directory is not None else None,
         )
         for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:

@@ -25,6 +25,7 @@ from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up
 from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
+from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings, SettingsError
 
 __all__ = ["RunProcessor"]
@@ -74,6 +75,8 @@ class RunProcessor:
         Clean frames in the place of this processor's thread.
     checkpoints : path, optional
         Folder of the checkpoints of unfinished images, as ``RUN.checkpoint``; without, there are none.
+    probes : ProbeLibrary, optional
+        Where runs find a probe to begin with and leave their own; without, each begins from its own frames.
 
     Notes
     -----
@@ -93,9 +96,11 @@ class RunProcessor:
         watch: BlockWatch | None = None,
         workers: Workers | None = None,
         checkpoints: str | Path | None = None,
+        probes: ProbeLibrary | None = None,
     ) -> None:
         self.workers = workers
         self._checkpoints = None if checkpoints is None else Path(checkpoints)
+        self._probes = probes
         self._to_save: queue.SimpleQueue[Future[dict[str, list[Path]]]] = queue.SimpleQueue()
         self.settings = settings or PipelineSettings()
         self.geometry = geometry
@@ -335,6 +340,7 @@ class RunProcessor:
             workers=self.workers,
             fit_frame=self._fit_frame,
             checkpoint=self._checkpoint_of(start["uid"]),
+            probes=self._probes,
         )
         chain = RunChain(run, self.make_stages())
         self._chains.append(chain)

@@ -12,6 +12,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.geometry import Geometry
+from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage", "Workers"]
@@ -80,6 +81,8 @@ class RunContext:
         The frame whose fit is told with each picture, by its seq_num; None for the newest.
     checkpoint : Path or None
         Where the image is kept while it is unfinished, for a process that takes over; None for nowhere.
+    probes : ProbeLibrary or None
+        Probes of earlier runs to begin with, and where that of this run is kept; None for neither.
     """
 
     start: Mapping[str, Any]
@@ -95,6 +98,7 @@ class RunContext:
     workers: Workers | None = None
     fit_frame: int | None = None
     checkpoint: Path | None = None
+    probes: ProbeLibrary | None = None
 
 
 class Stage:

@@ -221,7 +221,8 @@ class Rehearsal:
         self.directory = Path(directory if directory is not None else self._temporary.name)  # type: ignore[union-attr]
         self.plan = plan
         self.error = ""
-        settings = PipelineSettings(cleaning=plan.simulator.cleaning_settings, solver=SolverSettings(**solver or {}))
+        cleaning = plan.simulator.cleaning_settings
+        settings = PipelineSettings(cleaning=cleaning, solver=SolverSettings(**solver or {}), warm_start=False)
         self.pipeline = PtychoPipeline(settings, directory=self.directory)
         self._cancelled = threading.Event()
         self._loop = asyncio.new_event_loop()

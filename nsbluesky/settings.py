@@ -567,6 +567,10 @@ class PipelineSettings(Settings):
         Inline arrays that may wait in memory; what exceeds it waits in a file.
     checkpoint_s : float
         Seconds between two checkpoints of an image that forms, in the folder of the results; 0 for none.
+    warm_start : bool
+        Begin with the probe of an earlier run of the same setup, where one lies in the folder of the results
+        (`nsbluesky.probe_library`), and keep this run's there.  The sweep notices a probe that fits no more; where
+        there is none, or `SolverSettings.live` is off, neither is done.
     """
 
     cleaning: CleaningSettings = field(default_factory=CleaningSettings)
@@ -575,6 +579,7 @@ class PipelineSettings(Settings):
     block_frames: int = 8
     queue_bytes: int = 256 * 1024 * 1024
     checkpoint_s: float = 30.0
+    warm_start: bool = True
 
     AT_ONCE = frozenset({"block_frames"})
 

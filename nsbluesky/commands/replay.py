@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Replay a run and write its image."""
-    settings = PipelineSettings().set_from_text(options.set)
+    settings = PipelineSettings(warm_start=False).set_from_text(options.set)  # the result depends on the run alone
     out = output_folder(options.out)
     with ExitStack() as stack:
         log = options.log or data_directory() / "documents"

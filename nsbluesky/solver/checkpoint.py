@@ -17,7 +17,7 @@ import numpy as np
 
 __all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
 
-FORMAT = "nsbluesky reconstruction"
+RECONSTRUCTION = "reconstruction"
 VERSION = 3
 VALUES = "values"
 
@@ -29,7 +29,9 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be gone on from; the message says why and what to do."""
 
 
-def write_checkpoint(path: str | Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
+def write_checkpoint(
+    path: str | Path, sections: Mapping[str, Mapping[str, Any]], *, kind: str = RECONSTRUCTION
+) -> None:
     """Write a checkpoint; an older file of that name stays whole until the new one is on the disk.
 
     Parameters
@@ -37,6 +39,8 @@ def write_checkpoint(path: str | Path, sections: Mapping[str, Mapping[str, Any]]
     path : path
     sections : mapping
         Arrays must be NumPy's.
+    kind : str
+        Of what.
     """
     target = Path(path)
     arrays: dict[str, Any] = {}
@@ -48,7 +52,7 @@ def write_checkpoint(path: str | Path, sections: Mapping[str, Mapping[str, Any]]
                 arrays[f"{section}/{name}"] = value
             else:
                 values[section][name] = value
-    text = json.dumps({"format": FORMAT, "version": VERSION, "sections": values, "arrays": list(arrays)})
+    text = json.dumps({"format": _format(kind), "version": VERSION, "sections": values, "arrays": list(arrays)})
     partial = target.with_name(target.name + ".part")
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
@@ -57,18 +61,18 @@ def write_checkpoint(path: str | Path, sections: Mapping[str, Mapping[str, Any]]
     partial.replace(target)
 
 
-def read_checkpoint(path: str | Path) -> Sections:
+def read_checkpoint(path: str | Path, *, kind: str = RECONSTRUCTION) -> Sections:
     """Read a checkpoint.
 
     Raises
     ------
     CheckpointError
-        If the file is none, is damaged, or is of another version.
+        If the file is none of that kind, is damaged, or is of another version.
     """
     try:
         with Path(path).open("rb") as stored, np.load(stored, allow_pickle=False) as file:
             told = json.loads(file[VALUES].tobytes())
-            if told["format"] != FORMAT:
+            if told["format"] != _format(kind):
                 raise ValueError("another format")
             version, sections = told["version"], told["sections"]
             if version == VERSION:
@@ -76,7 +80,7 @@ def read_checkpoint(path: str | Path) -> Sections:
                     section, _, name = key.partition("/")
                     sections[section][name] = file[key]
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is not there: expected the checkpoint of a reconstruction") from None
+        raise CheckpointError(f"{path} is not there: expected the checkpoint of a {kind}") from None
     except (
         EOFError,
         IndexError,
@@ -91,7 +95,7 @@ def read_checkpoint(path: str | Path) -> Sections:
         zlib.error,
     ) as error:
         raise CheckpointError(
-            f"{path} is no checkpoint of a reconstruction, or it is damaged ({error}): remove it, or begin anew"
+            f"{path} is no checkpoint of a {kind}, or it is damaged ({error}): remove it, or begin anew"
         ) from None
     if version != VERSION:
         raise CheckpointError(
@@ -99,6 +103,10 @@ def read_checkpoint(path: str | Path) -> Sections:
             "begin anew, or go on with that version"
         )
     return {str(section): dict(content) for section, content in sections.items()}
+
+
+def _format(kind: str) -> str:
+    return f"nsbluesky {kind}"
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:

@@ -1,7 +1,8 @@
 """A reconstruction that lives while the scan runs: frames come, are replaced or withdrawn; nothing is reset.
 
-It begins with the optic's defocus as soon as there are a few frames, and a sweep beside it looks whether another one
-fits better.  Until each frame has had some uses, only the central half of the detector is used.
+It begins with the optic's defocus, or with the probe of an earlier scan, as soon as there are a few frames, and a
+sweep beside it looks whether another defocus fits better.  Until each frame has had some uses, only the central half
+of the detector is used.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class IncrementalSolver:
         What was put right of the positions.
     constraints : Constraints
         What is held of object and probe.
+    is_warm : bool
+        Whether the image began with the probe that was offered, and did not begin anew since.
     in_haste : bool
         Set it where somebody waits: half of `SolverSettings.coarse_uses` is enough then, and an image that had half
         of its last passes has the others without momentum.
@@ -167,6 +170,7 @@ class IncrementalSolver:
         self._search: Iterator[None] | None = None
         self._turn = 0
         self.in_haste = False
+        self.is_warm = False
         self._finishing = False
         self._was_ripe = False
         self._changes = 0
@@ -262,19 +266,41 @@ class IncrementalSolver:
         ValueError
             If its shape does not fit, or there are no frames.
         """
-        given = np.asarray(probe, np.complex64)
-        given = given[None] if given.ndim == 2 else given
-        if given.ndim != 3 or given.shape[1:] != (self.frame_px, self.frame_px):
-            raise ValueError(f"probe of shape {given.shape}: expected (modes, {self.frame_px}, {self.frame_px})")
+        given = self._valid_probe(probe)
         if self.num_frames == 0:
             raise ValueError("there are no frames yet: add frames before start_with")
         photons = float(np.mean(self.frames.photons[self.frames.active]))
         self._work = self._search = None
+        self.is_warm = False
         self._probe_search.skip()
         self._level = self._starting_level()
         complete = with_modes(given, self.settings.modes, photons)
         device = self._backend.from_numpy(complete)
         self._begin(self._blank(coarsened(self._backend, device) if self.is_coarse else device))
+
+    def offer(self, probe: npt.ArrayLike) -> None:
+        """Begin with the probe (N, N) or (modes, N, N) of an earlier scan, unless the sweep knows a better one.
+
+        Its photons, modes and ramp are made to fit the frames.  It is one more candidate of the sweep: where another
+        one fits better, the image begins anew with that.  Not used where there is no sweep: with a known defocus,
+        without `sweep_frames`, and in the near field.
+
+        Raises
+        ------
+        ValueError
+            If its shape does not fit, or there are frames already.
+        """
+        given = self._valid_probe(probe)
+        if self.frames.slots:
+            raise ValueError("there are frames already: offer a probe before add_frames")
+        self._probe_search.warm = given
+
+    def _valid_probe(self, probe: npt.ArrayLike) -> npt.NDArray[np.complex64]:
+        given = np.asarray(probe, np.complex64)
+        given = given[None] if given.ndim == 2 else given
+        if given.ndim != 3 or given.shape[1:] != (self.frame_px, self.frame_px):
+            raise ValueError(f"probe of shape {given.shape}: expected (modes, {self.frame_px}, {self.frame_px})")
+        return given
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings, of which those count that `SolverSettings.AT_ONCE` names.
@@ -366,7 +392,8 @@ class IncrementalSolver:
         """Whether there are frames enough for a first picture, and a defocus that is worth one."""
         if self._finishing:
             return True
-        known = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0 or self.geometry.is_near
+        told = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
+        known = told or self.geometry.is_near or self._probe_search.begins_warm
         waits_for_sweep = self.settings.sweep_frames > 0 and not known
         return not waits_for_sweep and self.num_frames >= min(self.settings.batch, LEAST_BATCH)
 
@@ -412,7 +439,7 @@ class IncrementalSolver:
             return
         if self._work is None:
             if self.state is None:
-                self._begin(self._state_from_optic())
+                self._begin(self._first_state())
             self._work = self._pass(self._known_state())
         if next(self._work, self) is self:
             self._work = None
@@ -438,8 +465,15 @@ class IncrementalSolver:
         slots = search.frames_for_sweep(self.frames.active)
         yield from search.find_defocus(level, slots)
         assert search.sweep is not None and search.best is not None
-        if search.sweep.accepted or (self.state is None and self.geometry.optic.outer_zone_m == 0):
+        nothing_better = self.geometry.optic.outer_zone_m == 0 and (self.state is None or self.is_warm)
+        if search.sweep.warm_fits:
+            if not self.is_warm:
+                self._restart(search.best, level)
+            self.is_warm = True
+        elif search.sweep.accepted or nothing_better:
             self._restart(search.best, level)
+        elif self.is_warm:
+            self._restart(self._state_from_optic(), self._level)
         yield from search.find_orientation(level, slots)
         if search.turn:
             self._intake.turn(search.turn)
@@ -479,7 +513,7 @@ class IncrementalSolver:
 
     def _restart(self, state: SolverState, level: FrameStore) -> None:
         """Go on from another state, for which no frame has been used."""
-        self._level = level
+        self._level, self.is_warm = level, False
         self._forget()
         self._begin(state)
 
@@ -493,6 +527,14 @@ class IncrementalSolver:
         self._further_modes.reset()
         self._halves.reset()
         self._resolutions.clear()
+
+    def _first_state(self) -> SolverState:
+        """Return the state to begin with, on the starting level: with the warm probe, where there is one."""
+        self.is_warm = self._probe_search.begins_warm
+        if not self.is_warm:
+            return self._state_from_optic()
+        level = self._level = self._starting_level()
+        return self._blank(self._backend.from_numpy(self._probe_search.warm_probe(level, level.active)))
 
     def _state_from_optic(self) -> SolverState:
         """Return a state with the mean pattern's amplitude and the defocus that is told, on the starting level."""
@@ -593,7 +635,7 @@ class IncrementalSolver:
         self._rest_misfits()
         state.passes += 1
         left = self.passes_wanted - self.passes_done - 1 if self._finishing else None
-        if self._is_ripe and self._further_modes.look(state, self.frames, left):
+        if self._is_ripe and self._probe_search.has_told and self._further_modes.look(state, self.frames, left):
             self._initialize(state)
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)
@@ -613,9 +655,10 @@ class IncrementalSolver:
     def _coarse_is_ripe(self, gained_little: bool) -> bool:
         """Return whether frames had the uses they should have, and a sweep told which probe to go on with.
 
-        A third of the uses suffices where no more frames will come and the latest pass `gained_little`.
+        A third of the uses suffices where no more frames will come and the latest pass `gained_little`.  A warm probe
+        needs no word of a sweep: it is mostly right, and what the central half shows of an image is blurred.
         """
-        if not self._probe_search.has_told:
+        if not (self._probe_search.has_told or self.is_warm):
             return False
         wanted = self.settings.coarse_uses / (3 if gained_little and self._finishing else 1)
         if self.in_haste:
@@ -770,6 +813,7 @@ class IncrementalSolver:
                     "dose": self._dose,
                     "coarse_r": self._coarse_r,
                     "finishing": self._finishing,
+                    "is_warm": self.is_warm,
                     "was_ripe": self._was_ripe,
                     "r_factors": self.r_factors,
                     "halves_due": self._halves_due,
@@ -842,6 +886,6 @@ class IncrementalSolver:
         self._halves.restore(found["halves"], self.frames)
         self._halves_due = own["halves_due"]
         self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]
-        self._was_ripe = own["was_ripe"]
+        self._was_ripe, self.is_warm = own["was_ripe"], own.get("is_warm", False)
         self._finishing = own["finishing"] and not expected  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

@@ -1,4 +1,7 @@
-"""Which defocus has the starting probe, and which way round do the frames lie?  Looked for over the first frames."""
+"""Which defocus has the starting probe, and which way round do the frames lie?  Looked for over the first frames.
+
+Where an earlier scan left its probe, that is the start, and the sweep beside the image judges it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.coarse import coarsened
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
-from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture
+from nsbluesky.solver.start import centred_on, defocus_candidates_m, numerical_aperture, with_modes
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import DefocusSweep, Sweep
 
@@ -46,6 +50,8 @@ class ProbeSearch:
         The latest defocus sweep.
     best : SolverState or None
         What its winner has come to.
+    warm : (modes, N, N) complex64 or None
+        The probe with which an earlier scan ended.
     orientation : Orientation or None
         What was found of the detector's orientation, relative to what frames were taken for.
     turn : int
@@ -56,6 +62,7 @@ class ProbeSearch:
         self.settings = settings
         self.sweep: Sweep | None = None
         self.best: SolverState | None = None
+        self.warm: npt.NDArray[np.complex64] | None = None
         self.orientation: Orientation | None = None
         self.turn = 0
         self._geometry = geometry
@@ -64,12 +71,21 @@ class ProbeSearch:
         self._swept: list[int] = []
 
     @property
-    def _sweeps_wanted(self) -> bool:
+    def _can_sweep(self) -> bool:
         settings = self.settings
-        if self._geometry.is_near:  # the mean frame tells the probe
-            return False
-        known = settings.sweep_frames == 0 or settings.defocus_m is not None or len(self._swept) == SWEEPS
-        return not known and (self.sweep is None or not self.sweep.accepted)
+        known = settings.sweep_frames == 0 or settings.defocus_m is not None
+        return not known and not self._geometry.is_near  # where the mean frame tells the probe
+
+    @property
+    def _sweeps_wanted(self) -> bool:
+        accepted = self.sweep is not None and self.sweep.accepted
+        return self._can_sweep and len(self._swept) < SWEEPS and not accepted
+
+    @property
+    def begins_warm(self) -> bool:
+        """Whether an image begins with the warm probe: a sweep will tell how it fits, or told that it fits best."""
+        refuted = self.sweep is not None and not self.sweep.warm_fits
+        return self.warm is not None and self._can_sweep and not refuted
 
     def is_due(self, num_frames: int, no_more: bool) -> bool:
         """Return whether a sweep should begin: at first, and again with more frames while none was accepted."""
@@ -91,7 +107,7 @@ class ProbeSearch:
 
     def skip(self) -> None:
         """Take the probe for known: no sweeps any more."""
-        self._swept = [0] * SWEEPS
+        self._swept, self.warm = [0] * SWEEPS, None
 
     def drop(self) -> None:
         """Forget the sweep that goes on."""
@@ -107,6 +123,17 @@ class ProbeSearch:
         self._swept.append(len(slots))
         return slots
 
+    def warm_probe(self, level: FrameStore, slots: Slots) -> npt.NDArray[np.complex64]:
+        """Return the warm probe as these frames want it: their pixels, modes, photons and zero order."""
+        assert self.warm is not None
+        probe = self._backend.from_numpy(self.warm)
+        if level.frame_px < self.warm.shape[-1]:
+            probe = coarsened(self._backend, probe)
+        mean = self._backend.to_numpy(level.mean_intensity(slots))
+        photons = float(np.mean(level.photons[slots]))
+        complete = with_modes(self._backend.to_numpy(probe), self.settings.modes, photons)
+        return np.asarray(centred_on(complete, mean), np.complex64)
+
     def find_defocus(self, level: FrameStore, slots: Slots) -> Iterator[None]:
         """Sweep over these frames; `sweep` and `best` are there afterwards."""
         settings, optic, wavelength_m = self.settings, self._geometry.optic, self._geometry.wavelength_m
@@ -117,7 +144,14 @@ class ProbeSearch:
             aperture, optic, wavelength_m, self._window_m, settings.sweep_range, settings.sweep_candidates
         )
         search = DefocusSweep(
-            level, slots, candidates_m, settings, self._backend, wavelength_m=wavelength_m, pixel_m=pixel_m
+            level,
+            slots,
+            candidates_m,
+            settings,
+            self._backend,
+            wavelength_m=wavelength_m,
+            pixel_m=pixel_m,
+            warm=None if self.warm is None else self.warm_probe(level, slots),
         )
         yield from search.run()
         self.sweep, self.best = search.sweep, search.best
@@ -146,7 +180,9 @@ class ProbeSearch:
     def contents(self, goes_on: bool) -> dict[str, Any]:
         """Return what was found, for a checkpoint; a sweep that `goes_on` begins anew with it."""
         sweep = {} if self.sweep is None else asdict(self.sweep)
+        warm = {} if self.warm is None else {"warm": self.warm}
         return {
+            **warm,
             "swept": self._swept[:-1] if goes_on else self._swept,
             "orientation": None if self.orientation is None else asdict(self.orientation),
             **{f"{SWEEP}{name}": value for name, value in sweep.items()},
@@ -154,7 +190,7 @@ class ProbeSearch:
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
-        self._swept = contents["swept"]
+        self._swept, self.warm = contents["swept"], contents.get("warm")
         self.orientation = None if contents["orientation"] is None else Orientation(**contents["orientation"])
         sweep = {name.removeprefix(SWEEP): value for name, value in contents.items() if name.startswith(SWEEP)}
         self.sweep = Sweep(**sweep) if sweep else None

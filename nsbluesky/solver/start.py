@@ -17,9 +17,11 @@ from nsbluesky.solver.propagation import Propagator
 
 __all__ = [
     "blank_canvas",
+    "centred_on",
     "defocus_candidates_m",
     "near_field_probe",
     "numerical_aperture",
+    "propagated",
     "starting_probe",
     "with_modes",
     "with_states",
@@ -150,6 +152,40 @@ def with_modes(probe: Any, modes: int, power: float) -> Any:
     further = _further_modes(probe[0], modes - 1)[modes - 1 - missing :] if missing else []
     complete = np.stack([*probe[:modes], *further]).astype(np.complex64)
     return complete * np.float32(math.sqrt(power / probe_power(np, complete)))
+
+
+def centred_on(probe: Any, mean_intensity: Any) -> Any:
+    """Return a probe (modes, N, N) with a ramp such that its far field lies where the mean pattern does.
+
+    Where the zero order is on the detector's pixels is a little different in each scan.
+
+    Parameters
+    ----------
+    probe : (modes, N, N) complex
+        Centred.
+    mean_intensity : (N, N) float
+        Mean photons, FFT order.
+    """
+    own = (np.abs(np.fft.fft2(probe)) ** 2).sum(axis=0)
+    steps = _centroid(mean_intensity) - _centroid(own)
+    line = np.arange(len(mean_intensity)) - len(mean_intensity) // 2
+    down, right = (np.exp(2j * np.pi * step * line) for step in steps)
+    return (probe * down[:, None] * right[None, :]).astype(np.complex64)
+
+
+def propagated(probe: Any, distance_m: float, wavelength_m: float, pixel_m: float) -> Any:
+    """Return a probe (modes, N, N) as it is so far downstream: F⁻¹[F[P] · exp(−iπλz|q|²)]."""
+    rows, columns = _frequencies(probe.shape[-1], pixel_m)
+    phase = -math.pi * wavelength_m * distance_m * (rows**2 + columns**2)
+    spectrum = np.fft.fft2(np.fft.ifftshift(probe, axes=(-2, -1)))
+    return np.fft.fftshift(np.fft.ifft2(spectrum * np.exp(1j * phase)), axes=(-2, -1)).astype(np.complex64)
+
+
+def _centroid(intensity: Any) -> Any:
+    """Return the centroid (row, column) of what is bright, in cycles a pixel of the object."""
+    bright = np.where(intensity > FAINT * intensity.max(), intensity, 0)
+    line = np.fft.fftfreq(len(intensity))
+    return np.array([bright.sum(axis=1) @ line, bright.sum(axis=0) @ line]) / bright.sum()
 
 
 def blank_canvas(backend: Backend, shape: tuple[int, int], states: int = 1) -> Any:

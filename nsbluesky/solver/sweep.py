@@ -3,10 +3,13 @@
 Every algorithm gets stuck with a badly wrong defocus, and there are second minima; so candidates all over the
 range each get a few passes over the same frames, which gives the curve, and the best few of them some more, after
 which the least residual wins.
+
+A warm probe, that with which an earlier scan ended, is one more candidate, with as many passes over the same frames.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,9 +70,13 @@ class Sweep:
     defocus_m : float
         The one with the least residual after the last passes of the best few.
     confidence : float
-        1 − minimum/median of the residuals.
+        1 − minimum/median of the residuals; the minimum may be that of a warm probe that fits.
     accepted : bool
         Whether the confidence suffices to believe it.
+    warm_residual : float
+        Residual of the warm probe after as many passes; NaN where there was none.
+    warm_fits : bool
+        Whether the warm probe had at most the residual of the best candidate after the last passes of both.
     """
 
     candidates_m: npt.NDArray[np.float64]
@@ -77,6 +84,8 @@ class Sweep:
     defocus_m: float
     confidence: float
     accepted: bool
+    warm_residual: float = math.nan
+    warm_fits: bool = False
 
 
 class DefocusSweep:
@@ -92,6 +101,8 @@ class DefocusSweep:
     backend : Backend
     wavelength_m, pixel_m : float
         Wavelength and object pixel.
+    warm : (modes, N, N) complex64, optional
+        Starting probe of one more candidate.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class DefocusSweep:
         *,
         wavelength_m: float,
         pixel_m: float,
+        warm: npt.NDArray[np.complex64] | None = None,
     ) -> None:
         self.sweep: Sweep | None = None
         self.best: SolverState | None = None
@@ -117,21 +129,28 @@ class DefocusSweep:
         self._backend = backend
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m
+        self._warm = None if warm is None else self._blank(warm)
+        self._warm_residual = math.nan
 
     def run(self) -> Iterator[None]:
         """Try all candidates, go on with them all while none stands out, and end with the best few."""
         yield from self.first_passes(self._settings.sweep_passes)
-        sweep = judge(self._candidates_m, self.residual)
         for _ in range(MAX_ROUNDS - 1):
-            if not sweep.accepted:
+            if not judge(self._candidates_m, self.residual, self._warm_residual).accepted:
                 yield from self._round(self._settings.sweep_passes)
-                sweep = judge(self._candidates_m, self.residual)
         finalists = np.argsort(self.residual)[:FINALISTS].tolist()
         for number in finalists:
             yield from self._passes(self._states[number], FINAL_PASSES)
         winner = min(finalists, key=lambda number: self._states[number].r_factor)
-        self.sweep = replace(sweep, defocus_m=float(self._candidates_m[winner]))
-        self.best = self._states[winner]
+        self.best, warm = self._states[winner], self._warm
+        if warm is not None:
+            yield from self._passes(warm, FINAL_PASSES)
+            if warm.r_factor <= self.best.r_factor:
+                self.best = warm
+        fits = self.best is warm
+        sweep = judge(self._candidates_m, self.residual, self._warm_residual if fits else math.nan)
+        defocus_m = float(self._candidates_m[winner])
+        self.sweep = replace(sweep, defocus_m=defocus_m, warm_residual=self._warm_residual, warm_fits=fits)
 
     def first_passes(self, passes: int) -> Iterator[None]:
         """Begin with all candidates; `residual` is there afterwards."""
@@ -147,6 +166,9 @@ class DefocusSweep:
         for state in self._states:
             yield from self._passes(state, passes)
         self.residual = np.array([state.r_factor for state in self._states])
+        if self._warm is not None:
+            yield from self._passes(self._warm, passes)
+            self._warm_residual = self._warm.r_factor
 
     @property
     def _photons(self) -> float:
@@ -176,11 +198,14 @@ class DefocusSweep:
             state.r_factor = misfit / amplitude
 
 
-def judge(candidates_m: npt.NDArray[np.float64], residual: npt.NDArray[np.float64]) -> Sweep:
-    """Return the candidate with the least residual and how much it stands out."""
+def judge(
+    candidates_m: npt.NDArray[np.float64], residual: npt.NDArray[np.float64], warm_residual: float = math.nan
+) -> Sweep:
+    """Return the candidate with the least residual, and how much that, or the warm probe's, stands out."""
     best = int(np.argmin(residual))
+    least = float(np.fmin(residual[best], warm_residual))
     median = float(np.median(residual))
     spread = 1.4826 * float(np.median(np.abs(residual - median)))
-    confidence = 1 - float(residual[best]) / median
-    accepted = confidence >= ACCEPTED_CONFIDENCE or median - residual[best] > ACCEPTED_DEVIATIONS * spread
+    confidence = 1 - least / median
+    accepted = confidence >= ACCEPTED_CONFIDENCE or median - least > ACCEPTED_DEVIATIONS * spread
     return Sweep(candidates_m, residual, float(candidates_m[best]), confidence, bool(accepted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -358,3 +359,77 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(scan, tmp_path, 
     streams = process(PtychoPipeline(chosen, directory=tmp_path / "out"), scan.documents(tmp_path / "run"))
     assert warnings_of(streams) == ["no checkpoint could be written: no space left on device"]
     assert streams.last("reconstruction")["final"]
+
+
+# ---- warm starts
+
+
+@pytest.fixture(scope="module")
+def day(scan, tmp_path_factory):
+    """Two scans of one day through pipelines of one folder, as of a session and the next one."""
+    folder = tmp_path_factory.mktemp("day")
+    first = scan.documents(folder / "1")
+    second = later(scan.documents(folder / "2"), first, 840.0)
+    streams = [process(PtychoPipeline(settings(scan), directory=folder / "out"), run) for run in (first, second)]
+    return folder / "out", first, second, streams
+
+
+def later(documents, than, seconds):
+    """The same documents of a run that began some seconds after another one."""
+    (_, start), *others = documents
+    return [("start", {**start, "time": than[0][1]["time"] + seconds}), *others]
+
+
+def test_the_second_scan_of_a_day_begins_with_the_probe_of_the_first(day):
+    folder, first, second, (alone, warm) = day
+    (told,) = alone.events["geometry"]
+    assert told["warm_run"] == "" and np.isnan(told["warm_age_s"]) and not told["warm_fits"]
+    (told,) = warm.events["geometry"]
+    assert told["warm_run"] == first[0][1]["uid"] and told["warm_age_s"] == 840.0
+    assert told["warm_fits"] and told["warm_residual"] < told["sweep_residual"].min()
+    assert [path.name for path in (folder / "probes").iterdir()] == [f"{second[0][1]['uid']}.probe"]
+    assert warnings_of(warm) == []
+
+
+def test_what_was_begun_with_is_in_the_log_and_in_the_windows(scan, day, tmp_path, caplog):
+    caplog.set_level("INFO", logger="nsbluesky")
+    folder, _, second, _ = day
+    shutil.copytree(folder, tmp_path / "out")
+    pipeline = PtychoPipeline(settings(scan), directory=tmp_path / "out")
+    process(pipeline, later(scan.documents(tmp_path / "run"), second, 840.0))
+    uid = second[0][1]["uid"]
+    assert any(f"the probe of run {uid[:8]}, 14 min ago, fits best; defocus" in line for line in caplog.messages)
+    sweep = pipeline.live.snapshot().sweep
+    assert (sweep.warm_run, sweep.warm_age_s, sweep.warm_fits) == (uid, 840.0, True)
+
+
+@pytest.mark.parametrize("case", ["off", "replayed", "again"])
+def test_a_run_that_should_depend_on_itself_alone_begins_without(scan, day, tmp_path, case):
+    folder, _, second, _ = day
+    shutil.copytree(folder, tmp_path / "out")
+    changes = {"off": {"warm_start": False}, "replayed": {"solver__live": False}}.get(case, {})
+    documents = second if case == "again" else later(scan.documents(tmp_path / "run"), second, 60.0)
+    streams = process(PtychoPipeline(settings(scan).replace(**changes), directory=tmp_path / "out"), documents)
+    (told,) = streams.events["geometry"]
+    assert told["warm_run"] == "" and np.isnan(told["warm_residual"])
+    assert [path.name for path in (tmp_path / "out" / "probes").iterdir()] == [f"{second[0][1]['uid']}.probe"]
+
+
+def test_an_aborted_run_leaves_the_earlier_probe(scan, day, tmp_path):
+    folder, _, second, _ = day
+    shutil.copytree(folder, tmp_path / "out")
+    documents = later(scan.documents(tmp_path / "run"), second, 60.0)
+    documents[-1] = ("stop", {**documents[-1][1], "exit_status": "abort"})
+    streams = process(PtychoPipeline(settings(scan), directory=tmp_path / "out"), documents)
+    assert streams.last("geometry")["warm_fits"]
+    assert [path.name for path in (tmp_path / "out" / "probes").iterdir()] == [f"{second[0][1]['uid']}.probe"]
+
+
+def test_a_library_that_cannot_be_used_costs_nothing_else(scan, tmp_path):
+    """A file lies where the folder should be."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "probes").write_text("no folder")
+    streams = process(PtychoPipeline(settings(scan), directory=tmp_path / "out"), scan.documents(tmp_path / "run"))
+    (message,) = warnings_of(streams)
+    assert message.startswith("the probe cannot be kept for later runs: ")
+    assert streams.last("reconstruction")["final"] and streams.stop["reason"] == ""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.news import age_text
 from nsbluesky.viewer.display import count_text, half_period_text
 from nsbluesky.viewer.panels.base import LivePanel
 from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, SECOND_COLOR
@@ -162,10 +163,14 @@ class SweepPanel(LivePanel):
         self.plot.addItem(self.curve)
         self.plot.addItem(self.mark)
         self.mark.hide()
+        self.warm = pg.InfiniteLine(angle=0, pen=pg.mkPen(SECOND_COLOR, width=2, style=QtCore.Qt.PenStyle.DashLine))
+        self.plot.addItem(self.warm)
+        self.warm.hide()
         self.plot.showGrid(x=True, y=True, alpha=0.3)
         self.set_blank(True)
         self.graphics.setToolTip(
-            "residual of the candidates; dashed: the defocus found (µm); confidence 1 − minimum/median"
+            "residual of the candidates; dashed: the defocus found (µm); confidence 1 − minimum/median\n"
+            "level line: residual of the earlier run's probe that the image began with"
         )
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
@@ -177,16 +182,23 @@ class SweepPanel(LivePanel):
         self.curve.clear()
         self.set_blank(True)
         self.mark.hide()
+        self.warm.hide()
 
     def draw(self, state: LiveState) -> None:
-        """Draw residual against defocus."""
+        """Draw residual against defocus, and that of an earlier run's probe."""
         sweep = state.sweep
         assert sweep is not None
         self.curve.setData(sweep.sweep_defocus_m * 1e6, sweep.sweep_residual)
         self.set_blank(False)
         self.mark.setValue(sweep.defocus_m * 1e6)
         self.mark.show()
+        self.warm.setVisible(math.isfinite(sweep.warm_residual))
+        if math.isfinite(sweep.warm_residual):
+            self.warm.setValue(sweep.warm_residual)
         taken = "taken" if sweep.accepted else "not taken"
+        if sweep.warm_run:
+            probe = f"probe of {sweep.warm_run[:8]}, {age_text(sweep.warm_age_s)} ago,"
+            taken = f"{probe} fits best" if sweep.warm_fits else f"{taken}, {probe} fits no more"
         self.set_subtitle(f"{sweep.defocus_m * 1e6:.3g} µm · confidence {sweep.confidence:.2f} · {taken}")
 
 
