@@ -7,6 +7,7 @@ first scan's, moved by some depths of field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks.figures import Figure
 from benchmarks.object_errors import errors
 from benchmarks.simulated_scans import SimulatedScan, simulated_scan
 from nsbluesky.backend import Backend, get_backend
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.start import propagated
 
 RATE_HZ = 50.0
@@ -43,10 +45,10 @@ def measure() -> list[Figure]:
 
 def _ended(scan: SimulatedScan, backend: Backend) -> Any:
     """Return the probe with which a scan ends."""
-    run = Streamed(solver_for(scan.frames, told_wrong(scan), backend), backend)
-    run.stream(scan.frames, scan.translations_m, RATE_HZ)
-    run.finish()
-    return run.solver.picture().probe
+    solver = solver_for(scan.frames, told_wrong(scan), backend)
+    for _ in _stream(Streamed(solver, backend), scan):
+        pass
+    return solver.picture().probe
 
 
 def _moved(probe: Any, scan: SimulatedScan, depths: float) -> Any:
@@ -60,32 +62,39 @@ def streamed(scan: SimulatedScan, probe: Any, backend: Backend, what: str) -> Fi
     solver = solver_for(scan.frames, told_wrong(scan), backend)
     if probe is not None:
         solver.offer(probe)
-    run, taken = Streamed(solver, backend), 0
-    found, count = [], len(scan.frames)
-    for part in PARTS:
-        wanted = round(part * count)
-        while taken < wanted or run.clock_s < wanted / RATE_HZ:
-            here = min(int(run.clock_s * RATE_HZ), wanted)
-            if here - taken >= TICK_FRAMES or taken < here == wanted:
-                numbers = np.arange(taken, here)
-                solver.add_frames(numbers, scan.frames[numbers], scan.translations_m[numbers])
-                taken = here
-            if solver.has_work and run.busy_s < LONGEST_S:
-                run.work()
-            else:
-                run.clock_s = max(run.clock_s, min(taken + TICK_FRAMES, wanted) / RATE_HZ)
-        found.append(_error(solver, scan))
-    run.finish()
-    found.append(_error(solver, scan))
-    begun = "began anew" if probe is not None and not solver.is_warm else ""
+    found = [_error(solver, scan) for _ in _stream(Streamed(solver, backend), scan)]
+    sweep = solver.sweep
+    assert sweep is not None
+    note = f"sweep: {(sweep.defocus_m - scan.defocus_m) / scan.depth_m:+.2f} λ/NA² from the truth"
+    if probe is not None:
+        went_on = "goes on" if solver.is_warm else "begins anew"
+        note += f", least residual {sweep.residual.min():.3f}, the probe's {sweep.warm_residual:.3f}: image {went_on}"
     parts = ", ".join(f"{part:.0%}" for part in PARTS)
-    assert solver.sweep is not None
-    off = (solver.sweep.defocus_m - scan.defocus_m) / scan.depth_m
-    note = f"{begun or 'no restart by the sweep' if probe is not None else 'sweep'}; found {off:+.2f} λ/NA²"
-    return Figure(f"{what}: error with {parts} of the frames → end", " → ".join(f"{e:.4f}" for e in found), note)
+    return Figure(f"{what}: error with {parts} of the frames → end", " → ".join(f"{each:.4f}" for each in found), note)
 
 
-def _error(solver: Any, scan: SimulatedScan) -> float:
+def _stream(run: Streamed, scan: SimulatedScan) -> Iterator[None]:
+    """Feed all frames, a tick at a time; yield before what comes after each of `PARTS`, and at the end."""
+    solver, count, parts = run.solver, len(scan.frames), list(PARTS)
+    for first in range(0, count, TICK_FRAMES):
+        tick = np.arange(first, min(first + TICK_FRAMES, count))
+        solver.add_frames(tick, scan.frames[tick], scan.translations_m[tick])
+        next_s = run.clock_s + len(tick) / RATE_HZ
+        while run.clock_s < next_s and solver.has_work and run.busy_s < LONGEST_S:
+            run.work()
+        run.clock_s = max(run.clock_s, next_s)
+        while parts and tick[-1] + 1 >= parts[0] * count:
+            parts.pop(0)
+            yield
+    run.finish()
+    yield
+
+
+def _error(solver: IncrementalSolver, scan: SimulatedScan) -> float:
+    """Return the error of the object; that of no image where none of it can be compared yet."""
     if solver.state is None or not solver.frames.uses[solver.frames.active].any():
         return NO_IMAGE
-    return errors(solver.picture().object, scan.object, scan.side // 6).whole
+    try:
+        return errors(solver.picture().object, scan.object, scan.side // 6).whole
+    except ValueError:
+        return NO_IMAGE

@@ -113,10 +113,17 @@ class OrientationSearch:
         if sweep.accepted:
             best_first = np.argsort(sweep.residual)
             self._rounds_m.insert(0, all_m[np.sort(best_first[:FEW_CANDIDATES])])
-        lengths = {"wavelength_m": wavelength_m, "pixel_m": pixel_m}
 
         def try_all(matrix: npt.NDArray[np.int64], candidates_m: npt.NDArray[np.float64]) -> DefocusSweep:
-            return DefocusSweep(seen_by(frames, matrix), slots, candidates_m, settings, backend, **lengths)
+            return DefocusSweep(
+                seen_by(frames, matrix),
+                slots,
+                candidates_m,
+                settings,
+                backend,
+                wavelength_m=wavelength_m,
+                pixel_m=pixel_m,
+            )
 
         self._try_all = try_all
 
