@@ -70,7 +70,8 @@ def streamed(scan: SimulatedScan, probe: Any, backend: Backend, what: str) -> Fi
         went_on = "goes on" if solver.is_warm else "begins anew"
         note += f", least residual {sweep.residual.min():.3f}, the probe's {sweep.warm_residual:.3f}: image {went_on}"
     parts = ", ".join(f"{part:.0%}" for part in PARTS)
-    return Figure(f"{what}: error with {parts} of the frames → end", " → ".join(f"{each:.4f}" for each in found), note)
+    what = f"{what}: error with {parts} of the frames → end"
+    return Figure(what, " → ".join(f"{each:.4f}" for each in found), note)
 
 
 def _stream(run: Streamed, scan: SimulatedScan) -> Iterator[None]:
