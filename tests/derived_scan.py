@@ -116,7 +116,7 @@ class DerivedScan:
         self.event("low_resolution", **images, extent_m=extent, illumination=mean_frame, num_frames=measured)
         return images
 
-    def sweep(self, accepted: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def sweep(self, accepted: bool = True, **warm: Any) -> tuple[np.ndarray, np.ndarray]:
         defocus = np.linspace(-20e-6, 20e-6, 21)
         residual = 0.3 - 0.1 * np.exp(-(((defocus - 6e-6) / 5e-6) ** 2))
         self.event(
@@ -126,6 +126,7 @@ class DerivedScan:
             sweep_residual=residual,
             confidence=0.33,
             accepted=accepted,
+            **warm,
         )
         return defocus, residual
 

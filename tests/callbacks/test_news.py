@@ -8,7 +8,7 @@ import pytest
 from raw_runs import DARKS, FRAMES, X_UM, Y_UM, fly_run
 
 from nsbluesky.callbacks import DarkAverager
-from nsbluesky.callbacks.news import news_of
+from nsbluesky.callbacks.news import age_text, news_of
 from nsbluesky.settings import PipelineSettings
 
 SETTINGS = PipelineSettings().set_from_text(["cleaning.layout=none", "backend=numpy"])
@@ -36,3 +36,33 @@ def test_only_the_last_image_is_news(final, text):
         news_of("reconstruction", {"final": final, "r_factor": 0.0712, "num_frames": 196, "num_passes": 12.0}) == text
     )
     assert news_of("health", {"message": "ok"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("warm", "text"),
+    [
+        ({"warm_run": ""}, "defocus 12.3 µm, confidence 0.41, taken"),
+        (
+            {"warm_run": "3f9c21ab-2", "warm_age_s": 840.0, "warm_fits": True},
+            "the probe of run 3f9c21ab, 14 min ago, fits best; defocus 12.3 µm, confidence 0.41",
+        ),
+        (
+            {"warm_run": "3f9c21ab-2", "warm_age_s": 9e4, "warm_fits": False},
+            "the probe of run 3f9c21ab, 25 h ago, fits no more; defocus 12.3 µm, confidence 0.41, taken",
+        ),
+    ],
+)
+def test_which_probe_an_image_began_with(warm, text):
+    assert news_of("geometry", {"defocus_m": 1.23e-5, "confidence": 0.41, "accepted": True} | warm) == text
+
+
+def test_ages_are_in_the_unit_that_people_take():
+    assert [age_text(s) for s in (0, 89, 90, 5399, 5400, 129599, 129600)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "90 min",
+        "2 h",
+        "36 h",
+        "2 d",
+    ]

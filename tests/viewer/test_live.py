@@ -397,6 +397,25 @@ def test_defocus_sweep(window: LiveWindow, scan: DerivedScan) -> None:
     np.testing.assert_allclose(y, residual)
     assert panel.mark.value() == pytest.approx(6.0)
     assert panel.title_label.text() == "Defocus · 6 µm · confidence 0.33 · not taken"
+    assert not panel.warm.isVisible()
+
+
+@pytest.mark.parametrize(
+    ("fits", "told"),
+    [
+        (True, "6 µm · probe of 3f9c21ab, 14 min ago, fits best · confidence 0.33"),
+        (False, "6 µm · probe of 3f9c21ab, 14 min ago, fits no more · confidence 0.33 · taken"),
+    ],
+)
+def test_probe_of_an_earlier_run(window: LiveWindow, scan: DerivedScan, fits: bool, told: str) -> None:
+    scan.start()
+    scan.sweep(warm_run="3f9c21ab-2", warm_age_s=840.0, warm_residual=0.15 if fits else 0.29, warm_fits=fits)
+    window.refresh()
+    panel = window.panels[SweepPanel]
+    assert panel.title_label.text() == f"Defocus · {told}"
+    assert panel.warm.isVisible() and panel.warm.value() == (0.15 if fits else 0.29)
+    panel.clear()
+    assert not panel.warm.isVisible()
 
 
 def test_the_status_line(window: LiveWindow, scan: DerivedScan) -> None:

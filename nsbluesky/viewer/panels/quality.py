@@ -195,11 +195,13 @@ class SweepPanel(LivePanel):
         self.warm.setVisible(math.isfinite(sweep.warm_residual))
         if math.isfinite(sweep.warm_residual):
             self.warm.setValue(sweep.warm_residual)
-        taken = "taken" if sweep.accepted else "not taken"
+        found = [f"{sweep.defocus_m * 1e6:.3g} µm", f"confidence {sweep.confidence:.2f}"]
+        if not (sweep.warm_run and sweep.warm_fits):
+            found.append("taken" if sweep.accepted else "not taken")
         if sweep.warm_run:
-            probe = f"probe of {sweep.warm_run[:8]}, {age_text(sweep.warm_age_s)} ago,"
-            taken = f"{probe} fits best" if sweep.warm_fits else f"{taken}, {probe} fits no more"
-        self.set_subtitle(f"{sweep.defocus_m * 1e6:.3g} µm · confidence {sweep.confidence:.2f} · {taken}")
+            how = "fits best" if sweep.warm_fits else "fits no more"
+            found.insert(1, f"probe of {sweep.warm_run[:8]}, {age_text(sweep.warm_age_s)} ago, {how}")
+        self.set_subtitle(" · ".join(found))
 
 
 class LightPanel(LivePanel):
