@@ -1,18 +1,21 @@
 """What a warm start buys: the object of a second scan while its frames arrive, begun with the first one's probe.
 
-Both scans are simulated, of other samples under the same light; the optic's defocus is told 20 % too small.  Frames
-arrive on a virtual clock, which runs by the processor time of the solver's threads.  A probe that fits no more is the
-first scan's, moved by some depths of field.
+All scans are simulated, under the same light; the optic's defocus is told 20 % too small.  Frames arrive on a virtual
+clock, which runs by the processor time of the solver's threads.  A probe that fits no more is the first scan's, moved
+by some depths of field.  On gold balls, whose light has two modes, the fourth scan of a day is measured as well: each
+begins with the probe of the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.bench_contest import LONGEST_S, TICK_FRAMES, Streamed, solver_for, told_wrong
+from benchmarks.bench_image import gold_balls_scan
 from benchmarks.figures import Figure
 from benchmarks.object_errors import errors
 from benchmarks.simulated_scans import SimulatedScan, simulated_scan
@@ -23,29 +26,51 @@ from nsbluesky.solver.start import propagated
 RATE_HZ = 50.0
 PARTS = (0.1, 0.25, 1.0)
 WRONG_BY_DEPTHS = (2.0, 5.0)
+RIM_PX = 10
 NO_IMAGE = 1.0
 
 
 def measure() -> list[Figure]:
-    """Stream second scans of two sizes, cold, warm, and with a probe that is wrong."""
+    """Stream second scans cold, warm, and with a probe that is wrong; then a day of four."""
     backend = get_backend("auto")
     _ended(simulated_scan(64, 12, 1e5), backend)  # compiles
     figures = []
-    for side, lines, photons in ((64, 20, 1e5), (64, 20, 1e6), (128, 40, 1e6)):
-        first, second = (simulated_scan(side, lines, photons, seed) for seed in (1, 2))
+    for what, scan_of in SCANS.items():
+        first, second = scan_of(1), scan_of(2)
         left = _ended(first, backend)
-        what = f"{lines**2} × {side}², {photons:.0e} photons"
         figures.append(streamed(second, None, backend, f"{what}: cold"))
         figures.append(streamed(second, left, backend, f"{what}: warm"))
         for depths in WRONG_BY_DEPTHS:
             moved = _moved(left, first, depths)
             figures.append(streamed(second, moved, backend, f"{what}: probe wrong by {depths:g} λ/NA²"))
+    for number in (2, 3):
+        left = _ended(scan_of(number), backend, left)
+    figures.append(streamed(scan_of(4), None, backend, f"{what}, the fourth scan: cold"))
+    figures.append(streamed(scan_of(4), left, backend, f"{what}, the fourth scan: warm"))
     return figures
 
 
-def _ended(scan: SimulatedScan, backend: Backend) -> Any:
-    """Return the probe with which a scan ends."""
+def gold_balls_alike(seed: int) -> SimulatedScan:
+    """Return 400 frames of the gold balls, at places and with noise of their own."""
+    frames, places_m, geometry, sample = gold_balls_scan(20, seed, 0.0)
+    depth_m = 4 * sample.optic.outer_zone_m**2 / geometry.wavelength_m
+    nothing = np.empty(0, np.complex64)  # the truth of the probe is not looked at
+    return SimulatedScan(frames, places_m, sample.object, nothing, nothing, geometry, sample.optic.defocus_m, depth_m)
+
+
+SCANS: dict[str, Callable[[int], SimulatedScan]] = {
+    "400 × 64², 1e4 photons": partial(simulated_scan, 64, 20, 1e4),
+    "400 × 64², 1e6 photons": partial(simulated_scan, 64, 20, 1e6),
+    "1600 × 128², 1e6 photons": partial(simulated_scan, 128, 40, 1e6),
+    "gold balls, 400 × 104²": gold_balls_alike,
+}
+
+
+def _ended(scan: SimulatedScan, backend: Backend, probe: Any = None) -> Any:
+    """Return the probe with which a scan ends that began with another."""
     solver = solver_for(scan.frames, told_wrong(scan), backend)
+    if probe is not None:
+        solver.offer(probe)
     for _ in _stream(Streamed(solver, backend), scan):
         pass
     return solver.picture().probe
@@ -96,6 +121,6 @@ def _error(solver: IncrementalSolver, scan: SimulatedScan) -> float:
     if solver.state is None or not solver.frames.uses[solver.frames.active].any():
         return NO_IMAGE
     try:
-        return errors(solver.picture().object, scan.object, scan.side // 6).whole
+        return errors(solver.picture().object, scan.object, RIM_PX).whole
     except ValueError:
         return NO_IMAGE

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from recorded_scan import TIMEOUT_S, RecordedScan, again
 
 from nsbluesky.service.processing import RECORDING, Processing
 from nsbluesky.service.settings import ServiceSettings
@@ -42,3 +44,24 @@ def test_a_damaged_note_of_what_was_recorded_keeps_nobody_away(
         assert "cannot be used, nothing is recorded" in caplog.text
         taking_over.record(["raw"])
         assert taking_over.recording == ["raw"]
+
+
+def test_a_process_that_takes_over_begins_the_next_run_with_the_probe_of_the_last(
+    scan: RecordedScan, tmp_path: Path
+) -> None:
+    """Two scans, each in a service of its own life."""
+    settings = scan.settings(tmp_path, sweep_frames=30)
+    told: list[dict[str, Any]] = []
+
+    def publish(name: str, document: dict[str, Any]) -> None:
+        if name == "event" and "warm_run" in document["data"]:
+            told.append(document["data"])
+
+    for run in (scan, again(scan, "later", clock_s=60.0)):
+        made = Processing(settings, settings.pipeline, publish)
+        for name, document in run.documents:
+            made(name, document)
+        assert made.close(TIMEOUT_S)
+    first, second = told[-2:]
+    assert first["warm_run"] == "" and second["warm_run"] == scan.uid
+    assert second["warm_fits"] and second["warm_age_s"] == 60.0
