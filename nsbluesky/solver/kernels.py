@@ -18,6 +18,7 @@ __all__ = [
     "back_project",
     "change_fields",
     "copy_centres",
+    "largest_nearby",
     "multiply_lines",
     "multiply_windows",
     "push",
@@ -329,6 +330,23 @@ def step_products(  # type: ignore[no-untyped-def]
         sums[2] += weight * uu
         sums[3] += weight * vv
         sums[4] += weight * uv
+
+
+@numba.njit(nogil=True, cache=True)
+def largest_nearby(image, out):  # type: ignore[no-untyped-def]
+    """Write the largest value of each pixel (H, W) and its eight neighbours into `out`; opposite rims touch."""
+    height, width = image.shape
+    tall = np.empty(width, image.dtype)
+    for row in range(height):
+        above, here, below = image[row - 1], image[row], image[(row + 1) % height]
+        for column in range(width):
+            tall[column] = max(above[column], here[column], below[column])
+        line = out[row]
+        for column in range(1, width - 1):
+            line[column] = max(tall[column - 1], tall[column], tall[column + 1])
+        line[0] = max(tall[width - 1], tall[0], tall[1])
+        line[width - 1] = max(tall[width - 2], tall[width - 1], tall[0])
+    return out
 
 
 @numba.njit(nogil=True, cache=True)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
 
-__all__ = ["MovedProbe", "light_around", "ramps", "steps_of"]
+__all__ = ["MovedProbe", "largest_nearby", "light_around", "ramps", "steps_of"]
 
 
 RINGING = np.float32(0.25)
@@ -34,15 +35,17 @@ def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
     return lines[:, 0, :, None] * lines[:, 1, None, :]
 
 
-def light_around(xp: Any, light: Any) -> Any:
+def light_around(backend: Backend, light: Any) -> Any:
     """Return what sums that were moved by fractions of a pixel are divided by, for Σ |O|² (N, N): never far below it.
 
     What was moved back lies beside the |O|² that belong to it, and rings far from them.
     """
-    return xp.maximum(_largest_nearby(xp, light), RINGING * light.max())
+    xp = backend.xp
+    nearby = largest_nearby(xp, light) if backend.on_device else kernels.largest_nearby(light, np.empty_like(light))
+    return xp.maximum(nearby, RINGING * light.max())
 
 
-def _largest_nearby(xp: Any, image: Any) -> Any:
+def largest_nearby(xp: Any, image: Any) -> Any:
     """Return the largest value of each pixel (H, W) and its eight neighbours; opposite rims touch."""
     tall = xp.maximum(image, xp.maximum(xp.roll(image, 1, axis=0), xp.roll(image, -1, axis=0)))
     return xp.maximum(tall, xp.maximum(xp.roll(tall, 1, axis=1), xp.roll(tall, -1, axis=1)))

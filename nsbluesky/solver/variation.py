@@ -208,7 +208,7 @@ class ProbeVariation:
             xp = self._backend.xp
             slots = _used(frames)
             squares = np.mean(frames.variation[slots, : len(state.variation)].astype(np.float64) ** 2, axis=0)
-            light = light_around(xp, self._light)
+            light = light_around(self._backend, self._light)
             share = xp.asarray(np.maximum(squares, 0.1), np.float32)
             state.variation = state.variation + self._sums / (share[:, None, None] * light)
         self.clear()

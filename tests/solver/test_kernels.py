@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import kernels
@@ -12,6 +14,7 @@ from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.frames import roots_of, sums_of
 from nsbluesky.solver.light import SUMS
+from nsbluesky.solver.shifts import largest_nearby
 
 COUNT = 14
 
@@ -94,3 +97,12 @@ def test_frames_taken_in_by_compiled_loops_are_those_of_the_arrays(side, kind):
     kernels.sum_amplitudes(roots, good, sums)
     np.testing.assert_allclose(sums, sums_of(np, roots, good), rtol=1e-12)
     assert not kernels.take_roots(np.abs(rng.normal(size=(side, side))), roots)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 100))
+def test_the_largest_value_nearby(height, width, seed):
+    image = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)
+    found = kernels.largest_nearby(image, np.empty_like(image))
+    np.testing.assert_array_equal(found, largest_nearby(np, image))
+    around = [np.roll(image, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    np.testing.assert_array_equal(found, np.max(around, axis=0))

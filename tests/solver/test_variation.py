@@ -139,7 +139,7 @@ def test_at_the_end_of_a_pass_modes_are_components_and_frames_keep_their_probes(
 @pytest.fixture(scope="module")
 def pair(restless, backend):
     """The restless scan solved without and with variation, both with positions refined."""
-    settings = {"passes_final": 20, "refine_positions": "frames", "held_out": 0.02}
+    settings = {"passes_final": 30, "refine_positions": "frames", "held_out": 0.02}
     return [solved(restless[0], backend, probe_variation=count, **settings) for count in (0, 2)]
 
 

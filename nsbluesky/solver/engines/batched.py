@@ -220,7 +220,7 @@ class BatchedEngine(Engine):
             numerator += space.probe_numerator
             denominator += space.probe_denominator
         if moved:
-            denominator = light_around(xp, denominator)
+            denominator = light_around(self._backend, denominator)
         divisor = self._rule.probe_denominator(xp, denominator, batch)
         sums, averages = self._average.sums, self._rule.averages_passes
         if loops is not None:
