@@ -9,6 +9,8 @@ object's scale, its global phase and a phase ramp, so these are told by the empt
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,10 @@ PUPIL_MARGIN_PX = 1.0
 
 SIGNS = {"any": 0, "negative": -1, "positive": 1}
 
+REMEMBERED_PASSES = 3
+"""Passes for which the empty beam is what it was, where it does not stand out: values that were held at a bound do
+not scatter as those of the empty beam do, until the next update has moved them."""
+
 RIM = 1e-3
 """The object is held where its illumination is at least this part of the largest."""
 
@@ -51,7 +57,7 @@ class Constraints:
     Attributes
     ----------
     vacuum : Vacuum or None
-        The empty beam as it was found last; None where there was none, or none was looked for.
+        The empty beam as it was found last; None where there was none for some passes, or none was looked for.
 
     Raises
     ------
@@ -75,10 +81,21 @@ class Constraints:
                 f"{window_m / 2:g}; 0 for no bound"
             )
         self.vacuum: Vacuum | None = None
+        self._missed = 0
         self._settings = settings
         self._optic = geometry.optic
         self._backend = backend
         self._window_m = window_m
+
+    def contents(self) -> dict[str, Any]:
+        """Return what was found of the empty beam, for a checkpoint."""
+        return {"missed": self._missed, **({} if self.vacuum is None else asdict(self.vacuum))}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        found = dict(contents)
+        self._missed = found.pop("missed")
+        self.vacuum = Vacuum(**found) if found else None
 
     def hold_probe(self, state: SolverState) -> None:
         """Keep the probe, and how it varies, where light can be."""
@@ -126,6 +143,9 @@ class Constraints:
         xp = self._backend.xp
         lit, covered = self._lit(state, frames)
         found = find_vacuum(self._backend.to_numpy(state.object), covered, sign)
+        self._missed = 0 if found is not None else self._missed + 1
+        if found is None and self._missed <= REMEMBERED_PASSES:
+            found = self.vacuum
         self.vacuum = found
         if found is None:
             return

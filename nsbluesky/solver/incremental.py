@@ -826,6 +826,7 @@ class IncrementalSolver:
                 "deck": self._deck.contents(),
                 "engine": self._engine.contents(),
                 "refinement": self.refinement.contents(),
+                "constraints": self.constraints.contents(),
                 "further_modes": self._further_modes.contents(),
                 "halves": self._halves.contents(),
             },
@@ -882,6 +883,7 @@ class IncrementalSolver:
         self._deck.restore(found["deck"])
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
         self.refinement.restore(found["refinement"])
+        self.constraints.restore(found["constraints"])
         self._further_modes.restore(found["further_modes"])
         self._halves.restore(found["halves"], self.frames)
         self._halves_due = own["halves_due"]

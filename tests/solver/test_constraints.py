@@ -116,6 +116,27 @@ def test_an_object_within_its_bounds_is_left_and_one_beyond_is_brought_back(back
     assert relative[24, 24] < 0.05
 
 
+def test_the_empty_beam_is_remembered_for_some_passes_and_by_a_checkpoint(backend, difficult_scan, monkeypatch):
+    store, _ = difficult_scan(backend, 1)
+    state = SolverState(with_ramp(sample((50, 47), np.random.default_rng(4))), np.ones((1, 24, 24), np.complex64))
+    settings, window_m = SolverSettings(object_most=1.0), 24 * PIXEL_M
+    constraints, other = (Constraints(settings, simple_geometry(), backend, window_m) for _ in range(2))
+    constraints.hold_object(state, store)
+    known = constraints.vacuum
+    monkeypatch.setattr("nsbluesky.solver.constraints.find_vacuum", lambda *_: None)
+    for _ in range(2):
+        state.object[20:22, 20:22] *= 3
+        constraints.hold_object(state, store)
+        assert np.abs(state.object[20:22, 20:22]).max() < 1.35
+        assert constraints.vacuum == known
+    other.restore(constraints.contents())
+    for held in (constraints, other):
+        held.hold_object(state, store)
+        assert held.vacuum == known
+        held.hold_object(state, store)
+        assert held.vacuum is None
+
+
 def simple_geometry():
     from nsbluesky.geometry import Geometry
 
