@@ -172,9 +172,13 @@ class Reconstruct(Stage):
             self._stopped, self._succeeded = True, document.get("exit_status") == "success"
             if self._solver is not None:
                 self._solver.finish()
-                settings = self.run.settings.solver
-                self._deadline = time.monotonic() + settings.final_s if settings.live else math.inf
+                self._begin_last_passes()
         yield from ()
+
+    def _begin_last_passes(self) -> None:
+        """Set the time that they may take: not before the search is over, for the image waits for it."""
+        settings = self.run.settings.solver
+        self._deadline = time.monotonic() + settings.final_s if settings.live else math.inf
 
     @property
     def queue(self) -> int:
@@ -197,6 +201,8 @@ class Reconstruct(Stage):
         """Let the solver work, and publish."""
         solver = self._solver
         assert solver is not None
+        if solver.is_searching and self._deadline < math.inf:
+            self._begin_last_passes()
         solver.in_haste = time.monotonic() > self._deadline - UNHURRIED * self.run.settings.solver.final_s
         solver.step(budget_s)
         self._save_now_and_then()

@@ -369,9 +369,8 @@ class SolverSettings(Settings):
         rpie, mpie, epie) know more than one; positions and half-sets need one.
     subpixel : int
         Steps of a position within an object pixel; 1 rounds positions to whole pixels.
-    batch : int
-        Spatially separated frames per update while the scan runs, half as many or fewer as long as there are few;
-        `batch_final` afterwards.
+    batch, batch_final : int
+        Spatially separated frames per update while the scan runs, and afterwards; less as long as there are few.
     alpha, beta : float
         WASP's weights of the object and probe denominators.  The publication's 2 and 1 are slower to settle: on fresh
         seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
@@ -392,8 +391,8 @@ class SolverSettings(Settings):
     passes_final : int
         Full passes after the last frame.
     final_s : float
-        Seconds for them while the scan is watched; every frame is used, and the image has more than half of them,
-        those while the scan ran included, however long that takes.
+        Seconds for them while the scan is watched, once defocus and orientation are found; every frame is used, and
+        the image has more than half of them, those while the scan ran included, however long that takes.
     sweep_frames : int
         Frames that the defocus sweep waits for; 0 switches the sweep off.
     sweep_range : float

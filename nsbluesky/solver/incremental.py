@@ -65,6 +65,12 @@ LEAST_BATCH = 16
 BATCHES = 16
 """Batches of a pass at least, as long as there are frames for that."""
 
+LEAST_LAST_BATCH = 4
+LAST_BATCHES = 32
+"""The same in the last passes until they rest: few frames are used in few steps otherwise.  Ten passes over 144
+simulated frames of 64² with 1e6 photons each left an error of 0.10 of the contrast in the place of 0.26 in batches
+of 32; over 256 of 0.014, not 0.027; over 400 the same or less.  Small batches to the very end left 5 % more noise."""
+
 RIPE_USES = 50
 """Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
 passes.  With 25, simulated scans of 10 to 200 frames/s and 1e3 to 1e7 photons a frame ended worse."""
@@ -365,10 +371,11 @@ class IncrementalSolver:
     def is_settled(self) -> bool:
         """True when every frame is used, and the image had most of the passes that it should have on whole frames.
 
+        Not while defocus and orientation are looked for, after which the image may begin anew.
         One pass more than half of them, those while the scan ran included, so that the last is without momentum; of
         several engines all.
         """
-        if self.state is None or self.is_coarse or self.num_unused:
+        if self.state is None or self.is_coarse or self.is_searching or self.num_unused:
             return False
         if len(self._stages) > 1:
             return self.passes_done >= self.passes_wanted
@@ -602,12 +609,13 @@ class IncrementalSolver:
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
         frames, active, changes = self._level, self._level.active, self._changes
-        self._choose_engine(state)
+        rests = self._choose_engine(state)
         if state.variation is not None or state.passes >= self.settings.refine_start:
             let_vary(self._backend, state, self.frames, self.settings.probe_variation)
         batch = min(self.settings.batch, max(LEAST_BATCH, len(active) // BATCHES))
         if self._finishing and not self.is_coarse:
-            batch = max(self.settings.batch_final, self._engine.least_batch)
+            few = self.settings.batch_final if rests else max(LEAST_LAST_BATCH, len(active) // LAST_BATCHES)
+            batch = max(min(few, self.settings.batch_final), self._engine.least_batch)
         if self.geometry.is_near:
             batch = max(min(batch, NEAR_FIELD_BATCH), self._engine.least_batch)
         steps = steps_of(frames.shifts_px[active], self.settings.subpixel)
@@ -672,11 +680,14 @@ class IncrementalSolver:
         uses = self.frames.uses[self.frames.active]
         return not self.is_coarse and len(uses) > 0 and float(np.mean(uses)) >= RIPE_USES
 
-    def _choose_engine(self, state: SolverState) -> None:
-        """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
+    def _choose_engine(self, state: SolverState) -> bool:
+        """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end.
+
+        Return whether it rests.
+        """
         if not self._finishing or self.is_coarse:
             self._engine.rest(self._is_ripe)
-            return
+            return self._is_ripe
         stage, left = stage_of(self._stages, self.passes_done)
         if stage != self._stage:
             self._stage = stage
@@ -684,7 +695,9 @@ class IncrementalSolver:
             self._initialize(state)
         resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
         hurries = self.in_haste and 2 * state.passes > self.passes_wanted
-        self._engine.rest(left <= resting or self._was_ripe or hurries)
+        rests = left <= resting or self._was_ripe or hurries
+        self._engine.rest(rests)
+        return rests
 
     def _work_on_halves(self, state: SolverState, count: int) -> Iterator[None]:
         """Let the half-sets have their share of what the image had, `count` frames."""

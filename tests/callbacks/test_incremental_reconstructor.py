@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
 from nsbluesky import backend
 from nsbluesky.backend import get_backend
+from nsbluesky.callbacks import incremental_reconstructor
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -210,7 +212,7 @@ def test_same_documents_give_the_same_object(scan, tmp_path, monkeypatch):
 
 def drive(scan, **solver):
     """Return a stage with all frames of the scan, settled while the scan ran, and the raw stop document."""
-    settings_ = settings(scan, sweep_frames=0, passes_final=3, **solver)
+    settings_ = settings(scan, **{"sweep_frames": 0, "passes_final": 3} | solver)
     start = {"uid": "raw", "ptycho": {"scan": {"num_points": len(scan.frames)}}}
     derived = DerivedRun(start, settings_)
     run = RunContext(start, settings_, scan.simulator.geometry, get_backend("numpy"), derived)
@@ -254,6 +256,23 @@ def test_settled_image_gets_all_its_passes_where_there_is_time(scan):
     list(stage.process("stop", stop))
     assert pictures_to_the_end(stage)[-1]["final"]
     assert stage._solver.finished
+
+
+def test_a_search_after_the_last_frame_takes_no_time_from_the_last_passes(scan, monkeypatch):
+    """On a busy machine, a short scan with its sweep at the end would be cut short else."""
+    clock_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: clock_s, time=time.time)
+    monkeypatch.setattr(incremental_reconstructor, "time", clock)
+    sweep = {"sweep_frames": 1000, "sweep_candidates": 2, "sweep_passes": 1, "find_orientation": False}
+    stage, stop = drive(scan, final_s=3.0, coarse_uses=0, **sweep)
+    list(stage.process("stop", stop))
+    in_haste = []
+    while stage.has_work:
+        list(stage.work(0))
+        clock_s += 10.0 if stage._solver.is_searching else 0.0
+        in_haste.append(stage._solver.in_haste)
+    assert clock_s > 100.0
+    assert stage._solver.finished and not any(in_haste)
 
 
 def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -231,6 +233,19 @@ def test_batches_grow_with_the_number_of_frames(scan, backend, monkeypatch, coun
         return
     solver.step(0.0)
     assert dealt == [expected]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(36, 4), (400, 12), (1600, 32)])
+def test_last_passes_over_few_frames_have_many_batches_until_they_rest(scan, backend, monkeypatch, count, expected):
+    solver = scan.solver(backend, sweep_frames=0, coarse_uses=0, passes_final=2)
+    repeated = np.resize(np.arange(len(scan.frames)), count)
+    solver.add_frames(np.arange(count), scan.frames[repeated], scan.translations_m[repeated])
+    solver.finish()
+    dealt = []
+    deal = Deck.deal
+    monkeypatch.setattr(Deck, "deal", lambda deck, batch: dealt.append(batch) or deal(deck, batch))
+    run(solver)
+    assert dealt == math.ceil(count / expected) * [expected] + math.ceil(count / 32) * [32]
 
 
 def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(scan, backend):
