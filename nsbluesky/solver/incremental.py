@@ -27,7 +27,7 @@ from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.forecast import frames_for_resolution
-from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.halves import HalfSets
@@ -528,6 +528,8 @@ class IncrementalSolver:
         """Let all frames count as new, and drop what was found beside the image."""
         self._work = None
         self._unsettle()
+        for slot in np.flatnonzero(self.frames.resting[: len(self.frames)] == FOREVER).tolist():
+            self.rejected.pop(int(self.frames.seq_nums[slot]), None)  # another image may have room for it
         self.frames.forget(slice(len(self.frames)))
         self._deck.add(self.frames.active.tolist())
         self.refinement.reset(self.frames)

@@ -595,3 +595,19 @@ def test_a_frame_may_lose_its_weight_and_lie_anywhere(live, scan):
     live.withdraw(scan.seq_nums[:30])
     live.add_frames([998], scan.frames[:1], far, weights=[0])
     assert live.num_frames == 0 and not live.has_work
+
+
+def test_an_image_that_begins_anew_judges_all_frames_anew(scan, backend):
+    """One frame lies elsewhere; what the first image said of it does not count for the second."""
+    places_m = scan.translations_m.copy()
+    places_m[60] = scan.translations_m[0]
+    solver = scan.solver(backend, defocus_m=scan.defocus_m)
+    solver.add_frames(scan.seq_nums, scan.frames, places_m)
+    solver.add_frames([999], np.zeros_like(scan.frames[:1]), places_m[:1])
+    finished(solver)
+    assert sorted(solver.rejected) == [61, 999]
+    solver.configure(solver.settings.replace(defocus_m=1.01 * scan.defocus_m))
+    assert sorted(solver.rejected) == [999], "there is no light in it, whatever the image"
+    assert 60 in solver.frames.active
+    finished(solver)
+    assert sorted(solver.rejected) == [61, 999]
