@@ -96,6 +96,23 @@ def test_wrong_probe_is_noticed_and_costs_nothing_in_the_end(second, backend, pr
     assert end < 1.1 * cold_end
 
 
+@pytest.mark.parametrize("case", ["noise", "a point", "its conjugate"])
+def test_nonsense_costs_nothing_in_the_end(second, backend, probe, case):
+    rng = np.random.default_rng(0)
+    nonsense = np.zeros_like(probe)
+    if case == "noise":
+        nonsense[:] = rng.normal(size=probe.shape) + 1j * rng.normal(size=probe.shape)
+    elif case == "a point":
+        nonsense[0, 3, 5] = 1
+    else:
+        nonsense[:] = 1e9 * probe.conj()
+    solver = solver_of(second, backend)
+    solver.offer(nonsense)
+    *_, goes_on, end = streamed(solver, second)
+    assert not goes_on and not solver.is_warm and solver.rejected == {}
+    assert end < 0.02
+
+
 def test_more_light_other_modes_and_another_place_on_the_detector(second, backend, probe):
     """The pattern lies two pixels lower and three further left, and is four times as bright; one mode is wanted."""
     moved = Scan(
