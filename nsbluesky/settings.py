@@ -376,10 +376,11 @@ class SolverSettings(Settings):
         seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
     likelihood : {"auto", "poisson", "amplitude"}
         What WASP, rPIE, mPIE and ePIE follow: the likelihood of counted photons, or that of amplitudes with equal
-        noise, as published; "auto" takes the first where photons are few (`nsbluesky.solver.dose`).
+        noise, as published; "auto" takes the first where photons are few (`nsbluesky.solver.dose`), and never in the
+        near field.
     momentum : float
         WASP's momentum, 0 for none; less where there are few photons, and none in the last passes, which average
-        photon noise (`nsbluesky.solver.dose`).
+        photon noise (`nsbluesky.solver.dose`).  In the near field, what it lacks to 1 is halved.
     probe_start : int
         Full passes before the probe is updated.
     newest_frames : int

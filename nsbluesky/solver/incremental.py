@@ -24,7 +24,7 @@ from nsbluesky.solver.checkpoint import CheckpointError, Sections, differences, 
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened, refined
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.dose import photons_on_lit_pixels
-from nsbluesky.solver.engines import Engine, make_engine
+from nsbluesky.solver.engines import Engine, in_near_field, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import FOREVER, FrameStore
@@ -574,7 +574,8 @@ class IncrementalSolver:
 
     def _make_engine(self) -> Engine:
         stage = self._stages[self._stage]
-        return make_engine(self.settings.replace(algorithm=stage.algorithm), self._backend)
+        settings = in_near_field(self.settings) if self.geometry.is_near else self.settings
+        return make_engine(settings.replace(algorithm=stage.algorithm), self._backend)
 
     def _make_constraints(self, settings: SolverSettings) -> Constraints:
         return Constraints(settings, self.geometry, self._backend, self.frame_px * self.pixel_m)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend, get_backend
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.engines import make_engine
+from nsbluesky.solver.engines import in_near_field, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.light import SUMS
@@ -152,7 +152,8 @@ class _Shard:
         self.store.put(np.arange(len(frames)), frames, order.corners_px, order.weights, order.shifts_px)
         dark = self.store.photons[: len(frames)] == 0
         self.store.weights[: len(frames)] = np.where(dark, 0, self.store.weights[: len(frames)])
-        engine = make_engine(order.settings, self.backend)
+        settings = order.settings if order.spread_px is None else in_near_field(order.settings)
+        engine = make_engine(settings, self.backend)
         if not isinstance(engine, BatchedEngine):
             raise TypeError(f"engine {engine.name!r}: expected one that works in batches")
         engine.share(order.shards)

@@ -14,7 +14,7 @@ from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
 
-__all__ = ["BATCHED", "ENGINES", "Engine", "check_engine", "make_engine"]
+__all__ = ["BATCHED", "ENGINES", "Engine", "check_engine", "in_near_field", "make_engine"]
 
 
 EngineMaker = Callable[[SolverSettings, Backend], Engine]
@@ -94,6 +94,18 @@ def make_engine(settings: SolverSettings, backend: Backend) -> Engine:
     """
     check_engine(settings.algorithm, settings.object_modes)
     return ENGINES[settings.algorithm](settings, backend)
+
+
+def in_near_field(settings: SolverSettings) -> SolverSettings:
+    """Return settings for engines in the near field: amplitudes by default, and half the friction of momentum.
+
+    Of 11 simulated scans behind a diffuser, 81 frames of 64² with 5 to 5000 photons a pixel and 144 of 128² with 6 to
+    600, amplitudes left less error than the likelihood of photons in all, by up to 20 % where photons are fewest; so
+    did η = 0.9 in the place of 0.8, by up to 20 % where they are most.  With 0.95 the brightest became worse.
+    """
+    likelihood = "amplitude" if settings.likelihood == "auto" else settings.likelihood
+    momentum = 1 - (1 - settings.momentum) / 2 if settings.momentum > 0 else 0.0
+    return settings.replace(likelihood=likelihood, momentum=momentum)
 
 
 def check_engine(name: str, object_modes: int = 1) -> None:
