@@ -8,11 +8,11 @@ ADCs 96…191 are the top half of the image, ADCs 0…95 the bottom half, turned
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout
+from nsbluesky.compiled import njit
 
 __all__ = ["NUM_ADCS", "channels_as_sent", "descramble", "scramble", "stream_bytes"]
 
@@ -92,12 +92,12 @@ SWAP = np.dtype(np.uint16).newbyteorder("=") != np.dtype(">u2")
 """Whether this machine's byte order is not that of the stream."""
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _swapped(word: int) -> int:
     return ((word & 0xFF) << 8) | (word >> 8) if SWAP else word
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _to_frame(words: Words, channels: npt.NDArray[np.uint64], per_adc: int, frame: Words) -> None:
     rows, columns = frame.shape
     half = channels.size // 2
@@ -111,7 +111,7 @@ def _to_frame(words: Words, channels: npt.NDArray[np.uint64], per_adc: int, fram
                 bottom[np.uint64(columns - 1) - place] = _swapped(sent[channels[np.uint64(adc)]])
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _to_stream(frame: Words, channels: npt.NDArray[np.int64], per_adc: int, words: Words) -> None:
     rows, columns = frame.shape
     half = channels.size // 2

@@ -7,11 +7,11 @@ moves that point on: two in a row do.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.camera.packets import HEADER_BYTES
+from nsbluesky.compiled import njit
 
 __all__ = ["place_packets"]
 
@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _same(datagram: Bytes, stream: Bytes, at: int, length: int) -> bool:
     for k in range(length):  # noqa: SIM110 - compiled: a generator would be slower
         if datagram[HEADER_BYTES + k] != stream[at + k]:
@@ -36,13 +36,13 @@ def _same(datagram: Bytes, stream: Bytes, at: int, length: int) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _copy(source: Bytes, target: Bytes) -> None:
     for k in range(source.size):  # compiled to a copy of whole words, which ``target[:] = source`` is not
         target[k] = source[k]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _find_place(
     datagram: Bytes,
     size: int,
@@ -70,7 +70,7 @@ def _find_place(
     return -1, CONFLICTS
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def place_packets(
     datagrams: Bytes,
     sizes: Ints,

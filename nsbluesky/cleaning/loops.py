@@ -11,7 +11,6 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +22,7 @@ from nsbluesky.cleaning.row_tables import Scratch, row_tables
 from nsbluesky.cleaning.spike_loops import remove_spikes_compiled
 from nsbluesky.cleaning.spikes import LEAST_BACKGROUND
 from nsbluesky.cleaning.words import has_lost_packets
+from nsbluesky.compiled import njit
 
 if TYPE_CHECKING:
     from nsbluesky.cleaning.plan import CleaningPlan
@@ -188,7 +188,7 @@ def _overscan_arrays(
     )
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def _fit_overscan(
     words: npt.NDArray[np.uint16],
     places: npt.NDArray[np.int64],

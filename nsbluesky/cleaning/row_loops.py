@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +15,7 @@ from nsbluesky.cleaning.flags import Doubts
 from nsbluesky.cleaning.prefetch import fetch_row
 from nsbluesky.cleaning.row_tables import RowTables, Scratch
 from nsbluesky.cleaning.words import is_row_lost
+from nsbluesky.compiled import njit
 
 __all__ = ["FAST", "finish_frame", "load_frame", "one_pass"]
 
@@ -37,9 +37,7 @@ def loop(*, cache: bool = False, forceinline: bool = False) -> Callable[[F], F]:
     They do not count who uses an array (numba's `_nrt`, as in its own loops over strings): that is a lock on the bus
     for each piece of an array, and threads that share the array wait for each other.  So they cannot make arrays.
     """
-    return numba.njit(  # type: ignore[call-overload,no-any-return]
-        nogil=True, fastmath=FAST, error_model="numpy", _nrt=False, cache=cache, forceinline=forceinline
-    )
+    return njit(nogil=True, fastmath=FAST, error_model="numpy", _nrt=False, cache=cache, forceinline=forceinline)
 
 
 row_step = loop(forceinline=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from nsbluesky.compiled import njit
 
 __all__ = ["remove_spikes_compiled"]
 
@@ -14,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 FAST = {"contract", "reassoc", "nsz"}
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def remove_spikes_compiled(
     values: Floats,
     good: npt.NDArray[np.uint8],
@@ -81,7 +82,7 @@ def remove_spikes_compiled(
         _subtract(values, r, row_basis, waves)
 
 
-@numba.njit(nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def _subtract(values: Floats, r: int, row_basis: Floats, waves: Floats) -> None:
     """Subtract the waves from a row; cos and sin of a line at once."""
     for k in range(0, len(row_basis), 2):
@@ -90,7 +91,7 @@ def _subtract(values: Floats, r: int, row_basis: Floats, waves: Floats) -> None:
             values[r, x] -= cos * waves[k, x] + sin * waves[k + 1, x]
 
 
-@numba.njit(nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def _split(
     values: Floats,
     good: npt.NDArray[np.uint8],
@@ -116,7 +117,7 @@ def _split(
             light[j, x] = none if inside else one
 
 
-@numba.njit(nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def _accumulate(basis: Floats, r: int, parts: Floats, sums: Floats) -> None:
     """Add `basis` (terms, rows) times four rows of `parts` from row `r` on to `sums` (terms, columns)."""
     last = basis.shape[1] - 1
@@ -127,7 +128,7 @@ def _accumulate(basis: Floats, r: int, parts: Floats, sums: Floats) -> None:
             sums[k, x] += (b0 * parts[0, x] + b1 * parts[1, x]) + (b2 * parts[2, x] + b3 * parts[3, x])
 
 
-@numba.njit(nogil=True)
+@njit(nogil=True)
 def _moments(sums: Floats, column_basis: Floats, a: int, moments: npt.NDArray[np.float64]) -> None:
     """Write the right-hand sides (2·lines,) of the ADC that begins at column `a` of the sums over rows."""
     moments[:] = 0
@@ -139,7 +140,7 @@ def _moments(sums: Floats, column_basis: Floats, a: int, moments: npt.NDArray[np
             moments[k + 1] += s * cos + c * sin
 
 
-@numba.njit(nogil=True)
+@njit(nogil=True)
 def _background(
     full: npt.NDArray[np.float64],
     light_sums: Floats,
@@ -166,7 +167,7 @@ def _background(
                 normal[k, m + 1] -= 0.5 * (plus.imag - minus.imag)
 
 
-@numba.njit(nogil=True)
+@njit(nogil=True)
 def _over_columns(light_sums: Floats, pair_columns: Floats, a: int, p: int) -> complex:
     total = 0j
     for j in range(pair_columns.shape[1]):
@@ -176,7 +177,7 @@ def _over_columns(light_sums: Floats, pair_columns: Floats, a: int, p: int) -> c
     return total
 
 
-@numba.njit(nogil=True)
+@njit(nogil=True)
 def _spread(amplitudes: npt.NDArray[np.float64], column_basis: Floats, a: int, waves: Floats) -> None:
     """Write c·cos(r + j) + s·sin(r + j) as what multiplies cos r and sin r in each column of an ADC."""
     for k in range(0, len(amplitudes), 2):
@@ -187,7 +188,7 @@ def _spread(amplitudes: npt.NDArray[np.float64], column_basis: Floats, a: int, w
             waves[k + 1, a + j] = s * cos - c * sin
 
 
-@numba.njit(nogil=True)
+@njit(nogil=True)
 def _solve(normal: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> None:
     """Solve by Cholesky's decomposition of the lower triangle, in place."""
     size = len(moments)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
+from nsbluesky.compiled import njit
 from nsbluesky.settings import CleaningSettings
 
 __all__ = [
@@ -147,7 +147,7 @@ def has_lost_packets(frames: Any, layout: FCCDLayout, rows: Any = None, xp: Modu
     return found
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _probe(
     frames: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], per_adc: int, found: npt.NDArray[np.bool_]
 ) -> None:
@@ -156,7 +156,7 @@ def _probe(
             found[f] |= is_row_lost(frames, f, row, per_adc)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def is_row_lost(frames: npt.NDArray[np.uint16], f: int, row: int, per_adc: int) -> bool:
     """Return whether a raw row of frame `f` lacks the words of a clock that `has_lost_packets` looks at."""
     for column in range(0, per_adc, PROBE_APART):
@@ -200,7 +200,7 @@ class LevelProbe:
         return (abs(words - self.levels) > WILD_ADU).mean(axis=(1, 2)) > WILD_SHARE
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _count_wild(
     frames: npt.NDArray[np.uint16],
     rows: npt.NDArray[np.int64],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from nsbluesky.compiled import njit
 
 __all__ = ["Charge", "bloom", "share_charge"]
 
@@ -57,7 +58,7 @@ def share_charge(photons: npt.NDArray[np.uint32], cloud_px: float, rng: np.rando
     return np.ascontiguousarray(charge[1:-1, 1:-1])
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _share(photons: npt.NDArray[np.uint32], width: float, rng: np.random.Generator, charge: Image) -> None:
     mean, square = width / 8, width / 24
     kept, kept_square = 1 - 2 * mean, 1 - 4 * mean + 2 * square
@@ -102,7 +103,7 @@ def _share(photons: npt.NDArray[np.uint32], width: float, rng: np.random.Generat
             charge[1 + i, 1 + j] += left
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def bloom(charge: Image, full_well: float) -> None:
     """Let what exceeds a full well flow along the column in place, half each way, until there is room for it.
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from nsbluesky.compiled import njit
 
 __all__ = ["add_noise", "poisson_image", "uniform"]
 
@@ -47,7 +48,7 @@ WIDTHS = (EDGES[:-1] / PARTS).astype(np.float32)
 INSIDE = (EDGES[1:] / EDGES[:-1] * PARTS).astype(np.int32)  # below, every point of a layer is under the curve
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _bits(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     state = state + STEP
     z = (state ^ (state >> S30)) * MIX_1
@@ -55,14 +56,14 @@ def _bits(state: np.uint64) -> tuple[np.uint64, np.uint64]:
     return state, z ^ (z >> S31)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def uniform(state: np.uint64) -> tuple[np.uint64, float]:
     """Return the state and a number in [0, 1)."""
     state, bits = _bits(state)
     return state, np.int64(bits >> S11) * TO_UNIT
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _outside(state: np.uint64, layer: int, x: float) -> tuple[np.uint64, float]:
     """Return the state and a normal number, from a point at x that lies in the layer's edge or in the tail."""
     while True:
@@ -86,7 +87,7 @@ def _outside(state: np.uint64, layer: int, x: float) -> tuple[np.uint64, float]:
             return state, x
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def add_noise(values: npt.NDArray[np.float32], sigma: npt.NDArray[np.float32], state: np.uint64) -> np.uint64:
     """Add normal numbers of standard deviation `sigma` (n,) to `values` (n,), n even; return the state.
 
@@ -106,7 +107,7 @@ def add_noise(values: npt.NDArray[np.float32], sigma: npt.NDArray[np.float32], s
     return state
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _by_inversion(mean: float, u: float) -> int:
     """Return the Poisson number of a mean below 10 at the uniform number u, which is below the mean."""
     chance = math.exp(-mean)
@@ -118,7 +119,7 @@ def _by_inversion(mean: float, u: float) -> int:
     return count
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _by_rejection(state: np.uint64, mean: float) -> tuple[np.uint64, int]:
     """Return the state and a Poisson number of a mean from 10 on."""
     b = 0.931 + 2.53 * math.sqrt(mean)
@@ -141,7 +142,7 @@ def _by_rejection(state: np.uint64, mean: float) -> tuple[np.uint64, int]:
             return state, int(k)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def poisson_image(
     mean: npt.NDArray[np.float32],
     factor: float,

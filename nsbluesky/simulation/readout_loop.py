@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.compiled import njit
 from nsbluesky.simulation.random_loops import add_noise
 
 __all__ = ["read_half"]
@@ -15,7 +15,7 @@ __all__ = ["read_half"]
 Levels = npt.NDArray[np.float32]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def read_half(
     fixed: Levels,
     sigma: Levels,

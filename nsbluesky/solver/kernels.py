@@ -10,8 +10,9 @@ Products of complex numbers are written out in real numbers: only then do compil
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from nsbluesky.compiled import njit
 
 __all__ = [
     "add_and_step",
@@ -32,7 +33,7 @@ __all__ = [
 FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def multiply_windows(objects, probes, which, corners, out):  # type: ignore[no-untyped-def]
     """Write P_jk·O_js for the windows at `corners` (n, 2) of `objects` (states, H, W) into `out`.
 
@@ -51,7 +52,7 @@ def multiply_windows(objects, probes, which, corners, out):  # type: ignore[no-u
                         wave[column] = complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
     """Multiply spectra (n, modes, N, N) by the product of a number for each row and one for each column.
 
@@ -74,7 +75,7 @@ def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
                     line[column] = complex(x.real * t.real - x.imag * t.imag, x.real * t.imag + x.imag * t.real)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def change_fields(field, amplitude, good, background, epsilon, scale, poisson, sums):  # type: ignore[no-untyped-def]
     """Multiply far fields (n, modes, N, N) by what a likelihood asks for; `sums` (n, 5) become those of the light.
 
@@ -134,7 +135,7 @@ def change_fields(field, amplitude, good, background, epsilon, scale, poisson, s
                     line[column] = complex(value.real * factor, value.imag * factor)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def back_project(  # type: ignore[no-untyped-def]
     change, probes, which, objects, corners, weights, terms, with_probe, probe_numerators, probe_denominator
 ):
@@ -182,7 +183,7 @@ def back_project(  # type: ignore[no-untyped-def]
                     power[column] += weight * (o.real * o.real + o.imag * o.imag)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def add_and_step(  # type: ignore[no-untyped-def]
     objects, low, high, corners, terms, power, weights, step, averages, pass_numerator, pass_denominator
 ):
@@ -233,7 +234,7 @@ def add_and_step(  # type: ignore[no-untyped-def]
                 d[column] = zero
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def step_probe(  # type: ignore[no-untyped-def]
     probe, numerator, denominator, divisor, averages, pass_numerator, pass_denominator
 ):
@@ -260,7 +261,7 @@ def step_probe(  # type: ignore[no-untyped-def]
                 total_light[column] += light[column]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def sum_power(probe, out):  # type: ignore[no-untyped-def]
     """Write Σ_k |P_k|² of a probe (modes, N, N) into `out` (N, N)."""
     modes, side, _ = probe.shape
@@ -275,7 +276,7 @@ def sum_power(probe, out):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
     """Take a step of momentum: v ← η·v + (target − before), target ← target + η·v, before ← target."""
     for row in range(len(target)):
@@ -290,7 +291,7 @@ def push(target, before, velocity, friction):  # type: ignore[no-untyped-def]
             was[column] = moved
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def step_products(  # type: ignore[no-untyped-def]
     canvas, direction, probes, probe_directions, which, corners, change, weights, sums
 ):
@@ -332,7 +333,7 @@ def step_products(  # type: ignore[no-untyped-def]
         sums[4] += weight * uv
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def largest_nearby(image, out):  # type: ignore[no-untyped-def]
     """Write the largest value of each pixel (H, W) and its eight neighbours into `out`; opposite rims touch."""
     height, width = image.shape
@@ -349,7 +350,7 @@ def largest_nearby(image, out):  # type: ignore[no-untyped-def]
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped-def]
     """Write the lowest frequencies of some spectra (any, N, N) in FFT order into `rows` of `out` (any, M, M).
 
@@ -367,7 +368,7 @@ def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped
                 line[column] = scale * source[column + gap]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def take_roots(photons, out):  # type: ignore[no-untyped-def]
     """Write √photons (N, N), zero frequency at N//2, into `out` in FFT order; return whether any is no number.
 
@@ -387,7 +388,7 @@ def take_roots(photons, out):  # type: ignore[no-untyped-def]
     return gaps > 0
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def sum_amplitudes(amplitude, good, sums):  # type: ignore[no-untyped-def]
     """Write Σ m·A, Σ m·A² and both of the central half into `sums` (4,); A and m (N, N) in FFT order.
 

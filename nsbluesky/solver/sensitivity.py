@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.compiled import njit
 from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, shares
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
@@ -245,7 +245,7 @@ def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: 
     return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
     """Add the sums of a few frames with far fields (n, modes or 3·modes, N, N) to `sums` (n, NUMBERS)."""
     count, waves, side, _ = far.shape

@@ -17,11 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.compiled import njit
 from nsbluesky.solver.frames import MOST_VARIATION, FrameStore
 from nsbluesky.solver.kernels import FAST
 from nsbluesky.solver.shifts import light_around, ramps
@@ -316,7 +316,7 @@ def _beginning(backend: Backend, first: Any) -> Any:
     return mixed.reshape(MOST_VARIATION, side, side).astype(np.complex64)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add_variation(modes, weights, probes):  # type: ignore[no-untyped-def]
     """Add Σ_v a_jv·U_v to the first of the modes of `probes` (n, modes, N, N)."""
     count, side, _ = modes.shape
@@ -330,7 +330,7 @@ def _add_variation(modes, weights, probes):  # type: ignore[no-untyped-def]
                     target[column] = complex(t.real + weight * u.real, t.imag + weight * u.imag)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _take_variation(modes, weights, terms, products, sums):  # type: ignore[no-untyped-def]
     """Write Re⟨U_v, n_j⟩ into `products` and add Σ_j a_jv·n_j to `sums`, n_j being the first of `terms`' modes."""
     count, side, _ = modes.shape

@@ -1,0 +1,33 @@
+"""Loops compiled by numba, which several threads may call for the first time at once.
+
+Numba guards its compiler by a lock, but not what it does with a first call's arguments before it takes it: where two
+threads called for the first time at once, in a process that had compiled nothing yet, one of them failed in every
+second run (numba 0.68, ``KeyError: (bool,)``).  Here the lock is taken for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core.compiler_lock import global_compiler_lock
+
+__all__ = ["njit"]
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return `numba.njit` with these options, as a decorator."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = numba.njit(**options)(function)
+        compile_for = dispatcher._compile_for_args
+
+        def compile_alone(*arguments: Any) -> Any:
+            with global_compiler_lock:
+                return compile_for(*arguments)
+
+        dispatcher._compile_for_args = compile_alone
+        return dispatcher
+
+    return decorate
