@@ -235,7 +235,7 @@ def test_batches_grow_with_the_number_of_frames(scan, backend, monkeypatch, coun
     assert dealt == [expected]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(36, 4), (400, 12), (1600, 32)])
+@pytest.mark.parametrize(("count", "expected"), [(36, 4), (400, 16), (1600, 32)])
 def test_last_passes_over_few_frames_have_many_batches_until_they_rest(scan, backend, monkeypatch, count, expected):
     solver = scan.solver(backend, sweep_frames=0, coarse_uses=0, passes_final=2)
     repeated = np.resize(np.arange(len(scan.frames)), count)
