@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -150,13 +151,7 @@ def test_foreign_files_are_told_once_and_passed_over(library, caplog, case):
 @given(data=st.data())
 def test_damage_is_passed_over_or_does_no_harm(library, data):
     path = library.keep(SETUP, kept())
-    content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    if data.draw(st.booleans()):
-        content[place] ^= data.draw(st.integers(1, 255))
-    else:
-        del content[place:]
-    path.write_bytes(content)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
     lent = library.lend(SETUP, NOON + 1)
     if lent is not None:
         np.testing.assert_array_equal(lent.probe, PROBE)

@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 3
+VERSION = 4
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

@@ -904,6 +904,6 @@ class IncrementalSolver:
         self._halves.restore(found["halves"], self.frames)
         self._halves_due = own["halves_due"]
         self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]
-        self._was_ripe, self.is_warm = own["was_ripe"], own.get("is_warm", False)
+        self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
         self._finishing = own["finishing"] and not expected  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

@@ -56,10 +56,9 @@ def numerical_aperture(mean_intensity: Any, optic: Optic, wavelength_m: float, p
     if optic.outer_zone_m > 0:
         return wavelength_m / (2 * optic.outer_zone_m)
     rows, columns = _frequencies(len(mean_intensity), pixel_m)
-    bright = np.where(mean_intensity > 0.05 * mean_intensity.max(), mean_intensity, 0)
-    total = bright.sum()
-    row, column = (bright * rows).sum() / total, (bright * columns).sum() / total
-    second_moment = (bright * ((rows - row) ** 2 + (columns - column) ** 2)).sum() / total
+    bright = _bright(mean_intensity, 0.05)
+    row, column = _centroid(bright) / pixel_m
+    second_moment = (bright * ((rows - row) ** 2 + (columns - column) ** 2)).sum() / bright.sum()
     return float(wavelength_m * max(math.sqrt(2 * second_moment), 1 / (len(mean_intensity) * pixel_m)))
 
 
@@ -119,9 +118,8 @@ def starting_probe(
     """
     side = len(mean_intensity)
     rows, columns = _frequencies(side, pixel_m)
-    bright = np.where(mean_intensity > FAINT * mean_intensity.max(), mean_intensity, 0)
-    total = bright.sum()
-    row, column = (bright * rows).sum() / total, (bright * columns).sum() / total
+    bright = _bright(mean_intensity)
+    row, column = _centroid(bright) / pixel_m
     phase = -math.pi * wavelength_m * defocus_m * ((rows - row) ** 2 + (columns - column) ** 2)
     first = np.fft.fftshift(np.fft.ifft2(np.sqrt(bright) * np.exp(1j * phase), norm="ortho"))
     return with_modes(first[None], modes, power)
@@ -167,7 +165,7 @@ def centred_on(probe: Any, mean_intensity: Any) -> Any:
         Mean photons, FFT order.
     """
     own = (np.abs(np.fft.fft2(probe)) ** 2).sum(axis=0)
-    steps = _centroid(mean_intensity) - _centroid(own)
+    steps = _centroid(_bright(mean_intensity)) - _centroid(_bright(own))
     line = np.arange(len(mean_intensity)) - len(mean_intensity) // 2
     down, right = (np.exp(2j * np.pi * step * line) for step in steps)
     return (probe * down[:, None] * right[None, :]).astype(np.complex64)
@@ -181,10 +179,14 @@ def propagated(probe: Any, distance_m: float, wavelength_m: float, pixel_m: floa
     return np.fft.fftshift(np.fft.ifft2(spectrum * np.exp(1j * phase)), axes=(-2, -1)).astype(np.complex64)
 
 
-def _centroid(intensity: Any) -> Any:
-    """Return the centroid (row, column) of what is bright, in cycles a pixel of the object."""
-    bright = np.where(intensity > FAINT * intensity.max(), intensity, 0)
-    line = np.fft.fftfreq(len(intensity))
+def _bright(intensity: Any, least: float = FAINT) -> Any:
+    """Return an intensity where it is more than this part of its maximum, 0 elsewhere."""
+    return np.where(intensity > least * intensity.max(), intensity, 0)
+
+
+def _centroid(bright: Any) -> Any:
+    """Return the centroid (row, column) of a pattern (N, N) in FFT order, in cycles a pixel of the object."""
+    line = np.fft.fftfreq(len(bright))
     return np.array([bright.sum(axis=1) @ line, bright.sum(axis=0) @ line]) / bright.sum()
 
 
