@@ -4,11 +4,18 @@ A frame that is not what it is said to be, taken elsewhere or with another flux,
 that no sample has, from which neighbours that are right do not always bring it back: a few such frames can spoil an
 image, or let its steps grow without bound.  Such a place also forms now and then where all frames are right.  In
 both cases it heals when the frame with the worst misfit is not used for some passes.
+
+Where the sample is a small object on a clear field, all frames over it fit worse than most do, and are the ones that
+matter: an odd frame is one that fits worse than its neighbours, too.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from nsbluesky.solver.frames import FOREVER, FrameStore
 
@@ -21,7 +28,19 @@ LEAST_USES = 6
 """Uses of a frame before it is judged: until then many fit badly that will fit well."""
 
 WORSE = 3.0
-"""A frame does not fit whose R is this many times the median of all; the right ones of a scan spread by half."""
+"""A frame may be odd whose R is this many times the median of all."""
+
+FAR_OUT = 6.0
+"""A frame may be odd, too, whose log R is this many standard deviations from the median; right ones stay within 4."""
+
+NEIGHBOURS = 12
+"""Frames nearby that an odd one is compared with: where all of them fit badly, it is the object that is hard there."""
+
+WORSE_THAN_NEIGHBOURS = 2.0
+"""An odd frame has this many times the median R of its neighbours."""
+
+LEAST_R = 1e-6
+"""Below it R is taken for as much: no frame is odd because the others fit exactly."""
 
 RESTING_PASSES = 5
 """Passes without the frame, in which its place heals."""
@@ -52,9 +71,7 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
     if len(judged) < LEAST_FRAMES:
         return {}
     r_factors = frames.residuals[judged] / frames.amplitude_sums[judged]
-    usual = float(np.median(r_factors))
-    # no number is a misfit, too
-    fits = r_factors <= WORSE * usual
+    fits = _fits(r_factors, frames.corners_px[judged] + frames.shifts_px[judged])
     frames.misfits[judged[fits]] = 0
     worst_first = np.argsort(-np.nan_to_num(r_factors, nan=np.inf))
     odd = worst_first[~fits[worst_first]]
@@ -65,9 +82,28 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
         if frames.misfits[slot]:
             frames.resting[slot] = FOREVER
             left_out[int(frames.seq_nums[slot])] = (
-                f"does not fit the others: R {r_factors[k]:.2f}, theirs {usual:.2f}; is it where it was said to be?"
+                f"does not fit the others: R {r_factors[k]:.2f}, theirs {np.nanmedian(r_factors):.2f}; is it where it was said to be?"
             )
         else:
             frames.resting[slot] = RESTING_PASSES
             frames.misfits[slot] = 1
     return left_out
+
+
+def _fits(r_factors: npt.NDArray[np.float64], places_px: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which frames fit: as well as most of the scan, or not much worse than those nearby.
+
+    What R is usual depends on photons and sample, and so does its spread; 1.48 times the median deviation is the
+    standard deviation of a normal distribution.  A frame without a finite R does not fit.
+    """
+    finite = np.isfinite(r_factors)
+    logs = np.log(np.maximum(r_factors, LEAST_R), where=finite, out=np.full(len(r_factors), np.inf))
+    worse = logs - np.median(logs[finite]) if finite.any() else logs
+    spread = 1.48 * np.median(np.abs(worse))
+    fits = worse <= min(math.log(WORSE), FAR_OUT * spread)
+    odd = np.flatnonzero(~fits & finite)
+    if len(odd):
+        # the nearest to a frame's place is the frame itself, or one at the same place
+        _, nearest = cKDTree(places_px).query(places_px[odd], NEIGHBOURS + 1)
+        fits[odd] = logs[odd] < np.median(logs[nearest[:, 1:]], axis=1) + math.log(WORSE_THAN_NEIGHBOURS)
+    return fits

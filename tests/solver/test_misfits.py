@@ -10,12 +10,13 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.misfits import LEAST_FRAMES, LEAST_USES, MOST, RESTING_PASSES, rest_misfits
 
 COUNT = 40
+PLACES_PX = np.stack(np.divmod(np.arange(COUNT), 8), -1)
 
 
 @pytest.fixture
 def store():
     frames = FrameStore(8, get_backend("numpy"))
-    frames.put(range(100, 100 + COUNT), np.ones((COUNT, 8, 8)), (0, 0))
+    frames.put(range(100, 100 + COUNT), np.ones((COUNT, 8, 8)), PLACES_PX)
     frames.uses[:COUNT] = LEAST_USES
     misfit(frames, np.arange(COUNT), 0.05)
     return frames
@@ -62,6 +63,34 @@ def test_a_frame_that_fits_when_it_comes_back_starts_anew(store):
         assert rest_misfits(store) == {}
 
 
+@pytest.mark.parametrize(("spread", "resting"), [(0.15, []), (0.05, [7])])
+def test_what_is_odd_depends_on_the_spread_of_all(store, spread, resting):
+    """2.3 times the median: nothing beside frames that differ by 15 %, and odd beside such as differ by 5 %."""
+    logs = np.random.default_rng(1).permutation(np.linspace(-2, 2, COUNT))
+    misfit(store, np.arange(COUNT), 0.15 * np.exp(spread * logs))
+    misfit(store, 7, 2.3 * 0.15)
+    rest_misfits(store)
+    assert np.flatnonzero(store.resting[:COUNT]).tolist() == resting
+
+
+def test_frames_over_a_small_object_stay_though_they_fit_worse_than_most(store):
+    distance = np.linalg.norm(PLACES_PX - (2, 3), axis=-1)
+    misfit(store, np.arange(COUNT), 0.05 + 0.25 * np.exp(-(distance**2) / 4))
+    assert rest_misfits(store) == {}
+    assert not store.resting[:COUNT].any()
+    (middle,) = np.flatnonzero(distance == 0)
+    misfit(store, middle, 0.9)  # this one fits worse than its neighbours, too
+    rest_misfits(store)
+    assert np.flatnonzero(store.resting[:COUNT]).tolist() == [middle]
+
+
+def test_frames_that_fit_exactly_make_no_other_odd(store):
+    misfit(store, np.arange(COUNT), 0)
+    misfit(store, 7, 1e-7)
+    rest_misfits(store)
+    assert not store.resting[:COUNT].any()
+
+
 @pytest.mark.parametrize("case", ["few frames", "few uses", "no weight"])
 def test_who_is_not_judged(store, case):
     misfit(store, 7, 0.5)
@@ -77,8 +106,9 @@ def test_who_is_not_judged(store, case):
 
 
 def test_no_more_than_a_part_of_all_rests_and_the_worst_first(store):
-    misfit(store, np.arange(10), np.linspace(0.2, 0.4, 10))
+    odd = np.arange(0, COUNT, 4)
+    misfit(store, odd, np.linspace(0.2, 0.4, len(odd)))
     rest_misfits(store)
-    assert np.flatnonzero(store.resting[:COUNT]).tolist() == list(range(10))[-int(MOST * COUNT) :]
+    assert np.flatnonzero(store.resting[:COUNT]).tolist() == odd[-int(MOST * COUNT) :].tolist()
     rest_misfits(store)
     assert np.count_nonzero(store.resting[:COUNT]) == int(MOST * COUNT)
