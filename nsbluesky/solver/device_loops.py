@@ -220,15 +220,16 @@ void step_probe(
 }
 
 extern "C" __global__
-void sum_power(const c64* probe, float* out, int modes, int pixels)
+void add_power(const c64* probes, const float* weights, float* out, int count, int modes, int pixels)
 {
     EACH(i, pixels) {
         float sum = 0.0f;
-        for (int mode = 0; mode < modes; ++mode) {
-            const c64 p = probe[(long long)mode * pixels + i];
-            sum += p.x * p.x + p.y * p.y;
-        }
-        out[i] = sum;
+        for (int j = 0; j < count; ++j)
+            for (int mode = 0; mode < modes; ++mode) {
+                const c64 p = probes[((long long)j * modes + mode) * pixels + i];
+                sum += weights[j] * (p.x * p.x + p.y * p.y);
+            }
+        out[i] += sum;
     }
 }
 
@@ -365,10 +366,10 @@ class DeviceLoops:
         arrays = probe, numerator, denominator, divisor, pass_numerator, pass_denominator
         self._run("step_probe", probe.size, *arrays, len(probe), denominator.size, int(averages))
 
-    def sum_power(self, probe: Any, out: Any) -> Any:
+    def add_power(self, probes: Any, weights: npt.NDArray[np.float32], out: Any) -> None:
         """See the twin."""
-        self._run("sum_power", out.size, probe, out, len(probe), out.size)
-        return out
+        count, modes = probes.shape[:2]
+        self._run("add_power", out.size, probes, self._real(weights), out, count, modes, out.size)
 
     def push(self, target: Any, before: Any, velocity: Any, friction: np.float32) -> None:
         """See the twin."""

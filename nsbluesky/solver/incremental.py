@@ -406,7 +406,8 @@ class IncrementalSolver:
 
     @property
     def _sweep_is_due(self) -> bool:
-        return self._probe_search.is_due(self.num_frames, no_more=self._finishing)
+        search = self._probe_search  # frames are counted where that matters: this is asked before each batch
+        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._finishing)
 
     @property
     def num_unused(self) -> int:

@@ -16,6 +16,7 @@ from nsbluesky.compiled import njit
 
 __all__ = [
     "add_and_step",
+    "add_power",
     "back_project",
     "change_fields",
     "copy_centres",
@@ -26,7 +27,6 @@ __all__ = [
     "step_probe",
     "step_products",
     "sum_amplitudes",
-    "sum_power",
     "take_roots",
 ]
 
@@ -262,18 +262,18 @@ def step_probe(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def sum_power(probe, out):  # type: ignore[no-untyped-def]
-    """Write Σ_k |P_k|² of a probe (modes, N, N) into `out` (N, N)."""
-    modes, side, _ = probe.shape
+def add_power(probes, weights, out):  # type: ignore[no-untyped-def]
+    """Add Σ_j w_j Σ_k |P_jk|² of probes (any, modes, N, N) to `out` (N, N)."""
+    count, modes, side, _ = probes.shape
     for row in range(side):
         total = out[row]
-        total[:] = 0
-        for mode in range(modes):
-            light = probe[mode, row]
-            for column in range(side):
-                p = light[column]
-                total[column] += p.real * p.real + p.imag * p.imag
-    return out
+        for number in range(count):
+            weight = weights[number]
+            for mode in range(modes):
+                light = probes[number, mode, row]
+                for column in range(side):
+                    p = light[column]
+                    total[column] += weight * (p.real * p.real + p.imag * p.imag)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -360,6 +360,12 @@ def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped
     half = (side + 1) // 2
     for number in range(len(places)):
         spectrum, image, scale = spectra[places[number]], out[rows[number]], scales[rows[number]]
+        if gap == 0:
+            for row in range(side):
+                source, line = spectrum[row], image[row]
+                for column in range(side):
+                    line[column] = scale * source[column]
+            continue
         for row in range(side):
             source, line = spectrum[row if row < half else row + gap], image[row]
             for column in range(half):

@@ -34,7 +34,7 @@ FAR_OUT = 6.0
 """A frame may be odd, too, whose log R is this many standard deviations from the median; right ones stay within 4."""
 
 NEIGHBOURS = 12
-"""Frames nearby that an odd one is compared with: where all of them fit badly, it is the object that is hard there."""
+"""Frames nearby that an odd one is compared with: where all of them fit badly, the object is hard there."""
 
 WORSE_THAN_NEIGHBOURS = 2.0
 """An odd frame has this many times the median R of its neighbours."""
@@ -71,6 +71,7 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
     if len(judged) < LEAST_FRAMES:
         return {}
     r_factors = frames.residuals[judged] / frames.amplitude_sums[judged]
+    usual = float(np.median(np.nan_to_num(r_factors, nan=np.inf)))
     fits = _fits(r_factors, frames.corners_px[judged] + frames.shifts_px[judged])
     frames.misfits[judged[fits]] = 0
     worst_first = np.argsort(-np.nan_to_num(r_factors, nan=np.inf))
@@ -82,7 +83,7 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
         if frames.misfits[slot]:
             frames.resting[slot] = FOREVER
             left_out[int(frames.seq_nums[slot])] = (
-                f"does not fit the others: R {r_factors[k]:.2f}, theirs {np.nanmedian(r_factors):.2f}; is it where it was said to be?"
+                f"does not fit the others: R {r_factors[k]:.2f}, theirs {usual:.2f}; is it where it was said to be?"
             )
         else:
             frames.resting[slot] = RESTING_PASSES
@@ -104,6 +105,6 @@ def _fits(r_factors: npt.NDArray[np.float64], places_px: npt.NDArray[np.float64]
     odd = np.flatnonzero(~fits & finite)
     if len(odd):
         # the nearest to a frame's place is the frame itself, or one at the same place
-        _, nearest = cKDTree(places_px).query(places_px[odd], NEIGHBOURS + 1)
+        nearest = np.asarray(cKDTree(places_px).query(places_px[odd], NEIGHBOURS + 1)[1])
         fits[odd] = logs[odd] < np.median(logs[nearest[:, 1:]], axis=1) + math.log(WORSE_THAN_NEIGHBOURS)
-    return fits
+    return np.asarray(fits)

@@ -53,6 +53,8 @@ def spread(
 
 def turns_of(steps: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.intp]:
     """Return when the turn of each shift (n, 2) comes, in random order, those that are equal together, (n,)."""
+    if not steps.any():
+        return np.zeros(len(steps), np.intp)
     _, which = np.unique(steps, axis=0, return_inverse=True)
     which = which.reshape(-1)
     return np.asarray(rng.permutation(which.max(initial=-1) + 1)[which])

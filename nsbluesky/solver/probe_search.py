@@ -77,7 +77,8 @@ class ProbeSearch:
         return not known and not self._geometry.is_near  # where the mean frame tells the probe
 
     @property
-    def _sweeps_wanted(self) -> bool:
+    def sweeps_wanted(self) -> bool:
+        """Whether there will be a sweep, or another one."""
         accepted = self.sweep is not None and self.sweep.accepted
         return self._can_sweep and len(self._swept) < SWEEPS and not accepted
 
@@ -89,7 +90,7 @@ class ProbeSearch:
 
     def is_due(self, num_frames: int, no_more: bool) -> bool:
         """Return whether a sweep should begin: at first, and again with more frames while none was accepted."""
-        if not self._sweeps_wanted:
+        if not self.sweeps_wanted:
             return False
         if not self._swept:
             return num_frames >= self.settings.sweep_frames or no_more
@@ -98,12 +99,12 @@ class ProbeSearch:
     @property
     def has_told(self) -> bool:
         """Whether a sweep told which probe to go on with, or none will."""
-        return self.sweep is not None or not self._sweeps_wanted
+        return self.sweep is not None or not self.sweeps_wanted
 
     @property
     def has_begun(self) -> bool:
         """Whether there was a sweep, or none is wanted."""
-        return bool(self._swept) or not self._sweeps_wanted
+        return bool(self._swept) or not self.sweeps_wanted
 
     def skip(self) -> None:
         """Take the probe for known: no sweeps any more."""

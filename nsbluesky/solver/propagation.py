@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
-from nsbluesky.solver.kernels import multiply_lines
+from nsbluesky.solver.shifts import turn
 
 __all__ = ["FarField", "NearField", "Propagator", "make_propagator", "propagator_of"]
 
@@ -143,13 +143,7 @@ class NearField:
         return np.asarray(self._line * np.exp(2j * np.pi * np.asarray(shifts_px)[:, :, None] * self._frequency))
 
     def _turned(self, spectrum: Any, lines: npt.NDArray[np.complex128]) -> Any:
-        both = self._backend.from_numpy(lines.astype(spectrum.dtype))
-        if self._backend.on_device:
-            spectrum *= both[:, 0, None, :, None]
-            spectrum *= both[:, 1, None, None, :]
-        else:
-            multiply_lines(spectrum, both)
-        return self._backend.ifft2(spectrum)
+        return self._backend.ifft2(turn(self._backend, spectrum, lines))
 
 
 def make_propagator(backend: Backend, frame_px: int, spread_px: float | None) -> Propagator:

@@ -6,6 +6,7 @@ probe; each frame names its own by a number.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 
-__all__ = ["MovedProbe", "largest_nearby", "light_around", "ramps", "steps_of"]
+__all__ = ["MovedProbe", "largest_nearby", "light_around", "lines_of", "ramps", "steps_of", "turn"]
 
 
 RINGING = np.float32(0.25)
@@ -33,6 +34,35 @@ def ramps(xp: Any, shifts_px: Any, side: int) -> Any:
     turns = -2j * np.pi * np.asarray(shifts_px)[:, :, None] * np.fft.fftfreq(side)
     lines = xp.asarray(np.exp(turns).astype(np.complex64))
     return lines[:, 0, :, None] * lines[:, 1, None, :]
+
+
+@lru_cache(maxsize=4096)
+def _line(step: int, subpixel: int, side: int) -> npt.NDArray[np.complex64]:
+    return np.asarray(np.exp(-2j * np.pi * step / subpixel * np.fft.fftfreq(side)), np.complex64)
+
+
+def lines_of(steps: npt.NDArray[np.int64], subpixel: int, side: int) -> npt.NDArray[np.complex64]:
+    """Return what `ramps` are made of for shifts (n, 2) in steps: a line for the rows and one for the columns each.
+
+    Returns
+    -------
+    (n, 2, N) complex64
+    """
+    return np.array([[_line(step, subpixel, side) for step in pair] for pair in steps.tolist()])
+
+
+def turn(backend: Backend, spectra: Any, lines: npt.NDArray[np.complexfloating[Any, Any]]) -> Any:
+    """Multiply spectra (n, modes, N, N) by the product of a line for the rows and one for the columns each.
+
+    `lines` (n or 1, 2, N) are in host memory; the spectra are overwritten and returned.
+    """
+    both = backend.from_numpy(lines.astype(spectra.dtype, copy=False))
+    if backend.on_device:
+        spectra *= both[:, 0, None, :, None]
+        spectra *= both[:, 1, None, None, :]
+    else:
+        kernels.multiply_lines(spectra, both)
+    return spectra
 
 
 def light_around(backend: Backend, light: Any) -> Any:
@@ -75,20 +105,20 @@ class MovedProbe:
     def __init__(self, backend: Backend, probe: Any, field: Any, steps: npt.NDArray[np.int64], subpixel: int) -> None:
         self._backend = backend
         if not steps.any():
-            self._ramps = None
+            self._lines = None
             self.which = np.zeros(len(steps), np.int64)
             self.probes = probe[None]
             return
         begins = np.concatenate([[True], (np.diff(steps, axis=0) != 0).any(axis=1)])
         self.which = np.cumsum(begins) - 1
-        different = steps[begins]
-        self._ramps = ramps(backend.xp, different / subpixel, probe.shape[-1])[:, None]
-        self.probes = backend.ifft2(field[None] * self._ramps)
+        self._lines = lines_of(steps[begins], subpixel, probe.shape[-1])
+        spectra = backend.xp.empty((len(self._lines), *field.shape), field.dtype)
+        spectra[...] = field
+        self.probes = backend.ifft2(turn(backend, spectra, self._lines))
 
     def back(self, sums: Any) -> Any:
         """Return Σ_k of `sums` (k, modes, N, N), each moved back by its shift, (modes, N, N); overwrites `sums`."""
-        if self._ramps is None:
+        if self._lines is None:
             return sums[0]
-        field = self._backend.fft2(sums)
-        field *= self._backend.xp.conj(self._ramps)
-        return self._backend.ifft2(field.sum(axis=0))
+        spectra = turn(self._backend, self._backend.fft2(sums), self._lines.conj())
+        return self._backend.ifft2(spectra.sum(axis=0))

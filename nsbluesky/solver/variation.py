@@ -24,7 +24,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.compiled import njit
 from nsbluesky.solver.frames import MOST_VARIATION, FrameStore
 from nsbluesky.solver.kernels import FAST
-from nsbluesky.solver.shifts import light_around, ramps
+from nsbluesky.solver.shifts import light_around, lines_of, turn
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["ProbeVariation", "Variation", "VariedProbe", "let_vary", "probe_of", "variation_of"]
@@ -107,17 +107,15 @@ class VariedProbe:
         self._backend = backend
         self._compiled = compiled
         self._weights = np.ascontiguousarray(weights)
-        self._ramps = None
+        self._lines = None
         self.which = np.arange(len(steps))
         if not steps.any():
             self._variation = variation
             self.probes = self._varied(probe)
             return
         light, self._variation = fields
-        self._ramps = ramps(backend.xp, steps / subpixel, probe.shape[-1])[:, None]
-        self.probes = self._varied(light)
-        self.probes *= self._ramps
-        self.probes = backend.ifft2(self.probes)
+        self._lines = lines_of(steps, subpixel, probe.shape[-1])
+        self.probes = backend.ifft2(turn(backend, self._varied(light), self._lines))
 
     def _varied(self, light: Any) -> Any:
         xp = self._backend.xp
@@ -132,9 +130,8 @@ class VariedProbe:
     def back(self, sums: Any) -> Any:
         """Return Σ_j of n_j (n, modes, N, N), each moved back by its shift, (modes, N, N); overwrites them."""
         backend, xp = self._backend, self._backend.xp
-        if self._ramps is not None:
-            sums = backend.fft2(sums)
-            sums *= xp.conj(self._ramps)
+        if self._lines is not None:
+            sums = turn(backend, backend.fft2(sums), self._lines.conj())
         if self._compiled:
             self.products = np.empty(self._weights.shape, np.float64)
             self.sums = np.zeros_like(self._variation)
@@ -146,7 +143,7 @@ class VariedProbe:
             self.products = np.asarray(backend.to_numpy(products), np.float64)
             self.sums = xp.tensordot(xp.asarray(self._weights.T), first, 1).astype(np.complex64)
         total = sums.sum(axis=0)
-        if self._ramps is None:
+        if self._lines is None:
             return total
         self.sums = backend.ifft2(self.sums)
         return backend.ifft2(total)

@@ -67,8 +67,8 @@ class Differences:
     ----------
     slots, corners, weights, steps
         Of the frames, in the order in which they are worked on.
-    field : (modes, N, N) complex64
-        The probe's Fourier transform, where any frame lies between pixels.
+    between_pixels : bool
+        Whether any frame is moved by less than a pixel.
     shares : list of slice
         Frames of each thread.
     loops
@@ -89,6 +89,7 @@ class Differences:
         steps = steps_of(frames.shifts_px[slots], subpixel)
         self._order = np.lexsort(steps.T)
         self.slots, self.steps = slots[self._order], steps[self._order]
+        self.between_pixels = bool(steps.any())
         self.corners = corners_on_canvas(state, frames, self.slots)
         self.weights = frames.weights[self.slots]
         self.shares = shares(backend, len(slots), len(state.objects) * state.probe.size)
@@ -103,11 +104,6 @@ class Differences:
         self._field = self.transformed(state.probe)
         if state.variation is not None:
             self._bends = self.transformed(state.variation)
-
-    @property
-    def between_pixels(self) -> bool:
-        """Whether any frame is moved by less than a pixel."""
-        return bool(self.steps.any())
 
     def transformed(self, probe: Any) -> Any:
         """Return the Fourier transform that `moved` takes of a probe; where none is moved, the probe itself."""
@@ -176,19 +172,22 @@ class Differences:
 
         The probe's own light would not do: a sharp one is dark where it is bright half a pixel further.
         """
+        xp, probe = self._backend.xp, self._state.probe
+        light = xp.zeros(probe.shape[1:], np.float32)
         if not self.between_pixels and self._state.variation is None:
-            return self._light_of(self._state.probe)
-        total = self._backend.xp.zeros(self._state.probe.shape[1:], np.float32)
+            self._add_power(probe[None], np.ones(1, np.float32), light)
+            return light
         for moved in self._placed:
-            for probe, frames in zip(moved.probes, np.bincount(moved.which).tolist(), strict=True):
-                total += np.float32(frames / len(self.slots)) * self._light_of(probe)
-        return total
+            parts = np.bincount(moved.which) / len(self.slots)
+            self._add_power(moved.probes, parts.astype(np.float32), light)
+        return light
 
-    def _light_of(self, probe: Any) -> Any:
-        xp = self._backend.xp
-        if self.loops is None:
-            return xp.sum(xp.abs(probe) ** 2, axis=0)
-        return self.loops.sum_power(probe, xp.empty(probe.shape[1:], np.float32))
+    def _add_power(self, probes: Any, weights: npt.NDArray[np.float32], light: Any) -> None:
+        """Add Σ_j w_j Σ_k |P_jk|² to `light` (N, N)."""
+        if self.loops is not None:
+            self.loops.add_power(probes, weights, light)
+        else:
+            light += self._backend.xp.tensordot(weights, (abs(probes) ** 2).sum(axis=1), 1)
 
     def _of_part(
         self,
