@@ -31,10 +31,10 @@ __all__ = ["DerivedRunWriter"]
 
 Target = Callable[[str, dict[str, Any]], Any]
 
-THINNED_STREAM = "reconstruction"
+THINNED_STREAMS = ("reconstruction", "second_engine")
 PASSING_STREAMS = ("diffraction_fit", "frc")
 """What is for the eyes of the moment, and follows from all else."""
-PICTURES = {"reconstruction": "object", "low_resolution": "transmission"}
+PICTURES = {"reconstruction": "object", "second_engine": "object", "low_resolution": "transmission"}
 """The picture that the ``extent_m`` of a stream belongs to."""
 
 
@@ -54,7 +54,7 @@ class DerivedRunWriter:
     cxi : CXIWriter, optional
         Must get each document before this callback does.
     interval_s : float
-        ``reconstruction`` events that are passed on are at least so far apart; the last one always is.
+        Pictures of the object that are passed on are at least so far apart; the last one always is.
 
     Attributes
     ----------
@@ -103,8 +103,8 @@ class _Run:
         self._names: dict[str, str] = {}
         self._streams: dict[str, _Stream] = {}
         self._clean: dict[int, tuple[float, ...]] = {}
-        self._waiting: Mapping[str, Any] | None = None
-        self._next = -np.inf
+        self._waiting: dict[str, Mapping[str, Any]] = {}
+        self._next = dict.fromkeys(THINNED_STREAMS, -np.inf)
 
     def process(self, name: str, document: Mapping[str, Any]) -> None:
         method = getattr(self, f"on_{name}", None)
@@ -134,18 +134,18 @@ class _Run:
         stream = self._names[doc["descriptor"]]
         if holds_frames(stream) or stream in PASSING_STREAMS:
             return
-        if stream != THINNED_STREAM:
+        if stream not in THINNED_STREAMS:
             self._pass(stream, doc)
-        elif doc["data"].get("final") or time.monotonic() >= self._next:
-            self._waiting = None
+        elif doc["data"].get("final") or time.monotonic() >= self._next[stream]:
+            self._waiting.pop(stream, None)
             self._pass(stream, doc)
-            self._next = time.monotonic() + self._interval_s
+            self._next[stream] = time.monotonic() + self._interval_s
         else:
-            self._waiting = doc
+            self._waiting[stream] = doc
 
     def on_stop(self, doc: Mapping[str, Any]) -> None:
-        if self._waiting is not None:
-            self._pass(THINNED_STREAM, self._waiting)
+        for thinned, last in self._waiting.items():
+            self._pass(thinned, last)
         for stream in self._streams.values():
             stream.finish()
         if self._clean:

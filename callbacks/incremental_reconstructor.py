@@ -16,6 +16,7 @@ from nsbluesky.callbacks.frame_cleaner import CleanFrames
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
+from nsbluesky.callbacks.second_engine import ReconstructBeside, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.probe_library import KeptProbe, Setup
 from nsbluesky.settings import PipelineSettings
@@ -24,7 +25,7 @@ from nsbluesky.solver.good_probe import is_good
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.quality import FRC
-from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.schedule import check_engines
 from nsbluesky.solver.sweep import Sweep
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
@@ -48,7 +49,6 @@ class Reconstruct(Stage):
         self._next = 0.0
         self._stopped = False
         self._deadline = math.inf
-        self._final_told = False
         self._rounds_told = 0
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
@@ -56,13 +56,13 @@ class Reconstruct(Stage):
     @classmethod
     def check(cls, settings: PipelineSettings) -> None:
         """Refuse an engine that there is not."""
-        parse_schedule(settings.solver.algorithm, settings.solver.passes_final, settings.solver.object_modes)
+        check_engines(settings)
 
     def configure(self) -> Iterator[Document]:
         """Let the solver go on with other settings; what is over gets a new last picture."""
         if self._solver is not None and self.run.settings.solver != self._solver.settings:
             self._solver.configure(self.run.settings.solver)
-            self._final_told = False
+            self.run.image_is_final = False
             self._deadline = math.inf
         yield from ()
 
@@ -74,6 +74,7 @@ class Reconstruct(Stage):
                 self._take_up(event["data"]["mask"])
             if self._stopped:  # so few frames that the detector is known only now
                 self._solver.finish()
+            self.run.solver = self._solver
         yield from ()
 
     def _make_solver(self, mask: Any) -> IncrementalSolver:
@@ -163,7 +164,7 @@ class Reconstruct(Stage):
             translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
             self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m, data["weight"])
             self._arrived.update(zip(page["seq_num"], page["time"], strict=True))
-            self._final_told = False  # a frame that comes late, after the last picture, makes one more
+            self.run.image_is_final = False  # a frame that comes late, after the last picture, makes one more
         yield from ()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
@@ -191,11 +192,11 @@ class Reconstruct(Stage):
         solver = self._solver
         if solver is None or not (self.run.settings.solver.live or self._stopped):
             return False
-        return not self._final_told and (solver.has_work or self._final_due(solver))
+        return not self.run.image_is_final and (solver.has_work or self._final_due(solver))
 
     def _final_due(self, solver: IncrementalSolver) -> bool:
         late = time.monotonic() > self._deadline and solver.is_settled
-        return (solver.finished or late) and solver.state is not None and not self._final_told
+        return (solver.finished or late) and solver.state is not None and not self.run.image_is_final
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -223,7 +224,7 @@ class Reconstruct(Stage):
                 **self._warm_start(sweep),
             )
         if self._final_due(solver):
-            self._final_told = True
+            self.run.image_is_final = True
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
             yield from self._picture(solver, final=False)
@@ -273,17 +274,10 @@ class Reconstruct(Stage):
         yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",
-            object=picture.object,
-            probe=picture.probe,
-            pixel_size_m=float(picture.pixel_m),
-            extent_m=np.asarray(picture.extent_m, dtype=np.float64),
-            r_factor=float(picture.r_factor),
+            **picture_data(picture),
             r_held_out=float(quality.r_held_out),
             resolution_half_bit_m=float(quality.half_bit_m),
             resolution_one_seventh_m=float(quality.one_seventh_m),
-            num_frames=int(picture.num_frames),
-            num_passes=float(picture.num_passes),
-            coverage=float(picture.coverage),
             newest_age_s=time.time() - self._arrived[picture.newest_seq_num],
             coarse=solver.r_is_coarse,
             final=final,
@@ -316,4 +310,4 @@ class Reconstruct(Stage):
 class IncrementalReconstructor(RunProcessor):
     """Callback: raw runs in, pictures of object and probe out; all stages before it run as well."""
 
-    stages = (ReadFrames, AverageDarks, CleanFrames, ImageLowResolution, Reconstruct)
+    stages = (ReadFrames, AverageDarks, CleanFrames, ImageLowResolution, Reconstruct, ReconstructBeside)

@@ -23,6 +23,7 @@ from nsbluesky.callbacks.live_state import (
     Fit,
     Frame,
     HalvesCorrelation,
+    History,
     LiveState,
     LowResolution,
     Reconstruction,
@@ -49,6 +50,7 @@ _OWN_STREAMS = (
     "diffraction_fit",
     "frc",
     "reconstruction",
+    "second_engine",
     "settings",
     "health",
 )
@@ -234,29 +236,22 @@ class LivePlots(DocumentRouter):
         self._change(run=replace(self._state.run, settings=_told_settings(json.loads(data["settings"]))))
 
     def _reconstruction(self, data: Mapping[str, Any], time_s: float) -> None:
-        picture = Reconstruction(
-            object=data["object"],
-            probe=data["probe"],
-            pixel_size_m=float(data["pixel_size_m"]),
-            extent_m=_extent(data["extent_m"]),
-            r_factor=float(data["r_factor"]),
-            num_frames=int(data["num_frames"]),
-            num_passes=float(data["num_passes"]),
-            coverage=float(data["coverage"]),
-            newest_age_s=float(data["newest_age_s"]),
-            final=bool(data["final"]),
-            coarse=bool(data.get("coarse", False)),
-            resolution_m=float(data.get("resolution_half_bit_m", math.nan)),
-            one_seventh_m=float(data.get("resolution_one_seventh_m", math.nan)),
-            r_held_out=float(data.get("r_held_out", math.nan)),
-        )
-        assert self._state.run is not None  # events of unknown streams come no further than `event`
-        elapsed = time_s - self._state.run.start_time
-        history = self._state.history.extended(elapsed, picture)
+        history = self._state.history.extended(self._elapsed_s(time_s), picture := _picture(data))
         if isinstance(data["object"], str):  # not filled: an earlier image, of which a late viewer gets the numbers
             self._change(history=history)
         else:
             self._change(reconstruction=picture, history=history)
+
+    def _second_engine(self, data: Mapping[str, Any], time_s: float) -> None:
+        picture, before = _picture(data), self._state.second
+        history = self._state.second_history
+        if before is None or before.engine != picture.engine:
+            history = History()
+        self._change(second=picture, second_history=history.extended(self._elapsed_s(time_s), picture))
+
+    def _elapsed_s(self, time_s: float) -> float:
+        assert self._state.run is not None  # events of unknown streams come no further than `event`
+        return time_s - self._state.run.start_time
 
     def _health(self, data: Mapping[str, Any], time_s: float) -> None:
         told = StageHealth(
@@ -312,6 +307,26 @@ class _FrameTable:
             rows = self._rows[seq_nums]
             self._measured = rows[:, :2], seq_nums, rows[:, 2]
         return self._measured
+
+
+def _picture(data: Mapping[str, Any]) -> Reconstruction:
+    return Reconstruction(
+        object=data["object"],
+        probe=data["probe"],
+        pixel_size_m=float(data["pixel_size_m"]),
+        extent_m=_extent(data["extent_m"]),
+        r_factor=float(data["r_factor"]),
+        num_frames=int(data["num_frames"]),
+        num_passes=float(data["num_passes"]),
+        coverage=float(data["coverage"]),
+        newest_age_s=float(data.get("newest_age_s", math.nan)),
+        final=bool(data["final"]),
+        coarse=bool(data.get("coarse", False)),
+        resolution_m=float(data.get("resolution_half_bit_m", math.nan)),
+        one_seventh_m=float(data.get("resolution_one_seventh_m", math.nan)),
+        r_held_out=float(data.get("r_held_out", math.nan)),
+        engine=str(data.get("engine", "")),
+    )
 
 
 def _told_settings(told: Mapping[str, Any]) -> PipelineSettings | None:

@@ -243,6 +243,8 @@ class Reconstruction:
         Half period up to which two halves of the frames agree, by ½ bit and by 1/7; NaN where that is not told.
     r_held_out : float
         R on pixels that the solver does not use; NaN where none are held out.
+    engine : str
+        The schedule that a second engine follows; "" for the image itself.
     """
 
     object: npt.NDArray[np.complex64]
@@ -259,6 +261,7 @@ class Reconstruction:
     resolution_m: float = math.nan
     one_seventh_m: float = math.nan
     r_held_out: float = math.nan
+    engine: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +332,8 @@ class LiveState:
         Where the solver tells the resolution.
     reconstruction : Reconstruction or None
     history : History
+    second, second_history
+        The same of the second engine (`PipelineSettings.second_engine`).
     health : mapping of str to StageHealth
         By stage, in the order in which they first told.
     summary : StageHealth or None
@@ -357,6 +362,8 @@ class LiveState:
     frc: HalvesCorrelation | None = None
     reconstruction: Reconstruction | None = None
     history: History = field(default_factory=History)
+    second: Reconstruction | None = None
+    second_history: History = field(default_factory=History)
     health: Mapping[str, StageHealth] = field(default_factory=lambda: MappingProxyType({}))
     summary: StageHealth | None = None
     warnings: tuple[str, ...] = ()

@@ -45,7 +45,8 @@ def age_text(seconds: float) -> str:
 def _picture(data: Data) -> str:
     if not data["final"]:
         return ""
-    return f"last image: R {data['r_factor']:.3f} from {data['num_frames']} frames, {data['num_passes']:.3g} passes"
+    found = f"R {data['r_factor']:.3f} from {data['num_frames']} frames, {data['num_passes']:.3g} passes"
+    return f"last image by {data['engine']}: {found}" if "engine" in data else f"last image: {found}"
 
 
 _NEWS: dict[str, Callable[[Data], str]] = {
@@ -53,4 +54,5 @@ _NEWS: dict[str, Callable[[Data], str]] = {
     "detector": _detector,
     "geometry": _sweep,
     "reconstruction": _picture,
+    "second_engine": _picture,
 }

@@ -102,7 +102,7 @@ class RunProcessor:
         self._checkpoints = None if checkpoints is None else Path(checkpoints)
         self._probes = probes
         self._to_save: queue.SimpleQueue[Future[dict[str, list[Path]]]] = queue.SimpleQueue()
-        self.settings = settings or PipelineSettings()
+        self.settings = self._checked(settings or PipelineSettings())
         self.geometry = geometry
         self.roots = tuple(Path(root) for root in roots)
         self.watch = watch or BlockWatch()
@@ -155,13 +155,15 @@ class RunProcessor:
         SettingsError
             For a name or a value that cannot be; nothing is changed then.
         """
-        settings = self.settings.replace(**changes)
-        for stage in self.make_stages():
-            stage.check(settings)
-        self.settings = settings
+        self.settings = settings = self._checked(self.settings.replace(**changes))
         at_once = {name: value for name, value in changes.items() if settings.applies_at_once(name)}
         for chain in list(self._chains) if at_once else ():
             chain.configure(at_once)
+        return settings
+
+    def _checked(self, settings: PipelineSettings) -> PipelineSettings:
+        for stage in self.make_stages():
+            stage.check(settings)
         return settings
 
     def show_fit(self, seq_num: int | None) -> None:

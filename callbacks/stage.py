@@ -14,6 +14,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.geometry import Geometry
 from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.solver.incremental import IncrementalSolver
 
 __all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage", "Workers"]
 
@@ -83,6 +84,10 @@ class RunContext:
         Where the image is kept while it is unfinished, for a process that takes over; None for nowhere.
     probes : ProbeLibrary or None
         Probes of earlier runs to begin with, and where that of this run is kept; None for neither.
+    solver : IncrementalSolver or None
+        What makes the image, for a second one beside it; None before the detector is known.
+    image_is_final : bool
+        Whether the last picture of the image was told, and nothing came since.
     """
 
     start: Mapping[str, Any]
@@ -99,6 +104,8 @@ class RunContext:
     fit_frame: int | None = None
     checkpoint: Path | None = None
     probes: ProbeLibrary | None = None
+    solver: IncrementalSolver | None = None
+    image_is_final: bool = False
 
 
 class Stage:

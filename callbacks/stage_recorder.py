@@ -22,7 +22,16 @@ __all__ = ["STAGES", "StageRecorder"]
 log = logging.getLogger(__name__)
 
 RAW = "raw"
-STAGES = (RAW, "dark_statistics", "detector", "clean", "low_resolution", "geometry", "reconstruction")
+STAGES = (
+    RAW,
+    "dark_statistics",
+    "detector",
+    "clean",
+    "low_resolution",
+    "geometry",
+    "reconstruction",
+    "second_engine",
+)
 """What can be recorded: raw frames and darks as they were read, and the derived run's streams that hold arrays."""
 
 

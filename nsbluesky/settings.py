@@ -571,6 +571,10 @@ class PipelineSettings(Settings):
         Begin with the probe of an earlier run of the same setup, where one lies in the folder of the results
         (`nsbluesky.probe_library`), and keep this run's there.  The sweep notices a probe that fits no more; where
         there is none, or `SolverSettings.live` is off, neither is done.
+    second_engine : str
+        A schedule, as in `SolverSettings.algorithm`, by which the same frames are reconstructed beside the image, to
+        compare both; empty for none.  It takes half of the solver's time while the scan runs, its last passes follow
+        those of the image, and the frames are in memory twice.
     """
 
     cleaning: CleaningSettings = field(default_factory=CleaningSettings)
@@ -580,8 +584,9 @@ class PipelineSettings(Settings):
     queue_bytes: int = 256 * 1024 * 1024
     checkpoint_s: float = 30.0
     warm_start: bool = True
+    second_engine: str = ""
 
-    AT_ONCE = frozenset({"block_frames"})
+    AT_ONCE = frozenset({"block_frames", "second_engine"})
 
     LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {"block_frames": (1, 1024), "queue_bytes": (0, 2**40)}
 

@@ -163,23 +163,11 @@ class DerivedScan:
         self, frames: int, r_factor: float, final: bool = False, coarse: bool = False, **quality: float
     ) -> dict[str, np.ndarray]:
         """The measured part starts one row and two columns into the canvas."""
-        rows, columns = 30, 40
-        object = (1 + 0.1 * self.rng.random((rows, columns))) * np.exp(0.4j * self.rng.random((rows, columns)))
-        object = object.astype(np.complex64)
-        object[:1], object[:, :2] = np.nan, np.nan
-        probe = np.zeros((2, FRAME_PX, FRAME_PX), np.complex64)
-        probe[0, 6:10, 6:10], probe[1, 4:8, 4:8] = 3, 1j
-        extent = np.array([0, columns * OBJECT_PIXEL_M, 0, rows * OBJECT_PIXEL_M]) + np.repeat(ORIGIN_M, 2)
+        images, told = self._picture(frames, r_factor)
         self.event(
             "reconstruction",
-            object=object,
-            probe=probe,
-            pixel_size_m=OBJECT_PIXEL_M,
-            extent_m=extent,
-            r_factor=r_factor,
-            num_frames=frames,
-            num_passes=2.5,
-            coverage=0.8,
+            **images,
+            **told,
             newest_age_s=0.5,
             coarse=coarse,
             final=final,
@@ -187,7 +175,30 @@ class DerivedScan:
             resolution_half_bit_m=quality.get("half_bit_m", float("nan")),
             resolution_one_seventh_m=quality.get("one_seventh_m", float("nan")),
         )
-        return {"object": object, "probe": probe}
+        return images
+
+    def second_engine(self, engine: str, frames: int, r_factor: float, coarse: bool = False) -> dict[str, np.ndarray]:
+        images, told = self._picture(frames, r_factor)
+        self.event("second_engine", engine=engine, **images, **told, coarse=coarse, final=False)
+        return images
+
+    def _picture(self, frames: int, r_factor: float) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        rows, columns = 30, 40
+        object = (1 + 0.1 * self.rng.random((rows, columns))) * np.exp(0.4j * self.rng.random((rows, columns)))
+        object = object.astype(np.complex64)
+        object[:1], object[:, :2] = np.nan, np.nan
+        probe = np.zeros((2, FRAME_PX, FRAME_PX), np.complex64)
+        probe[0, 6:10, 6:10], probe[1, 4:8, 4:8] = 3, 1j
+        extent = np.array([0, columns * OBJECT_PIXEL_M, 0, rows * OBJECT_PIXEL_M]) + np.repeat(ORIGIN_M, 2)
+        told = {
+            "pixel_size_m": OBJECT_PIXEL_M,
+            "extent_m": extent,
+            "r_factor": r_factor,
+            "num_frames": frames,
+            "num_passes": 2.5,
+            "coverage": 0.8,
+        }
+        return {"object": object, "probe": probe}, told
 
     def health(
         self,

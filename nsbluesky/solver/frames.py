@@ -348,6 +348,12 @@ class FrameStore:
         """Return the amplitudes (N, N) float32 of a slot, FFT order; not to be changed."""
         return self._amplitudes.read(slot)
 
+    def photons_of(self, slots: npt.NDArray[np.intp]) -> Any:
+        """Return the photons of frames (n, N, N) as they came: zero frequency at N//2, NaN where not measured."""
+        xp = self.backend.xp
+        amplitudes = xp.stack([self.amplitude(slot) for slot in slots])
+        return xp.fft.fftshift(xp.where(amplitudes >= 0, amplitudes * amplitudes, np.float32(np.nan)), axes=(1, 2))
+
     def corrections_px(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return how far the windows of `slots` lie from where they were put, (n, 2: row, column)."""
         return np.asarray(self.corners_px[slots] + self.shifts_px[slots] - self.told_px[slots])

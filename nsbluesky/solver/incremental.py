@@ -301,6 +301,23 @@ class IncrementalSolver:
             raise ValueError("there are frames already: offer a probe before add_frames")
         self._probe_search.warm = given
 
+    def take_over(self, first: IncrementalSolver) -> None:
+        """Begin with the frames and the orientation that another solver has, and with its probe on a blank object.
+
+        The frames are copied, and lie where they were told to.
+
+        Raises
+        ------
+        ValueError
+            If that has no image yet, or there are frames here.
+        """
+        if self.frames.slots:
+            raise ValueError("there are frames already: take over before add_frames")
+        if first.state is None:
+            raise ValueError("the first solver has no image yet: wait until its state is not None")
+        self._deck.add(self._intake.take_over(first._intake).tolist())
+        self.start_with(first.picture().probe)
+
     def _valid_probe(self, probe: npt.ArrayLike) -> npt.NDArray[np.complex64]:
         given = np.asarray(probe, np.complex64)
         given = given[None] if given.ndim == 2 else given

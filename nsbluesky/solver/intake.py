@@ -21,6 +21,9 @@ LEAST_PIXELS = 256
 
 LARGEST_POSITION_PX = 2.0**52
 
+FRAMES_AT_ONCE = 64
+"""That are copied from another store."""
+
 
 class Intake:
     """Puts frames into a store, turned and at their places in pixels.
@@ -80,6 +83,19 @@ class Intake:
         self.turned = orientation_after(self.turned, orientation)
         self.frames.turn(orientation)
         self._use_pixels()
+
+    def take_over(self, other: Intake) -> npt.NDArray[np.intp]:
+        """Copy mask, orientation and frames of another one, as they were told; return the slots of those in use."""
+        self.turned, self._good = other.turned, other._good
+        self._use_pixels()
+        there = other.frames
+        told = {number: why for number, why in other.rejected.items() if number not in there.slots}
+        self.rejected.update(told)
+        for first in range(0, len(there), FRAMES_AT_ONCE):
+            slots = np.arange(first, min(first + FRAMES_AT_ONCE, len(there)))
+            places = there.told_px[slots] + there.frame_px / 2
+            self._put(there.seq_nums[slots], there.photons_of(slots), places, there.weights[slots])
+        return self.frames.active
 
     def take(
         self, seq_nums: npt.ArrayLike, frames: Any, translations_m: npt.ArrayLike, weights: npt.ArrayLike | None

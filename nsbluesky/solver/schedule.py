@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
+from nsbluesky.settings import MOST_PASSES, PipelineSettings, SettingsError, SolverSettings
 from nsbluesky.solver.engines import BATCHED, check_engine
 
-__all__ = ["Stage", "parse_schedule", "stage_of", "stages_of"]
+__all__ = ["Stage", "check_engines", "parse_schedule", "stage_of", "stages_of"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,22 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
                     f"expected one of {', '.join(BATCHED)}, or probe_variation = 0"
                 )
     return stages
+
+
+def check_engines(settings: PipelineSettings) -> None:
+    """Refuse engines that there are not, or that cannot do what the settings want, of the image and beside it.
+
+    Raises
+    ------
+    SettingsError
+        As `stages_of`.
+    """
+    stages_of(settings.solver)
+    if settings.second_engine:
+        try:
+            stages_of(settings.solver.replace(algorithm=settings.second_engine))
+        except SettingsError as error:
+            raise SettingsError(str(error).replace("solver.algorithm", "second_engine")) from None
 
 
 def _parse_stage(text: str, passes: int, object_modes: int) -> Stage:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from nsbluesky.settings import PipelineSettings
-from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.schedule import check_engines
 from nsbluesky.viewer.buttons import button_row
 from nsbluesky.viewer.qt import QtWidgets, Signal
 from nsbluesky.viewer.settings_form import AT_ONCE_SIGN, SettingsForm
@@ -60,7 +60,7 @@ class ControlPanel(QtWidgets.QWidget):
         self._processing = processing
         self._thread = ThreadPoolExecutor(1, "nsbluesky-control")
         row, self.buttons = button_row(ACTIONS, self._do)
-        self.form = SettingsForm(PipelineSettings(), _check_engine, mark_at_once=True)
+        self.form = SettingsForm(PipelineSettings(), check_engines, mark_at_once=True)
         self.quality = QtWidgets.QCheckBox("tell resolution and held-out R")
         self.quality.setToolTip(
             "two half-sets beside the image tell its resolution (FRC), for which half as many frames are used again; "
@@ -147,10 +147,6 @@ class ControlPanel(QtWidgets.QWidget):
         self.quality.setChecked(self.form.settings.solver.quality_share > 0)
         self.answer.setText(text)
         self.answer.setToolTip(text)
-
-
-def _check_engine(settings: PipelineSettings) -> None:
-    parse_schedule(settings.solver.algorithm, settings.solver.passes_final)
 
 
 def _what_changes(changes: Mapping[str, Any]) -> str:

@@ -84,13 +84,14 @@ def simulate(
 
 
 class Streams:
-    """Keeps the data of all derived events by stream."""
+    """Keeps the data of all derived events by stream, and in which order the streams had them."""
 
     def __init__(self) -> None:
         self.start: dict[str, Any] = {}
         self.stop: dict[str, Any] = {}
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.events: dict[str, list[dict[str, Any]]] = {}
+        self.order: list[str] = []
         self.clean: dict[int, np.ndarray] = {}
         self._names: dict[str, str] = {}
 
@@ -103,7 +104,8 @@ class Streams:
         elif name == "descriptor":
             self._names[document["uid"]] = document["name"]
         elif name == "event":
-            self.events.setdefault(self._names[document["descriptor"]], []).append(document["data"])
+            self.order.append(self._names[document["descriptor"]])
+            self.events.setdefault(self.order[-1], []).append(document["data"])
         elif name == "event_page" and self._names[document["descriptor"]] == "clean":
             self.clean.update(zip(document["seq_num"], document["data"]["frame"], strict=True))
 

@@ -611,3 +611,41 @@ def test_an_image_that_begins_anew_judges_all_frames_anew(scan, backend):
     assert 60 in solver.frames.active
     finished(solver)
     assert sorted(solver.rejected) == [61, 999]
+
+
+# ---- a second engine on the same frames
+
+
+@pytest.mark.parametrize("turned", [0, 5])
+def test_another_solver_takes_over_frames_orientation_and_probe(live, scan, backend, turned):
+    """What it makes of them is the same object, though it is another engine and begins with none of it."""
+    frames = scan.frames.copy()
+    frames[3][:8] = np.nan
+    live.add_frames(scan.seq_nums, frames, scan.translations_m)
+    live.add_frames([998], np.zeros_like(frames[:1]), scan.translations_m[:1])
+    live.add_frames([999], frames[:1], [[np.nan, 0]])
+    live.set_weight(scan.seq_nums[[5]], [0])
+    first = finished(live)
+    live._intake.turn(turned)  # as after a search
+    second = scan.solver(backend, algorithm="rpie", coarse_uses=0)
+    second.take_over(live)
+    assert second.rejected == live.rejected and second.num_frames == live.num_frames
+    assert second.frame_orientation == live.frame_orientation == turned
+    there = np.arange(len(scan.frames))
+    np.testing.assert_allclose(second.frames.photons_of(there), live.frames.photons_of(there), rtol=1e-6)
+    np.testing.assert_array_equal(second.frames.told_px[there], live.frames.told_px[there])
+    if not turned:
+        assert (second.state.object == 1).all()
+        picture = finished(second)
+        assert picture.object.shape == first.object.shape
+        assert contrast_correlation(scanned(picture, scan), scan.object) > 0.97
+
+
+def test_taking_over_needs_an_image_and_no_frames_of_ones_own(live, scan, backend):
+    second = scan.solver(backend)
+    with pytest.raises(ValueError, match="has no image yet"):
+        second.take_over(live)
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live, 1)
+    with pytest.raises(ValueError, match="frames already"):
+        live.take_over(live)

@@ -28,6 +28,7 @@ from nsbluesky.viewer.panels import (
     ProbePanel,
     QualityPanel,
     RawPanel,
+    SecondEnginePanel,
     SweepPanel,
 )
 from nsbluesky.viewer.preferences import apply_theme, preferences
@@ -259,6 +260,29 @@ def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: Derived
     window.refresh()
     assert [curve.getData()[1].tolist() for curve in (panel.coarse, panel.curve)] == [[0.04], [0.25, 0.2]]
     assert [label.text for _, label in panel.legend.items] == ["R", "R of the centre"]
+
+
+def test_a_second_engine_has_an_image_and_a_curve_beside_the_first(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.reconstruction(20, 0.2)
+    panel, quality = window.panels[SecondEnginePanel], window.panels[QualityPanel]
+    window.refresh()
+    assert panel.item.image is None and "name one under Processing" in panel.title_label.text()
+    assert [label.text for _, label in quality.legend.items] == ["R"]
+    scan.second_engine("rpie", 10, 0.3, coarse=True)
+    scan.second_engine("rpie", 20, 0.25)
+    second = scan.second_engine("rpie", 30, 0.22)["object"][1:, 2:]
+    panel.choice.setCurrentText("amplitude")
+    window.refresh()
+    np.testing.assert_allclose(panel.item.image, np.abs(second))
+    assert panel.title_label.text().startswith("Second engine amplitude · rpie: R 0.220 · 30 frames")
+    assert window.panels[ObjectPanel].title_label.text().startswith("Object phase · 20 frames")
+    x, y = quality.other.getData()
+    assert (x.tolist(), y.tolist()) == ([20, 30], [0.25, 0.22])
+    assert [label.text for _, label in quality.legend.items] == ["R", "rpie"]
+    scan.second_engine("raar", 30, 0.5)
+    window.refresh()
+    assert quality.other.getData()[0].tolist() == [30], "another engine begins its curve anew"
 
 
 def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, scan: DerivedScan) -> None:
@@ -638,7 +662,7 @@ def test_a_second_window_has_the_tabs_of_the_first(live: LivePlots, qtbot: QtBot
         bars = window.docks.findChildren(QtWidgets.QTabBar)
         seen.append(sorted((bar.x(), bar.y(), bar.count()) for bar in bars if bar.isVisible() and bar.x() >= 0))
         window.close()
-    assert len(seen[0]) == 4
+    assert len(seen[0]) == 5
     assert seen[1] == seen[0]
 
 

@@ -8,7 +8,7 @@ from nsbluesky.viewer.panels.corrections import CorrectionsPanel
 from nsbluesky.viewer.panels.fit import FitPanel
 from nsbluesky.viewer.panels.frames import CleanPanel, DarkPanel, RawPanel
 from nsbluesky.viewer.panels.low_resolution import LowResolutionPanel
-from nsbluesky.viewer.panels.object import ObjectPanel
+from nsbluesky.viewer.panels.object import ObjectPanel, SecondEnginePanel
 from nsbluesky.viewer.panels.probe import ProbePanel
 from nsbluesky.viewer.panels.quality import LightPanel, QualityPanel, SweepPanel
 
@@ -26,6 +26,7 @@ __all__ = [
     "ProbePanel",
     "QualityPanel",
     "RawPanel",
+    "SecondEnginePanel",
     "SweepPanel",
     "live_panels",
 ]
@@ -42,6 +43,7 @@ LIVE_PANELS: tuple[type[LivePanel], ...] = (
     QualityPanel,
     SweepPanel,
     LightPanel,
+    SecondEnginePanel,
 )
 """Of each group of docks, the first is in front."""
 

@@ -12,7 +12,7 @@ from nsbluesky.viewer.colormaps import complex_colors
 from nsbluesky.viewer.display import display_phase, measured_window, remove_ramp, robust_range, thin_out, to_host
 from nsbluesky.viewer.panels.base import Extent, LiveImagePanel, extent_in_um
 
-__all__ = ["ObjectPanel"]
+__all__ = ["ObjectPanel", "SecondEnginePanel"]
 
 MAX_OBJECT_PX = 640
 """Larger objects are drawn with every k-th pixel, so that a redraw stays short."""
@@ -28,10 +28,11 @@ class ObjectPanel(LiveImagePanel):
     """
 
     CHOICES = ("phase", "amplitude", "both")
+    NAME = "Object"
     place = "center"
 
     def __init__(self, choice: str = "phase") -> None:
-        super().__init__("Object", "stage x (µm)", "stage y (µm)", scale_bar=True)
+        super().__init__(self.NAME, "stage x (µm)", "stage y (µm)", scale_bar=True)
         self.choice = self.add_selector(
             list(self.CHOICES), "phase (rad), amplitude, or both: hue tells the phase and brightness the amplitude"
         )
@@ -48,11 +49,11 @@ class ObjectPanel(LiveImagePanel):
 
     def draw(self, state: LiveState) -> None:
         """Draw what is chosen."""
-        picture = state.reconstruction
+        (picture,) = self.parts(state)
         assert picture is not None
         image, extent = _measured(picture)
         choice = self.choice.currentText()
-        self.title = f"Object {choice}" if choice != "both" else "Object"
+        self.title = f"{self.NAME} {choice}" if choice != "both" else self.NAME
         if choice == "amplitude":
             amplitude = np.abs(image)
             span = robust_range(amplitude, (0.5, 99.5))
@@ -65,7 +66,34 @@ class ObjectPanel(LiveImagePanel):
             self.set_image(phase.image, extent, phase.span, colors=phase.colormap, label="phase (rad)")
         which = "final" if picture.final else f"{picture.num_frames} frames"
         covered = f" · {100 * picture.coverage:.0f} % covered" if np.isfinite(picture.coverage) else ""
-        self.set_subtitle(f"{which}{covered} · pixel {picture.pixel_size_m * 1e9:.3g} nm")
+        self.set_subtitle(f"{self.about(state)}{which}{covered} · pixel {picture.pixel_size_m * 1e9:.3g} nm")
+
+    def about(self, state: LiveState) -> str:
+        """Return what the title says before all else."""
+        return ""
+
+
+class SecondEnginePanel(ObjectPanel):
+    """The object by the second engine, to compare with the image."""
+
+    NAME = "Second engine"
+
+    def parts(self, state: LiveState) -> tuple[Any, ...]:
+        """The reconstruction by the second engine."""
+        return (state.second,)
+
+    def about(self, state: LiveState) -> str:
+        """Engine and R."""
+        assert state.second is not None
+        of_centre = " of the centre" if state.second.coarse else ""
+        return f"{state.second.engine}: R {state.second.r_factor:.3f}{of_centre} · "
+
+    def why_empty(self, state: LiveState) -> str:
+        """Return where one is named."""
+        settings = state.run.settings if state.run is not None else None
+        if settings is None or settings.second_engine:
+            return super().why_empty(state)
+        return "none: name one under Processing"
 
 
 def _measured(picture: Reconstruction) -> tuple[npt.NDArray[np.complex64], Extent]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.live_state import History, LiveState
 from nsbluesky.callbacks.news import age_text
 from nsbluesky.viewer.display import count_text, half_period_text
 from nsbluesky.viewer.panels.base import LivePanel
-from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, SECOND_COLOR
+from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, OTHER_COLOR, SECOND_COLOR
 from nsbluesky.viewer.qt import QtCore, pg
 
 __all__ = ["LightPanel", "QualityPanel", "SweepPanel", "curve"]
@@ -23,6 +23,10 @@ def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) 
     return pg.PlotDataItem(pen=pen, symbol="o", symbolSize=symbol_px, symbolBrush=color, symbolPen=None, name=name)
 
 
+Curve = tuple[Any, Any, str]
+"""Places, values and name."""
+NO_CURVE: Curve = (np.empty(0), np.empty(0), "")
+
 ROOM = 1.45
 """How much higher than its curves a plot is, for its legend."""
 
@@ -33,7 +37,6 @@ class QualityPanel(LivePanel):
     CHOICES = ("frames", "time", "passes")
     LABELS = ("frames used", "time since start (s)", "passes")
     QUANTITIES = ("R", "resolution", "FRC")
-    NAMES = (("R", "held out", "R of the centre"), ("½ bit", "1/7", ""), ("FRC", "½ bit", ""))
     OFF = "not measured: see Processing"
     place = "right bottom"
 
@@ -42,8 +45,9 @@ class QualityPanel(LivePanel):
         self.graphics.setToolTip(
             "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; of the centre: on the central "
             "half of the detector, which alone is used at first and fits better; held out: on pixels that the solver "
-            "does not use; resolution: half period (nm) up to which two halves of the frames agree (FRC, ½ bit and "
-            "1/7); FRC: how far they agree at each spatial frequency; Processing switches these on"
+            "does not use; by the name of a second engine: its R; resolution: half period (nm) up to which "
+            "two halves of the frames agree (FRC, ½ bit and 1/7); FRC: how far they agree at each spatial frequency; "
+            "Processing switches these on"
         )
         self.quantity = self.add_selector(list(self.QUANTITIES), "R factor, resolution (nm), or the FRC it is from")
         self.choice = self.add_selector(list(self.CHOICES), "what it is drawn against")
@@ -51,6 +55,7 @@ class QualityPanel(LivePanel):
             selector.currentIndexChanged.connect(self.redraw)
         self.legend = self.add_legend()
         self.curve, self.second, self.coarse = curve(), curve(SECOND_COLOR), curve(COMING_COLOR)
+        self.other = curve(OTHER_COLOR)
         for item in self._curves:
             self.plot.addItem(item)
         self._room = pg.PlotCurveItem(pen=pg.mkPen(0, 0, 0, 0))
@@ -59,12 +64,12 @@ class QualityPanel(LivePanel):
         self.clear()
 
     @property
-    def _curves(self) -> tuple[Any, Any, Any]:
-        return self.curve, self.second, self.coarse
+    def _curves(self) -> tuple[Any, ...]:
+        return self.curve, self.second, self.coarse, self.other
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
-        """The history, and the correlation of the halves."""
-        return state.reconstruction, state.history, state.frc
+        """The history, the correlation of the halves, and the history of the second engine."""
+        return state.reconstruction, state.history, state.frc, state.second_history
 
     def clear(self) -> None:
         """Show no curve."""
@@ -80,39 +85,55 @@ class QualityPanel(LivePanel):
         if quantity == "FRC":
             self._draw_frc(state)
             return
-        against = (history.num_frames, history.time_s, history.num_passes)[index]
+        against = self._against(history)
         if quantity == "R":
             fine, coarse = (
                 np.where(history.coarse == is_coarse, history.r_factor, np.nan) for is_coarse in (False, True)
             )
-            values = fine, history.r_held_out, coarse
+            curves = [
+                (against, fine, "R"),
+                (against, history.r_held_out, "held out"),
+                (against, coarse, "R of the centre"),
+                *self._of_second(state),
+            ]
             text = f"R {history.r_factor[-1]:.3f}" + (" of the centre" if history.coarse[-1] else "")
             if np.isfinite(history.r_held_out[-1]):
                 text += f", held out {history.r_held_out[-1]:.3f}"
         else:
-            values = 1e9 * history.resolution_m, 1e9 * history.one_seventh_m, np.full(len(history.coarse), np.nan)
-            text = self._resolution(state) if np.isfinite(values[0][-1]) else self._why_none(state)
+            half_bit, one_seventh = 1e9 * history.resolution_m, 1e9 * history.one_seventh_m
+            curves = [(against, half_bit, "½ bit"), (against, one_seventh, "1/7")]
+            text = self._resolution(state) if np.isfinite(half_bit[-1]) else self._why_none(state)
         self.label_axis("bottom", self.LABELS[index])
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
-        told = self._draw_curves(against, values)
+        told = self._draw_curves(curves)
         passes = history.num_passes[-1]
         self.set_subtitle(text)
         if told:
             tip = f"{self.title_label.text()} after {passes:.3g} pass{'es' if passes != 1 else ''}"
             self.title_label.setToolTip(tip)
 
+    def _against(self, history: History) -> Any:
+        return (history.num_frames, history.time_s, history.num_passes)[self.choice.currentIndex()]
+
+    def _of_second(self, state: LiveState) -> list[Curve]:
+        """Return R of the second engine on whole frames, where there is one."""
+        if state.second is None:
+            return []
+        history = state.second_history
+        fine = np.where(history.coarse, np.nan, history.r_factor)
+        return [(self._against(history), fine, state.second.engine)]
+
     def _draw_frc(self, state: LiveState) -> None:
         """Draw the correlation of the two halves over spatial frequency."""
         found, picture = state.frc, state.reconstruction
         self.label_axis("bottom", "spatial frequency (1/µm)")
         self.label_axis("left", "correlation")
-        none = np.empty(0)
         if found is None or picture is None:
-            self._draw_curves(none, (none, none, none))
+            self._draw_curves([])
             self.set_subtitle(self._why_none(state))
             return
-        missing = np.full(len(found.correlation), np.nan)
-        self._draw_curves(1e-6 * found.frequency_1_m, (found.correlation, found.half_bit, missing))
+        frequency = 1e-6 * found.frequency_1_m
+        self._draw_curves([(frequency, found.correlation, "FRC"), (frequency, found.half_bit, "½ bit")])
         self.set_subtitle(f"half period {self._resolution(state)}")
 
     @staticmethod
@@ -122,28 +143,30 @@ class QualityPanel(LivePanel):
         is_pixel = math.isclose(picture.resolution_m, picture.pixel_size_m, rel_tol=1e-3)
         return half_period_text(picture.resolution_m, is_pixel=is_pixel)
 
-    def _draw_curves(self, against: Any, values: tuple[Any, Any, Any]) -> bool:
-        """Draw what is known of three curves, name them, and return whether anything is."""
+    def _draw_curves(self, curves: list[Curve]) -> bool:
+        """Draw what is known of the curves, name them, and return whether anything is."""
         self.legend.clear()
-        for item, one, name in zip(self._curves, values, self.NAMES[self.quantity.currentIndex()], strict=True):
-            known = np.isfinite(one)
+        first, highest = None, 0.0
+        missing = [NO_CURVE] * (len(self._curves) - len(curves))
+        for item, (against, values, name) in zip(self._curves, curves + missing, strict=True):
+            known = np.isfinite(values)
             places = against[known]
             on = np.diff(places, append=np.inf) >= 0  # an image that begins anew begins its curve anew
-            item.setData(places, one[known], name=name, connect=on)
+            item.setData(places, values[known], name=name, connect=on)
             if known.any():
                 self.legend.addItem(item, name)
-        highest = max((float(one[np.isfinite(one)].max(initial=0.0)) for one in values), default=0.0)
-        self._keep_room(against, 1.0 if self.quantity.currentText() == "FRC" else ROOM * highest)
-        told = any(np.isfinite(one).any() for one in values)
-        self.set_blank(not told)
-        return told
+                first = places[0] if first is None else first
+                highest = max(highest, float(values[known].max()))
+        self._keep_room(first, 1.0 if self.quantity.currentText() == "FRC" else ROOM * highest)
+        self.set_blank(first is None)
+        return first is not None
 
-    def _keep_room(self, against: Any, top: float) -> None:
+    def _keep_room(self, place: float | None, top: float) -> None:
         """Let what is seen of the plot begin at 0, and have room for the legend."""
-        if len(against):
-            self._room.setData(x=np.full(2, against[0]), y=np.array([0.0, top]))
-        else:
+        if place is None:
             self._room.clear()
+        else:
+            self._room.setData(x=np.full(2, place), y=np.array([0.0, top]))
 
     def _why_none(self, state: LiveState) -> str:
         settings = state.run.settings if state.run is not None else None

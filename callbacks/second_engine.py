@@ -1,0 +1,148 @@
+"""ReconstructBeside: the same frames by a second engine, beside the image, to compare both while the scan runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.picture import Picture
+
+__all__ = ["ReconstructBeside", "picture_data"]
+
+
+def picture_data(picture: Picture) -> dict[str, Any]:
+    """Return what events tell of a picture, whatever engine made it."""
+    return {
+        "object": picture.object,
+        "probe": picture.probe,
+        "pixel_size_m": float(picture.pixel_m),
+        "extent_m": np.asarray(picture.extent_m, dtype=np.float64),
+        "r_factor": float(picture.r_factor),
+        "num_frames": int(picture.num_frames),
+        "num_passes": float(picture.num_passes),
+        "coverage": float(picture.coverage),
+    }
+
+
+class ReconstructBeside(Stage):
+    """The stage of one run: a second engine, where `PipelineSettings.second_engine` names one; at any time.
+
+    It begins on a blank object, with the frames, the orientation and the probe that the image has then, and gets all
+    frames that come afterwards.  It has half of the solver's time; once the scan is over it waits for the last
+    picture of the image, which others wait for.  An engine that fails costs the image nothing.
+    """
+
+    name = "second_engine"
+
+    def __init__(self, run: RunContext) -> None:
+        super().__init__(run)
+        self._solver: IncrementalSolver | None = None
+        self._engine = ""
+        self._stopped = False
+        self._final_told = False
+        self._next = 0.0
+        self._deadline = math.inf
+
+    @property
+    def _settings(self) -> SolverSettings:
+        """Those of the image but for the engine; the half-sets tell of the image alone."""
+        settings = self.run.settings
+        return settings.solver.replace(algorithm=settings.second_engine, quality_share=0.0)
+
+    def configure(self) -> Iterator[Document]:
+        """Begin anew with another engine, or none; go on with other settings."""
+        if self.run.settings.second_engine != self._engine:
+            self._solver = None
+        elif self._solver is not None and self._settings != self._solver.settings:
+            self._solver.configure(self._settings)
+        else:
+            return
+        self._final_told, self._deadline = False, math.inf
+        yield from ()
+
+    def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
+        """Give clean frames to the solver."""
+        if self.stream_of(page) == "clean" and self._solver is not None:
+            data = page["data"]
+            translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
+            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m, data["weight"])
+            self._final_told = False
+        yield from ()
+
+    def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
+        """Tell the solver that no more frames will come."""
+        if self.is_raw(document):
+            self._stopped = True
+            if self._solver is not None:
+                self._solver.finish()
+        yield from ()
+
+    @property
+    def queue(self) -> int:
+        """How many frames are in no pass yet."""
+        return 0 if self._solver is None else self._solver.num_unused
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is an image to work beside, and frames to work on or a last picture to show."""
+        first, solver = self.run.solver, self._solver
+        if not self.run.settings.second_engine or first is None or first.state is None or first.is_searching:
+            return False
+        if not (self.run.image_is_final if self._stopped else self.run.settings.solver.live):
+            return False
+        return solver is None or (not self._final_told and (solver.has_work or self._final_due(solver)))
+
+    def _final_due(self, solver: IncrementalSolver) -> bool:
+        late = time.monotonic() > self._deadline and solver.is_settled
+        return (solver.finished or late) and solver.state is not None
+
+    def work(self, budget_s: float) -> Iterator[Document]:
+        """Let the solver work, and publish."""
+        first, solver = self.run.solver, self._solver
+        assert first is not None
+        if solver is None or solver.frame_orientation != first.frame_orientation:
+            solver = self._solver = self._begin(first)
+        if self._stopped and self._deadline == math.inf and self.run.settings.solver.live:
+            self._deadline = time.monotonic() + self.run.settings.solver.final_s
+        solver.step(budget_s)
+        if self._final_due(solver):
+            self._final_told = True
+            yield from self._picture(solver, final=True)
+        elif self.run.settings.solver.live and time.monotonic() >= self._next:
+            yield from self._picture(solver, final=False)
+
+    def _begin(self, first: IncrementalSolver) -> IncrementalSolver:
+        self._engine = self.run.settings.second_engine
+        solver = IncrementalSolver(
+            self._settings,
+            frame_px=first.frame_px,
+            pixel_m=first.pixel_m,
+            geometry=first.geometry,
+            backend=self.run.backend,
+            num_points=first.num_points,
+        )
+        solver.take_over(first)
+        if self._stopped:
+            solver.finish()
+        return solver
+
+    def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
+        picture = solver.picture()
+        if picture.num_frames == 0:
+            return
+        yield from self.run.derived.event(
+            "second_engine",
+            engine=self._engine,
+            **picture_data(picture),
+            coarse=solver.r_is_coarse,
+            final=final,
+        )
+        self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz

@@ -1,0 +1,132 @@
+"""A second engine on the same frames: it has its own picture, and the image is as without it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from simulated_runs import Streams, process, simulate
+
+from nsbluesky.callbacks import second_engine
+from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
+from nsbluesky.callbacks.live_plots import LivePlots
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.settings import SettingsError
+from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.quality import contrast_correlation
+
+RIM_PX = 10
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return simulate("none", (10, 10), points_across=20)
+
+
+def wait_for(condition):
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+
+
+def settings(scan, engine="rpie", **solver):
+    quick = {"sweep_frames": 40, "sweep_candidates": 5, "sweep_passes": 2, "passes_final": 12, "final_s": 1e6}
+    return scan.settings(**quick | solver).replace(second_engine=engine)
+
+
+@pytest.fixture(scope="module")
+def both(scan, tmp_path_factory):
+    return process(
+        IncrementalReconstructor(settings(scan, publish_hz=1000.0)), scan.documents(tmp_path_factory.mktemp("both"))
+    )
+
+
+def test_both_engines_have_all_frames(scan, both):
+    for stream in ("reconstruction", "second_engine"):
+        last = both.last(stream)
+        assert last["final"] and last["num_frames"] == 100 and last["r_factor"] < 0.2
+        assert contrast_correlation(last["object"], scan.simulator.sample.object, RIM_PX) > 0.7
+    assert both.last("second_engine")["engine"] == "rpie"
+    assert both.stop["exit_status"] == "success" and both.stop["reason"] == ""
+
+
+def test_they_are_different_engines(both):
+    assert not np.array_equal(both.last("reconstruction")["probe"], both.last("second_engine")["probe"])
+
+
+def test_the_second_ends_after_the_image(both):
+    pictures = both.events["second_engine"]
+    assert [picture["final"] for picture in pictures].count(True) == 1
+    names = [name for name in both.order if name in ("reconstruction", "second_engine")]
+    assert names[-1] == "second_engine"
+    last_of_first = len(names) - 1 - names[::-1].index("reconstruction")
+    finals = [picture["final"] for picture in pictures]
+    assert not any(finals[: names[:last_of_first].count("second_engine")]), "the image comes first"
+
+
+def test_without_one_there_is_no_stream(scan, tmp_path):
+    streams = process(
+        IncrementalReconstructor(settings(scan, "", sweep_frames=0, passes_final=2)), scan.documents(tmp_path)
+    )
+    assert "second_engine" not in streams.events
+
+
+def test_an_engine_that_there_is_not_is_refused(scan):
+    for engine, why in (("epic", "second_engine = 'epic'"), ("rpie:0", "second_engine = 'rpie:0': expected 1 to")):
+        with pytest.raises(SettingsError, match=why):
+            IncrementalReconstructor(settings(scan, engine))
+        with pytest.raises(SettingsError, match=why):
+            IncrementalReconstructor(settings(scan)).configure({"second_engine": engine})
+    with pytest.raises(SettingsError, match="probe_variation = 1 with algorithm 'raar'"):
+        IncrementalReconstructor(settings(scan)).configure({"second_engine": "raar", "solver.probe_variation": 1})
+
+
+def test_an_engine_that_fails_costs_the_image_nothing(scan, tmp_path, monkeypatch):
+    class Broken(IncrementalSolver):
+        def take_over(self, first):
+            raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(second_engine, "IncrementalSolver", Broken)
+    streams = process(IncrementalReconstructor(settings(scan, passes_final=2)), scan.documents(tmp_path))
+    assert streams.last("reconstruction")["final"] and streams.last("reconstruction")["num_frames"] == 100
+    assert "second_engine: no such thing" in streams.stop["reason"]
+    assert "second_engine" not in streams.events
+
+
+def test_it_is_named_and_changed_in_the_middle_of_a_run(scan, tmp_path):
+    """With the frames that came before; another engine begins anew, and none makes no more pictures."""
+    documents = scan.documents(tmp_path)
+    pipeline, seen = PtychoPipeline(settings(scan, "", publish_hz=1000.0)), Streams()
+    pipeline.subscribe(seen)
+    half = len(documents) // 2
+
+    for name, document in documents[:half]:
+        pipeline(name, document)
+    wait_for(lambda: seen.events.get("geometry") and seen.events.get("reconstruction"))
+    assert "second_engine" not in seen.events
+    pipeline.configure({"second_engine": "rpie"})
+    wait_for(lambda: seen.events.get("second_engine"))
+    assert 30 < seen.last("second_engine")["num_frames"] < 100, "those that came before it was named"
+    pipeline.configure({"second_engine": "epie"})
+    wait_for(lambda: seen.last("second_engine")["engine"] == "epie")
+    state = pipeline.live.snapshot()
+    assert state.second.engine == "epie" and len(state.second_history.r_factor) >= 1
+    for name, document in documents[half:]:
+        pipeline(name, document)
+    assert pipeline.wait(TIMEOUT_S) and pipeline.close()
+    assert seen.last("second_engine")["final"] and seen.last("second_engine")["num_frames"] == 100
+
+
+def test_a_replayed_run_tells_both(both):
+    """LivePlots makes its state from the documents alone."""
+    live = LivePlots()
+    for name, document in both.documents:
+        live(name, document)
+    state = live.snapshot()
+    assert state.second.engine == "rpie" and state.second.final
+    assert len(state.second_history.r_factor) == len(both.events["second_engine"])
+    assert state.errors == []
