@@ -14,6 +14,7 @@ from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.picture import Picture
+from nsbluesky.solver.sweep import Sweep
 
 __all__ = ["ReconstructBeside", "picture_data"]
 
@@ -35,8 +36,9 @@ def picture_data(picture: Picture) -> dict[str, Any]:
 class ReconstructBeside(Stage):
     """The stage of one run: a second engine, where `PipelineSettings.second_engine` names one; at any time.
 
-    It begins on a blank object, with the frames, the orientation and the probe that the image has then, and gets all
-    frames that come afterwards.  It has half of the solver's time; once the scan is over it waits for the last
+    It waits until the image knows its probe, and begins on a blank object with the frames, the orientation and the
+    probe that the image has then; it gets all frames that come afterwards, and begins anew where the image finds
+    another defocus or orientation.  It has half of the solver's time; once the scan is over it waits for the last
     picture of the image, which others wait for.  An engine that fails costs the image nothing.
     """
 
@@ -46,6 +48,7 @@ class ReconstructBeside(Stage):
         super().__init__(run)
         self._solver: IncrementalSolver | None = None
         self._engine = ""
+        self._sweep: Sweep | None = None
         self._stopped = False
         self._final_told = False
         self._next = 0.0
@@ -94,7 +97,9 @@ class ReconstructBeside(Stage):
     def has_work(self) -> bool:
         """Whether there is an image to work beside, and frames to work on or a last picture to show."""
         first, solver = self.run.solver, self._solver
-        if not self.run.settings.second_engine or first is None or first.state is None or first.is_searching:
+        if not self.run.settings.second_engine or first is None or first.state is None:
+            return False
+        if first.is_searching or not first.knows_probe:
             return False
         if not (self.run.image_is_final if self._stopped else self.run.settings.solver.live):
             return False
@@ -108,7 +113,7 @@ class ReconstructBeside(Stage):
         """Let the solver work, and publish."""
         first, solver = self.run.solver, self._solver
         assert first is not None
-        if solver is None or solver.frame_orientation != first.frame_orientation:
+        if solver is None or self._is_out_of_date(solver, first):
             solver = self._solver = self._begin(first)
         if self._stopped and self._deadline == math.inf and self.run.settings.solver.live:
             self._deadline = time.monotonic() + self.run.settings.solver.final_s
@@ -119,8 +124,13 @@ class ReconstructBeside(Stage):
         elif self.run.settings.solver.live and time.monotonic() >= self._next:
             yield from self._picture(solver, final=False)
 
+    def _is_out_of_date(self, solver: IncrementalSolver, first: IncrementalSolver) -> bool:
+        """Return whether the image found another defocus or orientation since this solver began."""
+        found_anew = first.sweep is not None and first.sweep is not self._sweep and first.sweep.accepted
+        return found_anew or solver.frame_orientation != first.frame_orientation
+
     def _begin(self, first: IncrementalSolver) -> IncrementalSolver:
-        self._engine = self.run.settings.second_engine
+        self._engine, self._sweep = self.run.settings.second_engine, first.sweep
         solver = IncrementalSolver(
             self._settings,
             frame_px=first.frame_px,

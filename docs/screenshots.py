@@ -98,6 +98,7 @@ def main() -> None:
         rehearsal = Rehearsal(shaken(gold_plan()), scan, solver=solver | {"held_out": 0.02})
         recording = Recording(rehearsal)
         live_pictures(app, recording, rehearsal)
+        engines_picture(app)
         failing = Rehearsal(gold_plan(), broken)
         failing.pipeline.settings = failing.pipeline.settings.replace(cleaning__layout="csx")
         live_error(app, Recording(failing), failing)
@@ -159,6 +160,15 @@ def live_pictures(app: QtWidgets.QApplication, recording: Recording, rehearsal: 
     for seq_num in (31, 32, 77):
         window.scan.toggle_frame(seq_num)
     save(app, window, "live-retake")
+
+
+def engines_picture(app: QtWidgets.QApplication) -> None:
+    """Draw the live window with a second engine beside the image."""
+    rehearsal = Rehearsal(gold_plan(), solver={"sweep_frames": 40, "passes_final": 12})
+    rehearsal.pipeline.configure({"second_engine": "rpie"})
+    recording = Recording(rehearsal)
+    save(app, live_window(recording, 0.9, rehearsal, ["SecondEnginePanel", "QualityPanel"]), "live-engines")
+    rehearsal.close()
 
 
 def live_error(app: QtWidgets.QApplication, recording: Recording, rehearsal: Rehearsal) -> None:

@@ -510,6 +510,11 @@ class IncrementalSolver:
         return self._probe_search.sweep
 
     @property
+    def knows_probe(self) -> bool:
+        """Whether a sweep told which probe to go on with, or none will."""
+        return self._probe_search.has_told
+
+    @property
     def orientation(self) -> Orientation | None:
         """What was found of the detector's orientation, relative to what was declared."""
         return self._probe_search.orientation
@@ -664,7 +669,7 @@ class IncrementalSolver:
         self._rest_misfits()
         state.passes += 1
         left = self.passes_wanted - self.passes_done - 1 if self._finishing else None
-        if self._is_ripe and self._probe_search.has_told and self._further_modes.look(state, self.frames, left):
+        if self._is_ripe and self.knows_probe and self._further_modes.look(state, self.frames, left):
             self._initialize(state)
         if not self.is_coarse and changes == self._changes:
             self.r_factors.append(state.r_factor)

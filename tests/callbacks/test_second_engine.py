@@ -7,12 +7,16 @@ import time
 
 import numpy as np
 import pytest
-from simulated_runs import Streams, process, simulate
+from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
+from nsbluesky.backend import get_backend
 from nsbluesky.callbacks import second_engine
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.callbacks.second_engine import ReconstructBeside
+from nsbluesky.callbacks.stage import RunContext
 from nsbluesky.settings import SettingsError
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
@@ -119,6 +123,38 @@ def test_it_is_named_and_changed_in_the_middle_of_a_run(scan, tmp_path):
         pipeline(name, document)
     assert pipeline.wait(TIMEOUT_S) and pipeline.close()
     assert seen.last("second_engine")["final"] and seen.last("second_engine")["num_frames"] == 100
+
+
+def test_it_waits_for_the_probe_and_begins_anew_with_another_orientation(scan):
+    wanted = settings(scan)
+    start = {"uid": "raw", "ptycho": {"scan": {"num_points": len(scan.frames)}}}
+    run = RunContext(start, wanted, scan.simulator.geometry, get_backend("numpy"), DerivedRun(start, wanted))
+    stage = ReconstructBeside(run)
+    first = run.solver = IncrementalSolver(
+        wanted.solver,
+        frame_px=scan.frames.shape[-1],
+        pixel_m=scan.simulator.geometry.object_pixel_m(scan.frames.shape[-1]),
+        geometry=scan.simulator.geometry,
+        backend=run.backend,
+    )
+    first.add_frames(np.arange(20), scan.frames[:20], scan.points_um[:20] * METRES_PER_UM)
+    first.step(0.0)
+    assert first.state is not None and not stage.has_work, "40 frames are needed to look for the defocus"
+    first.add_frames(np.arange(20, 60), scan.frames[20:60], scan.points_um[20:60] * METRES_PER_UM)
+    while first.is_searching or not first.knows_probe:
+        assert not stage.has_work
+        first.step(0.0)
+    while first.state is None:  # as after a new orientation
+        first.step(0.0)
+    assert stage.has_work
+    list(stage.work(0.0))
+    before = stage._solver
+    list(stage.work(0.0))
+    assert stage._solver is before
+    first._intake.turn(5)
+    list(stage.work(0.0))
+    assert stage._solver is not before and stage._solver.frame_orientation == first.frame_orientation
+    assert stage._solver.num_frames == 60
 
 
 def test_a_replayed_run_tells_both(both):
