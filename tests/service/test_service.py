@@ -207,7 +207,7 @@ def test_the_heartbeat_tells_of_every_stage(scan: RecordedScan, tmp_path: Path) 
         (run,) = session.connection.heartbeat["runs"]
         assert run["raw_uid"] == scan.uid
         stages = {stage["stage"]: stage for stage in run["stages"]}
-        assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction"]
+        assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction", "second_engine"]
         for stage in stages.values():
             assert stage["state"] in ("idle", "busy")
             assert stage["queue"] >= 0 and stage["age_s"] >= 0 and stage["rate_hz"] >= 0
