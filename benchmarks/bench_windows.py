@@ -38,6 +38,7 @@ def measure() -> list[Figure]:
     window.show()
     feeder.all_at_once()
     window.refresh()
+    app.processEvents()  # painted for the first time
     state = live.snapshot()
     draws = {p.title: partial(p.draw, state) for p in window.panels.values() if p.parts(state)[0] is not None}
     slowest = max((1e3 * seconds(draw), title) for title, draw in draws.items())
