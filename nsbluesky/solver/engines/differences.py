@@ -187,7 +187,8 @@ class Differences:
         if self.loops is not None:
             self.loops.add_power(probes, weights, light)
         else:
-            light += self._backend.xp.tensordot(weights, (abs(probes) ** 2).sum(axis=1), 1)
+            xp = self._backend.xp
+            light += xp.tensordot(xp.asarray(weights), (abs(probes) ** 2).sum(axis=1), 1)
 
     def _of_part(
         self,
