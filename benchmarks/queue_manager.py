@@ -148,7 +148,7 @@ class Manager:
         return memory
 
     def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+        return self.log.read_text(errors="replace")[-12000:]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
