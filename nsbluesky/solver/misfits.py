@@ -45,6 +45,10 @@ LEAST_R = 1e-6
 RESTING_PASSES = 5
 """Passes without the frame, in which its place heals."""
 
+MOST_NEARBY = 1
+"""Of its neighbours no more are left out before a frame that does not fit is; it rests once more instead.  Else one
+after another goes where the object is hard, until nothing of it is left."""
+
 MOST = 0.1
 """Of all frames no more than this part rests: where many do not fit, it is the image that is wrong."""
 
@@ -72,15 +76,18 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
         return {}
     r_factors = frames.residuals[judged] / frames.amplitude_sums[judged]
     usual = float(np.median(np.nan_to_num(r_factors, nan=np.inf)))
-    fits = _fits(r_factors, frames.corners_px[judged] + frames.shifts_px[judged])
+    places_px = frames.corners_px[: len(frames)] + frames.shifts_px[: len(frames)]
+    fits = _fits(r_factors, places_px[judged])
     frames.misfits[judged[fits]] = 0
     worst_first = np.argsort(-np.nan_to_num(r_factors, nan=np.inf))
     odd = worst_first[~fits[worst_first]]
+    there = np.flatnonzero(weights > 0)
+    neighbours = there[_nearest(places_px[there], places_px[judged[odd]])]
     room = int(MOST * np.count_nonzero(weights > 0)) - int(np.count_nonzero(resting[weights > 0]))
     left_out: dict[int, str] = {}
-    for k in odd[: max(room, 0)]:
+    for k, nearby in list(zip(odd, neighbours, strict=True))[: max(room, 0)]:
         slot = judged[k]
-        if frames.misfits[slot]:
+        if frames.misfits[slot] and np.count_nonzero(resting[nearby] == FOREVER) <= MOST_NEARBY:
             frames.resting[slot] = FOREVER
             left_out[int(frames.seq_nums[slot])] = (
                 f"does not fit the others: R {r_factors[k]:.2f}, theirs {usual:.2f}; is it where it was said to be?"
@@ -104,7 +111,12 @@ def _fits(r_factors: npt.NDArray[np.float64], places_px: npt.NDArray[np.float64]
     fits = worse <= min(math.log(WORSE), FAR_OUT * spread)
     odd = np.flatnonzero(~fits & finite)
     if len(odd):
-        # the nearest to a frame's place is the frame itself, or one at the same place
-        nearest = np.asarray(cKDTree(places_px).query(places_px[odd], NEIGHBOURS + 1)[1])
-        fits[odd] = logs[odd] < np.median(logs[nearest[:, 1:]], axis=1) + math.log(WORSE_THAN_NEIGHBOURS)
+        nearby = logs[_nearest(places_px, places_px[odd])]
+        fits[odd] = logs[odd] < np.median(nearby, axis=1) + math.log(WORSE_THAN_NEIGHBOURS)
     return np.asarray(fits)
+
+
+def _nearest(places_px: npt.NDArray[np.float64], of_px: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return which places lie nearest to each of some of them, (n, NEIGHBOURS)."""
+    # the very nearest is the place itself, or another one at the same place
+    return np.asarray(cKDTree(places_px).query(of_px, NEIGHBOURS + 1)[1])[:, 1:]

@@ -84,6 +84,18 @@ def test_frames_over_a_small_object_stay_though_they_fit_worse_than_most(store):
     assert np.flatnonzero(store.resting[:COUNT]).tolist() == [middle]
 
 
+def test_of_neighbours_no_more_than_two_are_left_out(store):
+    """The others rest again and again: a hard place is not cleared one frame after another."""
+    near = [18, 19, 26, 27]  # a square
+    for slot, r_factor in zip(near, (0.5, 0.6, 0.7, 0.8), strict=True):
+        misfit(store, slot, r_factor)
+    listed = {}
+    for _ in range(4 * RESTING_PASSES):
+        listed.update(rest_misfits(store))
+    assert sorted(listed) == [126, 127], "the worst ones"
+    assert {18, 19} <= set(store.wanted.tolist())
+
+
 def test_frames_that_fit_exactly_make_no_other_odd(store):
     misfit(store, np.arange(COUNT), 0)
     misfit(store, 7, 1e-7)
