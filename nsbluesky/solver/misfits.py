@@ -45,7 +45,7 @@ LEAST_R = 1e-6
 RESTING_PASSES = 5
 """Passes without the frame, in which its place heals."""
 
-MOST_NEARBY = 1
+MOST_NEARBY = 3
 """Of its neighbours no more are left out before a frame that does not fit is; it rests once more instead.  Else one
 after another goes where the object is hard, until nothing of it is left."""
 
