@@ -34,23 +34,14 @@ def measure() -> list[Figure]:
     figures = []
     for photons in DOSES:
         scan = simulated_scan(64, 20, photons)
-        for part in PARTS_WRONG:
-            figures.append(
-                _row(
-                    f"64², {photons:.0e} photons",
-                    scan.frames,
-                    scan.translations_m,
-                    told_wrong(scan),
-                    scan.object,
-                    part,
-                )
-            )
+        told = scan.frames, scan.translations_m, told_wrong(scan), scan.object
+        figures += [_row(f"64², {photons:.0e} photons", *told, part) for part in PARTS_WRONG]
     for size in SIZES_PX:
         for photons in DOSES[1:]:
             scan = simulated_scan(64, 20, photons, sample=_small_object(size))
             what = f"object of {size}² pixels on a clear field, {photons:.0e} photons"
-            for part in PARTS_WRONG[:2]:
-                figures.append(_row(what, scan.frames, scan.translations_m, scan.geometry, scan.object, part))
+            told = scan.frames, scan.translations_m, scan.geometry, scan.object
+            figures += [_row(what, *told, part) for part in PARTS_WRONG[:2]]
     frames, places_m, geometry, sample = gold_balls_scan(20, 21)
     figures += [_row("gold balls 20 × 20", frames, places_m, geometry, sample.object, part) for part in PARTS_WRONG]
     frames, places_m, geometry = star_scan()

@@ -33,10 +33,12 @@ def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Pat
         yield catalog
 
 
-def reconstruction(run: DerivedRun, step: int, final: bool = False) -> list[Document]:
+def reconstruction(run: DerivedRun, step: int, final: bool = False, engine: str = "") -> list[Document]:
+    """Tell a picture, by a second engine where one is named."""
     height, width = 4 + step, 6 + 2 * step
     return run.event(
-        "reconstruction",
+        "second_engine" if engine else "reconstruction",
+        **({"engine": engine} if engine else {}),
         object=np.full((height, width), step, np.complex64),
         probe=np.full((2, SIDE, SIDE), step, np.complex64),
         extent_m=np.array([0, width, 0, height]) * PIXEL_M,
@@ -160,6 +162,23 @@ def test_pictures_are_thinned_but_for_the_last(tmp_path: Path) -> None:
         assert descriptor["data_keys"]["object"]["shape"] == [8, 14]
         assert [event["data"]["num_frames"] for event in recorder.of("event")] == [0.0, 4.0]
         assert {datum["indices"]["stop"] for datum in recorder.of("stream_datum")} == {2}
+
+
+def test_the_pictures_of_a_second_engine_are_stored_beside_the_others(catalog: Catalog, tmp_path: Path) -> None:
+    """Each stream is thinned by itself, and its last picture is there, whether it was told to be the last or not."""
+    writer, run = catalog.writer(), make_run()
+    documents = [("start", run.start_document)]
+    for step in range(5):
+        documents += reconstruction(run, step, final=step == 4)
+        documents += reconstruction(run, 10 + step, engine="rpie")
+    send([*documents, run.stop()], DerivedRunWriter(tmp_path, writer, interval_s=1e9))
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    stored = catalog.client[run.uid]
+    assert stored["reconstruction"]["num_frames"][:].tolist() == [0.0, 4.0]
+    second = stored["second_engine"]
+    assert second["num_frames"][:].tolist() == [10.0, 14.0] and second["engine"][:].tolist() == ["rpie", "rpie"]
+    assert second["object"][:].shape == (2, 18, 34), "padded, as it grows"
+    np.testing.assert_allclose(second["extent_m"][:], [np.array([0, 34, 0, 18]) * PIXEL_M] * 2)
 
 
 def test_arrays_are_on_disk_before_the_run_stops(tmp_path: Path) -> None:

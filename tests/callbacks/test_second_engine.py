@@ -85,6 +85,8 @@ def test_an_engine_that_there_is_not_is_refused(scan):
             IncrementalReconstructor(settings(scan, engine))
         with pytest.raises(SettingsError, match=why):
             IncrementalReconstructor(settings(scan)).configure({"second_engine": engine})
+    with pytest.raises(SettingsError, match=r"solver\.algorithm = 'epic'"):
+        IncrementalReconstructor(settings(scan, algorithm="epic"))
     with pytest.raises(SettingsError, match="probe_variation = 1 with algorithm 'raar'"):
         IncrementalReconstructor(settings(scan)).configure({"second_engine": "raar", "solver.probe_variation": 1})
 
