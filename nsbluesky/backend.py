@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -16,6 +15,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+
+from nsbluesky import helpers
 
 __all__ = ["Backend", "BackendError", "Launch", "cuda_launch", "get_backend", "pinned"]
 
@@ -93,10 +94,7 @@ class Backend:
         return self.xp.asarray(a)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Call `function` over the zipped sequences, on as many Python threads as work, this one among them.
-
-        It takes calls as the others do: to wake a thread and wait for it costs as much as a small call.
-        """
+        """Call `function` over the zipped sequences, on as many Python threads as work, this one among them."""
         calls = list(zip(*arguments, strict=True))
         working = min(self.working, len(calls))
         if working <= 1:
@@ -108,24 +106,8 @@ class Backend:
             for index in indices:
                 results[index] = function(*calls[index])
 
-        pool = _pool(self.working - 1)
-        others = [pool.submit(work) for _ in range(working - 1)]
-        try:
-            work()
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
+        helpers.share(work, working)
         return results
-
-
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    if threads not in _POOLS:
-        _POOLS[threads] = ThreadPoolExecutor(threads, thread_name_prefix="nsbluesky-math")
-    return _POOLS[threads]
 
 
 def _cupy_backend() -> Backend:

@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 4
+VERSION = 5
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

@@ -26,16 +26,15 @@ from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, in_near_field, make_engine
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
-from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
-from nsbluesky.solver.halves import HalfSets
-from nsbluesky.solver.held_out import held_out_r, spaced
 from nsbluesky.solver.intake import Intake, valid_weights
+from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.orientation import Orientation
+from nsbluesky.solver.pace import LEAST_BATCH, RIPE_USES, batch_frames, rests
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.propagation import propagator_of
@@ -59,34 +58,8 @@ CENTRAL_LIGHT = 0.8
 DOSE_FRAMES = 64
 """Frames whose mean pattern tells the dose."""
 
-LEAST_BATCH = 16
-"""Frames that a first image takes, and a batch where there are few frames."""
-
-BATCHES = 16
-"""Batches of a pass at least, as long as there are frames for that."""
-
-LEAST_LAST_BATCH = 4
-LAST_BATCHES = 24
-"""The same in the last passes until they rest: few frames are used in few steps otherwise.  Ten passes over simulated
-frames of 64² with 1e6 photons each left an error of 0.064 over 144 frames in the place of 0.105 in batches of 32, of
-0.042 over 256, not 0.064, and of 0.038 over 400, not 0.054.  Small batches to the very end left 5 % more noise."""
-
-RIPE_USES = 50
-"""Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
-passes.  With 25, simulated scans of 10 to 200 frames/s and 1e3 to 1e7 photons a frame ended worse."""
-
-RESTING_PASSES = 10
-"""The last full passes, at most half of all, are without momentum, so that they average photon noise."""
-
-HELD_OUT_FRAMES = 64
-"""Frames on which held-out pixels are looked at."""
-
 FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
 """Settings that may be others when a checkpoint is gone on from."""
-
-NEAR_FIELD_BATCH = 4
-"""Frames of a batch at most in the near field, where all see the same part of the sample: 40 passes over 81 frames
-left an error of 0.012 with 4, of 0.018 with 8, and of 0.051 with 32."""
 
 LITTLE_GAIN = 0.1
 """Part by which a pass over the central half lowers R at least while the next one is worth its time."""
@@ -168,10 +141,8 @@ class IncrementalSolver:
         self.refinement = Refinement(settings, backend)
         self.constraints = self._make_constraints(settings)
         self._further_modes = FurtherModes(settings, backend)
-        self._halves = HalfSets(settings, backend)
-        self._halves_due = 0.0
+        self._quality = LiveQuality(settings, backend, pixel_m)
         self._dose: float | None = None
-        self._resolutions: list[tuple[int, float]] = []
         self._work: Iterator[None] | None = None
         self._search: Iterator[None] | None = None
         self._turn = 0
@@ -342,8 +313,7 @@ class IncrementalSolver:
         self.refinement.configure(settings)
         self._intake.configure(settings)
         self._probe_search.settings = settings
-        if (settings.held_out, settings.batch) != (before.held_out, before.batch):
-            self._halves = HalfSets(settings, self._backend)
+        self._quality.configure(settings)
         if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
             self._further_modes = FurtherModes(settings, self._backend)
         self._engine = self._make_engine()
@@ -557,8 +527,7 @@ class IncrementalSolver:
         self._deck.add(self.frames.active.tolist())
         self.refinement.reset(self.frames)
         self._further_modes.reset()
-        self._halves.reset()
-        self._resolutions.clear()
+        self._quality.reset()
 
     def _first_state(self) -> SolverState:
         """Return the state to begin with, on the starting level: with the warm probe, where there is one."""
@@ -635,15 +604,14 @@ class IncrementalSolver:
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
         frames, active, changes = self._level, self._level.active, self._changes
-        rests = self._choose_engine(state)
+        resting = self._choose_engine(state)
         if state.variation is not None or state.passes >= self.settings.refine_start:
             let_vary(self._backend, state, self.frames, self.settings.probe_variation)
-        batch = min(self.settings.batch, max(LEAST_BATCH, len(active) // BATCHES))
-        if self._finishing and not self.is_coarse:
-            few = self.settings.batch_final if rests else max(LEAST_LAST_BATCH, len(active) // LAST_BATCHES)
-            batch = max(min(few, self.settings.batch_final), self._engine.least_batch)
-        if self.geometry.is_near:
-            batch = max(min(batch, NEAR_FIELD_BATCH), self._engine.least_batch)
+        is_last = self._finishing and not self.is_coarse
+        is_near, least = self.geometry.is_near, self._engine.least_batch
+        batch = batch_frames(
+            self.settings, len(active), is_last=is_last, resting=resting, is_near=is_near, least=least
+        )
         steps = steps_of(frames.shifts_px[active], self.settings.subpixel)
         self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self._finishing)
         while not self._deck.pass_is_over:
@@ -654,7 +622,8 @@ class IncrementalSolver:
             if self._engine.light is not None:
                 frames.light_sums[slots] = self._engine.light
             yield
-            yield from self._work_on_halves(state, len(slots))
+            if not self.is_coarse:
+                yield from self._quality.work(state, self.frames, len(slots))
         self._engine.end_pass(state, frames)
         self.constraints.hold_probe(state)
         active = frames.active
@@ -719,21 +688,10 @@ class IncrementalSolver:
             self._stage = stage
             self._engine = self._make_engine()
             self._initialize(state)
-        resting = min(RESTING_PASSES, max(1, self._stages[stage].passes // 2))
         hurries = self.in_haste and 2 * state.passes > self.passes_wanted
-        rests = left <= resting or self._was_ripe or hurries
-        self._engine.rest(rests)
-        return rests
-
-    def _work_on_halves(self, state: SolverState, count: int) -> Iterator[None]:
-        """Let the half-sets have their share of what the image had, `count` frames."""
-        if self.is_coarse or self.settings.quality_share == 0:
-            return
-        self._halves_due += self.settings.quality_share * count
-        while self._halves_due >= self.settings.batch:
-            used = self._halves.batch(state, self.frames)
-            self._halves_due = self._halves_due - used if used else 0.0
-            yield
+        resting = rests(self._stages[stage].passes, left) or self._was_ripe or hurries
+        self._engine.rest(resting)
+        return resting
 
     def _wants_refinement(self, state: SolverState) -> bool:
         """Return whether to refine now.
@@ -793,31 +751,11 @@ class IncrementalSolver:
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""
-        frames, state = self.frames, self.state
-        found = None if self.is_coarse else self._halves.compare(frames, self.pixel_m)
-        half_bit_m, one_seventh_m = (
-            (math.nan, math.nan) if found is None else (found.resolution_m, found.one_seventh_resolution_m)
-        )
-        used = int(np.sum(frames.uses[frames.wanted] > 0))
-        if math.isfinite(half_bit_m) and (not self._resolutions or self._resolutions[-1][0] != used):
-            self._resolutions.append((used, half_bit_m))
-        held_out = math.nan
-        if state is not None and not self.is_coarse:
-            slots = frames.active[frames.uses[frames.active] > 0]
-            held_out = held_out_r(
-                self._backend, state, frames, spaced(slots, HELD_OUT_FRAMES), self.settings.subpixel
-            )
-        return Quality(
-            r_factor=math.nan if state is None else state.r_factor,
-            r_held_out=held_out,
-            half_bit_m=half_bit_m,
-            one_seventh_m=one_seventh_m,
-            frc=found,
-        )
+        return self._quality.judge(self.state, self.frames, is_coarse=self.is_coarse)
 
     def frames_for(self, resolution_m: float) -> int | None:
         """Return how many frames a resolution (½ bit) is expected to take; None until that can be told."""
-        return frames_for_resolution(self._resolutions, resolution_m)
+        return self._quality.frames_for(resolution_m)
 
     def positions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the numbers (n,) of the frames in use, in order, and where they lie (n, 2: x, y) in metres."""
@@ -855,8 +793,6 @@ class IncrementalSolver:
                     "is_warm": self.is_warm,
                     "was_ripe": self._was_ripe,
                     "r_factors": self.r_factors,
-                    "halves_due": self._halves_due,
-                    "resolutions": self._resolutions,
                     "turned": self._intake.turned,
                 },
                 "search": self._probe_search.contents(goes_on=self._search is not None),
@@ -867,7 +803,7 @@ class IncrementalSolver:
                 "refinement": self.refinement.contents(),
                 "constraints": self.constraints.contents(),
                 "further_modes": self._further_modes.contents(),
-                "halves": self._halves.contents(),
+                "quality": self._quality.contents(),
             },
         )
 
@@ -924,9 +860,7 @@ class IncrementalSolver:
         self.refinement.restore(found["refinement"])
         self.constraints.restore(found["constraints"])
         self._further_modes.restore(found["further_modes"])
-        self._halves.restore(found["halves"], self.frames)
-        self._halves_due = own["halves_due"]
-        self._resolutions = [(used, resolution_m) for used, resolution_m in own["resolutions"]]
+        self._quality.restore(found["quality"], self.frames)
         self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
         self._finishing = own["finishing"] and not expected  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

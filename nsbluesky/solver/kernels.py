@@ -20,10 +20,12 @@ __all__ = [
     "back_project",
     "change_fields",
     "copy_centres",
+    "gather_lines",
     "largest_nearby",
     "multiply_lines",
     "multiply_windows",
     "push",
+    "spread_lines",
     "step_probe",
     "step_products",
     "sum_amplitudes",
@@ -73,6 +75,40 @@ def multiply_lines(spectra, lines):  # type: ignore[no-untyped-def]
                 for column in range(side):
                     x, t = line[column], turn[column]
                     line[column] = complex(x.real * t.real - x.imag * t.imag, x.real * t.imag + x.imag * t.real)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def spread_lines(spectrum, lines, out):  # type: ignore[no-untyped-def]
+    """Write a spectrum (modes, N, N), multiplied as by `multiply_lines`, into each of `out` (n, modes, N, N)."""
+    modes, side, _ = spectrum.shape
+    for number in range(len(lines)):
+        down, right = lines[number, 0], lines[number, 1]
+        for mode in range(modes):
+            for row in range(side):
+                a = down[row]
+                source, line = spectrum[mode, row], out[number, mode, row]
+                for column in range(side):
+                    b, x = right[column], source[column]
+                    real, imag = a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real
+                    line[column] = complex(x.real * real - x.imag * imag, x.real * imag + x.imag * real)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def gather_lines(spectra, lines, out):  # type: ignore[no-untyped-def]
+    """Write the sum of spectra (n, modes, N, N), each multiplied as by `multiply_lines`, into `out` (modes, N, N)."""
+    count, modes, side, _ = spectra.shape
+    for mode in range(modes):
+        for row in range(side):
+            total = out[mode, row]
+            total[:] = 0
+            for number in range(count):
+                a, right, line = lines[number, 0, row], lines[number, 1], spectra[number, mode, row]
+                for column in range(side):
+                    b, x, t = right[column], line[column], total[column]
+                    real, imag = a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real
+                    total[column] = complex(
+                        t.real + x.real * real - x.imag * imag, t.imag + x.real * imag + x.imag * real
+                    )
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -31,10 +31,11 @@ from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
-from nsbluesky.solver.incremental import DOSE_FRAMES, RESTING_PASSES, SETTLING_PASSES, IncrementalSolver
+from nsbluesky.solver.incremental import DOSE_FRAMES, SETTLING_PASSES, IncrementalSolver
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.pace import rests
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
@@ -258,7 +259,7 @@ def reconstruct_sharded(
     solver.rejected = known.rejected
     r_factors, passes_before, written = known.r_factors, len(known.r_factors), time.monotonic()
     for done in range(passes_before, wanted):
-        resting = wanted - done <= min(RESTING_PASSES, max(1, wanted // 2))
+        resting = rests(wanted, wanted - done)
         parts = EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1
         solver.run_pass(parts=parts, resting=resting, refine=wanted - done > SETTLING_PASSES)
         r_factors.append(state.r_factor)

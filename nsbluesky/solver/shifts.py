@@ -104,21 +104,38 @@ class MovedProbe:
 
     def __init__(self, backend: Backend, probe: Any, field: Any, steps: npt.NDArray[np.int64], subpixel: int) -> None:
         self._backend = backend
+        self._lines: Any = None
         if not steps.any():
-            self._lines = None
             self.which = np.zeros(len(steps), np.int64)
             self.probes = probe[None]
             return
-        begins = np.concatenate([[True], (np.diff(steps, axis=0) != 0).any(axis=1)])
-        self.which = np.cumsum(begins) - 1
+        begins = np.concatenate([[True], (steps[1:] != steps[:-1]).any(axis=1)])
+        self.which = begins.cumsum() - 1
         self._lines = lines_of(steps[begins], subpixel, probe.shape[-1])
-        spectra = backend.xp.empty((len(self._lines), *field.shape), field.dtype)
-        spectra[...] = field
-        self.probes = backend.ifft2(turn(backend, spectra, self._lines))
+        self._lines[:, 0] /= probe.shape[-1]  # the factor of unitary transforms, which those here go without
+        self.probes = backend.ifft2(self._spread(field), unitary=False)
 
     def back(self, sums: Any) -> Any:
         """Return Σ_k of `sums` (k, modes, N, N), each moved back by its shift, (modes, N, N); overwrites `sums`."""
         if self._lines is None:
             return sums[0]
-        spectra = turn(self._backend, self._backend.fft2(sums), self._lines.conj())
-        return self._backend.ifft2(spectra.sum(axis=0))
+        return self._backend.ifft2(self._gathered(self._backend.fft2(sums, unitary=False)))
+
+    def _spread(self, field: Any) -> Any:
+        """Return the field (k, modes, N, N) as it is with each shift."""
+        backend, xp = self._backend, self._backend.xp
+        spectra = xp.empty((len(self._lines), *field.shape), field.dtype)
+        if backend.on_device:
+            spectra[...] = field
+            return turn(backend, spectra, self._lines)
+        kernels.spread_lines(field, self._lines.astype(field.dtype, copy=False), spectra)
+        return spectra
+
+    def _gathered(self, spectra: Any) -> Any:
+        """Return the sum of fields (k, modes, N, N), each without its shift."""
+        backend, lines = self._backend, self._lines.conj()
+        if backend.on_device:
+            return turn(backend, spectra, lines).sum(axis=0)
+        total = np.empty(spectra.shape[1:], spectra.dtype)
+        kernels.gather_lines(spectra, lines.astype(spectra.dtype, copy=False), total)
+        return total

@@ -11,7 +11,7 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsbluesky.solver.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from nsbluesky.solver.checkpoint import VERSION, CheckpointError, read_checkpoint, write_checkpoint
 from nsbluesky.solver.engines import ENGINES
 
 ALL_ON = {
@@ -203,12 +203,12 @@ def test_foreign_files_and_other_versions_are_named(tmp_path):
     told = {"format": "nsbluesky reconstruction", "version": 99}
     with path.open("wb") as file:
         np.savez(file, values=np.frombuffer(json.dumps(told | {"sections": {}}).encode(), np.uint8))
-    with pytest.raises(CheckpointError, match="another version of nsbluesky \\(format 99, expected 4\\)"):
+    with pytest.raises(CheckpointError, match=f"another version of nsbluesky \\(format 99, expected {VERSION}\\)"):
         read_checkpoint(path)
 
 
 def test_nothing_is_ever_unpickled(tmp_path):
-    told = {"format": "nsbluesky reconstruction", "version": 4, "sections": {"a": {}}, "arrays": ["a/evil"]}
+    told = {"format": "nsbluesky reconstruction", "version": VERSION, "sections": {"a": {}}, "arrays": ["a/evil"]}
     text = np.frombuffer(json.dumps(told).encode(), np.uint8)
     with (tmp_path / "c").open("wb") as file:
         np.savez(file, allow_pickle=True, **{"values": text, "a/evil": np.array([{}], object)})

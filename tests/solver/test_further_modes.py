@@ -91,9 +91,9 @@ def test_half_sets_keep_their_images_when_a_mode_comes(two_mode_scan: Scan, back
     while solver.passes_done < 2:
         solver.step(0.0)
     solver.configure(solver.settings.replace(modes=2))
-    passes = solver._halves.passes
+    passes = solver._quality.halves.passes
     assert passes > 0
     while not solver.finished:
         solver.step(0.0)
-    assert solver._halves.passes > passes
+    assert solver._quality.halves.passes > passes
     assert solver.quality().frc is not None

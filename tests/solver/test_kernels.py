@@ -106,3 +106,15 @@ def test_the_largest_value_nearby(height, width, seed):
     np.testing.assert_array_equal(found, largest_nearby(np, image))
     around = [np.roll(image, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     np.testing.assert_array_equal(found, np.max(around, axis=0))
+
+
+def test_spectra_are_turned_on_the_way_there_and_back():
+    rng = np.random.default_rng(6)
+    spectrum, lines = complex_noise(rng, (2, 6, 6)), complex_noise(rng, (3, 2, 6))
+    turns = lines[:, 0, None, :, None] * lines[:, 1, None, None, :]
+    turned = np.empty((3, 2, 6, 6), np.complex64)
+    kernels.spread_lines(spectrum, lines, turned)
+    assert np.allclose(turned, spectrum * turns, rtol=1e-5, atol=1e-6)
+    spectra, total = complex_noise(rng, turned.shape), complex_noise(rng, spectrum.shape)
+    kernels.gather_lines(spectra, lines, total)
+    assert np.allclose(total, (spectra * turns).sum(axis=0), rtol=1e-4, atol=1e-5)
