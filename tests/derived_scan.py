@@ -167,10 +167,11 @@ class DerivedScan:
         self.event(
             "reconstruction",
             **images,
-            **told,
+            **{name: value for name, value in told.items() if name != "num_passes"},
             newest_age_s=0.5,
             coarse=coarse,
             final=final,
+            num_passes=quality.get("num_passes", told["num_passes"]),
             r_held_out=quality.get("r_held_out", float("nan")),
             resolution_half_bit_m=quality.get("half_bit_m", float("nan")),
             resolution_one_seventh_m=quality.get("one_seventh_m", float("nan")),

@@ -102,8 +102,9 @@ class AmplitudeChunks:
         """
         scales = np.ones(len(slots), np.float32) if scales is None else scales
         chunks, places = np.divmod(slots, self._chunk_frames)
-        for number in set(chunks.tolist()):
-            (rows,) = np.nonzero(chunks == number)
+        numbers = set(chunks.tolist())
+        for number in numbers:
+            rows = np.flatnonzero(chunks == number) if len(numbers) > 1 else np.arange(len(slots))
             chunk, beyond = self._chunks[number], self._beyond[number]
             if self._backend.on_device and beyond:
                 self._send(chunk, places[rows], out, rows, scales)

@@ -296,6 +296,17 @@ def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, sca
     assert curve.opts["connect"].tolist()[:-1] == [True, False, True]
 
 
+def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
+    window: LiveWindow, scan: DerivedScan
+) -> None:
+    """Passes fall while frames come, for these had none; the uses of all frames together fall with the image alone."""
+    scan.start()
+    for frames, passes in ((10, 4.0), (30, 2.0), (40, 0.5), (60, 1.0)):
+        scan.reconstruction(frames, 0.3, num_passes=passes)
+    window.refresh()
+    assert window.panels[QualityPanel].curve.opts["connect"].tolist()[:-1] == [True, False, True]
+
+
 def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)

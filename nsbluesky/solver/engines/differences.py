@@ -87,9 +87,9 @@ class Differences:
         compiled: bool,
     ) -> None:
         steps = steps_of(frames.shifts_px[slots], subpixel)
-        self._order = np.lexsort(steps.T)
-        self.slots, self.steps = slots[self._order], steps[self._order]
         self.between_pixels = bool(steps.any())
+        self._order = np.lexsort(steps.T) if self.between_pixels else np.arange(len(slots))
+        self.slots, self.steps = slots[self._order], steps[self._order]
         self.corners = corners_on_canvas(state, frames, self.slots)
         self.weights = frames.weights[self.slots]
         self.shares = shares(backend, len(slots), len(state.objects) * state.probe.size)

@@ -41,7 +41,7 @@ class WaspRule:
 
     def object_step(self, xp: Any, power: Any) -> StepTerms:
         """Σ |P|² + α·⟨|P|²⟩."""
-        return StepTerms(floor=self.alpha * float(power.mean()), slope=1.0)
+        return StepTerms(floor=self.alpha * float(power.sum()) / power.size, slope=1.0)
 
     def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
         """Σ |O|² + β·(number of frames)."""

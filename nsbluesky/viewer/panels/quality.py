@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,17 @@ def curve(color: str = DATA_COLOR, symbol_px: int = 4, name: str | None = None) 
     return pg.PlotDataItem(pen=pen, symbol="o", symbolSize=symbol_px, symbolBrush=color, symbolPen=None, name=name)
 
 
-Curve = tuple[Any, Any, str]
-"""Places, values and name."""
-NO_CURVE: Curve = (np.empty(0), np.empty(0), "")
+class Curve(NamedTuple):
+    """A curve to draw; where it is of an image, with the uses of frames up to each point, which fall where that began
+    anew."""
+
+    places: Any
+    values: Any
+    name: str
+    uses: Any = None
+
+
+NO_CURVE = Curve(np.empty(0), np.empty(0), "")
 
 ROOM = 1.45
 """How much higher than its curves a plot is, for its legend."""
@@ -85,15 +93,14 @@ class QualityPanel(LivePanel):
         if quantity == "FRC":
             self._draw_frc(state)
             return
-        against = self._against(history)
         if quantity == "R":
             fine, coarse = (
                 np.where(history.coarse == is_coarse, history.r_factor, np.nan) for is_coarse in (False, True)
             )
             curves = [
-                (against, fine, "R"),
-                (against, history.r_held_out, "held out"),
-                (against, coarse, "R of the centre"),
+                self._of_history(history, fine, "R"),
+                self._of_history(history, history.r_held_out, "held out"),
+                self._of_history(history, coarse, "R of the centre"),
                 *self._of_second(state),
             ]
             text = f"R {history.r_factor[-1]:.3f}" + (" of the centre" if history.coarse[-1] else "")
@@ -101,7 +108,10 @@ class QualityPanel(LivePanel):
                 text += f", held out {history.r_held_out[-1]:.3f}"
         else:
             half_bit, one_seventh = 1e9 * history.resolution_m, 1e9 * history.one_seventh_m
-            curves = [(against, half_bit, "½ bit"), (against, one_seventh, "1/7")]
+            curves = [
+                self._of_history(history, half_bit, "½ bit"),
+                self._of_history(history, one_seventh, "1/7"),
+            ]
             text = self._resolution(state) if np.isfinite(half_bit[-1]) else self._why_none(state)
         self.label_axis("bottom", self.LABELS[index])
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
@@ -112,8 +122,10 @@ class QualityPanel(LivePanel):
             tip = f"{self.title_label.text()} after {passes:.3g} pass{'es' if passes != 1 else ''}"
             self.title_label.setToolTip(tip)
 
-    def _against(self, history: History) -> Any:
-        return (history.num_frames, history.time_s, history.num_passes)[self.choice.currentIndex()]
+    def _of_history(self, history: History, values: Any, name: str) -> Curve:
+        """Return a curve against what is chosen."""
+        places = (history.num_frames, history.time_s, history.num_passes)[self.choice.currentIndex()]
+        return Curve(places, values, name, history.num_passes * history.num_frames)
 
     def _of_second(self, state: LiveState) -> list[Curve]:
         """Return R of the second engine on whole frames, where there is one."""
@@ -121,7 +133,7 @@ class QualityPanel(LivePanel):
             return []
         history = state.second_history
         fine = np.where(history.coarse, np.nan, history.r_factor)
-        return [(self._against(history), fine, state.second.engine)]
+        return [self._of_history(history, fine, state.second.engine)]
 
     def _draw_frc(self, state: LiveState) -> None:
         """Draw the correlation of the two halves over spatial frequency."""
@@ -133,7 +145,7 @@ class QualityPanel(LivePanel):
             self.set_subtitle(self._why_none(state))
             return
         frequency = 1e-6 * found.frequency_1_m
-        self._draw_curves([(frequency, found.correlation, "FRC"), (frequency, found.half_bit, "½ bit")])
+        self._draw_curves([Curve(frequency, found.correlation, "FRC"), Curve(frequency, found.half_bit, "½ bit")])
         self.set_subtitle(f"half period {self._resolution(state)}")
 
     @staticmethod
@@ -148,15 +160,16 @@ class QualityPanel(LivePanel):
         self.legend.clear()
         first, highest = None, 0.0
         missing = [NO_CURVE] * (len(self._curves) - len(curves))
-        for item, (against, values, name) in zip(self._curves, curves + missing, strict=True):
-            known = np.isfinite(values)
-            places = against[known]
-            on = np.diff(places, append=np.inf) >= 0  # an image that begins anew begins its curve anew
-            item.setData(places, values[known], name=name, connect=on)
+        for item, drawn in zip(self._curves, curves + missing, strict=True):
+            known = np.isfinite(drawn.values)
+            places, values = drawn.places[known], drawn.values[known]
+            uses = places if drawn.uses is None else drawn.uses[known]
+            on = np.diff(uses, append=np.inf) >= 0  # an image that begins anew begins its curve anew
+            item.setData(places, values, name=drawn.name, connect=on)
             if known.any():
-                self.legend.addItem(item, name)
+                self.legend.addItem(item, drawn.name)
                 first = places[0] if first is None else first
-                highest = max(highest, float(values[known].max()))
+                highest = max(highest, float(values.max()))
         self._keep_room(first, 1.0 if self.quantity.currentText() == "FRC" else ROOM * highest)
         self.set_blank(first is None)
         return first is not None
