@@ -299,7 +299,7 @@ def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, sca
 def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
     window: LiveWindow, scan: DerivedScan
 ) -> None:
-    """Passes fall while frames come, for these had none; the uses of all frames together fall with the image alone."""
+    """Passes fall while frames come, for these had none; all uses together fall with the image only."""
     scan.start()
     for frames, passes in ((10, 4.0), (30, 2.0), (40, 0.5), (60, 1.0)):
         scan.reconstruction(frames, 0.3, num_passes=passes)
