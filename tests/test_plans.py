@@ -244,6 +244,23 @@ def test_abort_while_running(
     assert beamline.is_safe()
 
 
+def test_a_trajectory_that_was_not_flown_does_not_move_the_next_scan(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_folder() -> None:
+        raise DeviceError("the IOC sees no folder")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(beamline.fccd.file, "open", no_folder)
+        with pytest.raises(FailedStatus):
+            RE(ptycho_fly_scan(*beamline.devices, **{**COMMON, "num_dark": 0, "seed": 8}, rate_hz=40.0))
+    beamline.stage.x.set(CENTER_UM[0])
+    beamline.stage.y.set(CENTER_UM[1])
+    run.documents.clear()
+    RE(ptycho_scan(*beamline.devices, **COMMON))
+    assert_complete(run)
+
+
 @pytest.mark.parametrize(("plan", "more"), PLANS)
 def test_error_in_the_camera_fails_the_run(
     RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
