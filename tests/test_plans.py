@@ -290,10 +290,13 @@ def test_error_in_the_camera_fails_the_run(
         ({"shape": (0, 3)}, ValueError, "shape"),
         ({"exposure_s": -1.0}, ValueError, "exposure_s"),
         ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
+        ({"exposure_s": "10ms"}, ValueError, "exposure_s"),
+        ({"exposure_s": np.array([0.1, 0.01])}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
         ({"geometry": None}, ValueError, "Geometry"),
         ({"center_um": (math.nan, 0.0)}, ValueError, "center_um"),
         ({"center_um": (1.0, 2.0, 3.0)}, ValueError, "center_um"),
+        ({"center_um": 3.0}, ValueError, "center_um"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_moves(
