@@ -215,10 +215,11 @@ class StreamingDetector(KnownConfiguration):
     def pause(self) -> None:
         """Hold the camera, then close the shutter (the RunEngine's pause); what does not answer is let go."""
         try:
-            if self.lost:
-                raise self._lost_error()
-            self._halt()
-            self._held = self._flying and self.file.count() < self._goal
+            if not self._preparing.locked():  # else nothing is exposed yet, and the plan prepares anew
+                if self.lost:
+                    raise self._lost_error()
+                self._halt()
+                self._held = self._flying and self.file.count() < self._goal
         except DeviceError as error:
             log.warning("%s", error)
             self._let_go()

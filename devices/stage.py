@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, MoveStatus
-from ophyd.utils import InvalidState, LimitError
+from ophyd.utils import DisconnectedError, InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
 from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
+
+log = logging.getLogger(__name__)
 
 PUT_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
@@ -121,6 +124,7 @@ class StreamingStage(KnownConfiguration):
         self._flying = False
         self._paused = False
         self._completing: CountReached | None = None
+        self._wanted: Trajectory | None = None
         super().__init__(*args, **kwargs)
         self.connection = Connection(self)
         self._losses_known: int | None = 0
@@ -146,6 +150,7 @@ class StreamingStage(KnownConfiguration):
 
     def prepare(self, value: Trajectory) -> DeviceStatus:
         """Load a trajectory, go to its first point and begin a new file of positions."""
+        self._wanted = value
         return self.connection.fail_on_loss(on_thread(self, lambda: self._prepare(value), PREPARE_TIMEOUT_S))
 
     def _prepare(self, value: Trajectory) -> None:
@@ -156,6 +161,9 @@ class StreamingStage(KnownConfiguration):
                 self._completing.give_up()
             self._close_file()
             self.fly.load(value)
+            if self._wanted is not value:  # stopped or unstaged before it was there
+                self.fly.abort()
+                raise DeviceError(f"{self.name}: the trajectory is not wanted any more")
             self.write_path.mkdir(parents=True, exist_ok=True)
             file = PositionFile(self.write_path / f"{self.name}_{uuid.uuid4().hex}.h5")
             self._num_points = len(value.x)
@@ -240,13 +248,15 @@ class StreamingStage(KnownConfiguration):
     def stop(self, *, success: bool = False) -> None:
         """Leave the trajectory and stop both axes."""
         self._flying = False
+        self._wanted = None
         if self._completing is not None:
             self._completing.give_up()
         self.fly.abort()
         super().stop(success=success)
 
     def unstage(self) -> list[Any]:
-        """Close the file of positions."""
+        """Leave a trajectory that is not at its end, and close the file of positions."""
+        self._leave_trajectory()
         self._close_file()
         unstaged: list[Any] = super().unstage()
         return unstaged
@@ -256,6 +266,17 @@ class StreamingStage(KnownConfiguration):
             raise DeviceLost(
                 f"{self.name}: its IOC was away, and the trajectory with it; prepare(Trajectory(...)) loads another"
             )
+
+    def _leave_trajectory(self) -> None:
+        """Abort a trajectory that still waits for triggers: the next scan's would move the stage along it."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:
+            return
+        try:
+            if int(self.fly.num_triggers.get()) < len(wanted.x):
+                self.fly.abort()
+        except (TimeoutError, DisconnectedError) as error:
+            log.warning("%s may still wait for triggers: %s", self.name, error)
 
     def _close_file(self) -> None:
         file, self._file, self._assets = self._file, None, None

@@ -341,7 +341,7 @@ class _Scan:
 
     def __post_init__(self) -> None:
         _check(self.geometry, self.exposures_s, self.num_dark)
-        if self.center_um is not None and (len(self.center_um) != 2 or not np.isfinite(self.center_um).all()):
+        if self.center_um is not None and (np.shape(self.center_um) != (2,) or not np.isfinite(self.center_um).all()):
             raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points.points_um()
 
@@ -375,7 +375,7 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
     if not isinstance(geometry, Geometry):
         raise ValueError(f"geometry = {geometry!r}: expected an nsbluesky.geometry.Geometry")
     for exposure_s in exposures_s:
-        if not (math.isfinite(exposure_s) and exposure_s > 0):
+        if not (isinstance(exposure_s, int | float | np.number) and math.isfinite(exposure_s) and exposure_s > 0):
             raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
     if int(num_dark) != num_dark or num_dark < 0:
         raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")

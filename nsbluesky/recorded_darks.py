@@ -59,6 +59,12 @@ class DarkStream:
         """How many there are."""
         return sum(stop - start for _, start, stop in self.parts)
 
+    def add(self, resource: Mapping[str, Any], start: int, stop: int) -> None:
+        """Add the rows of a file; rows that go on where the last ones end are one part with them."""
+        if self.parts and self.parts[-1][0]["uid"] == resource["uid"] and self.parts[-1][2] == start:
+            start = self.parts.pop()[1]
+        self.parts.append((resource, start, stop))
+
     def misfit(self, fccd: Any) -> str:
         """Return why they do not fit the camera as it is now, exposure aside; "" where they do."""
         configuration = self.descriptor.get("configuration", {}).get(fccd.name)
@@ -206,7 +212,7 @@ def read_dark_run(path: Path) -> DarkRun:
         elif name == "stream_datum" and document["descriptor"] in of_descriptor:
             stream, resource = of_descriptor[document["descriptor"]], resources[document["stream_resource"]]
             if resource["data_key"] == stream.key:
-                stream.parts.append((resource, document["indices"]["start"], document["indices"]["stop"]))
+                stream.add(resource, document["indices"]["start"], document["indices"]["stop"])
     by_time = {
         float(exposure_s): streams[k]
         for k, exposure_s in enumerate(ptycho.get("exposures_s", ()))

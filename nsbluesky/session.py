@@ -147,15 +147,22 @@ def has_screen() -> bool:
 
 
 def run_engine() -> RunEngine:
-    """Make the RunEngine; with a screen the windows stay alive while a plan runs."""
+    """Make the RunEngine; with a screen the windows stay alive while a plan runs.
+
+    Its ``scan_id`` goes on from session to session.
+    """
     from bluesky import RunEngine
 
+    from nsbluesky.folders import data_directory
+    from nsbluesky.scan_ids import ScanIds
+
+    scan_ids = ScanIds(data_directory() / "scan_id")
     if not has_screen():
-        return RunEngine({})
+        return RunEngine({}, scan_id_source=scan_ids)
     from nsbluesky.viewer.qt import QtDuringTask, application
 
     application()
-    return RunEngine({}, during_task=QtDuringTask())
+    return RunEngine({}, scan_id_source=scan_ids, during_task=QtDuringTask())
 
 
 def open_catalog() -> Catalog:

@@ -244,6 +244,23 @@ def test_abort_while_running(
     assert beamline.is_safe()
 
 
+def test_a_trajectory_that_was_not_flown_does_not_move_the_next_scan(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_folder() -> None:
+        raise DeviceError("the IOC sees no folder")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(beamline.fccd.file, "open", no_folder)
+        with pytest.raises(FailedStatus):
+            RE(ptycho_fly_scan(*beamline.devices, **{**COMMON, "num_dark": 0, "seed": 8}, rate_hz=40.0))
+    beamline.stage.x.set(CENTER_UM[0])
+    beamline.stage.y.set(CENTER_UM[1])
+    run.documents.clear()
+    RE(ptycho_scan(*beamline.devices, **COMMON))
+    assert_complete(run)
+
+
 @pytest.mark.parametrize(("plan", "more"), PLANS)
 def test_error_in_the_camera_fails_the_run(
     RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
@@ -273,10 +290,13 @@ def test_error_in_the_camera_fails_the_run(
         ({"shape": (0, 3)}, ValueError, "shape"),
         ({"exposure_s": -1.0}, ValueError, "exposure_s"),
         ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
+        ({"exposure_s": "10ms"}, ValueError, "exposure_s"),
+        ({"exposure_s": np.array([0.1, 0.01])}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
         ({"geometry": None}, ValueError, "Geometry"),
         ({"center_um": (math.nan, 0.0)}, ValueError, "center_um"),
         ({"center_um": (1.0, 2.0, 3.0)}, ValueError, "center_um"),
+        ({"center_um": 3.0}, ValueError, "center_um"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_moves(

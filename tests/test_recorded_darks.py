@@ -155,6 +155,23 @@ def test_a_run_that_took_over_darks_stands_for_the_one_that_took_them(beamline: 
     np.testing.assert_array_equal(third.column("dark", "fccd_image"), first.column("dark", "fccd_image"))
 
 
+def test_darks_that_came_bit_by_bit_are_told_as_one_file(beamline: Beamline) -> None:
+    """Told as several, the catalog would take them for a file with rows that belong to no point."""
+    darks = beamline.take_darks()
+    log = DocumentLog(beamline.logs / "bits")
+    for name, document in read_documents(beamline.logs / f"{darks.start['uid']}.jsonl"):
+        if name != "stream_datum":
+            log(name, document)
+            continue
+        for row in range(document["indices"]["start"], document["indices"]["stop"]):
+            rows = {"indices": {"start": row, "stop": row + 1}, "seq_nums": {"start": row + 1, "stop": row + 2}}
+            log(name, {**document, **rows, "uid": f"{document['stream_resource']}/{row}"})
+    bits = str(beamline.logs / "bits" / f"{darks.start['uid']}.jsonl")
+    scan = beamline.record(ptycho_scan(*beamline.devices, **SCAN, darks_from=bits))
+    assert [told["indices"] for _, told in scan.data("dark")] == [{"start": 0, "stop": NUM_DARK}]
+    np.testing.assert_array_equal(scan.column("dark", "fccd_image"), darks.column("dark", "fccd_image"))
+
+
 def test_darks_in_two_files_are_taken_in_their_order(beamline: Beamline) -> None:
     """As where the camera's IOC went away in the middle of them."""
     darks = beamline.take_darks()

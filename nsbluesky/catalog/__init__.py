@@ -2,6 +2,7 @@
 
 ============  ==========================================================
 embedded      the catalog itself: tiled's server inside this process
+current       its client, whose look-ups wait for what is being written
 writer        the callback: documents into logs on disk
 supervisor    the session's end of the writing process
 process       the writing process: from the logs into the catalog

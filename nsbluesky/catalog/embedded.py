@@ -22,11 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tiled.media_type_registration import default_serialization_registry
 from tiled.server.app import build_app
 
+from nsbluesky.catalog.current import current_client
 from nsbluesky.catalog.supervisor import WriterProcess
 from nsbluesky.catalog.writer import CatalogWriter
 from nsbluesky.folders import data_directory
 
 __all__ = ["Catalog", "open_catalog"]
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0
+"""For which a look-up waits for runs on their way."""
 
 
 def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:
@@ -130,14 +136,15 @@ class Catalog:
     ----------
     directory : Path
     client : tiled client
-        databroker's catalog: ``client[-1]``, ``client[uid]``, ``client[scan_id]``, lazy arrays.
+        databroker's catalog: ``client[-1]``, ``client[uid]``, ``client[scan_id]``, lazy arrays.  A look-up waits up
+        to 30 s for what its writers were given.
     """
 
     def __init__(self, directory: Path, context: Any, process: WriterProcess) -> None:
         self.directory = directory
         self._context = context
-        self.client = tiled.client.from_context(context)
         self._process = process
+        self.client = current_client(context, self._catch_up)
         self._writers: list[CatalogWriter] = []
 
     @property
@@ -154,6 +161,10 @@ class Catalog:
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""
         return self._process.flush(timeout)
+
+    def _catch_up(self) -> None:
+        if not self.flush(PATIENCE_S):
+            logger.warning("the catalog is behind, the latest runs may be missing: flush() waits for them")
 
     def close(self, timeout: float | None = None) -> None:
         """Write what waits, and close the catalog; what takes longer than `timeout` seconds is written afterwards."""

@@ -19,8 +19,10 @@ import zmq
 from nsbluesky.folders import state_directory
 
 __all__ = [
+    "DEFAULT_ADDRESS",
     "AccessError",
     "Credentials",
+    "check_address",
     "forget_service",
     "is_loopback",
     "local_credentials",
@@ -32,6 +34,9 @@ KEY = "NSBLUESKY_KEY"
 """Environment variable: the key file that this user shows to services on other machines."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
+"""Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
 
 
 class AccessError(ValueError):
@@ -91,6 +96,23 @@ class Credentials:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AccessError(f"{path} is no key file ({error}): make one with 'nsbluesky keys'") from error
+
+
+def check_address(address: str) -> None:
+    """Check that an address is ``tcp://HOST:PORT``.
+
+    Raises
+    ------
+    AccessError
+        If it is not.
+    """
+    try:
+        parts = urlparse(address)
+        is_address = parts.scheme == "tcp" and parts.hostname is not None and parts.port is not None
+    except ValueError:  # of a port that is no number
+        is_address = False
+    if not is_address:
+        raise AccessError(f"address = {address!r}: expected tcp://HOST:PORT, as in {DEFAULT_ADDRESS}")
 
 
 def is_loopback(address: str) -> bool:

@@ -150,8 +150,8 @@ class Connection(DerivedRuns):
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            credentials = self.credentials or local_credentials(self.address)
             try:
+                credentials = self.credentials or local_credentials(self.address)
                 endpoints = find_endpoints(self.address, credentials, timeout_s=1.0)
             except (ServiceAway, AccessError, ControlError) as error:
                 self._note_error("", str(error))

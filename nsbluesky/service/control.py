@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import zmq
 
-from nsbluesky.service.access import AccessError, Credentials, local_credentials
+from nsbluesky.service.access import AccessError, Credentials, check_address, local_credentials
 from nsbluesky.service.messages import ControlError, Request
 from nsbluesky.service.wire import WireError, unpack
 
@@ -69,7 +69,7 @@ def ask(
     ServiceAway
         If no answer comes in time.
     AccessError
-        If it is not allowed.
+        If it is not allowed, or the address is none.
     ControlError
         If it cannot be done.
     """
@@ -112,6 +112,7 @@ def find_endpoints(
 def _ask(
     address: str, action: str, credentials: Credentials | None, timeout_s: float, fields: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
+    check_address(address)
     credentials = credentials if credentials is not None else local_credentials(address)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlparse
 
-from nsbluesky.service.access import is_loopback
+from nsbluesky.service.access import DEFAULT_ADDRESS, AccessError, check_address, is_loopback
 from nsbluesky.settings import PipelineSettings, Settings, SettingsError
 
 __all__ = ["DEFAULT_ADDRESS", "ServiceSettings"]
-
-DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
-"""Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,10 @@ class ServiceSettings(Settings):
     def __post_init__(self) -> None:
         """Check every value."""
         super().__post_init__()
-        parts = urlparse(self.address)
-        if parts.scheme != "tcp" or parts.hostname is None or parts.port is None:
-            raise SettingsError(f"address = {self.address!r}: expected tcp://HOST:PORT, as in {DEFAULT_ADDRESS}")
+        try:
+            check_address(self.address)
+        except AccessError as error:
+            raise SettingsError(str(error)) from error
         if not is_loopback(self.address) and not self.keys:
             raise SettingsError(
                 f"address = {self.address!r} can be reached from other machines: make keys with 'nsbluesky keys' "

@@ -15,7 +15,7 @@ from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.document_log import aborted
-from nsbluesky.service.access import AccessError, Credentials, local_credentials
+from nsbluesky.service.access import AccessError, Credentials, check_address, local_credentials
 from nsbluesky.service.control import Endpoints, ServiceAway, ask_snapshot, find_endpoints
 from nsbluesky.service.messages import ControlError
 from nsbluesky.service.publisher import DOCUMENT, HEARTBEAT
@@ -45,6 +45,11 @@ class DerivedRuns:
     credentials : Credentials, optional
         By default those of this user on this machine.
 
+    Raises
+    ------
+    AccessError
+        For an address that is none.
+
     Attributes
     ----------
     heartbeat : dict
@@ -55,6 +60,7 @@ class DerivedRuns:
     max_results = 4
 
     def __init__(self, address: str, credentials: Credentials | None = None) -> None:
+        check_address(address)
         self.address = address
         self.credentials = credentials
         self.live = LivePlots()

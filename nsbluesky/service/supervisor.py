@@ -181,17 +181,21 @@ class ProcessingService:
 
     def _start_child(self, settings: ServiceSettings) -> Ready:
         logs = log_directory(settings)
-        logs.mkdir(parents=True, exist_ok=True)
-        with (logs / LOG_NAME).open("ab") as errors:
-            self._child = child = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                # a group of its own: Ctrl-C in the session pauses a scan, and must not end the service.  But no
-                # session of its own: Linux shares processors among these first, priorities count within one
-                process_group=0,
-            )
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            with (logs / LOG_NAME).open("ab") as errors:
+                told_before = errors.tell()
+                self._child = child = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    # a group of its own: Ctrl-C in the session pauses a scan, and must not end the service.  But no
+                    # session of its own: Linux shares processors among these first, priorities count within one
+                    process_group=0,
+                )
+        except OSError as error:  # as where no memory is left for a process
+            raise ServiceError(f"the service does not start: {error}") from error
         assert child.stdin is not None
         assert child.stdout is not None
         try:
@@ -202,8 +206,8 @@ class ProcessingService:
         line = _read_line(child.stdout, self._start_timeout_s)
         if not line:
             self._end_child(0.0)
-            lines = (logs / LOG_NAME).read_text(errors="replace").strip().splitlines()
-            why = lines[-1] if lines else f"no answer in {self._start_timeout_s:g} s"
+            lines = (logs / LOG_NAME).read_bytes()[told_before:].decode(errors="replace").strip().splitlines()
+            why = lines[-1] if lines else f"it ended, or gave no answer in {self._start_timeout_s:g} s"
             raise ServiceError(f"the service does not start: {why} (log: {logs / LOG_NAME})")
         return Ready.from_line(line)
 
@@ -255,12 +259,15 @@ class ProcessingService:
     def _start_again(self) -> Ready | None:
         for failures in range(1, MAX_FAILURES + 1):
             try:
-                return self._start_child(self.settings)
+                ready = self._start_child(self.settings)
             except ServiceError as error:
                 self._failed = str(error)
                 log.error("%s", error)
                 if self._stopping.wait(min(2.0**failures, 30.0)):
                     break
+            else:
+                self._failed = ""
+                return ready
         return None
 
     def _watch_child(self, ready: Ready) -> str:

@@ -17,6 +17,7 @@ from bluesky import plans as bp
 from flown_frames import Camera, fly
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
+from tiled.queries import Eq
 
 from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
@@ -54,6 +55,24 @@ def test_the_last_run_is_there_once_it_is_flushed(RE: RunEngine, catalog: Catalo
         uid = RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0]
         assert writer.flush(TIMEOUT_S)
         assert catalog.client[-1].start["uid"] == uid
+
+
+def test_a_look_up_waits_for_the_run_that_has_just_ended(RE: RunEngine, catalog: Catalog) -> None:
+    RE.subscribe(catalog.writer())
+    look_ups: list[Callable[[str, int], Any]] = [
+        lambda uid, scan_id: catalog.client[-1],
+        lambda uid, scan_id: catalog.client[uid],
+        lambda uid, scan_id: catalog.client[uid[:8]],
+        lambda uid, scan_id: catalog.client[scan_id],
+        lambda uid, scan_id: catalog.client.values().last(),
+        lambda uid, scan_id: catalog.client.search(Eq("start.uid", uid)).values()[0],
+    ]
+    for look_up in look_ups:
+        count = len(list(catalog.client))
+        uid = RE(bp.count([Signal(name="x", value=1.0)], 5)).run_start_uids[0]
+        run = look_up(uid, RE.md["scan_id"])
+        assert (run.start["uid"], run.metadata["stop"]["exit_status"]) == (uid, "success")
+        assert (len(list(catalog.client)), len(list(catalog.client.keys()))) == (count + 1, count + 1)
 
 
 def test_frames_are_read_by_reference_stream_by_stream(

@@ -205,6 +205,25 @@ def test_camera_that_does_not_stop_says_so_and_blocks_nothing(
     fccd.unstage()
 
 
+def test_a_pause_while_it_is_prepared_is_no_loss(
+    fccd: SimFCCD, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_file, opening, paused = fccd.file.open, threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        opening.set()
+        assert paused.wait(TIMEOUT_S)
+        open_file()
+
+    monkeypatch.setattr(fccd.file, "open", slowly)
+    status = fccd.prepare(Acquisition(0.001))
+    assert opening.wait(TIMEOUT_S)
+    fccd.pause()
+    paused.set()
+    status.wait(TIMEOUT_S)
+    assert (fccd.lost, caplog.messages) == (False, [])
+
+
 def test_kickoff_before_prepare(fccd: SimFCCD) -> None:
     with pytest.raises(DeviceError, match="prepare"):
         fccd.kickoff()

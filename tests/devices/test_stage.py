@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_stop_in_the_middle(stage: SimStage) -> None:
     resource = next(iter(stage.collect_asset_docs(2)))[1]
     assert read(resource) == list(X[:2])
     stage.unstage()
+
+
+def test_what_is_loaded_too_late_does_not_stay(stage: SimStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a plan is aborted while the controller takes the trajectory."""
+    load, unstaged = stage.fly.load, threading.Event()
+
+    def slowly(trajectory: Trajectory) -> None:
+        assert unstaged.wait(TIMEOUT_S)
+        load(trajectory)
+
+    monkeypatch.setattr(stage.fly, "load", slowly)
+    status = stage.prepare(Trajectory(X, Y))
+    stage.unstage()
+    unstaged.set()
+    with pytest.raises(DeviceError, match="not wanted any more"):
+        status.wait(TIMEOUT_S)
+    assert not stage.fly._active
 
 
 def test_no_trigger_says_where_to_look(tmp_path: Path) -> None:

@@ -284,3 +284,20 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
         service.start()
     with pytest.raises(ServiceError, match="not running"):
         _ = service.pid
+    service.command = (sys.executable, "-c", "")  # type: ignore[misc]
+    with pytest.raises(ServiceError, match="it ended, or gave no answer"):  # the log has the words of the one before
+        service.start()
+
+
+@pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "")], ids=["no_process", "ends"])
+def test_a_restart_that_fails_first(
+    scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: tuple[str, ...]
+) -> None:
+    with ProcessingService(scan.settings(tmp_path)) as service:
+        working, service.command = service.command, command  # type: ignore[misc]
+        os.kill(service.pid, signal.SIGKILL)
+        wait_for(lambda: "does not start" in caplog.text)
+        service.command = working  # type: ignore[misc]
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        ask(service.address, "shutdown", service.credentials)
+        assert service.wait(TIMEOUT_S), "it was not given up"

@@ -1,16 +1,22 @@
-"""A service whose address another one still has."""
+"""Addresses: one that another service still has, and what is none."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
+from recorded_scan import wait_for
 
 from nsbluesky.service import server
+from nsbluesky.service.access import AccessError
+from nsbluesky.service.connection import Connection, connect
+from nsbluesky.service.control import ask
 
 TIMEOUT_S = 10.0
+PORT_OF_NOBODY = 9
 
 
 @pytest.fixture
@@ -40,3 +46,20 @@ def test_it_gives_up_where_the_other_stays(
         port = stays.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(zmq.ZMQError, match="Address already in use"):
             server._bind(comes, f"tcp://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:60610", "tcp://localhost", "tcp://localhost:abc", "tcp://localhost:70000"]
+)
+def test_what_is_no_address_is_refused_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(AccessError, match="expected tcp://HOST:PORT, as in"):
+        connect(address, tmp_path)
+    with pytest.raises(AccessError, match="expected tcp://HOST:PORT, as in"):
+        ask(address, "status")
+
+
+def test_a_session_waits_for_its_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSBLUESKY_KEY", str(tmp_path / "key"))
+    with Connection(f"tcp://127.0.0.1:{PORT_OF_NOBODY}", tmp_path) as connection:
+        wait_for(lambda: "is no key file" in connection.errors.get("", ""))
+        assert connection._sender.is_alive()

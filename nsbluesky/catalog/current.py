@@ -1,0 +1,45 @@
+"""databroker's catalog as a session sees it: a look-up waits for the runs that are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tiled.client
+from bluesky_tiled_plugins import CatalogOfBlueskyRuns
+
+__all__ = ["current_client"]
+
+
+def current_client(context: Any, catch_up: Callable[[], object]) -> Any:
+    """Return the client of a catalog; it calls `catch_up` before it looks which runs there are.
+
+    Else ``db[-1]`` right after a scan would be the scan before, or one without its end.
+    """
+
+    class CurrentRuns(CatalogOfBlueskyRuns):  # type: ignore[misc]
+        """Look-ups by number, by the beginning of a uid and by query all come down to these."""
+
+        def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, str):
+                catch_up()
+            return super().__getitem__(key)
+
+        def __len__(self) -> int:
+            catch_up()
+            return int(super().__len__())
+
+        def __iter__(self) -> Iterator[str]:
+            catch_up()
+            yield from super().__iter__()
+
+        def _keys_slice(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            catch_up()
+            yield from super()._keys_slice(*args, **kwargs)
+
+        def _items_slice(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            catch_up()
+            yield from super()._items_slice(*args, **kwargs)
+
+    client = tiled.client.from_context(context)
+    return CurrentRuns(context, item=client.item, structure_clients=client.structure_clients)

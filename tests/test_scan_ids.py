@@ -1,0 +1,48 @@
+"""Numbers of scans: none comes twice, whichever session takes it, and a damaged file fails no scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bluesky import plans as bp
+from own_run_engine import run_engine
+
+from nsbluesky import session
+from nsbluesky.scan_ids import ScanIds
+
+
+def test_they_go_on_from_session_to_session(tmp_path: Path) -> None:
+    numbers: list[int] = []
+    for _ in range(2):
+        with run_engine(scan_id_source=ScanIds(tmp_path / "data" / "scan_id")) as RE:
+            RE.subscribe(lambda _, start: numbers.append(start["scan_id"]), "start")
+            RE(bp.count([], 1))
+            RE(bp.count([], 1))
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_two_sessions_at_once_share_them(tmp_path: Path) -> None:
+    first, second = ScanIds(tmp_path / "scan_id"), ScanIds(tmp_path / "scan_id")
+    assert [first({}), second({}), second({"scan_id": 2}), first({"scan_id": 1})] == [1, 2, 3, 4]
+
+
+def test_a_higher_number_is_gone_on_from(tmp_path: Path) -> None:
+    scan_ids = ScanIds(tmp_path / "scan_id")
+    assert [scan_ids({"scan_id": 1000}), scan_ids({})] == [1001, 1002]
+
+
+def test_a_file_that_cannot_be_used_fails_no_scan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "scan_id").write_text("three")
+    assert ScanIds(tmp_path / "scan_id")({"scan_id": 7}) == 8
+    assert ScanIds(tmp_path / "scan_id" / "no_folder")({}) == 1
+    assert len(caplog.messages) == 2
+
+
+def test_the_session_uses_them(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("bluesky.RunEngine", lambda md, *, scan_id_source: scan_id_source)
+    scan_ids: Any = session.run_engine()
+    assert scan_ids.path == data_folder / "scan_id"
