@@ -122,7 +122,7 @@ class FrameIndex:
         return bool(self._positions)
 
     def read_positions(self, *, patient: bool) -> None:
-        """Read announced positions; those that cannot be read are lost, as without patience those not in their file."""
+        """Read announced positions; those that cannot be read are lost, without patience also what is not there."""
         waiting, self._positions = self._positions, []
         for p in waiting:
             seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
