@@ -618,7 +618,7 @@ def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(
     assert window.panels[CleanPanel].item.image is drawn
 
 
-def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot) -> None:
+def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot, tmp_path: Path) -> None:
     window.show()
     scan.start()
     scan.clean(1)
@@ -628,8 +628,29 @@ def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, q
     scan.clean(2)
     qtbot.wait(100)
     assert window.frozen and "frame 1" in title.text()
+    assert window.health.frozen.isVisible()
+    window.save_screenshot(tmp_path / "frozen.png")
+    assert "frame 1" in title.text()
     qtbot.keyClick(window, QtCore.Qt.Key.Key_F)
     qtbot.waitUntil(lambda: "frame 2" in title.text(), timeout=10_000)
+    assert not window.health.frozen.isVisible()
+
+
+def test_a_window_that_is_opened_again_steers_the_processing(live: LivePlots, qtbot: QtBot) -> None:
+    done: list[str] = []
+    processing = SimpleNamespace(settings=PipelineSettings, do=lambda action: done.append(action) or "done")
+    window = LiveWindow(live, processing=processing)  # type: ignore[arg-type]
+    qtbot.addWidget(window)
+    window.show()
+    window.close()
+    window.show()
+    window.docks.show_dock("Control")
+    assert window.control is not None
+    qtbot.waitUntil(window.control.isVisible, timeout=10_000)
+    window.control.buttons["pause"].click()
+    qtbot.waitUntil(lambda: window.control.answer.text() == "done", timeout=10_000)
+    assert done == ["pause"]
+    window.close()
 
 
 def test_panels_are_where_they_were_left(live: LivePlots, qtbot: QtBot) -> None:
