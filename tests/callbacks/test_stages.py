@@ -115,6 +115,9 @@ def test_all_frames_that_fit_no_layout_are_listed(scan, tmp_path, caplog):
     settings = scan.settings().replace(cleaning__layout="csx", cleaning__center_frames=8)
     streams = process(FrameCleaner(settings), scan.documents(tmp_path))
     assert streams.clean == {}
+    assert not any(
+        "no dark frames" in health["message"] for health in streams.events["health"]
+    )  # they could not be used
     assert streams.last("health")["bad"] == list(range(1, 17))
     assert "set cleaning.layout=cosmic" in streams.stop["reason"]
 
