@@ -69,6 +69,19 @@ SHORTCUTS = (
 )
 
 
+_Action = QtWidgets.QAbstractSlider.SliderAction
+STEPS: dict[int, _Action] = {
+    QtCore.Qt.Key.Key_Left: _Action.SliderSingleStepSub,
+    QtCore.Qt.Key.Key_Right: _Action.SliderSingleStepAdd,
+    QtCore.Qt.Key.Key_PageUp: _Action.SliderPageStepSub,
+    QtCore.Qt.Key.Key_PageDown: _Action.SliderPageStepAdd,
+    QtCore.Qt.Key.Key_Home: _Action.SliderToMinimum,
+    QtCore.Qt.Key.Key_End: _Action.SliderToMaximum,
+}
+"""What keys do with the slider."""
+KEYPAD = QtCore.Qt.KeyboardModifier.KeypadModifier
+
+
 class CxiWindow(QtWidgets.QMainWindow):
     """A window on a CXI file, clean or raw.
 
@@ -263,6 +276,14 @@ class CxiWindow(QtWidgets.QMainWindow):
             self.show()
         self.docks.settle()
         save_window_png(path, self)
+
+    def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
+        """Go through the frames, whichever panel was clicked last, by the keys that it has no use for."""
+        step = STEPS.get(event.key()) if not event.modifiers() & ~KEYPAD else None
+        if step is None:
+            super().keyPressEvent(event)
+        else:
+            self.slider.triggerAction(step)
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         """Close the file too, and remember where the panels are."""

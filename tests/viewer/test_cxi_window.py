@@ -74,6 +74,32 @@ def test_the_slider_browses_frames_and_points(
     assert "frame 30 of 30" in window.status.text()
 
 
+def test_keys_go_through_the_frames_whatever_was_clicked_last(window: CxiWindow, qtbot: QtBot) -> None:
+    window.show()
+    Key = QtCore.Qt.Key
+    for widget in (window.positions.graphics, window.image_panels[0].choice, window):  # type: ignore[attr-defined]
+        window.slider.setValue(3)
+        qtbot.keyClick(widget, Key.Key_Right)
+        assert window.slider.value() == 4
+    for key, value in ((Key.Key_End, 29), (Key.Key_Left, 28), (Key.Key_Home, 0), (Key.Key_PageDown, 1)):
+        qtbot.keyClick(window.positions.graphics, key)
+        assert window.slider.value() == value
+    qtbot.keyClick(window, Key.Key_Right, QtCore.Qt.KeyboardModifier.ControlModifier)
+    assert window.slider.value() == 1
+
+
+def test_photons_of_a_frame_with_gaps_are_those_that_were_counted(
+    frames: np.ndarray, tmp_path: Path, qtbot: QtBot
+) -> None:
+    path = tmp_path / "gaps.cxi"
+    frames[0, 5] = np.nan
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(frames[:1], np.zeros((1, 2)))
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert window.frame_panel.title_label.text() == f"Clean frame · frame 1 · {np.nansum(frames[0]):.0f} photons"
+
+
 def test_the_experiment_is_told(window: CxiWindow) -> None:
     for part in ("930 eV", "100 mm", "12 × 12 pixels of 240 µm", "12 masked", "clean file"):
         assert part in window.status.text()
