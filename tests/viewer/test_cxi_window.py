@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, validate, write_raw_cxi
 from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.export import EXPORTS, export_panel
@@ -98,6 +99,25 @@ def test_photons_of_a_frame_with_gaps_are_those_that_were_counted(
     window = CxiWindow(path)
     qtbot.addWidget(window)
     assert window.frame_panel.title_label.text() == f"Clean frame · frame 1 · {np.nansum(frames[0]):.0f} photons"
+
+
+@pytest.mark.parametrize("of_darks", [True, False], ids=["none", "darks only"])
+def test_a_file_is_shown_whose_raw_frames_are_gone(clean_file: Path, qtbot: QtBot, of_darks: bool) -> None:
+    class Gone:
+        def frame(self, seq_num: int) -> np.ndarray:
+            raise ConversionError("raw.h5 is not there")
+
+        def darks(self, count: int) -> np.ndarray:
+            if of_darks:
+                raise ConversionError("raw.h5 is not there")
+            return np.zeros((3, 8, 8), np.uint16)
+
+    window = CxiWindow(clean_file, Gone())
+    qtbot.addWidget(window)
+    assert "frame 1 of 30" in window.status.text()
+    assert window.raw_panel is not None
+    assert window.raw_panel.title_label.text() == "Raw frame · raw.h5 is not there"
+    assert (window.dark_panel is None) == of_darks
 
 
 def test_the_experiment_is_told(window: CxiWindow) -> None:
