@@ -55,6 +55,19 @@ def test_an_empty_window_waits(window: LiveWindow) -> None:
     assert window.health.errors.isHidden()
 
 
+def test_an_empty_panel_says_why(window: LiveWindow, scan: DerivedScan) -> None:
+    title = window.panels[ObjectPanel].title_label
+    scan.start()
+    window.refresh()
+    assert title.text() == "Object · nothing yet"
+    scan.health(stage="clean", state="error", message="set cleaning.layout=cosmic")
+    window.refresh()
+    assert title.text() == "Object · nothing yet: see below what failed"
+    scan.stop()
+    window.refresh()
+    assert title.text() == "Object · nothing came: see below what failed"
+
+
 def test_a_run_without_data_is_named(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     window.refresh()
