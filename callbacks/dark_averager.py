@@ -29,6 +29,7 @@ class AverageDarks(Stage):
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
         self._darks: dict[int, RollingDarks] = {}
+        self._came = False
         self._told = False
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
@@ -36,6 +37,7 @@ class AverageDarks(Stage):
         stream = self.stream_of(page)
         exposure = exposure_of_dark(stream)
         if exposure is not None:
+            self._came = True
             frames = page["data"]["frame"]
             if exposure not in self._darks:
                 settings = self.run.settings.cleaning
@@ -50,7 +52,7 @@ class AverageDarks(Stage):
             yield from self._statistics()
 
     def _statistics(self) -> Iterator[Document]:
-        if not self._darks and not self._told:
+        if not self._came and not self._told:
             self.run.warnings.append(
                 "no dark frames: pedestals are taken from the frames themselves, bad pixels stay in (take darks)"
             )

@@ -62,6 +62,7 @@ class CleanFrames(Stage):
         self._waiting: list[dict[str, Any]] = []
         self._num_exposures = num_exposures(run.start)
         self._points: dict[int, dict[int, Exposure]] = {}
+        self._whole: set[int] = set()
         self._flux = FluxMonitor(self._settings)
         self._drift_told = False
         self._remote: RemoteCleaning | None = None
@@ -152,7 +153,8 @@ class CleanFrames(Stage):
             if self._num_exposures > 1:
                 while self._remote is not None and self._remote.num_frames:
                     yield from self._finished(WAIT_S)
-                yield from self._combined(list(self._points))
+                # of a point that was being taken again, the whole one before stands
+                yield from self._combined([point for point in self._points if point not in self._whole])
 
     @property
     def queue(self) -> int:
@@ -293,6 +295,7 @@ class CleanFrames(Stage):
             )
             if len(exposures) == self._num_exposures:
                 complete.append(point + 1)
+        self._whole.update(complete)
         yield from self._combined(complete)
 
     def _watch_drift(self, drift_adu: float) -> None:

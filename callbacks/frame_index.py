@@ -53,12 +53,16 @@ class PositionReference:
 
 @dataclass
 class Point:
-    """What is known of one point of a stream; `time` is when the first of it was heard."""
+    """What is known of one point of a stream; `time` is when the first of it was heard.
+
+    It is `ready` once it is listed in `FrameIndex.ready`, and `emitted` when whoever reads it is done with it.
+    """
 
     time: float
     frame: FrameReference | None = None
     x_m: float | None = None
     y_m: float | None = None
+    ready: bool = False
     emitted: bool = False
 
     def complete(self, stream: str) -> bool:
@@ -118,14 +122,14 @@ class FrameIndex:
         return bool(self._positions)
 
     def read_positions(self, *, patient: bool) -> None:
-        """Read announced positions; without patience, those that are not in their file are lost."""
+        """Read announced positions; those that cannot be read are lost, without patience also what is not there."""
         waiting, self._positions = self._positions, []
         for p in waiting:
             seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
             try:
                 values = length_in_m(p.source.read(p.start, p.stop), p.unit)
-            except NotYetWritten as error:
-                if patient:
+            except DocumentError as error:
+                if patient and isinstance(error, NotYetWritten):
                     self._positions.append(p)
                 else:
                     self._lose(PRIMARY, seq_nums, f"no position: {error}")
@@ -137,7 +141,8 @@ class FrameIndex:
         """Complete a point that was taken again only in part with what it had before."""
         for seq_num, former in self._former.items():
             point = self.points[PRIMARY][seq_num]
-            missing = {k: getattr(former, k) for k in ("frame", "x_m", "y_m") if getattr(point, k) is None}
+            had = {k: value for k in ("frame", "x_m", "y_m") if (value := getattr(former, k)) is not None}
+            missing = {k: value for k, value in had.items() if getattr(point, k) is None}
             if missing:
                 self._set(PRIMARY, seq_num, **missing)
 
@@ -219,22 +224,27 @@ class FrameIndex:
 
     def _event_frame(self, value: Any) -> FrameReference:
         if isinstance(value, str):
-            resource, row = self._data[value]
+            resource, row = self._data.get(value, ("", 0))
+            if resource not in self._resources:
+                raise DocumentError(f"no usable datum {value!r}: expected it, and its resource, before the event")
             return FrameReference(self._resources[resource][1], row)
         return FrameReference(None, 0, np.asarray(value))
 
     def _set(self, stream: str, seq_num: int, **values: Any) -> None:
-        """Note what came for a point; a point that was emitted starts anew."""
+        """Note what came for a point; a point that was emitted starts anew where something came."""
         points = self.points[stream]
         point = points.get(seq_num)
         if point is not None and point.emitted:
+            if not values:
+                return
             self._former[seq_num] = point
             point = None
         if point is None:
             point = points[seq_num] = Point(time.time())
         for name, value in values.items():
             setattr(point, name, value)
-        if point.complete(stream) and seq_num not in self.ready[stream]:
+        if point.complete(stream) and not point.ready:
+            point.ready = True
             self.ready[stream].append(seq_num)
 
 

@@ -80,7 +80,7 @@ class ReadFrames(Stage):
         if self._stopped_at is not None and not self._waiting:
             self._losses_listed = True
             for seq_num, point in self._index.points[PRIMARY].items():
-                if not point.emitted:
+                if not point.emitted and seq_num not in self.run.lost:
                     self._lose(PRIMARY, [seq_num], "no frame" if point.frame is None else "no position")
 
     @property

@@ -31,6 +31,7 @@ from nsbluesky.callbacks.live_state import (
     StageHealth,
 )
 from nsbluesky.settings import PipelineSettings, SettingsError
+from nsbluesky.streams import holds_frames
 from nsbluesky.trajectories import make_trajectory
 
 __all__ = ["LivePlots"]
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 MAX_WARNINGS = 50
 """Warnings that are kept; the oldest go first."""
 
-_FRAME_STREAMS = ("dark", "primary", "clean")
 _OWN_STREAMS = (
     "dark_statistics",
     "detector",
@@ -136,7 +136,7 @@ class LivePlots(DocumentRouter):
     def event(self, doc: Event) -> Event:
         """Take one event."""
         stream = self._streams.get(doc["descriptor"], "")
-        if stream in _FRAME_STREAMS:
+        if _is_of_frames(stream):
             filled = doc["filled"].get("frame", True) is not False
             self._frames(stream, [doc["seq_num"]], {key: [value] for key, value in doc["data"].items()}, filled)
         elif stream in _OWN_STREAMS:
@@ -148,7 +148,7 @@ class LivePlots(DocumentRouter):
     def event_page(self, doc: EventPage) -> EventPage:
         """Take a block of events."""
         stream = self._streams.get(doc["descriptor"], "")
-        if stream in _FRAME_STREAMS:
+        if _is_of_frames(stream):
             self._frames(stream, doc["seq_num"], doc["data"], all(doc["filled"].get("frame", [True])[-1:]))
         else:
             for event in unpack_event_page(doc):
@@ -307,6 +307,10 @@ class _FrameTable:
             rows = self._rows[seq_nums]
             self._measured = rows[:, :2], seq_nums, rows[:, 2]
         return self._measured
+
+
+def _is_of_frames(stream: str) -> bool:
+    return stream == "clean" or holds_frames(stream)
 
 
 def _picture(data: Mapping[str, Any]) -> Reconstruction:

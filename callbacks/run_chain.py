@@ -326,7 +326,8 @@ class RunChain:
 
     def _state(self, stage: str, state: str, message: str) -> dict[str, Any]:
         times = self._frame_times
-        elapsed = times[-1] - times[0] if len(times) > 1 else 0.0
+        until = times[-1] if self.raw_stop is not None and times else time.time()  # a scan that rests has no rate
+        elapsed = until - times[0] if len(times) > 1 else 0.0
         return {
             "stage": stage,
             "state": state,

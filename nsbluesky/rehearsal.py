@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from bluesky import RunEngine
+from bluesky.run_engine import TransitionError  # type: ignore[attr-defined]  # not exported by name
 from bluesky.utils import DuringTask
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -247,8 +249,9 @@ class Rehearsal:
     def cancel(self) -> None:
         """End the scan and its processing with what there is."""
         self._cancelled.set()
-        if not self._engine.state.is_idle:
-            self._engine.abort("the rehearsal was cancelled")
+        with contextlib.suppress(TransitionError):  # it has just ended, or ends already
+            if not self._engine.state.is_idle:
+                self._engine.abort("the rehearsal was cancelled")
         self.pipeline.abort()
 
     def close(self) -> None:
@@ -266,7 +269,7 @@ class Rehearsal:
 
     def _run(self) -> None:
         try:
-            self._engine(self._scan())
+            self._engine(self._unless_cancelled(self._scan()))
         except Exception as error:
             if not self._cancelled.is_set():
                 log.exception("the rehearsal")
@@ -274,6 +277,11 @@ class Rehearsal:
         while not self.pipeline.wait(0.2):
             if self._cancelled.is_set():
                 self.pipeline.abort()
+
+    def _unless_cancelled(self, plan: Any) -> Iterator[Any]:
+        """Yield from a plan; `cancel` aborts the RunEngine once it runs, and before that it finds nothing to do."""
+        if not self._cancelled.is_set():
+            yield from plan
 
     def _scan(self) -> Any:
         simulator, settings = self.plan.simulator, self.plan.settings

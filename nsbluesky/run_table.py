@@ -107,7 +107,9 @@ def find_runs(
 def image_file(uid: str, directory: Path) -> Path | None:
     """Return the newest CXI file of a raw run below a folder; None where there is none.
 
-    Files carry the first eight signs of the run's uid in their names (`CXIWriter`).
+    Files carry the first eight signs of the run's uid in their names (`CXIWriter`); those that could not be written
+    whole are left out.
     """
     files = directory.rglob(f"{uid[:8]}_clean*.cxi") if directory.is_dir() else ()
-    return max(files, key=lambda path: path.stat().st_mtime, default=None)
+    whole = (path for path in files if not path.name.endswith(".incomplete.cxi"))
+    return max(whole, key=lambda path: path.stat().st_mtime, default=None)

@@ -98,8 +98,17 @@ def test_cancel(rehearsal: Rehearsal) -> None:
     rehearsal.start()
     assert first.wait(60)
     rehearsal.cancel()
+    rehearsal.cancel()  # a second click changes nothing
     assert rehearsal.wait(60)
     assert rehearsal.error == ""
+
+
+def test_a_rehearsal_that_is_cancelled_before_its_scan_has_begun_measures_nothing(rehearsal: Rehearsal) -> None:
+    rehearsal.cancel()
+    rehearsal.start()
+    assert rehearsal.wait(60)
+    assert rehearsal.error == ""
+    assert rehearsal.pipeline.live.snapshot().run is None
 
 
 def test_a_scan_that_fails_is_told(picture: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:

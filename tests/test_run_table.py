@@ -85,7 +85,8 @@ def test_catalog_of_raw_and_derived_runs() -> None:
 
 def test_the_newest_file_of_a_run(tmp_path: Path) -> None:
     assert image_file("0a1b2c3d-1111", tmp_path / "missing") is None
-    for age, name in enumerate(("0a1b2c3d_clean.cxi", "0a1b2c3d_clean_2.cxi", "ffffffff_clean.cxi")):
+    names = "0a1b2c3d_clean.cxi", "0a1b2c3d_clean_2.cxi", "0a1b2c3d_clean_3.incomplete.cxi", "ffffffff_clean.cxi"
+    for age, name in enumerate(names):
         path = tmp_path / "results" / name
         path.parent.mkdir(exist_ok=True)
         path.touch()

@@ -53,12 +53,12 @@ class ControlPanel(QtWidgets.QWidget):
     """
 
     title = "Processing"
-    _answered = Signal(object, object)
+    _answered = Signal(object, object, bool)
 
     def __init__(self, processing: Processing) -> None:
         super().__init__()
         self._processing = processing
-        self._thread = ThreadPoolExecutor(1, "nsbluesky-control")
+        self._thread: ThreadPoolExecutor | None = _new_thread()
         row, self.buttons = button_row(ACTIONS, self._do)
         self.form = SettingsForm(PipelineSettings(), check_engines, mark_at_once=True)
         self.quality = QtWidgets.QCheckBox("tell resolution and held-out R")
@@ -105,8 +105,16 @@ class ControlPanel(QtWidgets.QWidget):
 
     def close(self) -> bool:
         """Ask nothing more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
         return bool(super().close())
+
+    def open(self) -> None:
+        """Ask again, where the panel was closed."""
+        if self._thread is None:
+            self._thread = _new_thread()
+            self.show()
 
     def _do(self, action: str) -> None:
         self._ask(partial(self._processing.do, action), action)
@@ -116,37 +124,42 @@ class ControlPanel(QtWidgets.QWidget):
         self._ask(partial(self._processing.configure, changes), _what_changes(changes))
 
     def _switch_quality(self, on: bool) -> None:
-        """Measure the image's quality from now on, or no more."""
+        """Measure the image's quality from now on, or no more; what else was edited waits for Apply."""
         changes = QUALITY if on else dict.fromkeys(QUALITY, 0.0)
-        self._ask(partial(self._processing.configure, changes), _what_changes(changes))
+        self._ask(partial(self._processing.configure, changes), _what_changes(changes), keeps_edits=True)
 
     def _mark(self) -> None:
         """Let Apply be pressed where there is something right to apply."""
         self.apply.setEnabled(self.form.edited is not None and bool(self.form.changes()))
 
-    def _ask(self, question: Callable[[], Any], done: str) -> None:
+    def _ask(self, question: Callable[[], Any], done: str, *, keeps_edits: bool = False) -> None:
+        if self._thread is None:  # the window was closed
+            return
         if done:
             self.answer.setText("…")
 
         def answer(future: Future[Any]) -> None:
             if not future.cancelled():
                 error = future.exception()
-                self._answered.emit(f"{error}" if error is not None else done, None if error else future.result())
+                text, result = (f"{error}", None) if error is not None else (done, future.result())
+                self._answered.emit(text, result, keeps_edits)
 
-        try:
-            self._thread.submit(question).add_done_callback(answer)
-        except RuntimeError:  # the window is closing
-            return
+        self._thread.submit(question).add_done_callback(answer)
 
-    def _show_answer(self, text: str, result: object) -> None:
+    def _show_answer(self, text: str, result: object, keeps_edits: bool) -> None:
         if isinstance(result, PipelineSettings):
-            self.form.show_settings(result)
+            edits = self.form.changes() if keeps_edits else {}
+            self.form.show_settings(result, {name: edits[name] for name in edits.keys() - QUALITY.keys()})
         elif isinstance(result, str):
             text = result
         assert isinstance(self.form.settings, PipelineSettings)
         self.quality.setChecked(self.form.settings.solver.quality_share > 0)
         self.answer.setText(text)
         self.answer.setToolTip(text)
+
+
+def _new_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "nsbluesky-control")
 
 
 def _what_changes(changes: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -69,6 +70,19 @@ SHORTCUTS = (
 )
 
 
+_Action = QtWidgets.QAbstractSlider.SliderAction
+STEPS: dict[int, _Action] = {
+    QtCore.Qt.Key.Key_Left: _Action.SliderSingleStepSub,
+    QtCore.Qt.Key.Key_Right: _Action.SliderSingleStepAdd,
+    QtCore.Qt.Key.Key_PageUp: _Action.SliderPageStepSub,
+    QtCore.Qt.Key.Key_PageDown: _Action.SliderPageStepAdd,
+    QtCore.Qt.Key.Key_Home: _Action.SliderToMinimum,
+    QtCore.Qt.Key.Key_End: _Action.SliderToMaximum,
+}
+"""What keys do with the slider."""
+KEYPAD = QtCore.Qt.KeyboardModifier.KeypadModifier
+
+
 class CxiWindow(QtWidgets.QMainWindow):
     """A window on a CXI file, clean or raw.
 
@@ -108,7 +122,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.raw_panel = RawPanel() if raw is not None else None
         self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=True)
         if raw is not None and self._state.dark is None:
-            self._state = replace(self._state, dark=dark_statistics(raw.darks(MAX_MEAN_FRAMES)))
+            with contextlib.suppress(OSError, ValueError):  # the panel of the raw frames tells that they are gone
+                self._state = replace(self._state, dark=dark_statistics(raw.darks(MAX_MEAN_FRAMES)))
         self.dark_panel = DarkPanel() if self._state.dark is not None else None
         self.mean_panel.graphics.setToolTip("mean of frames, logarithmic; masked pixels grey")
         corrected_m = self._images[-1].translation_m if self._images else None
@@ -210,9 +225,13 @@ class CxiWindow(QtWidgets.QMainWindow):
         """Show a frame, the raw one that it was made of, and its fit where that can be seen."""
         seq_num = int(self.data.seq_nums[index])
         frame, raw, fit = Frame(image, seq_num), None, None
+        why_none = f"frame {seq_num} was not recorded"
         if self._raw is not None:
-            recorded = self._raw.frame(seq_num)
-            raw = None if recorded is None else Frame(recorded, seq_num)
+            try:
+                recorded = self._raw.frame(seq_num)
+                raw = None if recorded is None else Frame(recorded, seq_num)
+            except (OSError, ValueError) as error:  # as where raw files are removed, and the clean one is kept
+                why_none = str(error)
         picture = self._state.reconstruction
         if self.data.frames is not None and picture is not None and self.docks.in_front("Fit"):
             fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
@@ -221,7 +240,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         if self.raw_panel is not None:
             self.raw_panel.show_state(shown)
             if raw is None:
-                self.raw_panel.set_subtitle(f"frame {seq_num} was not recorded")
+                self.raw_panel.set_subtitle(why_none)
         self.fit.show_state(shown)
         if fit is None and picture is None:
             self.fit.set_subtitle("no reconstruction in this file")
@@ -263,6 +282,14 @@ class CxiWindow(QtWidgets.QMainWindow):
             self.show()
         self.docks.settle()
         save_window_png(path, self)
+
+    def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
+        """Go through the frames, whichever panel was clicked last, by the keys that it has no use for."""
+        step = STEPS.get(event.key()) if not event.modifiers() & ~KEYPAD else None
+        if step is None:
+            super().keyPressEvent(event)
+        else:
+            self.slider.triggerAction(step)
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         """Close the file too, and remember where the panels are."""

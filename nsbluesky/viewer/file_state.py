@@ -68,7 +68,7 @@ def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
 
 
 class RawFrames(Protocol):
-    """The raw frames of a recorded run."""
+    """The raw frames of a recorded run; both raise an `OSError` or a `ValueError` where they cannot be read."""
 
     def frame(self, seq_num: int) -> npt.NDArray[np.generic] | None:
         """Return the frame (rows, columns) of a point; None where it was not recorded."""

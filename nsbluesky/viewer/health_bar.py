@@ -36,11 +36,13 @@ class HealthBar(QtWidgets.QWidget):
         self.errors = _notice(ERROR_STYLE)
         self.warning = _notice(WARNING_STYLE)
         self.away = _notice(ERROR_STYLE)
+        self.frozen = _notice(WARNING_STYLE)
+        self.frozen.setText("frozen: the scan and the processing go on, this window shows what was; F lets it go on")
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(6, 0, 6, 4)
         layout.setSpacing(2)
         self.status.setWordWrap(True)
-        for label in (self.away, self.errors, self.warning, self.status):
+        for label in (self.frozen, self.away, self.errors, self.warning, self.status):
             label.setMinimumWidth(0)
             label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
             layout.addWidget(label)

@@ -16,8 +16,8 @@ COLORS: dict[Light, str] = {"green": "#009e73", "yellow": "#f0c000", "red": "#d0
 SIGNS: dict[Light, str] = {"green": "●", "yellow": "▲", "red": "■", "grey": "○"}
 """The shape says the same as the colour."""
 
-ROW_PX = 18
-"""So that all modules of a pipeline are seen at once."""
+ROW_PX, ROW_ROOM_PX = 18, 3
+"""So that all modules of a pipeline are seen at once; with a larger font rows and columns grow."""
 
 COLUMNS = ("", "module", "rate", "data", "queue", "age", "busy", "")
 WIDTHS_PX = (22, 104, 56, 72, 48, 52, 52)
@@ -46,15 +46,16 @@ class HealthPanel(QtWidgets.QWidget):
         for column, text in enumerate(TOOLTIPS):
             self._header(column).setToolTip(text)
         self.table.verticalHeader().hide()
-        self.table.verticalHeader().setMinimumSectionSize(ROW_PX)
-        self.table.verticalHeader().setDefaultSectionSize(ROW_PX)
+        scale = max(1.0, (self.table.fontMetrics().height() + ROW_ROOM_PX) / ROW_PX)
+        self.table.verticalHeader().setMinimumSectionSize(round(scale * ROW_PX))
+        self.table.verticalHeader().setDefaultSectionSize(round(scale * ROW_PX))
         self.table.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.NoSelection)
         self.table.setShowGrid(False)
         header = self.table.horizontalHeader()
         header.setStretchLastSection(True)
         for column, width in enumerate(WIDTHS_PX):
-            header.resizeSection(column, width)
+            header.resizeSection(column, round(scale * width))
         self.frames = QtWidgets.QLabel("no frames yet")
         self.frames.setWordWrap(True)
         self.frames.setToolTip(

@@ -21,6 +21,8 @@ AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
 
 AXIS_FONT_PT = 8.5
 HEADER_HEIGHT_PX = 26
+FONT_PT = 9.0
+"""What these sizes are meant for; with a larger font of the desktop they grow."""
 FEW_DECADES = 2.5
 LEGEND_ALPHA = 200
 """Of what lies behind a legend, a little shines through."""
@@ -50,11 +52,14 @@ class Panel(QtWidgets.QWidget):
     ----------
     header : QWidget
         Title and controls; a dock takes it as its title bar.
+    font_scale : float
+        How much larger than usual the desktop's font is, and with it the axes; 1 where it is not.
     """
 
     def __init__(self, title: str, x_label: str, y_label: str) -> None:
         super().__init__()
         self.title = title
+        self.font_scale = max(1.0, self.font().pointSizeF() / FONT_PT)
         self.title_label = ElidedLabel(title)
         font = self.title_label.font()
         font.setBold(True)
@@ -66,7 +71,7 @@ class Panel(QtWidgets.QWidget):
         self._controls.setContentsMargins(4, 1, 2, 1)
         self._controls.setSpacing(4)
         self._controls.addWidget(self.title_label, 1)
-        self.header.setFixedHeight(HEADER_HEIGHT_PX)
+        self.header.setFixedHeight(round(self.font_scale * HEADER_HEIGHT_PX))
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
@@ -83,8 +88,8 @@ class Panel(QtWidgets.QWidget):
         for axis, label in zip(self._axes, (x_label, y_label), strict=True):
             self.style_axis(axis)
             axis.setLabel(label)
-        self.plot.getAxis("left").setWidth(AXIS_WIDTH_PX)
-        self.plot.getAxis("bottom").setHeight(AXIS_HEIGHT_PX)
+        self.plot.getAxis("left").setWidth(self.font_scale * AXIS_WIDTH_PX)
+        self.plot.getAxis("bottom").setHeight(self.font_scale * AXIS_HEIGHT_PX)
         self.use_palette()
 
     def changeEvent(self, event: QtCore.QEvent) -> None:
@@ -119,7 +124,7 @@ class Panel(QtWidgets.QWidget):
         """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
         axis.enableAutoSIPrefix(False)
         font = self.font()
-        font.setPointSizeF(AXIS_FONT_PT)
+        font.setPointSizeF(self.font_scale * AXIS_FONT_PT)
         axis.setStyle(tickTextOffset=3, tickFont=font, tickLength=4)  # ticks point outwards: data stay free
         axis.label.setFont(font)
         self._color_axis(axis)
@@ -227,7 +232,7 @@ class ImagePanel(Panel):
         self.view.setDefaultPadding(0.0)
         self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
         self.style_axis(self.bar.axis)
-        self.bar.axis.setWidth(AXIS_WIDTH_PX)
+        self.bar.axis.setWidth(self.font_scale * AXIS_WIDTH_PX)
         self.bar.axis.logTickValues = _log_ticks
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
@@ -371,7 +376,7 @@ class ImagePanel(Panel):
         text = self.value_at(at.x(), at.y()) if inside else ""
         self.readout.setText(text)
         self.readout.adjustSize()
-        self.readout.move(AXIS_WIDTH_PX, 4)
+        self.readout.move(round(self.font_scale * AXIS_WIDTH_PX), 4)
         self.readout.setVisible(bool(text))
 
 

@@ -133,7 +133,7 @@ class LiveWindow(QtWidgets.QMainWindow):
                 panel.show_state(self._state)
 
     def save_screenshot(self, path: str | Path) -> None:
-        """Write the window as it is now to a PNG file; works without a screen too.
+        """Write the window as it is now, or was when it was frozen, to a PNG file; works without a screen too.
 
         Raises
         ------
@@ -142,13 +142,16 @@ class LiveWindow(QtWidgets.QMainWindow):
         """
         if not self.isVisible():
             self.show()
-        self.refresh()
+        if not self.frozen:
+            self.refresh()
         self.docks.settle()  # lines that have become longer take their room
         save_window_png(path, self)
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:
         """Look from now on."""
         self._timer.start()
+        if self.control is not None:
+            self.control.open()
         gc.freeze()  # a collection that goes through all modules as well holds the event loop up for 90 ms
         super().showEvent(event)
 
@@ -207,6 +210,7 @@ class LiveWindow(QtWidgets.QMainWindow):
         live = self.menuBar().addMenu("&Live")
         self._freeze = self._add_action(live, "&Freeze", "F", lambda: None)
         self._freeze.setCheckable(True)
+        self._freeze.toggled.connect(self.health.frozen.setVisible)
         self._add_action(live, "&Region of the next scan", "R", self._toggle_region)
         self._add_action(live, "&Save picture …", "Ctrl+S", self._ask_and_save)
         about = self.menuBar().addMenu("&Help")

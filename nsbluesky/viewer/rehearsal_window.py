@@ -85,6 +85,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self._watch.setInterval(POLL_MS)
         self._watch.timeout.connect(self._look)
         self.form.changed.connect(self._settle.start)
+        self.form.changed.connect(self._mark)
         self.slider.valueChanged.connect(self._settle.start)
         self.open.clicked.connect(self._ask)
         self.run.clicked.connect(self._run)
@@ -153,7 +154,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         kinds = "Pictures (*.png *.jpg *.jpeg *.tif *.tiff *.bmp)"
         path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "Picture", "", kinds)
         if path:
-            self.picture = Path(path)
+            self.picture, self.plan = Path(path), None
             self._preview()
 
     # ---- preview, on a thread of its own
@@ -228,8 +229,9 @@ class RehearsalWindow(QtWidgets.QMainWindow):
     # ---- run
 
     def _mark(self) -> None:
+        """Let what is previewed be run, once it is what the form says."""
         running = self.rehearsal is not None and self.rehearsal.running
-        self.run.setEnabled(self.plan is not None and self.form.edited is not None and not running)
+        self.run.setEnabled(self.plan is not None and self.plan.settings == self.form.edited and not running)
         self.cancel.setEnabled(running)
 
     def _run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 from nsbluesky.viewer.reprocess_panel import RawSource
 
 __all__ = ["RunBrowser", "thumbnail"]
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("", "date", "plan", "sample", "energy", "points", "ended", "uid")
 WIDTHS_PX = (84, 150, 130, 150, 80, 60, 80, 240)
@@ -86,11 +89,15 @@ class RunBrowser(QtWidgets.QMainWindow):
             self.table.setColumnWidth(column, width)
         self.table.horizontalHeader().setStretchLastSection(True)
         self.status = QtWidgets.QLabel()
+        self.status.setWordWrap(True)
         self._next_picture = QtCore.QTimer(self)
         self._next_picture.setInterval(0)
         self._next_picture.timeout.connect(self._draw_one)
-        self._without_picture: list[int] = []
+        self._pictures: dict[str, QtGui.QPixmap | None] = {}
+        self._without_picture: set[int] = set()
         self._lay_out()
+        self.table.verticalScrollBar().valueChanged.connect(lambda *_: self._next_picture.start())
+        self.table.viewport().installEventFilter(self)
         self.words.textChanged.connect(self._show)
         self.low.valueChanged.connect(self._show)
         self.high.valueChanged.connect(self._show)
@@ -98,9 +105,17 @@ class RunBrowser(QtWidgets.QMainWindow):
         self.reload()
 
     def reload(self) -> None:
-        """Read the runs again."""
+        """Read the runs again, and their pictures."""
         self._entries = self._read()
+        self._pictures.clear()
         self._show()
+
+    def _reload_or_tell(self) -> None:
+        try:
+            self.reload()
+        except Exception as error:  # of the catalog, whatever keeps it
+            log.exception("the catalog")
+            self._tell_error(f"the catalog cannot be read again: {type(error).__name__}: {error}")
 
     def open(self, uid: str) -> CxiWindow | None:
         """Open the file of a run in a window of its own; what is wrong is told in the line below."""
@@ -114,7 +129,7 @@ class RunBrowser(QtWidgets.QMainWindow):
             self._tell_error(str(error))
             return None
         window.show()
-        self.opened.append(window)
+        self.opened = [*(former for former in self.opened if former.isVisible()), window]
         return window
 
     def compare(self) -> CxiWindow | None:
@@ -138,7 +153,7 @@ class RunBrowser(QtWidgets.QMainWindow):
         return window
 
     def save_screenshot(self, path: str | Path) -> None:
-        """Write the window as it is now to a PNG file, with all its pictures.
+        """Write the window as it is now to a PNG file, with the pictures of all runs that are seen.
 
         Raises
         ------
@@ -146,7 +161,7 @@ class RunBrowser(QtWidgets.QMainWindow):
             If the file cannot be written.
         """
         self.show()
-        while self._without_picture:
+        while self._in_view():
             self._draw_one()
         save_window_png(path, self)
 
@@ -157,10 +172,10 @@ class RunBrowser(QtWidgets.QMainWindow):
     def _lay_out(self) -> None:
         self.setWindowTitle("nsbluesky runs")
         row = QtWidgets.QHBoxLayout()
-        reload = QtWidgets.QPushButton("Reload")
+        reload = self.reload_button = QtWidgets.QPushButton("Reload")
         reload.setShortcut(QtGui.QKeySequence("F5"))
         reload.setToolTip("read the catalog again (F5)")
-        reload.clicked.connect(self.reload)
+        reload.clicked.connect(self._reload_or_tell)
         row.addWidget(self.words, 1)
         for label, box in (("energy", self.low), ("to", self.high)):
             row.addWidget(QtWidgets.QLabel(label))
@@ -196,18 +211,33 @@ class RunBrowser(QtWidgets.QMainWindow):
             else "no run in this catalog yet: runs appear here once they are recorded; F5 looks again"
         )
         self.status.setStyleSheet("")
-        self._without_picture = list(range(len(self.shown)))
+        self._without_picture = set(range(len(self.shown)))
         self._next_picture.start()
+
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        """Draw what comes into sight where the table grows."""
+        if event.type() == QtCore.QEvent.Type.Resize:
+            self._next_picture.start()
+        return False
+
+    def _in_view(self) -> list[int]:
+        """Return the rows without their picture that can be seen: of thousands of runs no others are read."""
+        first, last = (self.table.rowAt(y) for y in (0, self.table.viewport().height() - 1))
+        rows = range(first, (last if last >= 0 else len(self.shown) - 1) + 1) if first >= 0 else ()
+        return [row for row in rows if row in self._without_picture]
 
     def _draw_one(self) -> None:
         """Draw the image of one run; others follow when Qt has nothing better to do."""
-        if not self._without_picture:
+        rows = self._in_view()
+        if not rows:
             self._next_picture.stop()
             return
-        row = self._without_picture.pop(0)
-        path = image_file(self.shown[row].uid, self._results)
-        picture = thumbnail(path) if path is not None else None
-        item = self.table.item(row, 0)
+        row, uid = rows[0], self.shown[rows[0]].uid
+        self._without_picture.discard(row)
+        if uid not in self._pictures:
+            path = image_file(uid, self._results)
+            self._pictures[uid] = thumbnail(path) if path is not None else None
+        picture, item = self._pictures[uid], self.table.item(row, 0)
         if picture is not None and item is not None:
             item.setIcon(QtGui.QIcon(picture))
         elif item is not None:

@@ -214,15 +214,18 @@ class ScanPanel(QtWidgets.QWidget):
         """Take over which frames are lost, bad or flagged, and where points are, of the scan that is shown."""
         before, self._shown = self._shown, state
         uids = [told.run.uid if told.run is not None else "" for told in (before, state)]
-        if uids[0] == uids[1] and _missing(before) == _missing(state):
+        is_new, has_moved = uids[0] != uids[1], before.positions_m is not state.positions_m
+        if not is_new and _missing(before) == _missing(state):
+            if has_moved and self.calls["retake"].isChecked():
+                self._write()
             return
-        if uids[0] != uids[1]:
+        if is_new:
             self._typed = False
         if not self._typed:
             text = numbers_text(_missing(state))
             if text != self.frames.text():
                 self.frames.setText(text)
-        if not self.calls["region"].isChecked():
+        if is_new or not self.calls["region"].isChecked():
             self._write()
 
     def toggle_frame(self, seq_num: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nsbluesky.settings import Settings, SettingsError
-from nsbluesky.viewer.qt import QtCore, QtWidgets, Signal
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, Signal
 
 __all__ = ["AT_ONCE_SIGN", "SettingsForm", "attribute_docs"]
 
@@ -41,6 +41,14 @@ def attribute_docs(kind: type) -> dict[str, str]:
         for name in _MENTIONED.findall(text):
             docs.setdefault(name, text)
     return docs
+
+
+class _Choice(QtWidgets.QComboBox):
+    """A choice that leaves the wheel to the page that it lies on: who scrolls does not change a setting."""
+
+    def wheelEvent(self, event: QtGui.QWheelEvent) -> None:
+        """Let the page scroll."""
+        event.ignore()
 
 
 class SettingsForm(QtWidgets.QWidget):
@@ -85,14 +93,18 @@ class SettingsForm(QtWidgets.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(tabs)
 
-    def show_settings(self, settings: Settings) -> None:
-        """Show other settings; what was edited is forgotten."""
+    def show_settings(self, settings: Settings, keep: dict[str, Any] | None = None) -> None:
+        """Show other settings; what was edited is forgotten, but for what is to be kept of `changes`."""
         self.settings = self.edited = settings
+        kept = keep or {}
         for name, write in self._writers.items():
             with QtCore.QSignalBlocker(self.editors[name]):
-                write(_value(settings, name))
+                write(kept[name] if name in kept else _value(settings, name))
         self._tell("", "")
-        self.changed.emit()
+        if kept:
+            self._check(next(reversed(kept)))
+        else:
+            self.changed.emit()
 
     def changes(self) -> dict[str, Any]:
         """Return the fields that were edited, by dotted name, as JSON has them."""
@@ -141,7 +153,7 @@ class SettingsForm(QtWidgets.QWidget):
             box.setChecked(value)
             return box
         if typing.get_origin(hint) is typing.Literal:
-            choice = QtWidgets.QComboBox()
+            choice = _Choice()
             choice.addItems([str(option) for option in typing.get_args(hint)])
             choice.currentIndexChanged.connect(lambda: self._check(name))
             self._readers[name], self._writers[name] = choice.currentText, choice.setCurrentText

@@ -106,6 +106,16 @@ def test_resource_and_datum_of_older_devices(tmp_path):
     assert_all_frames(feed([*documents, run.stop()]))
 
 
+def test_a_datum_that_nobody_announced_is_named(tmp_path, caplog):
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5), "FILESTORE:"), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys)]
+    documents += [run.event("primary", 1, fccd_image="r/0", stage_x=0.0, stage_y=0.0), run.stop()]
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed(documents)
+    assert "no usable datum 'r/0'" in collector.stop()["reason"]
+
+
 def test_frames_before_darks_wait_for_them(tmp_path):
     """A replay from the databroker may deliver the streams in any order."""
     documents = list(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
@@ -148,6 +158,59 @@ def test_point_taken_again_without_position_keeps_the_former_one(tmp_path):
     collector = feed(documents)
     np.testing.assert_array_equal(collector.frames["primary"][1], FRAMES[5])
     assert collector.positions[1] == pytest.approx((3e-6, 4e-6))
+
+
+def test_inline_frame_taken_again_is_not_lost(tmp_path):
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys)]
+    for index, seq_num in enumerate([1, 2, 3, 2, 3, 4]):
+        documents.append(run.event("primary", seq_num, fccd_image=FRAMES[index], stage_x=float(index), stage_y=0.0))
+    collector = feed([*documents, run.stop()])
+    assert [seq_num for _, seq_num in collector.order] == [1, 2, 3, 2, 3, 4]
+    assert collector.health()["lost"] == []
+
+
+def test_an_event_of_other_things_than_frame_and_position_takes_nothing_again(tmp_path):
+    """A fly scan tells frames and positions by stream datum; its events tell what else was read."""
+    run = RawRun(tmp_path)
+    keys = {key: number_key("um", "STREAM:") for key in ("stage_x", "stage_y")}
+    documents = [run.start, *run.declare("primary", fccd_image=image_key((6, 5)), **keys, i0=number_key())]
+    bundles = []
+    for key, values in (("fccd_image", FRAMES), ("stage_x", X_UM), ("stage_y", Y_UM)):
+        bundle, resource = run.file(key, values)
+        bundles.append(bundle)
+        documents += resource
+    for k in range(10):
+        documents += [*(run.datum("primary", bundle, k, k + 1) for bundle in bundles)]
+        documents.append(run.event("primary", k + 1, i0=3.0))
+    collector = feed([*documents, run.stop()])
+    assert_all_frames(collector)
+    assert len(collector.order) == 10
+
+
+def test_positions_that_cannot_be_read_cost_their_frames_alone(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    (path,) = tmp_path.glob("stage_x*.h5")
+    path.unlink()
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_dataset("/entry/data/data", data=X_UM, chunks=(1,), fletcher32=True)
+        byte = data.id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 0xFF
+    hidden = path.rename(tmp_path / "not_yet")
+    source, collector = FrameSource(), Collector()
+    source.subscribe(collector)
+    for name, document in documents[:-1]:
+        source(name, document)
+    source.wait(timeout=30)  # all positions wait for their file
+    hidden.write_bytes(content)
+    hidden.rename(path)
+    source(*documents[-1])
+    assert source.close(timeout=30)
+    assert_all_frames(collector, but=(1, 2, 3, 4))
+    assert collector.health()["lost"] == [1, 2, 3, 4]
+    assert "no position: stage_x" in collector.health()["message"]
 
 
 def test_missing_positions_are_listed_as_lost(tmp_path):

@@ -55,6 +55,14 @@ def test_the_newest_frame_of_a_block_is_kept_as_a_pointer(live: LivePlots, scan:
     assert state.raw.image.shape == RAW_SHAPE
 
 
+def test_darks_of_a_second_exposure_are_frames_too(live: LivePlots, scan: DerivedScan) -> None:
+    frames = np.zeros((2, 4, 5), np.uint16)
+    scan.feed(scan.run.page("dark_1", [1, 2], [0.0, 0.0], frame=frames))
+    state = live.snapshot()
+    assert state.raw is not None and state.raw.seq_num == 2
+    assert not state.streams
+
+
 def test_frames_in_single_events_are_shown_too(live: LivePlots, scan: DerivedScan) -> None:
     frame = np.ones((FRAME_PX, FRAME_PX), np.float32)
     scan.event("clean", frame=frame, x_m=1e-6, y_m=2e-6, photons=256.0)

@@ -8,12 +8,16 @@ import threading
 import event_model
 import numpy as np
 import pytest
-from raw_runs import DARKS, FRAMES, X_UM, Y_UM, Collector, fly_run
+from raw_runs import DARKS, FRAMES, X_UM, Y_UM, Collector, RawRun, fly_run
 
+from nsbluesky.backend import get_backend
 from nsbluesky.callbacks import run_chain
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.run_processor import MAX_ENDED, RunProcessor
-from nsbluesky.callbacks.stage import Stage
+from nsbluesky.callbacks.stage import RunContext, Stage
+from nsbluesky.geometry import Geometry
 from nsbluesky.settings import PipelineSettings
 
 
@@ -86,6 +90,19 @@ def test_stage_that_fails_at_its_own_work_does_not_keep_the_run_open(tmp_path, c
         collector = process(Processor(), fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
     assert Tired.attempts == run_chain.MAX_FAILURES_AT_WORK
     assert collector.stop()["reason"] == "tired: no more"
+
+
+def test_the_rate_goes_down_while_a_scan_rests(tmp_path, monkeypatch):
+    start = RawRun(tmp_path).start[1]
+    settings = PipelineSettings()
+    derived = DerivedRun(start, settings)
+    chain = RunChain(RunContext(start, settings, Geometry.from_start(start), get_backend("numpy"), derived), [])
+    chain._frame_times.extend(np.arange(11) / 10)
+    for now, rate_hz in ((1.0, 10.0), (101.0, 10 / 101)):
+        monkeypatch.setattr(run_chain.time, "time", lambda now=now: now)
+        assert chain._state("pipeline", "ok", "")["rate_hz"] == pytest.approx(rate_hz)
+    chain.raw_stop = {}  # what is told of a run that is over is how fast it was
+    assert chain._state("pipeline", "ok", "")["rate_hz"] == pytest.approx(10.0)
 
 
 def test_raising_subscriber_disturbs_nobody(tmp_path, caplog):

@@ -7,12 +7,13 @@ import dataclasses
 import event_model
 import numpy as np
 import pytest
-from raw_runs import PTYCHO, RawRun, image_key, number_key
+from raw_runs import PTYCHO, Collector, RawRun, image_key, number_key
 from simulated_runs import METRES_PER_UM, process, simulate
 
 from nsbluesky.callbacks.dark_averager import DarkAverager
 from nsbluesky.callbacks.frame_cleaner import FrameCleaner
 from nsbluesky.callbacks.low_resolution_imager import LowResolutionImager
+from nsbluesky.settings import CleaningSettings, PipelineSettings
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,9 @@ def test_all_frames_that_fit_no_layout_are_listed(scan, tmp_path, caplog):
     settings = scan.settings().replace(cleaning__layout="csx", cleaning__center_frames=8)
     streams = process(FrameCleaner(settings), scan.documents(tmp_path))
     assert streams.clean == {}
+    assert not any(
+        "no dark frames" in health["message"] for health in streams.events["health"]
+    )  # they could not be used
     assert streams.last("health")["bad"] == list(range(1, 17))
     assert "set cleaning.layout=cosmic" in streams.stop["reason"]
 
@@ -151,3 +155,22 @@ def test_darks_taken_again_during_the_scan_count_from_then_on(scan, tmp_path):
     for seq_num, frame in result.clean.items():
         x, y = scan.points_um[seq_num - 1] * METRES_PER_UM
         assert frame[good].sum() == pytest.approx(scan.simulator.expected_clean(x, y)[good].sum(), rel=0.02)
+
+
+def test_a_point_taken_again_only_in_part_stays_whole(tmp_path, rng):
+    """The run ends after a rewind, when the second exposure has come again and the first has not."""
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "exposures_s": [0.01, 0.001]})
+    disk = np.hypot(*np.mgrid[-16:16, -16:16]) < 6
+    keys = {"fccd_image": image_key((32, 32), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys)]
+    for seq_num in (1, 2, 3, 4, 5, 2):
+        frame = rng.poisson((200 if seq_num % 2 else 20) * disk).astype("<u2")
+        documents.append(run.event("primary", seq_num, fccd_image=frame, stage_x=float(seq_num), stage_y=0.0))
+    cleaning = {"layout": "none", "crop_px": 24, "frame_px": 24, "center_frames": 2}
+    settings = PipelineSettings(backend="numpy", cleaning=CleaningSettings(**cleaning))
+    collector, cleaner = Collector(), FrameCleaner(settings)
+    cleaner.subscribe(collector)
+    for name, document in [*documents, run.stop("abort")]:
+        cleaner(name, document)
+    assert cleaner.close(60)
+    assert [seq_num for stream, seq_num in collector.order if stream == "clean"] == [1, 2, 3]

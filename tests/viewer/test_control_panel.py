@@ -46,6 +46,21 @@ def test_the_settings_in_use_are_shown(panel: ControlPanel) -> None:
     assert not panel.apply.isEnabled()
 
 
+def test_the_box_for_the_quality_leaves_what_was_edited(
+    panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot
+) -> None:
+    line = panel.form.editors["solver.alpha"]
+    assert isinstance(line, QtWidgets.QLineEdit)
+    line.selectAll()
+    qtbot.keyClicks(line, "7.5")
+    panel.quality.click()
+    qtbot.waitUntil(lambda: panel.answer.text().startswith("changed"), timeout=10_000)
+    assert pipeline.settings.solver.held_out == 0.02
+    assert pipeline.settings.solver.alpha == PipelineSettings().solver.alpha
+    assert panel.form.changes() == {"solver.alpha": 7.5}
+    assert panel.apply.isEnabled()
+
+
 def test_settings_reach_the_pipeline(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
     line = panel.form.editors["solver.modes"]
     assert isinstance(line, QtWidgets.QLineEdit)

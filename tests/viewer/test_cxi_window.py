@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, validate, write_raw_cxi
 from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.export import EXPORTS, export_panel
@@ -72,6 +73,51 @@ def test_the_slider_browses_frames_and_points(
     assert f"x {translation_m[8, 0] * 1e6:.3f} µm" in window.status.text()
     qtbot.keyClick(window.slider, QtCore.Qt.Key.Key_End)
     assert "frame 30 of 30" in window.status.text()
+
+
+def test_keys_go_through_the_frames_whatever_was_clicked_last(window: CxiWindow, qtbot: QtBot) -> None:
+    window.show()
+    Key = QtCore.Qt.Key
+    for widget in (window.positions.graphics, window.image_panels[0].choice, window):  # type: ignore[attr-defined]
+        window.slider.setValue(3)
+        qtbot.keyClick(widget, Key.Key_Right)
+        assert window.slider.value() == 4
+    for key, value in ((Key.Key_End, 29), (Key.Key_Left, 28), (Key.Key_Home, 0), (Key.Key_PageDown, 1)):
+        qtbot.keyClick(window.positions.graphics, key)
+        assert window.slider.value() == value
+    qtbot.keyClick(window, Key.Key_Right, QtCore.Qt.KeyboardModifier.ControlModifier)
+    assert window.slider.value() == 1
+
+
+def test_photons_of_a_frame_with_gaps_are_those_that_were_counted(
+    frames: np.ndarray, tmp_path: Path, qtbot: QtBot
+) -> None:
+    path = tmp_path / "gaps.cxi"
+    frames[0, 5] = np.nan
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(frames[:1], np.zeros((1, 2)))
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert window.frame_panel.title_label.text() == f"Clean frame · frame 1 · {np.nansum(frames[0]):.0f} photons"
+
+
+@pytest.mark.parametrize("of_darks", [True, False], ids=["none", "darks only"])
+def test_a_file_is_shown_whose_raw_frames_are_gone(clean_file: Path, qtbot: QtBot, of_darks: bool) -> None:
+    class Gone:
+        def frame(self, seq_num: int) -> np.ndarray:
+            raise ConversionError("raw.h5 is not there")
+
+        def darks(self, count: int) -> np.ndarray:
+            if of_darks:
+                raise ConversionError("raw.h5 is not there")
+            return np.zeros((3, 8, 8), np.uint16)
+
+    window = CxiWindow(clean_file, Gone())
+    qtbot.addWidget(window)
+    assert "frame 1 of 30" in window.status.text()
+    assert window.raw_panel is not None
+    assert window.raw_panel.title_label.text() == "Raw frame · raw.h5 is not there"
+    assert (window.dark_panel is None) == of_darks
 
 
 def test_the_experiment_is_told(window: CxiWindow) -> None:

@@ -55,6 +55,19 @@ def test_an_empty_window_waits(window: LiveWindow) -> None:
     assert window.health.errors.isHidden()
 
 
+def test_an_empty_panel_says_why(window: LiveWindow, scan: DerivedScan) -> None:
+    title = window.panels[ObjectPanel].title_label
+    scan.start()
+    window.refresh()
+    assert title.text() == "Object · nothing yet"
+    scan.health(stage="clean", state="error", message="set cleaning.layout=cosmic")
+    window.refresh()
+    assert title.text() == "Object · nothing yet: see below what failed"
+    scan.stop()
+    window.refresh()
+    assert title.text() == "Object · nothing came: see below what failed"
+
+
 def test_a_run_without_data_is_named(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     window.refresh()
@@ -629,7 +642,7 @@ def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(
     assert window.panels[CleanPanel].item.image is drawn
 
 
-def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot) -> None:
+def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot, tmp_path: Path) -> None:
     window.show()
     scan.start()
     scan.clean(1)
@@ -639,8 +652,29 @@ def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, q
     scan.clean(2)
     qtbot.wait(100)
     assert window.frozen and "frame 1" in title.text()
+    assert window.health.frozen.isVisible()
+    window.save_screenshot(tmp_path / "frozen.png")
+    assert "frame 1" in title.text()
     qtbot.keyClick(window, QtCore.Qt.Key.Key_F)
     qtbot.waitUntil(lambda: "frame 2" in title.text(), timeout=10_000)
+    assert not window.health.frozen.isVisible()
+
+
+def test_a_window_that_is_opened_again_steers_the_processing(live: LivePlots, qtbot: QtBot) -> None:
+    done: list[str] = []
+    processing = SimpleNamespace(settings=PipelineSettings, do=lambda action: done.append(action) or "done")
+    window = LiveWindow(live, processing=processing)  # type: ignore[arg-type]
+    qtbot.addWidget(window)
+    window.show()
+    window.close()
+    window.show()
+    window.docks.show_dock("Control")
+    assert window.control is not None
+    qtbot.waitUntil(window.control.isVisible, timeout=10_000)
+    window.control.buttons["pause"].click()
+    qtbot.waitUntil(lambda: window.control.answer.text() == "done", timeout=10_000)
+    assert done == ["pause"]
+    window.close()
 
 
 def test_panels_are_where_they_were_left(live: LivePlots, qtbot: QtBot) -> None:

@@ -10,7 +10,9 @@ from pytestqt.qtbot import QtBot
 from nsbluesky.callbacks.run_chain import RunActivity, StageActivity
 from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
+from nsbluesky.viewer.image_panel import ImagePanel
 from nsbluesky.viewer.modules import AWAY_S, LATE_S, SLOW_S, modules_of_activity, modules_of_heartbeat
+from nsbluesky.viewer.qt import QtGui, QtWidgets
 
 
 def stage(**more: Any) -> StageActivity:
@@ -74,6 +76,29 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     assert panel.lights() == {"service": "■"}
     assert bar.away.text() == "service: no heartbeat for 60 s: trying to reach it again"
     assert not bar.away.isHidden()
+
+
+def test_a_large_font_has_room(qtbot: QtBot) -> None:
+    application = QtWidgets.QApplication.instance()
+    assert isinstance(application, QtWidgets.QApplication)
+    usual = application.font()
+    large = QtGui.QFont(usual)
+    large.setPointSizeF(16)
+    application.setFont(large)
+    try:
+        panel = HealthPanel()
+        qtbot.addWidget(panel)
+        image = ImagePanel("Frame", "column (px)", "row (px)")
+        qtbot.addWidget(image)
+    finally:
+        application.setFont(usual)
+    panel.show_modules(modules_of_activity([run(stage(), stage(state="error"))], paused=False, queued=0))
+    metrics = QtGui.QFontMetrics(large)
+    assert panel.table.rowHeight(1) > metrics.height()
+    assert panel.table.columnWidth(3) > metrics.horizontalAdvance("12.3 MB/s")
+    assert image.header.height() > metrics.height()
+    label, number = (axis.label.font() for axis in (image.plot.getAxis("left"), image.bar.axis))
+    assert label.pointSizeF() == number.pointSizeF() > 14
 
 
 def test_the_stages_of_the_last_run_stay_at_rest(qtbot: QtBot) -> None:

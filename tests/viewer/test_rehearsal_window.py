@@ -65,6 +65,14 @@ def test_wrong_values_cannot_be_run(window: RehearsalWindow, qtbot: QtBot) -> No
     assert not window.run.isEnabled()
 
 
+def test_what_is_run_is_what_the_form_says(window: RehearsalWindow, qtbot: QtBot) -> None:
+    assert window.run.isEnabled()
+    type_into(qtbot, window, "rows", "5")
+    assert not window.run.isEnabled()  # its preview is not made yet
+    qtbot.waitUntil(lambda: window.run.isEnabled(), timeout=20_000)
+    assert window.plan is not None and window.plan.settings.rows == 5
+
+
 def test_run_and_cancel(window: RehearsalWindow, qtbot: QtBot) -> None:
     type_into(qtbot, window, "rows", "100")
     qtbot.waitUntil(lambda: len(window.points.getData()[0]) == 400, timeout=20_000)

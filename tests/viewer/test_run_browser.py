@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 
 from nsbluesky.cxi import CxiFile
 from nsbluesky.run_table import RunEntry
+from nsbluesky.viewer import run_browser
 from nsbluesky.viewer.qt import QtCore
 from nsbluesky.viewer.run_browser import RunBrowser, thumbnail
 
@@ -61,7 +62,7 @@ def test_an_empty_catalog_is_told(tmp_path: Path, qtbot: QtBot) -> None:
 
 def test_images_come_by_themselves(browser: RunBrowser, results: Path, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not browser.table.item(0, 0).icon().isNull(), timeout=10_000)  # type: ignore[union-attr]
-    qtbot.waitUntil(lambda: not browser._without_picture, timeout=10_000)
+    qtbot.waitUntil(lambda: not browser._in_view(), timeout=10_000)
     assert browser.table.item(1, 0).icon().isNull()  # type: ignore[union-attr]
     picture = thumbnail(results / "aaaaaaaa_clean.cxi")
     assert picture is not None and picture.width() == 72 and picture.height() == 48
@@ -100,6 +101,45 @@ def test_two_runs_are_compared(browser: RunBrowser, results: Path, qtbot: QtBot)
     qtbot.addWidget(both)
     assert both.correlation.correlation == pytest.approx(1.0)
     assert "bbbbbbbb_clean.cxi" in both.difference.title_label.text()
+
+
+def test_only_pictures_that_can_be_seen_are_read_and_each_once(
+    results: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(run_browser, "image_file", lambda uid, _: read.append(uid))
+    entries = [RunEntry(f"{k:08x}", float(k), "ptycho_scan", "star", 930.0, 100, "success") for k in range(2000)]
+    browser = RunBrowser(lambda: entries, results)
+    qtbot.addWidget(browser)
+    browser.show()
+    qtbot.waitUntil(lambda: not browser._in_view(), timeout=10_000)
+    seen = len(read)
+    assert 0 < seen < 50
+    qtbot.keyClicks(browser.words, "star")
+    qtbot.waitUntil(lambda: not browser._in_view(), timeout=10_000)
+    assert len(read) == seen
+    browser.table.scrollToBottom()
+    qtbot.waitUntil(lambda: entries[-1].uid in read, timeout=10_000)
+    assert len(read) < 100
+
+
+def test_closed_windows_are_let_go(browser: RunBrowser, qtbot: QtBot) -> None:
+    for _ in range(3):
+        window = browser.open("aaaaaaaa-1")
+        assert window is not None
+        qtbot.addWidget(window)
+        window.close()
+    assert browser.opened == [window]
+
+
+def test_a_catalog_that_fails_is_told(results: Path, qtbot: QtBot, caplog: pytest.LogCaptureFixture) -> None:
+    entries = [ENTRIES]
+    browser = RunBrowser(lambda: entries.pop(), results)
+    qtbot.addWidget(browser)
+    browser.show()
+    qtbot.mouseClick(browser.reload_button, QtCore.Qt.MouseButton.LeftButton)
+    assert "the catalog cannot be read again: IndexError" in browser.status.text()
+    assert dates(browser) == ["a", "b", "c"]
 
 
 def test_reload(results: Path, qtbot: QtBot) -> None:

@@ -120,6 +120,31 @@ def test_a_plan_that_fails_is_told(qt_engine: RunEngine, qtbot: QtBot, caplog: p
     assert panel.answer.text() == "ValueError: beyond the soft limits"
 
 
+def test_a_frame_can_be_taken_again_once_it_was_measured(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
+    panel = ScanPanel(None)
+    qtbot.addWidget(panel)
+    scan.start()
+    panel.show_state(live.snapshot())
+    panel.toggle_frame(3)
+    assert "nobody knows" in panel.where.text()
+    scan.raw(1, 2, 3)
+    panel.show_state(live.snapshot())
+    assert panel.where.text() == "1 points again"
+    assert "(50.2, -20.0)" in panel.command.toPlainText()
+
+
+def test_a_region_is_exposed_as_the_scan_that_began_after_it_was_drawn(
+    live: LivePlots, scan: DerivedScan, qtbot: QtBot
+) -> None:
+    panel = ScanPanel(None)
+    qtbot.addWidget(panel)
+    panel.set_region(Region(0, 1, 0, 1), live.snapshot())
+    assert "exposure_s" not in panel.command.toPlainText()
+    scan.start()
+    panel.show_state(live.snapshot())
+    assert "exposure_s=0.02" in panel.command.toPlainText()
+
+
 def test_next_scan_covers_the_region() -> None:
     call = next_scan(Region(1.0, 3.0, -4.0, -3.0), 0.1, "raster")
     arguments = call.arguments

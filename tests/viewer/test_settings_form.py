@@ -8,7 +8,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.settings import CleaningSettings, PipelineSettings, Settings, SolverSettings
-from nsbluesky.viewer.qt import QtCore, QtWidgets
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 from nsbluesky.viewer.settings_form import SettingsForm, attribute_docs
 
 
@@ -81,6 +81,24 @@ def test_a_wrong_value_is_refused_where_it_was_typed(
     form.show_settings(form.settings)
     assert form.messages[name].isHidden()
     assert form.edited == PipelineSettings()
+
+
+def test_the_wheel_scrolls_the_page_and_changes_no_choice(form: SettingsForm) -> None:
+    choice = form.editors["solver.likelihood"]
+    at = QtCore.QPointF(choice.rect().center())
+    turned = QtGui.QWheelEvent(
+        at,
+        choice.mapToGlobal(at),
+        QtCore.QPoint(),
+        QtCore.QPoint(0, -120),
+        QtCore.Qt.MouseButton.NoButton,
+        QtCore.Qt.KeyboardModifier.NoModifier,
+        QtCore.Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QtWidgets.QApplication.sendEvent(choice, turned)
+    assert form.changes() == {}
+    assert not turned.isAccepted()
 
 
 def test_two_values_that_only_fit_together(form: SettingsForm, qtbot: QtBot) -> None:

@@ -32,6 +32,7 @@ class LivePanel(Panel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._drawn: tuple[Any, ...] = ()
+        self._why_empty = ""
 
     @abstractmethod
     def parts(self, state: LiveState) -> tuple[Any, ...]:
@@ -47,19 +48,23 @@ class LivePanel(Panel):
 
     def why_empty(self, state: LiveState) -> str:
         """Return what the title says while there is nothing to draw."""
-        return "nothing yet"
+        nothing = "nothing came" if state.finished else "nothing yet"
+        return f"{nothing}: see below what failed" if state.errors else nothing
 
     def needs(self, state: LiveState) -> bool:
-        """Whether what is drawn is not the state's."""
+        """Whether what is drawn, or said where nothing is, is not the state's."""
         parts = self.parts(state)
-        return len(parts) != len(self._drawn) or any(a is not b for a, b in zip(parts, self._drawn, strict=True))
+        if len(parts) != len(self._drawn) or any(a is not b for a, b in zip(parts, self._drawn, strict=True)):
+            return True
+        return parts[0] is None and self.why_empty(state) != self._why_empty
 
     def show_state(self, state: LiveState) -> None:
         """Draw the state, or clear where nothing came yet; what cannot be drawn is told in the title."""
         self._drawn = self.parts(state)
         try:
             if self._drawn[0] is None:
-                self.set_subtitle(self.why_empty(state))
+                self._why_empty = self.why_empty(state)
+                self.set_subtitle(self._why_empty)
                 self.clear()
             else:
                 self.draw(state)

@@ -157,4 +157,4 @@ class CleanPanel(LiveImagePanel):
                 logarithm = np.where(mask == 0, logarithm, np.float32(np.nan))
         high = max(robust_range(logarithm, (0.0, 100.0))[1], 1.0)
         self.set_image(logarithm, pixel_extent(photons), (-1.0, high), colors="inferno", label="photons", log=True)
-        self.set_subtitle(f"frame {state.clean.seq_num} · {count_text(float(photons.sum()))} photons")
+        self.set_subtitle(f"frame {state.clean.seq_num} · {count_text(float(np.nansum(photons)))} photons")
