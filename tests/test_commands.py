@@ -177,6 +177,26 @@ def test_simulate_says_what_is_wrong(commands: Commands, tmp_path: Path, argumen
     assert not (tmp_path / "scan.cxi").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--raw", "--darks", "1"]], ids=["clean", "raw"])
+def test_an_interrupted_simulation_leaves_what_was_there(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {"scan.cxi": b"an earlier scan", "scan.truth.h5": b"its truth"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    make = FrameSimulator.exposure
+
+    def interrupted(*given: Any, index: int, **more: Any) -> Any:
+        if index == 3:
+            raise KeyboardInterrupt
+        return make(*given, index=index, **more)
+
+    monkeypatch.setattr(FrameSimulator, "exposure", interrupted)
+    assert main(["simulate", str(tmp_path / "scan.cxi"), "--shape", "2x3", *arguments]) == 130
+    assert capsys.readouterr().out == ""
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 # ---- raw2cxi
 
 
@@ -348,6 +368,8 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
         ([clean, tmp_path], "folder"),
         ([clean, file / "out.cxi"], str(file)),
         ([clean, out, "--png", file / "o.png"], str(file)),
+        ([clean, out, "--png", out], "or writes"),
+        ([clean, out, "--png", f"{out}.checkpoint"], "or writes"),
     ):
         assert message in commands.fail("reconstruct", *arguments)
     assert not out.exists()

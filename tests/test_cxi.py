@@ -324,6 +324,18 @@ def test_recover_never_overwrites(written: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.cxi").read_text() == "precious"
 
 
+def test_a_copy_that_fails_leaves_what_was_there(written: Path, tmp_path: Path) -> None:
+    with h5py.File(written, "a") as file:
+        del file[f"{IMAGE}/process_1/final_illumination"]
+        file[f"{IMAGE}/process_1/final_illumination"] = np.ones((1, 5, 5), np.complex64)
+    (tmp_path / "b.cxi").write_text("precious")
+    before = sorted(tmp_path.iterdir())
+    with read_cxi(written) as data, pytest.raises(CxiError, match="with probe"):
+        export_cxi(tmp_path / "b.cxi", data)
+    assert (tmp_path / "b.cxi").read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 # ---- the sign rule
 
 

@@ -49,13 +49,17 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def output_file(path: Path, *sources: Path) -> Path:
-    """Return `path`, which can be written and is none of the `sources`; its folder is made where missing.
+def output_file(path: Path, *others: Path) -> Path:
+    """Return `path`, which can be written and is none of the `others`; its folder is made where missing.
 
     Commands call it first: minutes of work must not end at a folder that cannot be written.
     """
-    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
-        raise ValueError(f"{path} is what the command reads: expected another file to write")
+    same = (
+        path.samefile(other) if path.exists() and other.exists() else path.resolve() == other.resolve()
+        for other in others
+    )
+    if any(same):
+        raise ValueError(f"{path} is what the command reads, or writes already: expected another file to write")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: expected a file to write")
     output_folder(path.parent)

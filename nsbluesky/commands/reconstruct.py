@@ -100,9 +100,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source, *options.also)
-    if options.png is not None:
-        output_file(options.png, options.source, out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if options.png is not None:
+        output_file(options.png, options.source, *options.also, out, checkpoint)
     with (
         _source(options) as source,
         read_cxi(source) as data,
