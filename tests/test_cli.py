@@ -93,6 +93,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "x.cxi", "--pattern", "hexagons"], "jittered_raster"),
         (["reconstruct", "a.cxi", "b.cxi", "--algorithm", "magic"], "wasp"),
         (["raw2cxi", "a.cxi", "b.cxi", "--bin", "3"], "unrecognized arguments: --bin"),
+        (["status", "--address", "localhost"], "'localhost': expected tcp://HOST:PORT"),
+        (["view", "--live", "tcp://127.0.0.1:x"], "'tcp://127.0.0.1:x': expected tcp://HOST:PORT"),
     ],
 )
 def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

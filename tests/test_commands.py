@@ -471,6 +471,13 @@ def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path
     assert "no such file" in commands.fail("view", tmp_path / "none.cxi", "--screenshot", tmp_path / "w.png")
     assert "reads" in commands.fail("view", clean, "--screenshot", clean)
     assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path)
+    for picture, message in (
+        (tmp_path / "none.png", "No such file"),
+        (Path(__file__), "cannot identify image file"),
+        (clean, "HDF5"),
+    ):
+        assert message in commands.fail("view", "--picture", picture, "--screenshot", tmp_path / "w.png")
+    assert not (tmp_path / "w.png").exists()
 
 
 # ---- import-star
