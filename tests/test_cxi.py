@@ -336,6 +336,13 @@ def test_a_copy_that_fails_leaves_what_was_there(written: Path, tmp_path: Path) 
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["image_size", "image_center"])
+def test_a_picture_of_no_known_size_is_told(written: Path, name: str) -> None:
+    change(written, f"{IMAGE}/{name}", 1e-6)
+    with read_cxi(written) as data, pytest.raises(CxiError, match="damaged"):
+        _ = data.images
+
+
 # ---- the sign rule
 
 
@@ -443,6 +450,7 @@ def change(path: Path, name: str, value: object) -> None:
         (f"{DETECTOR}/mask", b"None"),
         (f"{SOURCE}/illumination", np.bytes_(b"None")),
         (f"{SOURCE}/energy", np.array([930.0 * ELECTRON_VOLT_J])),
+        (f"{SOURCE}/energy", np.full(5, 930.0 * ELECTRON_VOLT_J)),
         (f"{SOURCE}/energy", None),
         (f"{DETECTOR}/distance", np.array([[0.1]])),
         ("entry_1/data_1/data", h5py.SoftLink("/nowhere")),
@@ -484,7 +492,7 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (f"{SOURCE}/energy", b"930", "expected numbers"),
         (f"{DETECTOR}/distance", None, "distance is missing"),
         (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
-        (f"{DETECTOR}/x_pixel_size", np.ones(4), "positive number|one number"),
+        (f"{DETECTOR}/x_pixel_size", np.arange(1.0, 5.0), "positive number|one number"),
         (f"{DETECTOR}/basis_vectors", np.ones(5), r"expected \(2, 3\)"),
         (f"{DETECTOR}/mask", np.ones((3, 3), int), "expected integers"),
     ],

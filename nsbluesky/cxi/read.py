@@ -52,7 +52,7 @@ def _hdf5_errors(method: Callable[_P, _R]) -> Callable[_P, _R]:
             return method(*args, **kwargs)
         except CxiError:
             raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
             raise CxiError(
                 f"the file is damaged, HDF5 says {error}: expected readable data; try nsbluesky.cxi.recover"
             ) from error
@@ -347,13 +347,13 @@ def _array(file: h5py.File, name: str) -> npt.NDArray[Any] | None:
 
 
 def _number(file: h5py.File, name: str) -> float | None:
-    """Return a dataset of one number, of any shape."""
+    """Return a dataset of one number, of any shape; some writers repeat it for every frame."""
     value = _array(file, name)
     if value is None:
         return None
-    if value.size != 1 or value.dtype.kind == "c":
+    if (value.size != 1 and (value != value.flat[0]).any()) or value.dtype.kind == "c":
         raise CxiError(f"{name} is {value.dtype} {value.shape}: expected one number")
-    return float(value.item())
+    return float(value.flat[0])
 
 
 def _positive(file: h5py.File, name: str) -> float:
