@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,22 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
     ):
         assert message in commands.fail("reconstruct", *arguments)
     assert not out.exists()
+
+
+def test_an_image_that_is_no_number_is_not_written(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("nsbluesky.commands.reconstruct")
+    reconstruct = module.reconstruct
+
+    def diverge(*given: Any, **how: Any) -> Any:
+        return replace(reconstruct(*given, **how), r_factors=np.array([0.2, np.nan]))
+
+    monkeypatch.setattr(module, "reconstruct", diverge)
+    out = tmp_path / "out.cxi"
+    out.write_text("an earlier image")
+    assert "R is nan" in commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+    assert out.read_text() == "an earlier image" and list(tmp_path.iterdir()) == [out]
 
 
 # ---- quality

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -126,6 +127,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
         else:
             result = reconstruct(*given, **how)
+        if not math.isfinite(result.r_factors[-1]):
+            raise ValueError(
+                f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
+            )
         _write(out, data, result, settings)
         checkpoint.unlink(missing_ok=True)
     picture = result.picture
