@@ -11,8 +11,11 @@ import importlib
 import json
 import logging
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from nsbluesky._version import __version__
@@ -42,6 +45,10 @@ COMMANDS = {
 }
 
 
+READER_HAS_GONE = 141
+"""Exit code of what a shell ends by SIGPIPE."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, without the usage of every option."""
 
@@ -53,8 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"nsbluesky {name}: {message}\n"
     try:
-        options = _parse(arguments, name)
+        with _printing():
+            options = _parse(arguments, name)
         _set_log_levels(options.debug)
         return _run(options)
     except KeyboardInterrupt:
@@ -65,6 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"nsbluesky {name}: {_reason(error)}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = format_warning
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Let everything that is printed out now, and end in silence where nobody reads on, as after ``| head``."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(READER_HAS_GONE) from None
+        raise
 
 
 def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
@@ -112,9 +140,10 @@ def _reason(error: Exception) -> str:
     return " ".join(reason.split()) or type(error).__name__
 
 
+@_printing()
 def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({name: _json_value(value) for name, value in summary.items()}, allow_nan=False))
+        print(json.dumps(_json_value(summary), allow_nan=False))
         return
     for name, value in summary.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -125,6 +154,10 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
 
 def _json_value(value: Any) -> Any:
     """Return null for a number that JSON does not know, such as an infinite resolution."""
+    if isinstance(value, Mapping):
+        return {name: _json_value(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -141,11 +141,12 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
     Raises
     ------
     SettingsError
-        If Dask is not installed, or the scheduler does not answer.
+        If Dask is not installed, or the scheduler's address cannot be, or it does not answer.
     """
     try:
         import dask
         import distributed
+        from distributed.comm.addressing import get_address_host_port
     except ImportError:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
@@ -156,6 +157,10 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
         if adaptive:
             cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)
         return distributed.Client(cluster, **OWN), cluster  # type: ignore[no-untyped-call]
+    try:
+        get_address_host_port(scheduler)  # a client that cannot even try complains when it goes
+    except ValueError as error:
+        raise SettingsError(f"scheduler {scheduler!r} ({error}): expected tcp://HOST:PORT") from error
     try:
         return distributed.Client(scheduler, timeout=CONNECT_S, **OWN), None  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:

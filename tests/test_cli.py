@@ -93,6 +93,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "x.cxi", "--pattern", "hexagons"], "jittered_raster"),
         (["reconstruct", "a.cxi", "b.cxi", "--algorithm", "magic"], "wasp"),
         (["raw2cxi", "a.cxi", "b.cxi", "--bin", "3"], "unrecognized arguments: --bin"),
+        (["status", "--address", "localhost"], "'localhost': expected tcp://HOST:PORT"),
+        (["view", "--live", "tcp://127.0.0.1:x"], "'tcp://127.0.0.1:x': expected tcp://HOST:PORT"),
     ],
 )
 def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -113,7 +115,8 @@ def test_a_summary_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_a_summary_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = {"r_factor": 0.123456789, "resolution": float("inf"), "defocus": float("nan"), "bad": [1, 2]}
+    nan = float("nan")
+    summary = {"r_factor": 0.123456789, "resolution": float("inf"), "defocus": nan, "bad": [1, {"age_s": (nan,)}]}
     run_quality_with(monkeypatch, summary)
     assert main(["quality", "a.cxi", "--json"]) == 0
 
@@ -121,7 +124,7 @@ def test_a_summary_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         raise AssertionError(f"{constant} is not JSON")
 
     values = json.loads(capsys.readouterr().out, parse_constant=refuse)
-    assert values == {"r_factor": 0.123456789, "resolution": None, "defocus": None, "bad": [1, 2]}
+    assert values == {"r_factor": 0.123456789, "resolution": None, "defocus": None, "bad": [1, {"age_s": [None]}]}
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -200,6 +203,62 @@ def test_commands_are_quiet(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, ""), arguments[0]
         assert done.stdout.count("\n") == 1
         json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["logs", "--json"], ["logs"], ["logs", "server"]], ids=" ".join)
+def test_who_reads_may_go(tmp_path: Path, arguments: list[str], unbuffered: str) -> None:
+    (tmp_path / "server.log").write_text(100000 * "a line\n")
+    where = ["--directory", str(tmp_path)] if "logs" in arguments else []
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nsbluesky.cli", *arguments, *where],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == "" and done.returncode in (0, 141)  # argparse itself swallows it where it can
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_summary_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nsbluesky.cli", "logs", "--directory", str(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("nsbluesky logs: ") and done.stderr.count("\n") == 1
+
+
+def test_a_log_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "server.log").write_text("one\ntwo\n")
+    assert main(["logs", "server", "--json", "--directory", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"lines": ["one", "two"]}
+    assert main(["logs", "server", "--json", "--follow", "--directory", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "without --json" in err
+
+
+def test_a_warning_is_one_line() -> None:
+    script = "import sys, warnings; from nsbluesky.cli import main; from nsbluesky.commands import logs\n"
+    script += "logs.run = lambda options: warnings.warn('steps are wide') or {}\nsys.exit(main(['logs']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nsbluesky logs: steps are wide\n")
 
 
 def test_a_catalog_is_opened_quietly(tmp_path: Path) -> None:

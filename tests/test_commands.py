@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,26 @@ def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
 def test_simulate_says_what_is_wrong(commands: Commands, tmp_path: Path, arguments: list[str], message: str) -> None:
     assert message in commands.fail("simulate", tmp_path / "scan.cxi", *arguments)
     assert not (tmp_path / "scan.cxi").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--raw", "--darks", "1"]], ids=["clean", "raw"])
+def test_an_interrupted_simulation_leaves_what_was_there(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {"scan.cxi": b"an earlier scan", "scan.truth.h5": b"its truth"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    make = FrameSimulator.exposure
+
+    def interrupted(*given: Any, index: int, **more: Any) -> Any:
+        if index == 3:
+            raise KeyboardInterrupt
+        return make(*given, index=index, **more)
+
+    monkeypatch.setattr(FrameSimulator, "exposure", interrupted)
+    assert main(["simulate", str(tmp_path / "scan.cxi"), "--shape", "2x3", *arguments]) == 130
+    assert capsys.readouterr().out == ""
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 # ---- raw2cxi
@@ -348,9 +370,27 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
         ([clean, tmp_path], "folder"),
         ([clean, file / "out.cxi"], str(file)),
         ([clean, out, "--png", file / "o.png"], str(file)),
+        ([clean, out, "--png", out], "or writes"),
+        ([clean, out, "--png", f"{out}.checkpoint"], "or writes"),
     ):
         assert message in commands.fail("reconstruct", *arguments)
     assert not out.exists()
+
+
+def test_an_image_that_is_no_number_is_not_written(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("nsbluesky.commands.reconstruct")
+    reconstruct = module.reconstruct
+
+    def diverge(*given: Any, **how: Any) -> Any:
+        return replace(reconstruct(*given, **how), r_factors=np.array([0.2, np.nan]))
+
+    monkeypatch.setattr(module, "reconstruct", diverge)
+    out = tmp_path / "out.cxi"
+    out.write_text("an earlier image")
+    assert "R is nan" in commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+    assert out.read_text() == "an earlier image" and list(tmp_path.iterdir()) == [out]
 
 
 # ---- quality
@@ -449,6 +489,13 @@ def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path
     assert "no such file" in commands.fail("view", tmp_path / "none.cxi", "--screenshot", tmp_path / "w.png")
     assert "reads" in commands.fail("view", clean, "--screenshot", clean)
     assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path)
+    for picture, message in (
+        (tmp_path / "none.png", "No such file"),
+        (Path(__file__), "cannot identify image file"),
+        (clean, "HDF5"),
+    ):
+        assert message in commands.fail("view", "--picture", picture, "--screenshot", tmp_path / "w.png")
+    assert not (tmp_path / "w.png").exists()
 
 
 # ---- import-star

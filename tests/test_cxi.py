@@ -28,7 +28,7 @@ from nsbluesky.cxi.layout import (
     TRANSLATION,
     orientation_of,
 )
-from nsbluesky.geometry import ELECTRON_VOLT_J, Geometry
+from nsbluesky.geometry import ELECTRON_VOLT_J, Geometry, orientation_after, oriented
 
 EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
 SHAPE = (12, 10)
@@ -324,6 +324,25 @@ def test_recover_never_overwrites(written: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.cxi").read_text() == "precious"
 
 
+def test_a_copy_that_fails_leaves_what_was_there(written: Path, tmp_path: Path) -> None:
+    with h5py.File(written, "a") as file:
+        del file[f"{IMAGE}/process_1/final_illumination"]
+        file[f"{IMAGE}/process_1/final_illumination"] = np.ones((1, 5, 5), np.complex64)
+    (tmp_path / "b.cxi").write_text("precious")
+    before = sorted(tmp_path.iterdir())
+    with read_cxi(written) as data, pytest.raises(CxiError, match="with probe"):
+        export_cxi(tmp_path / "b.cxi", data)
+    assert (tmp_path / "b.cxi").read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["image_size", "image_center"])
+def test_a_picture_of_no_known_size_is_told(written: Path, name: str) -> None:
+    change(written, f"{IMAGE}/{name}", 1e-6)
+    with read_cxi(written) as data, pytest.raises(CxiError, match="damaged"):
+        _ = data.images
+
+
 # ---- the sign rule
 
 
@@ -344,6 +363,37 @@ def test_basis_vectors_tell_the_orientation(orientation: int, rng: np.random.Gen
     assert orientation_of(vectors) == orientation
     geometry = Geometry(930.0, 0.1, 240e-6, orientation=orientation)
     np.testing.assert_array_equal(geometry.orient(sample(vectors)), sample(default))
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_clean_frames_are_brought_to_the_default_basis(written: Path, tmp_path: Path, orientation: int) -> None:
+    """What a detector that lies another way gave, with basis vectors that say so, is read as if it lay as usual."""
+    vectors = np.array([[-240e-6, 0, 0], [0, -240e-6, 0]] if orientation & 4 else [[0, -240e-6, 0], [-240e-6, 0, 0]])
+    for axis in np.flatnonzero([orientation & 1, orientation & 2]):
+        vectors[:, 1 - axis] *= -1
+    assert orientation_of(vectors) == orientation
+    back = next(k for k in range(8) if orientation_after(k, orientation) == 0)
+    of_frames = (DATA, f"{DETECTOR}/mask", f"{SOURCE}/illumination", f"{SOURCE}/illumination_intensities")
+    with h5py.File(written, "a") as file:
+        values = {
+            name: np.random.default_rng(2).integers(0, 9, file[name].shape).astype(file[name].dtype)
+            for name in of_frames
+        }
+        for name, value in values.items():
+            del file[name]
+            file[name] = oriented(value, back)
+        file[f"{DETECTOR}/basis_vectors"][...] = vectors
+    with read_cxi(written) as data:
+        export_cxi(tmp_path / "again.cxi", data)
+    for path in (written, tmp_path / "again.cxi"):
+        with read_cxi(path) as data:
+            assert data.frames is not None and data.frames.shape == (5, *SHAPE)
+            for index in (slice(None), np.array([3, 1])):
+                np.testing.assert_array_equal(data.frames[index], values[DATA][index])
+            np.testing.assert_array_equal(data.frames[2], values[DATA][2])
+            np.testing.assert_array_equal(data.mask, values[f"{DETECTOR}/mask"])
+            np.testing.assert_array_equal(data.illumination, values[f"{SOURCE}/illumination"])
+            np.testing.assert_array_equal(data.illumination_intensities, values[f"{SOURCE}/illumination_intensities"])
 
 
 def test_rotated_basis_is_refused() -> None:
@@ -400,6 +450,7 @@ def change(path: Path, name: str, value: object) -> None:
         (f"{DETECTOR}/mask", b"None"),
         (f"{SOURCE}/illumination", np.bytes_(b"None")),
         (f"{SOURCE}/energy", np.array([930.0 * ELECTRON_VOLT_J])),
+        (f"{SOURCE}/energy", np.full(5, 930.0 * ELECTRON_VOLT_J)),
         (f"{SOURCE}/energy", None),
         (f"{DETECTOR}/distance", np.array([[0.1]])),
         ("entry_1/data_1/data", h5py.SoftLink("/nowhere")),
@@ -441,7 +492,7 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (f"{SOURCE}/energy", b"930", "expected numbers"),
         (f"{DETECTOR}/distance", None, "distance is missing"),
         (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
-        (f"{DETECTOR}/x_pixel_size", np.ones(4), "positive number|one number"),
+        (f"{DETECTOR}/x_pixel_size", np.arange(1.0, 5.0), "positive number|one number"),
         (f"{DETECTOR}/basis_vectors", np.ones(5), r"expected \(2, 3\)"),
         (f"{DETECTOR}/mask", np.ones((3, 3), int), "expected integers"),
     ],

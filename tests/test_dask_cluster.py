@@ -115,4 +115,7 @@ def test_other_work_of_this_process_stays_in_it(monkeypatch: pytest.MonkeyPatch)
         client.close()
     with pytest.raises(SettingsError, match="no Dask scheduler answers"):
         open_cluster(0, "tcp://127.0.0.1:1")
+    for address in ("localhost", "http://localhost:1", "tcp://localhost:x"):
+        with pytest.raises(SettingsError, match="expected tcp://HOST:PORT"):
+            open_cluster(0, address)
     assert dask.config.get("scheduler", None) is None

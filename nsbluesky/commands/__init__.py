@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 if TYPE_CHECKING:
     from nsbluesky.service.access import Credentials
@@ -20,6 +21,7 @@ __all__ = [
     "ended_by_ctrl_c",
     "output_file",
     "output_folder",
+    "parse_address",
     "parse_count",
     "parse_shape",
     "service_credentials",
@@ -49,13 +51,29 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def output_file(path: Path, *sources: Path) -> Path:
-    """Return `path`, which can be written and is none of the `sources`; its folder is made where missing.
+def parse_address(text: str) -> str:
+    """Return the address of a service."""
+    try:
+        parts = urlparse(text)
+        is_whole = parts.scheme == "tcp" and bool(parts.hostname and parts.port)
+    except ValueError:  # of a port that cannot be
+        is_whole = False
+    if not is_whole:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected tcp://HOST:PORT, as in tcp://127.0.0.1:60610")
+    return text
+
+
+def output_file(path: Path, *others: Path) -> Path:
+    """Return `path`, which can be written and is none of the `others`; its folder is made where missing.
 
     Commands call it first: minutes of work must not end at a folder that cannot be written.
     """
-    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
-        raise ValueError(f"{path} is what the command reads: expected another file to write")
+    same = (
+        path.samefile(other) if path.exists() and other.exists() else path.resolve() == other.resolve()
+        for other in others
+    )
+    if any(same):
+        raise ValueError(f"{path} is what the command reads, or writes already: expected another file to write")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: expected a file to write")
     output_folder(path.parent)
@@ -95,7 +113,9 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which processing service is meant."""
     from nsbluesky.service.settings import DEFAULT_ADDRESS
 
-    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="of the processing service (%(default)s)")
+    parser.add_argument(
+        "--address", type=parse_address, default=DEFAULT_ADDRESS, help="of the processing service (%(default)s)"
+    )
     parser.add_argument("--key", type=Path, metavar="FILE", help="key file, for a service on another machine")
 
 

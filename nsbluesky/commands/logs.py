@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Print a log, or list the logs."""
     directory = options.directory or state_directory() / "logs"
     files = log_files(directory)
+    if options.json and options.follow:
+        raise ValueError("--follow has no end that a summary could come after: expected it without --json")
     if options.module is None:
         return {name: str(path) for name, path in files.items()} or {"logs": f"none in {directory}"}
     if options.module not in files:
         raise ValueError(f"no log of {options.module!r} in {directory}: expected one of {', '.join(files) or 'none'}")
     path = files[options.module]
+    if options.json:
+        return {"lines": path.read_text(errors="replace").splitlines()}
     lines = follow(path) if options.follow else path.read_text(errors="replace").splitlines(keepends=True)
-    for line in lines:
-        sys.stdout.write(line)
-        sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # nobody reads on
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
     return {}

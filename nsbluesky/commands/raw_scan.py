@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from nsbluesky.cxi import write_raw_cxi
+from nsbluesky.cxi.layout import part_path
 from nsbluesky.simulation.fccd_detector import SimulatedExposure
 from nsbluesky.simulation.fccd_frames import NOMINAL_EXPOSURE_S, FrameSimulator
 
@@ -74,26 +75,31 @@ def write_raw_scan(
             notes.add(exposure)
             yield exposure.words
 
-    simulator.save_truth(truth_path)
-    with h5py.File(truth_path, "a") as file:
-        file["translation_m"] = translations_m
-        file["exposures_s"] = np.array(exposures_s)
-        file["frames/taken"] = order
-        file["frames/number"] = delivery.numbers
-        for name in ("lost", "doubled", "late", "renumbered"):
-            file[f"frames/{name}"] = getattr(delivery, name)
-        notes = _Notes(file, len(order), simulator.image_shape if photons else None)
-        count = write_raw_cxi(
-            path,
-            frames(notes),
-            darks(),
-            translations_m[order // per_point],
-            energy_eV=geometry.energy_eV,
-            detector_distance_m=geometry.detector_distance_m,
-            pixel_size_m=geometry.pixel_size_m,
-            number_exposures=per_point,
-            exposure_order=",".join(f"{one_s:g}" for one_s in exposures_s),
-        )
+    part = part_path(truth_path)
+    try:
+        simulator.save_truth(part)
+        with h5py.File(part, "a") as file:
+            file["translation_m"] = translations_m
+            file["exposures_s"] = np.array(exposures_s)
+            file["frames/taken"] = order
+            file["frames/number"] = delivery.numbers
+            for name in ("lost", "doubled", "late", "renumbered"):
+                file[f"frames/{name}"] = getattr(delivery, name)
+            notes = _Notes(file, len(order), simulator.image_shape if photons else None)
+            count = write_raw_cxi(
+                path,
+                frames(notes),
+                darks(),
+                translations_m[order // per_point],
+                energy_eV=geometry.energy_eV,
+                detector_distance_m=geometry.detector_distance_m,
+                pixel_size_m=geometry.pixel_size_m,
+                number_exposures=per_point,
+                exposure_order=",".join(f"{one_s:g}" for one_s in exposures_s),
+            )
+        part.replace(truth_path)
+    finally:
+        part.unlink(missing_ok=True)
     return {
         "frames": count,
         "frames_lost": len(delivery.lost),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -100,9 +101,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
     passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source, *options.also)
-    if options.png is not None:
-        output_file(options.png, options.source, out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if options.png is not None:
+        output_file(options.png, options.source, *options.also, out, checkpoint)
     with (
         _source(options) as source,
         read_cxi(source) as data,
@@ -126,6 +127,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
         else:
             result = reconstruct(*given, **how)
+        if not math.isfinite(result.r_factors[-1]):
+            raise ValueError(
+                f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
+            )
         _write(out, data, result, settings)
         checkpoint.unlink(missing_ok=True)
     picture = result.picture

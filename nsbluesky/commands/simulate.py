@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         frame_shape=simulator.shape,
         propagation=geometry.propagation,
         source_distance_m=geometry.source_distance_m,
+        whole=True,
     ) as cxi:
         for k, (x, y) in enumerate(tqdm(translations_m, unit="frame", disable=None)):
             frame = simulator.raw_frame(x, y, shutter_open=True, index=k)

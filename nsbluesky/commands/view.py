@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import output_file
+from nsbluesky.commands import output_file, parse_address
 
 __all__ = ["add_arguments", "run"]
 
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", type=Path, nargs="?", help="a CXI file; one that is being written is fine")
-    what.add_argument("--live", metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610")
+    what.add_argument(
+        "--live", type=parse_address, metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610"
+    )
     what.add_argument(
         "--run", metavar="UID", help="a run from raw frames to object; the beginning of its uid will do"
     )
@@ -120,9 +122,14 @@ def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
+    from PIL import Image
+
     from nsbluesky.viewer.qt import application
     from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 
+    if options.picture:
+        with Image.open(options.picture) as picture:
+            picture.load()  # of what is none the window would only tell, and wait for another one
     app = application()
     window = RehearsalWindow(options.picture or None)
     _show(app, window, options.screenshot)

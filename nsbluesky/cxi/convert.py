@@ -57,6 +57,7 @@ def siemens_star_to_cxi(path: str | Path, out: str | Path, geometry: Geometry = 
         pixel_size_m=geometry.pixel_size_m,
         frame_shape=frames.shape[1:],
         instrument_name="APS Velociprobe",
+        whole=True,
     ) as cxi:
         cxi.append(np.fft.fftshift(frames, axes=(1, 2)), positions_px[:, ::-1].astype(np.float64) * pixel_m)
     return len(frames)

@@ -17,7 +17,7 @@ BLOCK_FRAMES = 64
 
 
 def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
-    """Return a new file, open, with the clean frames of another one and what it tells of them.
+    """Return a new file, open, with the clean frames of another one and what it tells of them; closed, it appears.
 
     Raises
     ------
@@ -39,6 +39,7 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
         parameters=data.parameters or None,
         propagation=data.propagation,
         source_distance_m=data.source_distance_m,
+        whole=True,
     )
     try:
         append_frames(cxi, data, data.seq_nums)

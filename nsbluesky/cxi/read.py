@@ -30,7 +30,7 @@ from nsbluesky.cxi.layout import (
     orientation_of,
 )
 from nsbluesky.cxi.recover import open_file
-from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S, Geometry
+from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S, Geometry, oriented
 from nsbluesky.settings import SettingsError
 
 __all__ = ["CxiData", "CxiImage", "FrameStack", "read_cxi"]
@@ -52,7 +52,7 @@ def _hdf5_errors(method: Callable[_P, _R]) -> Callable[_P, _R]:
             return method(*args, **kwargs)
         except CxiError:
             raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
             raise CxiError(
                 f"the file is damaged, HDF5 says {error}: expected readable data; try nsbluesky.cxi.recover"
             ) from error
@@ -75,14 +75,18 @@ class FrameStack:
         Where in it.
     rows : (N,) int
         Which of its rows they are.
+    orientation : int
+        How they are flipped and swapped as they are read, as `Geometry.orientation`.
     """
 
-    def __init__(self, dataset: h5py.Dataset, rows: npt.NDArray[np.intp]) -> None:
+    def __init__(self, dataset: h5py.Dataset, rows: npt.NDArray[np.intp], orientation: int = 0) -> None:
         self._dataset = dataset
+        self.orientation = orientation
         self.path = Path(dataset.file.filename)
         self.dataset = str(dataset.name)
         self.rows = rows
-        self.shape: tuple[int, int, int] = (len(rows), *dataset.shape[1:])
+        sides = dataset.shape[1:]
+        self.shape: tuple[int, int, int] = (len(rows), *(sides[::-1] if orientation & 4 else sides))
         self.dtype: np.dtype[Any] = dataset.dtype
 
     def __len__(self) -> int:
@@ -96,6 +100,9 @@ class FrameStack:
             rows = self.rows[index]
         except IndexError:
             raise CxiError(f"frame {index} of {len(self)}: expected 0 to {len(self) - 1}") from None
+        return np.asarray(oriented(self._read(rows), self.orientation))
+
+    def _read(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         if rows.ndim == 0 or len(rows) == 0:
             return np.asarray(self._dataset[rows if rows.ndim == 0 else slice(0, 0)])
         if (np.diff(rows) == 1).all():
@@ -154,7 +161,8 @@ class CxiData:
     pixel_size_m : (float, float)
         Pixel (y, x) of the frames.
     orientation : int
-        0…7, as in `Geometry`: what brings the frames to CXI's default basis vectors.
+        0…7, as in `Geometry`: what brings the file's frames to CXI's default basis vectors.  Clean ones, and all that
+        is of their shape, are brought there as they are read; raw ones are as the camera gave them.
     propagation, source_distance_m
         As in `Geometry`; the far field where the file does not say.
     translation_m : array of float64
@@ -194,6 +202,9 @@ class CxiData:
         data, raw = _dataset(file, DATA), _dataset(file, f"{DETECTOR}/raw_data")
         if data is None:
             data = _dataset(file, "entry_1/data_1/data")
+        self._turn = 0 if data is None else self.orientation
+        if self._turn & 4:
+            self.pixel_size_m = self.pixel_size_m[::-1]
         if data is None and raw is None:
             raise CxiError(f"{DETECTOR}/data is missing: expected it or raw_data; is this a ptychography file?")
         frames: h5py.Dataset = raw if data is None else data
@@ -201,7 +212,7 @@ class CxiData:
             _check_stack(dataset)
         translation, rows = _translation(file, len(frames))
         self.translation_m = translation
-        self.frames = None if data is None else FrameStack(data, rows)
+        self.frames = None if data is None else FrameStack(data, rows, self._turn)
         self.raw_data = None if raw is None else FrameStack(raw, rows if len(raw) == len(frames) else _all(raw))
         dark = _dataset(file, f"{DETECTOR}/dark_data")
         self.dark_data = None if dark is None else FrameStack(dark, _all(dark))
@@ -211,7 +222,7 @@ class CxiData:
         self.frame_weights = _per_frame(file, FRAME_WEIGHTS, np.ones(len(frames), np.float32))[rows]
         self.parameters = _parameters(_text(file, f"{DETECTOR_PROCESS}/parameters"))
         self.start_time = _text(file, "entry_1/start_time")
-        self.mask = _mask(file, frames.shape[1:])
+        self.mask = oriented(_mask(file, frames.shape[1:]), self._turn)
         self.number_exposures = int(_number(file, f"{DETECTOR}/number_exposures") or 1)
         self.exposure_order = _text(file, f"{DETECTOR}/exposure_order") or ""
 
@@ -219,13 +230,17 @@ class CxiData:
     @_hdf5_errors
     def illumination(self) -> npt.NDArray[np.complex64] | None:
         """The probe (ny, nx) in √photon, centred in real space; None where the file has none."""
-        return _picture(self._file, f"{SOURCE}/illumination", np.complex64)
+        return self._turned(f"{SOURCE}/illumination", np.complex64)
 
     @cached_property
     @_hdf5_errors
     def illumination_intensities(self) -> npt.NDArray[np.float32] | None:
         """The mean frame (ny, nx) in photons; None where the file has none."""
-        return _picture(self._file, f"{SOURCE}/illumination_intensities", np.float32)
+        return self._turned(f"{SOURCE}/illumination_intensities", np.float32)
+
+    def _turned(self, name: str, dtype: Any) -> npt.NDArray[Any] | None:
+        picture = _picture(self._file, name, dtype)
+        return None if picture is None else np.asarray(oriented(picture, self._turn))
 
     @property
     @_hdf5_errors
@@ -332,13 +347,13 @@ def _array(file: h5py.File, name: str) -> npt.NDArray[Any] | None:
 
 
 def _number(file: h5py.File, name: str) -> float | None:
-    """Return a dataset of one number, of any shape."""
+    """Return a dataset of one number, of any shape; some writers repeat it for every frame."""
     value = _array(file, name)
     if value is None:
         return None
-    if value.size != 1 or value.dtype.kind == "c":
+    if (value.size != 1 and (value != value.flat[0]).any()) or value.dtype.kind == "c":
         raise CxiError(f"{name} is {value.dtype} {value.shape}: expected one number")
-    return float(value.item())
+    return float(value.flat[0])
 
 
 def _positive(file: h5py.File, name: str) -> float:

@@ -59,9 +59,10 @@ class CxiFile:
     opens; until then other programs need HDF5's SWMR reading.
     """
 
-    def __init__(self, path: Path, file: h5py.File, frame_shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, file: h5py.File, frame_shape: tuple[int, int], working: Path) -> None:
         self.path = path
         self._file = file
+        self._working = working
         self._frame_shape = frame_shape
 
     @classmethod
@@ -79,6 +80,7 @@ class CxiFile:
         parameters: dict[str, Any] | None = None,
         propagation: str = "far",
         source_distance_m: float = 0.0,
+        whole: bool = False,
     ) -> CxiFile:
         """Create the file; it replaces one of the same name.
 
@@ -103,6 +105,9 @@ class CxiFile:
             What the frames were made of and how; must be JSON.
         propagation, source_distance_m
             As in `nsbluesky.geometry.Geometry`.
+        whole : bool
+            For a file that nobody reads while it is written: it appears when it is closed, or never, and until then
+            one of the same name stays.
 
         Raises
         ------
@@ -130,11 +135,12 @@ class CxiFile:
                 file[f"{DETECTOR_PROCESS}/parameters"] = json.dumps(parameters)
                 file[f"{DETECTOR_PROCESS}/version"] = __version__
                 file[f"{DETECTOR_PROCESS}/date"] = iso_time()
-            cxi = cls(path, file, frame_shape)
+            cxi = cls(path, file, frame_shape, part if whole else path)
             if mask is not None:
                 cxi.set_mask(mask)
             file.swmr_mode = True
-            part.replace(path)
+            if not whole:
+                part.replace(path)
         except BaseException:
             file.close()
             part.unlink(missing_ok=True)
@@ -345,17 +351,20 @@ class CxiFile:
             return
         self._put("entry_1/end_time", iso_time(end_time).encode())
         self._file.close()
-        part = part_path(self.path)
+        part = part_path(self._working)
         try:
-            rewrite(self.path, part)
-            part.replace(self.path)
+            rewrite(self._working, part)
+            part.replace(self._working)
         except OSError as error:
             part.unlink(missing_ok=True)
             logger.warning("%s stays in its larger form, which is complete and readable: %s", self.path, error)
+        self._working.replace(self.path)
 
     def abandon(self) -> None:
-        """Close the file as it is, where it cannot be written any more."""
+        """Close the file as it is, where it cannot be written any more; one that was to be whole is removed."""
         self._file.close()
+        if self._working != self.path:
+            self._working.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Return the file itself."""
@@ -364,8 +373,11 @@ class CxiFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the file."""
-        self.close()
+        """Close the file; one that was to be whole is given up where there was an error."""
+        if error is not None and self._working != self.path:
+            self.abandon()
+        else:
+            self.close()
 
     def _checked(
         self, frames: npt.ArrayLike, translation_m: npt.ArrayLike

@@ -90,7 +90,8 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.open.clicked.connect(self._ask)
         self.run.clicked.connect(self._run)
         self.cancel.clicked.connect(self._cancel)
-        self._previewed.connect(self._show_preview)
+        # Queued: what is there at once, as an error, must not be told before `_wanted` knows of it.
+        self._previewed.connect(self._show_preview, QtCore.Qt.ConnectionType.QueuedConnection)
         self._mark()
         self._preview()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,20 @@ def test_choose_a_picture(qtbot: QtBot, picture: Path, monkeypatch: pytest.Monke
     qtbot.waitUntil(lambda: "sem.png" in window.status.text(), timeout=20_000)
     assert not window.run.isEnabled()
     window.close()
+
+
+def test_a_preview_that_is_there_at_once(
+    window: RehearsalWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(make: object) -> Future[object]:
+        future: Future[object] = Future()
+        future.set_exception(FileNotFoundError("sem.png is gone"))
+        return future
+
+    monkeypatch.setattr(window._thread, "submit", submit)
+    window._preview()
+    qtbot.waitUntil(lambda: window.status.text() == "sem.png is gone", timeout=20_000)
+    assert window._wanted is None  # a picture of the window waits for this
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["a picture", "none"])
