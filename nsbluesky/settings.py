@@ -7,6 +7,7 @@ and the windows.  Units stand in the names where they are not SI.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -74,7 +75,7 @@ class Settings:
             For an unknown key, one that is missing, a wrong type or a value out of range.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]!r}: expected one of {', '.join(fields)}")
@@ -102,7 +103,7 @@ class Settings:
         if unknown:
             names = ", ".join(f.name for f in dataclasses.fields(self))  # type: ignore[arg-type]
             raise SettingsError(f"unknown setting {sorted(unknown)[0]!r}: expected one of {names}")
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(type(self))
         checked = {k: v if isinstance(v, Settings) else _convert(k, v, hints[k]) for k, v in own.items()}
         return dataclasses.replace(self, **checked)  # type: ignore[type-var]
 
@@ -118,6 +119,11 @@ class Settings:
             except json.JSONDecodeError:
                 changes[key.strip()] = value
         return self.replace(**changes)
+
+
+@functools.cache
+def _hints(kind: type[Settings]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:

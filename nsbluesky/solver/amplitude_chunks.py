@@ -86,6 +86,10 @@ class AmplitudeChunks:
         beyond = self._beyond[slot // self._chunk_frames]
         self.stored(slot)[...] = self._backend.to_numpy(amplitude) if beyond else amplitude
 
+    def rounded(self, amplitudes: Any) -> Any:
+        """Return amplitudes float32 as they are once they were kept."""
+        return amplitudes.astype(self._dtype, copy=False).astype(np.float32, copy=False)
+
     def stored(self, slot: int) -> Any:
         """Return the amplitudes (N, N) of a slot as they are kept and where they are kept."""
         return self._chunks[slot // self._chunk_frames][slot % self._chunk_frames]

@@ -46,6 +46,9 @@ FIRST_SLOTS = 64
 DEVICE_FRAMES = 64
 """Frames that are taken in at once on a device."""
 
+HOST_PIXELS = 2**16
+"""Pixels of those that a host's thread takes in at once."""
+
 SAME_PHOTONS = 1e-6
 SAME_PLACE_PX = 1e-3
 """A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
@@ -210,7 +213,7 @@ class FrameStore:
         if held_out is not None:
             numbers = np.where(good, held_out, -1)
             self.hold_out = HoldOut(self.backend.from_numpy(np.fft.ifftshift(numbers)), int(held_out.max()) + 1)
-        self.backend.map(self._measure, range(len(self)))
+        self.backend.map(self._measure_again, self._runs(len(self)))
 
     def put(
         self,
@@ -228,34 +231,31 @@ class FrameStore:
         """
         slots = self.note(seq_nums, corners_px, shifts_px, weights)
         self._amplitudes.reserve(len(self))
-        if self.backend.on_device:
-            gaps = [
-                self._take_many(slots[k : k + DEVICE_FRAMES], frames[k : k + DEVICE_FRAMES])
-                for k in range(0, len(slots), DEVICE_FRAMES)
-            ]
-        else:
-            gaps = self.backend.map(self._take_one, slots.tolist(), frames)
+        runs = self._runs(len(slots))
+        gaps = self.backend.map(lambda run: self._take(slots[run], frames[run]), runs)
         self._has_gaps = self._has_gaps or any(gaps)
         for slot in slots.tolist() if self._expected else ():
             self._recall(slot, self._expected.pop(slot, None))
         return slots
 
-    def _take_one(self, slot: int, photons: Any) -> bool:
-        """Keep a frame in the host's memory; return whether there are pixels that it did not measure."""
-        amplitude = np.empty((self.frame_px, self.frame_px), np.float32)
-        has_gaps = kernels.take_roots(np.ascontiguousarray(photons, np.float32), amplitude)
-        self._amplitudes.write(slot, amplitude)
-        self._measure(slot)
-        return bool(has_gaps)
+    def _runs(self, count: int) -> list[slice]:
+        """Cut so many frames into runs that are taken in or measured at once."""
+        length = DEVICE_FRAMES if self.backend.on_device else max(1, HOST_PIXELS // self.frame_px**2)
+        return [slice(first, min(first + length, count)) for first in range(0, count, length)]
 
-    def _take_many(self, slots: npt.NDArray[np.intp], photons: Any) -> bool:
-        """Keep frames as `_take_one` does, by steps over arrays."""
+    def _take(self, slots: npt.NDArray[np.intp], photons: Any) -> bool:
+        """Keep a few frames (n, N, N); return whether there are pixels that they did not measure."""
         xp = self.backend.xp
-        amplitudes = roots_of(xp, xp.asarray(photons, dtype=np.float32))
+        if self.backend.on_device:
+            amplitudes = roots_of(xp, xp.asarray(photons, dtype=np.float32))
+            has_gaps = bool((amplitudes < 0).any())
+        else:
+            amplitudes = np.empty((len(slots), self.frame_px, self.frame_px), np.float32)
+            has_gaps = kernels.take_roots(np.ascontiguousarray(photons, np.float32), amplitudes)
         for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
             self._amplitudes.write(slot, amplitude)
-            self._measure(slot)
-        return bool((amplitudes < 0).any())
+        self._measure(slots, self._amplitudes.rounded(amplitudes))
+        return has_gaps
 
     def forget(self, slots: npt.NDArray[np.intp] | slice) -> None:
         """Count uses and misfits of these slots from here on, and know nothing of their light."""
@@ -325,19 +325,25 @@ class FrameStore:
             getattr(self, name)[slot] = record[name]
         return True
 
-    def _measure(self, slot: int) -> None:
-        """Sum the photons and amplitudes of the pixels of a frame that are used, and those of its central half."""
-        amplitude = self.amplitude(slot)
+    def _measure_again(self, run: slice) -> None:
+        slots = np.arange(run.start, run.stop)
+        self._measure(slots, self.backend.xp.stack([self.amplitude(slot) for slot in slots.tolist()]))
+
+    def _measure(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
+        """Sum the photons and amplitudes of the pixels of frames that are used, and those of their central halves.
+
+        `amplitudes` (n, N, N) are overwritten.
+        """
         if self.hold_out is not None:
-            amplitude = amplitude.copy()
-            self.hold_out.apply(self.seq_nums[slot], amplitude)
+            for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
+                self.hold_out.apply(self.seq_nums[slot], amplitude)
         if self.backend.on_device:
-            sums = self.backend.to_numpy(sums_of(self.backend.xp, amplitude, self.good))
+            sums = self.backend.to_numpy(sums_of(self.backend.xp, amplitudes, self.good))
         else:
-            sums = np.empty(4)
-            kernels.sum_amplitudes(amplitude, self.good, sums)
-        self.amplitude_sums[slot], self.photons[slot] = sums[:2]
-        self.central_amplitude_sums[slot], self.central_photons[slot] = sums[2:]
+            sums = np.empty((len(slots), 4))
+            kernels.sum_amplitudes(amplitudes, self.good, sums)
+        self.amplitude_sums[slots], self.photons[slots] = sums[:, 0], sums[:, 1]
+        self.central_amplitude_sums[slots], self.central_photons[slots] = sums[:, 2], sums[:, 3]
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames that are here, as in `nsbluesky.geometry.Geometry.orientation`."""
@@ -412,13 +418,14 @@ def roots_of(xp: Any, photons: Any) -> Any:
     return xp.where(xp.isfinite(intensity), xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
 
 
-def sums_of(xp: Any, amplitude: Any, good: Any) -> Any:
-    """Return Σ m·A, Σ m·A² and both of the central half (4,), of amplitudes (N, N) in FFT order.
+def sums_of(xp: Any, amplitudes: Any, good: Any) -> Any:
+    """Return Σ m·A, Σ m·A² and both of the central half (n, 4), of amplitudes (n, N, N) in FFT order.
 
     Pixels that are not good (N, N), or not measured, do not count.
     """
-    side = amplitude.shape[-1]
-    usable = xp.fft.fftshift(xp.maximum(amplitude, 0) * good).astype(np.float64)
+    side = amplitudes.shape[-1]
+    usable = xp.fft.fftshift(xp.maximum(amplitudes, 0) * good, axes=(1, 2)).astype(np.float64)
     edge = (side - side // 2) // 2
-    centre = usable[edge : edge + side // 2, edge : edge + side // 2]
-    return xp.stack([usable.sum(), (usable**2).sum(), centre.sum(), (centre**2).sum()])
+    centre = usable[:, edge : edge + side // 2, edge : edge + side // 2]
+    sums = [part.sum(axis=(1, 2)) for part in (usable, usable**2, centre, centre**2)]
+    return xp.stack(sums, axis=1)

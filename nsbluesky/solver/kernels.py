@@ -412,44 +412,53 @@ def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def take_roots(photons, out):  # type: ignore[no-untyped-def]
-    """Write √photons (N, N), zero frequency at N//2, into `out` in FFT order; return whether any is no number.
+    """Write √photons (n, N, N), zero frequency at N//2, into `out` in FFT order; return whether any is no number.
 
     Negative photons count as none; where they are no number, the root is −1.
     """
-    side = len(out)
+    count, side, _ = out.shape
     half = side // 2
     gaps = 0
-    for row in range(side):
-        source, line = photons[(row + half) % side], out[row]
-        for first, last, ahead in ((0, side - half, half), (side - half, side, half - side)):
-            for column in range(first, last):
-                count = source[column + ahead]
-                known = count - count == 0  # not so of NaN and ∞
-                line[column] = (np.sqrt(count) if count > 0 else 0) if known else -1
-                gaps += not known
+    for frame in range(count):
+        for row in range(side):
+            source, line = photons[frame, (row + half) % side], out[frame, row]
+            for first, last, ahead in ((0, side - half, half), (side - half, side, half - side)):
+                missing = 0
+                for column in range(first, last):
+                    value = source[column + ahead]
+                    line[column] = np.sqrt(max(value, 0))
+                    missing += (value - value) != 0  # so of NaN and ∞ alone
+                gaps += missing
+                if missing:
+                    for column in range(first, last):
+                        value = source[column + ahead]
+                        if value - value != 0:
+                            line[column] = -1
     return gaps > 0
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def sum_amplitudes(amplitude, good, sums):  # type: ignore[no-untyped-def]
-    """Write Σ m·A, Σ m·A² and both of the central half into `sums` (4,); A and m (N, N) in FFT order.
+def sum_amplitudes(amplitudes, good, sums):  # type: ignore[no-untyped-def]
+    """Write Σ m·A, Σ m·A² and both of the central half into `sums` (n, 4); A (n, N, N) and m (N, N) in FFT order.
 
     Amplitudes below 0 count as none.
     """
-    side = len(amplitude)
+    count, side, _ = amplitudes.shape
     edge = (side - side // 2) // 2
     far = edge + side - side // 2
     sums[:] = 0
-    for row in range(side):
-        line, usable = amplitude[row], good[row]
-        for first, last in ((0, edge), (edge, far), (far, side)):
-            total, power = 0.0, 0.0
-            for column in range(first, last):
-                value = np.float64(max(line[column], 0) * usable[column])
-                total += value
-                power += value * value
-            sums[0] += total
-            sums[1] += power
-            if first != edge and (row < edge or row >= far):
-                sums[2] += total
-                sums[3] += power
+    for frame in range(count):
+        of_frame = sums[frame]
+        for row in range(side):
+            line, usable = amplitudes[frame, row], good[row]
+            for first, last in ((0, edge), (edge, far), (far, side)):
+                total, power = 0.0, 0.0
+                for column in range(first, last):
+                    value = np.float64(max(line[column], 0) * usable[column])
+                    total += value
+                    power += value * value
+                of_frame[0] += total
+                of_frame[1] += power
+                if first != edge and (row < edge or row >= far):
+                    of_frame[2] += total
+                    of_frame[3] += power

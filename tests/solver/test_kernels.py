@@ -86,17 +86,17 @@ def test_a_window_off_the_canvas_is_refused(difficult_scan):
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_frames_taken_in_by_compiled_loops_are_those_of_the_arrays(side, kind):
     rng = np.random.default_rng(side)
-    photons = rng.normal(20.0, 30.0, (side, side)).astype(kind)
-    photons[3, 4], photons[0, side - 1], photons[5, 5] = np.nan, np.inf, -np.inf
+    photons = rng.normal(20.0, 30.0, (3, side, side)).astype(kind)
+    photons[1, 3, 4], photons[1, 0, side - 1], photons[2, 5, 5] = np.nan, np.inf, -np.inf
     good = (rng.random((side, side)) < 0.8).astype(kind)
-    roots, sums = np.empty_like(photons), np.empty(4)
+    roots, sums = np.empty_like(photons), np.empty((3, 4))
     assert kernels.take_roots(photons, roots)
     expected = roots_of(np, photons)
     assert expected.dtype == kind and (expected == -1).sum() == 3
     np.testing.assert_array_equal(roots, expected)
     kernels.sum_amplitudes(roots, good, sums)
     np.testing.assert_allclose(sums, sums_of(np, roots, good), rtol=1e-12)
-    assert not kernels.take_roots(np.abs(rng.normal(size=(side, side))), roots)
+    assert not kernels.take_roots(np.abs(rng.normal(size=(1, side, side))), roots[:1])
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 100))
