@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 if TYPE_CHECKING:
     from nsbluesky.service.access import Credentials
@@ -53,13 +52,12 @@ def parse_count(text: str) -> int:
 
 def parse_address(text: str) -> str:
     """Return the address of a service."""
+    from nsbluesky.service.access import AccessError, check_address
+
     try:
-        parts = urlparse(text)
-        is_whole = parts.scheme == "tcp" and bool(parts.hostname and parts.port)
-    except ValueError:  # of a port that cannot be
-        is_whole = False
-    if not is_whole:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected tcp://HOST:PORT, as in tcp://127.0.0.1:60610")
+        check_address(text)
+    except AccessError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
