@@ -105,13 +105,14 @@ class Clock:
     def passed(self, image: Callable[[], tuple[Any, Any]], counts: bool = True) -> bool:
         """Note a pass, and the object and probe that `image` returns; return whether there is time for another.
 
-        A pass that does not count, because it is cheaper than others, is left out of `passes` only.
+        A pass that does not count, because it is cheaper than others, is left out of `passes`, and is not the last:
+        a short run has one that does.
         """
         before = self.seconds
         self.stop()
         if counts:
             self.passes.append(self.seconds - before)
-        last = self.seconds >= self._limit_s
+        last = self.seconds >= self._limit_s and bool(self.passes)
         if not self._kept or self.seconds > SPARSER * self._kept[-1] or last:
             self.keep(*image())
         self.go_on()
