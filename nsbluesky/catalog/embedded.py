@@ -156,8 +156,12 @@ class Catalog:
 
     @property
     def writer_pid(self) -> int | None:
-        """Process id of what writes, None before the first run."""
+        """Process id of what writes, None before `start_writing` and the first run."""
         return self._process.pid
+
+    def start_writing(self) -> None:
+        """Start the process that writes; else it starts with the first run, and a look-up waits seconds for that."""
+        self._process.start()
 
     def writer(self) -> CatalogWriter:
         """Return a callback for ``RE.subscribe`` that writes runs into the catalog."""
