@@ -201,6 +201,11 @@ class RunProcessor:
         with self._changed:
             return self._changed.wait_for(self._idle, timeout)
 
+    @property
+    def unfinished(self) -> list[str]:
+        """The uids of the runs that `wait` would wait for; none once this is closed."""
+        return [] if self._closing.is_set() or self.wait(0) else [run.raw_uid for run in self.activity()]
+
     def abort(self) -> None:
         """End the processing of all ended runs with what there is; runs that go on are not touched."""
         self._abort = True
