@@ -337,8 +337,8 @@ def _wait_for(processing: PtychoPipeline | Connection, service: ProcessingServic
         processing.wait()
         return ""
     try:
-        own = isinstance(service, ProcessingService)
-        return processing.wait_while_served(functools.partial(service.wait, 0) if own else None)
+        has_ended = functools.partial(service.wait, 0) if isinstance(service, ProcessingService) else None
+        return processing.wait_while_served(has_ended)
     except ServiceError as error:
         return str(error)
 

@@ -12,8 +12,9 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import event_model
 import pytest
 from own_run_engine import run_engine
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
@@ -164,7 +165,7 @@ def in_session(tmp_path: Path) -> Iterator[tuple[Any, Path, Callable[[], str]]]:
     with run_engine() as RE:
         pipeline = session.subscribe(RE, NoCatalog(), site, tmp_path)  # type: ignore[arg-type]
         plan = functools.partial(plans.ptycho_scan, *beamline.devices, **beamline.arguments((4, 4)))
-        yield pipeline, tmp_path, lambda: str(RE(plan())[0])
+        yield pipeline, tmp_path, lambda: str(cast(tuple[str, ...], RE(plan()))[0])
         pipeline.close(timeout=0)
 
 
@@ -180,11 +181,16 @@ def test_a_run_that_the_session_has_processed_is_not_unfinished(
     pipeline.pause()
     uid = scan()
     assert unfinished() == {uid: "ptycho_scan"}
+    assert pipeline.unfinished == [uid]
     pipeline.resume()
     assert pipeline.wait(60)
     assert unfinished() == {"unfinished": "no run"}
-    (run,) = FinishedRuns(folder / "results").read()
-    assert (run.raw_uid, run.exit_status, Path(run.cxi).is_file()) == (uid, "success", True)
+    run = event_model.compose_run()
+    pipeline("start", dict(run.start_doc))
+    pipeline("stop", dict(run.compose_stop()))
+    assert pipeline.wait(60) and pipeline.unfinished == [], "a run that is left alone"
+    (done,) = FinishedRuns(folder / "results").read()
+    assert (done.raw_uid, done.exit_status, Path(done.cxi).is_file()) == (uid, "success", True)
 
 
 def test_the_session_ends_when_its_last_run_is_processed(
