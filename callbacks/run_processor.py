@@ -116,6 +116,7 @@ class RunProcessor:
         self._changed = threading.Condition()
         self._put = 0
         self._done = 0
+        self._ended: dict[str, None] = {}
         self._abort = False
         self._fit_frame: int | None = None
         self._warming: tuple[Iterator[None], threading.Event] = iter(()), threading.Event()
@@ -135,6 +136,8 @@ class RunProcessor:
             return
         with self._changed:
             self._put += 1
+            if name == "stop":
+                self._ended[str(document.get("run_start"))] = None
         self._queue.put(name, document)
 
     def subscribe(self, callback: DocumentCallback) -> int:
@@ -200,6 +203,12 @@ class RunProcessor:
         """Wait until all documents are worked off and all ended runs are finished; False when time ran out."""
         with self._changed:
             return self._changed.wait_for(self._idle, timeout)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The uids of the runs that have ended and are not processed yet; none once this is closed."""
+        with self._changed:
+            return [] if self._closing.is_set() else list(self._ended)
 
     def abort(self) -> None:
         """End the processing of all ended runs with what there is; runs that go on are not touched."""
@@ -289,6 +298,10 @@ class RunProcessor:
                 log.exception("A document could not be processed")
             with self._changed:
                 self._done += 1
+                if item.name == "stop" and all(
+                    chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains
+                ):
+                    self._ended.pop(str(item.document.get("run_start")), None)  # a run that is left alone
                 self._changed.notify_all()
 
     def _warm_up_further(self) -> None:
@@ -317,6 +330,9 @@ class RunProcessor:
         self._abort = False
         with self._changed:
             self._chains = [chain for chain in self._chains if not chain.finished]
+            for chain in chains:
+                if chain.finished:
+                    self._ended.pop(chain.run.start["uid"], None)
             self._changed.notify_all()
 
     def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:

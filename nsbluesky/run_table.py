@@ -71,13 +71,9 @@ def run_entry(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> RunEn
     )
 
 
-def runs_of_catalog(client: Any) -> list[RunEntry]:
-    """Return the raw runs in a catalog (`Catalog.client`), newest first; derived runs are left out."""
-    entries = []
-    for run in client.values():
-        metadata = run.metadata
-        if metadata["start"].get("plan_name") != "ptycho_processing":
-            entries.append(run_entry(metadata["start"], metadata.get("stop")))
+def runs_of_catalog(scans: Any) -> list[RunEntry]:
+    """Return the runs in a catalog (`Catalog.scans`), newest first."""
+    entries = [run_entry(run.metadata["start"], run.metadata.get("stop")) for run in scans.values()]
     return sorted(entries, key=lambda entry: -entry.time)
 
 

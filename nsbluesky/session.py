@@ -26,6 +26,7 @@ from nsbluesky.settings import PipelineSettings
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
+    from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import Catalog, CatalogWriter
     from nsbluesky.document_log import DocumentLog
@@ -170,6 +171,7 @@ def open_catalog() -> Catalog:
     from nsbluesky import catalog
 
     opened = catalog.open_catalog()
+    opened.start_writing()
     _before_threads_end(functools.partial(opened.close, timeout=CATALOG_TIMEOUT_S))
     return opened
 
@@ -302,11 +304,43 @@ def subscribe(
         results = directory / "results"
         results.mkdir(parents=True, exist_ok=True)
         processing = PtychoPipeline(site.pipeline, directory=results)
-        processing.subscribe(DerivedRunWriter(results, writer, cxi=processing.cxi))
+        files = DerivedRunWriter(results, writer, cxi=processing.cxi)
+        processing.subscribe(files)
+        processing.subscribe(_recorder_of_finished(results, processing, files))
         processing.warm_up()
-    _before_threads_end(functools.partial(processing.close, timeout=0))
+    _before_threads_end(functools.partial(_end_processing, processing, service))
     RE.subscribe(processing)
     return processing
+
+
+def _end_processing(processing: PtychoPipeline | Connection, service: ProcessingService | str | None) -> None:
+    """Close the processing when it is through with the runs that have ended, or on Ctrl-C."""
+    runs = ", ".join(uid[:8] for uid in processing.unfinished)
+    if runs:
+        later = f"'nsbluesky resume {runs.partition(',')[0]}' finishes it later"
+        print(f"still being processed: run {runs}; the session ends with that (Ctrl-C: at once, {later})", flush=True)
+        try:
+            why = _wait_for(processing, service)
+        except KeyboardInterrupt:
+            why = "Ctrl-C"
+        if why:
+            print(f"not finished, {why}: {later}", flush=True)
+    processing.close(timeout=0)
+
+
+def _wait_for(processing: PtychoPipeline | Connection, service: ProcessingService | str | None) -> str:
+    """Wait for what is processed; return why that is in vain, else ""."""
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.service.supervisor import ProcessingService, ServiceError
+
+    if isinstance(processing, PtychoPipeline):
+        processing.wait()
+        return ""
+    try:
+        has_ended = functools.partial(service.wait, 0) if isinstance(service, ProcessingService) else None
+        return processing.wait_while_served(has_ended)
+    except ServiceError as error:
+        return str(error)
 
 
 def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connection:
@@ -315,6 +349,27 @@ def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connectio
     if isinstance(service, str):
         return connect(service, log)
     return connect(service.address, log, service.credentials)
+
+
+def _recorder_of_finished(
+    results: Path, pipeline: PtychoPipeline, files: DerivedRunWriter
+) -> Callable[[str, dict[str, Any]], None]:
+    """Return a callback, the last one, that records finished runs as a service does: nothing is done twice."""
+    from nsbluesky.service.finished import FinishedRun, FinishedRuns
+
+    record, raw_uids = FinishedRuns(results), {}
+
+    def note(name: str, document: dict[str, Any]) -> None:
+        if name == "start":
+            raw_uids[document["uid"]] = document["raw_uid"]
+        elif name == "stop":
+            uid, cxi = document["run_start"], pipeline.cxi
+            raw_uid = raw_uids.pop(uid)
+            if cxi is not None and uid not in cxi.errors and uid not in files.errors:
+                status, reason = document["exit_status"], document.get("reason", "")
+                record.add(FinishedRun(raw_uid, uid, status, reason, str(cxi.paths.get(uid) or "")))
+
+    return note
 
 
 def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import event_model
 import pytest
+from own_run_engine import run_engine
+from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 from nsbluesky import plans, session
+from nsbluesky.catalog import open_catalog
+from nsbluesky.cli import main
 from nsbluesky.geometry import Geometry, Optic
+from nsbluesky.service.finished import FinishedRuns
 from nsbluesky.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
 STARTUP = sorted((ROOT / "profile_collection" / "startup").glob("*.py"))
-NAMES = ("RE", "db", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan", "pipeline", "window")
+NAMES = ("RE", "db", "processed", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan", "pipeline", "window")
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +66,11 @@ def test_files_are_short_and_numbered() -> None:
 
 def test_loads_without_screen_and_hardware(session_data: Path) -> None:
     out = run_session(
-        f"print([name in globals() for name in {NAMES}], window, processing.pid > 0, RE.suspenders)", session_data
+        f"print([name in globals() for name in {NAMES}], window, processing.pid > 0, catalog.flush(),"
+        "catalog.writer_pid > 0, RE.suspenders)",
+        session_data,
     )
-    assert f"{[True] * len(NAMES)} None True (SuspendWhileAway(fccd, stage, shutter),)" in out
+    assert f"{[True] * len(NAMES)} None True True True (SuspendWhileAway(fccd, stage, shutter),)" in out
 
 
 def test_the_session_processes_itself_where_asked(session_data: Path) -> None:
@@ -76,14 +88,25 @@ def test_simulated_session_scans(session_data: Path) -> None:
         "print('restarts', processing.restarts)\n"
         "assert catalog.flush(timeout=60)\n"
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
-        "(derived,) = [run for run in db.values() if run.start.get('raw_uid') == uid]\n"
-        "print('derived', derived.stop['exit_status'])\n"
+        "print('latest', db[-1].start['uid'] == uid, len(db))\n"
+        "derived = processed(db[-1])\n"
+        "print('derived', derived.start['raw_uid'] == uid, derived.stop['exit_status'])\n"
+        "print('picture', derived['reconstruction']['object'][-1].dtype)\n"
+        "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
+        "print('and leaves after', uid)\n"
     )
     out = run_session(commands, session_data, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
     assert "frames 16" in out
     assert "restarts ['killed by signal 9']" in out
-    assert "derived success" in out, "raw and derived runs are in one catalog"
+    assert "latest True 1" in out, "its processing, which was written after it, is no scan"
+    assert "derived True success" in out
     assert list((session_data / "documents").iterdir()), "the document log has the run"
+    assert "picture complex64" in out
+    last = out.partition("and leaves after ")[2][:36]
+    assert f"still being processed: run {last[:8]}; the session ends with that" in out and "not finished" not in out
+    with open_catalog(session_data / "catalog") as catalog:
+        assert catalog.scans[-1].start["uid"] == last
+        assert catalog.processed().stop["exit_status"] == "success"
 
 
 def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:
@@ -127,3 +150,73 @@ def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not session.has_screen()
     monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
     assert session.has_screen()
+
+
+class NoCatalog:
+    def writer(self) -> Callable[[str, dict[str, Any]], None]:
+        return lambda name, document: None
+
+
+@pytest.fixture
+def in_session(tmp_path: Path) -> Iterator[tuple[Any, Path, Callable[[], str]]]:
+    """What processes the runs of a RunEngine in the session, and what scans once."""
+    beamline = make_twin_beamline(tmp_path / "frames")
+    site = session.Site("", "", "", "", str(tmp_path), beamline.simulator.geometry, beamline.settings(**QUICK_SOLVER))
+    with run_engine() as RE:
+        pipeline = session.subscribe(RE, NoCatalog(), site, tmp_path)  # type: ignore[arg-type]
+        plan = functools.partial(plans.ptycho_scan, *beamline.devices, **beamline.arguments((4, 4)))
+        yield pipeline, tmp_path, lambda: str(cast(tuple[str, ...], RE(plan()))[0])
+        pipeline.close(timeout=0)
+
+
+def test_a_run_that_the_session_has_processed_is_not_unfinished(
+    in_session: tuple[Any, Path, Callable[[], str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, folder, scan = in_session
+
+    def unfinished() -> Any:
+        assert main(["resume", "--log", str(folder / "documents"), "--out", str(folder / "results"), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    pipeline.pause()
+    uid = scan()
+    assert unfinished() == {uid: "ptycho_scan"}
+    assert pipeline.unfinished == [uid]
+    pipeline.resume()
+    assert pipeline.wait(60)
+    assert unfinished() == {"unfinished": "no run"}
+    run = event_model.compose_run()
+    pipeline("start", dict(run.start_doc))
+    pipeline("stop", dict(run.compose_stop()))
+    assert pipeline.wait(60) and pipeline.unfinished == [], "a run that is left alone"
+    (done,) = FinishedRuns(folder / "results").read()
+    assert (done.raw_uid, done.exit_status, Path(done.cxi).is_file()) == (uid, "success", True)
+
+
+def test_the_session_ends_when_its_last_run_is_processed(
+    in_session: tuple[Any, Path, Callable[[], str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, folder, scan = in_session
+    pipeline.pause()
+    uid = scan()
+    threading.Timer(0.1, pipeline.resume).start()
+    session._end_processing(pipeline, None)
+    assert f"still being processed: run {uid[:8]}; the session ends with that" in capsys.readouterr().out
+    assert [run.raw_uid for run in FinishedRuns(folder / "results").read()] == [uid]
+    session._end_processing(pipeline, None)
+    assert capsys.readouterr().out == "", "it is closed"
+
+
+def test_ctrl_c_ends_the_session_at_once_and_names_the_command(
+    in_session: tuple[Any, Path, Callable[[], str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline, folder, scan = in_session
+    pipeline.pause()
+    uid = scan()
+    monkeypatch.setattr(session, "_wait_for", lambda *_: signal.raise_signal(signal.SIGINT))
+    session._end_processing(pipeline, None)
+    *_, told = capsys.readouterr().out.splitlines()
+    assert told == f"not finished, Ctrl-C: 'nsbluesky resume {uid[:8]}' finishes it later"
+    assert not pipeline.alive and FinishedRuns(folder / "results").read() == []

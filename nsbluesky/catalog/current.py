@@ -33,6 +33,15 @@ def current_client(context: Any, catch_up: Callable[[], object]) -> Any:
             catch_up()
             yield from super().__iter__()
 
+        @property
+        def v2(self) -> Any:
+            """The same runs, of that version; databroker's own would be all runs, whatever was searched."""
+            return self.new_variation(structure_clients=super().v2.structure_clients)
+
+        @property
+        def v3(self) -> Any:
+            return self.new_variation(structure_clients=super().v3.structure_clients)
+
         def _keys_slice(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
             catch_up()
             yield from super()._keys_slice(*args, **kwargs)

@@ -20,6 +20,7 @@ from bluesky_tiled_plugins.exporters import json_seq_exporter
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tiled.media_type_registration import default_serialization_registry
+from tiled.queries import Eq, KeyPresent
 from tiled.server.app import build_app
 
 from nsbluesky.catalog.current import current_client
@@ -30,6 +31,9 @@ from nsbluesky.folders import data_directory
 __all__ = ["Catalog", "open_catalog"]
 
 logger = logging.getLogger(__name__)
+
+RAW_UID = "raw_uid"
+"""Key that only the start documents of derived runs have."""
 
 PATIENCE_S = 30.0
 """For which a look-up waits for runs on their way."""
@@ -138,6 +142,8 @@ class Catalog:
     client : tiled client
         databroker's catalog: ``client[-1]``, ``client[uid]``, ``client[scan_id]``, lazy arrays.  A look-up waits up
         to 30 s for what its writers were given.
+    scans : tiled client
+        The same without the derived runs: ``scans[-1]`` is the latest scan, also when its processing has come later.
     """
 
     def __init__(self, directory: Path, context: Any, process: WriterProcess) -> None:
@@ -145,18 +151,46 @@ class Catalog:
         self._context = context
         self._process = process
         self.client = current_client(context, self._catch_up)
+        self.scans = self.client.search(KeyPresent(RAW_UID, exists=False))
         self._writers: list[CatalogWriter] = []
 
     @property
     def writer_pid(self) -> int | None:
-        """Process id of what writes, None before the first run."""
+        """Process id of what writes, None before `start_writing` and the first run."""
         return self._process.pid
+
+    def start_writing(self) -> None:
+        """Start the process that writes; else it starts with the first run, and a look-up waits seconds for that."""
+        self._process.start()
 
     def writer(self) -> CatalogWriter:
         """Return a callback for ``RE.subscribe`` that writes runs into the catalog."""
         writer = CatalogWriter(self._process)
         self._writers.append(writer)
         return writer
+
+    def processed(self, scan: Any = -1) -> Any:
+        """Return the derived run of a scan: what its processing has found; the newest one where there are several.
+
+        Parameters
+        ----------
+        scan : run, int or str
+            As in ``processed(db[-1])``, or what `scans` finds it by: ``processed(12)``.
+
+        Raises
+        ------
+        LookupError
+            If there is no such scan, or the catalog has nothing of its processing yet.
+        """
+        run = self.scans[scan] if isinstance(scan, (int, str)) else scan
+        uid = run.metadata["start"]["uid"]
+        derived = self.client.search(Eq(RAW_UID, uid)).values()
+        if not len(derived):
+            raise LookupError(
+                f"nothing of the processing of run {uid[:8]} is in the catalog yet: pipeline.wait() waits for what "
+                f"goes on, 'nsbluesky resume' tells what is unfinished"
+            )
+        return derived.last()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""

@@ -44,7 +44,7 @@ class _Log:
 
 
 class WriterProcess:
-    """The process that writes a catalog (see `nsbluesky.catalog.process`), started with the first run.
+    """The process that writes a catalog (see `nsbluesky.catalog.process`), started by `start` or the first run.
 
     One that dies is replaced, and takes the runs that were not in the catalog from their logs again.  It ends with
     `close`, and by itself if this process dies.  All methods return at once, but for `flush` and `close`.
@@ -86,6 +86,10 @@ class WriterProcess:
         child = self._child
         return None if child is None else child.pid
 
+    def start(self) -> None:
+        """Start the process: what it has to import takes seconds, which the first look-up would wait for."""
+        self._do(self._start_unless_there)
+
     def begin(self, path: Path, told: Told) -> None:
         """Let a run be written from its log, which may be growing."""
         self._do(partial(self._begin, path, told))
@@ -114,8 +118,12 @@ class WriterProcess:
             atexit.unregister(self.close)
             is_written = self.flush(timeout)
             self._do(self._close)
-            self._thread.join(None if is_written else CLOSE_S)
-            if self._thread.is_alive():
+            self._thread.join(None if timeout is None else CLOSE_S)
+            child = self._child
+            if self._thread.is_alive() and is_written and child is not None:
+                child.kill()  # it imports, or writes what others have left, which the next one can do
+                self._thread.join()
+            elif self._thread.is_alive():
                 logger.warning("process %s goes on writing the catalog, and ends then", self.pid)
             self._thread = None
         self.waiting.close()
@@ -192,6 +200,20 @@ class WriterProcess:
         with contextlib.suppress(OSError):
             child.stdin.close()
 
+    def _start_unless_there(self) -> None:
+        with contextlib.suppress(OSError):  # else it is tried again with the first run
+            self._child = self._child or self._make_child()
+
+    def _make_child(self) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [*self.command, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C in the session pauses a scan, and must not end this
+        )
+        threading.Thread(target=self._listen, args=(child,), name="nsbluesky-catalog-told", daemon=True).start()
+        return child
+
     def _start(self, why: str = "") -> None:
         """Start a process, and tell it of all runs that wait; `why` the last one could not write them."""
         while self._waits():
@@ -199,18 +221,11 @@ class WriterProcess:
                 self._give_up(next(path for path, log in self._logs.items() if not log.given_up), why)
                 continue
             try:
-                child = subprocess.Popen(
-                    [*self.command, *self._arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    process_group=0,  # Ctrl-C in the session pauses a scan, and must not end this
-                )
+                self._child = child = self._make_child()
             except OSError as error:
                 self._deaths += 1
                 why = f"could not be started: {error}"
                 continue
-            self._child = child
-            threading.Thread(target=self._listen, args=(child,), name="nsbluesky-catalog-told", daemon=True).start()
             for path, log in self._logs.items():
                 if not log.given_up:
                     self._send(child, {"log": str(path), "again": log.begun})

@@ -34,20 +34,24 @@ class WaitingLogs:
 
     def open(self) -> None:
         """Make the folder, where it is missing, and lock it."""
-        if self._lock is None:
+        while self._lock is None:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # some network disks know no locks
-                fcntl.flock(self._lock, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):  # somebody has taken it for one that was left
+                self._lock = os.open(self.directory, os.O_RDONLY)
+                with contextlib.suppress(OSError):  # some network disks know no locks
+                    fcntl.flock(self._lock, fcntl.LOCK_SH)
+                if not self.directory.is_dir():
+                    os.close(self._lock)
+                    self._lock = None
 
     @contextlib.contextmanager
     def left_by_others(self) -> Iterator[list[WaitingLogs]]:
-        """Lock and give the folders of sessions that have died with logs in them."""
+        """Lock and give the folders of sessions that have died."""
         with contextlib.ExitStack() as stack:
             yield [
                 WaitingLogs(directory, self.failed)
                 for directory in sorted(self.directory.parent.iterdir())
-                if any(directory.glob(f"*{SUFFIX}")) and stack.enter_context(_locked(directory))
+                if stack.enter_context(_locked(directory))
             ]
 
     def logs(self) -> list[Path]:

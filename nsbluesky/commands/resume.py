@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,6 @@ from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
-
-POLL_S = 0.5
-MAX_TROUBLES = 4
-"""How often another's service may refuse or be silent while nothing goes on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +48,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         connection = stack.enter_context(Connection(address, log, credentials))
         for name, document in read_documents(path):
             connection(name, document)
-        _wait(connection, service)
+        why = connection.wait_while_served(None if service is None else partial(service.wait, 0))
+        if why:
+            raise CommandFailed(why, {})
         finished = connection.finished[path.stem]
         result = connection.results.get(path.stem, {})
     summary = {
@@ -65,20 +64,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not finished.cxi:
         raise CommandFailed(f"no image came out of the processing: {finished.reason or 'no frames'}", summary)
     return summary
-
-
-def _wait(connection: Connection, service: ProcessingService | None) -> None:
-    """Wait till the run is finished; give up where the service has, or has no answer for this user."""
-    troubles, queued = 0, connection.queued
-    while not connection.wait(POLL_S):
-        if service is not None and service.wait(0):
-            raise CommandFailed("the processing ended before the run did", {})
-        if connection.queued < queued:
-            troubles, queued = 0, connection.queued
-        trouble = connection.errors.pop("", "")
-        troubles += bool(trouble)
-        if service is None and troubles > MAX_TROUBLES:
-            raise CommandFailed(trouble, {})
 
 
 def _settings(options: argparse.Namespace, out: Path) -> ServiceSettings:

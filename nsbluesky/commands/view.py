@@ -116,7 +116,7 @@ def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
     app = application()
     with open_catalog(_data(options) / "catalog") as catalog:
         data = _data(options)
-        browser = RunBrowser(lambda: runs_of_catalog(catalog.client), data, lambda uid: _raw_of_run(uid, data))
+        browser = RunBrowser(lambda: runs_of_catalog(catalog.scans), data, lambda uid: _raw_of_run(uid, data))
         _show(app, browser, options.screenshot)
         return _summary(options, runs=len(browser.shown))
 

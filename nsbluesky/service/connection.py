@@ -45,6 +45,9 @@ GREETING_S = 0.5
 SILENCE_S = 3.0
 """After this time without an answer the service is looked for again."""
 RETRY_S = 0.3
+POLL_S = 0.5
+MAX_TROUBLES = 4
+"""How often another's service may refuse or be silent while nothing goes on."""
 
 
 class Connection(DerivedRuns):
@@ -113,6 +116,34 @@ class Connection(DerivedRuns):
                 return False
         left = None if end is None else max(0.0, end - time.monotonic())
         return not self._shown or self.wait_for_stop(self._shown, left)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The uids of the runs that have ended and are not processed yet; none once this is closed."""
+        return [] if self._closing.is_set() else [run.uid for run in self._ended_runs()]
+
+    def wait_while_served(self, has_ended: Callable[[], bool] | None = None) -> str:
+        """Wait until the service has finished all runs that have ended; return why that is in vain, else "".
+
+        Parameters
+        ----------
+        has_ended : callable, optional
+            Tells whether the service has ended for good.  Without, that is taken from one that refuses or is silent
+            again and again while nothing goes on.
+        """
+        troubles, queued = 0, self.queued
+        while not self.wait(POLL_S):
+            trouble = self.errors.pop("", "")
+            if has_ended is not None:
+                if has_ended():
+                    return "the processing ended before the run did"
+                continue
+            if self.queued < queued:
+                troubles, queued = 0, self.queued
+            troubles += bool(trouble)
+            if troubles > MAX_TROUBLES:
+                return trouble
+        return ""
 
     def abort(self) -> None:
         """End the processing of all ended runs with what there is; runs that go on are not touched."""

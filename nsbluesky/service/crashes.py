@@ -18,7 +18,8 @@ from nsbluesky.whole_file import write_whole
 
 __all__ = ["MAX_CRASHES", "BlockJournal", "CrashRecord"]
 
-BLOCK = "block-at-work"
+BLOCK = "block-at-work-{}"
+"""With the process id of the supervisor: services of two sessions may share a folder of results."""
 RECORD = "crashes.json"
 SIZE = 4096
 MAX_SEQ_NUMS = 256
@@ -34,14 +35,16 @@ class BlockJournal(BlockWatch):
     ----------
     directory : path
         Of the results.
+    supervisor : int
+        Process id of who counts the crashes.
     """
 
-    def __init__(self, directory: Path) -> None:
-        path = directory / BLOCK
-        path.write_bytes(bytes(SIZE))
-        with path.open("r+b") as file:
+    def __init__(self, directory: Path, supervisor: int) -> None:
+        self._path = directory / BLOCK.format(supervisor)
+        self._path.write_bytes(bytes(SIZE))
+        with self._path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), SIZE)
-        self._suspects = CrashRecord(directory).suspects()
+        self._suspects = CrashRecord(directory, supervisor).suspects()
 
     def begin(self, run: str, stage: str, stream: str, seq_nums: Sequence[int]) -> None:
         """Write the block."""
@@ -52,6 +55,10 @@ class BlockJournal(BlockWatch):
     def end(self) -> None:
         """Write that there is none."""
         self._map[:1] = b"\0"
+
+    def close(self) -> None:
+        """Remove the file: the process ends as it should."""
+        self._path.unlink(missing_ok=True)
 
     def tries(self, run: str, stream: str, seq_num: int) -> int:
         """Return in how many crashes a frame was at work."""
@@ -65,11 +72,14 @@ class CrashRecord:
     ----------
     directory : path
         Of the results.
+    supervisor : int
+        Process id of who counts.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, supervisor: int) -> None:
         self._directory = directory
         self._path = directory / RECORD
+        self._block_path = directory / BLOCK.format(supervisor)
 
     def suspects(self) -> dict[str, dict[str, int]]:
         """Return, by run, in how many crashes each ``stream/seq_num`` was at work; "" counts all of the run's."""
@@ -105,7 +115,7 @@ class CrashRecord:
 
     def _block(self) -> tuple[str, str, str, list[int]] | None:
         try:
-            content = (self._directory / BLOCK).read_bytes().partition(b"\0")[0]
+            content = self._block_path.read_bytes().partition(b"\0")[0]
             run, stage, stream, seq_nums = json.loads(content)
             return str(run), str(stage), str(stream), [int(k) for k in seq_nums]
         except (OSError, ValueError, TypeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 from collections.abc import Callable
 from pathlib import Path
@@ -58,11 +59,12 @@ class Processing:
         self._stopped: list[str] = []
         self.not_whole: set[str] = set()
         """Raw runs whose files could not be written whole: they may be processed again."""
+        self._journal = BlockJournal(self.directory, supervisor=os.getppid())
         self.pipeline = PtychoPipeline(
             pipeline,
             directory=self.directory,
             roots=settings.roots,
-            watch=BlockJournal(self.directory),
+            watch=self._journal,
             workers=workers,
         )
         if settings.warm_up:
@@ -139,6 +141,7 @@ class Processing:
         assert self.pipeline.cxi is not None
         self.pipeline.cxi.close()
         self._derived.close()
+        self._journal.close()
         return complete
 
     def _note(self, name: str, document: dict[str, Any]) -> None:

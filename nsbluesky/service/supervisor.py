@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import signal
 import subprocess
@@ -251,7 +252,8 @@ class ProcessingService:
 
     def _note_crash(self, reason: str) -> str:
         try:
-            return CrashRecord(Path(self.settings.directory)).note_crash(reason, of_frames=reason != KILLED)
+            record = CrashRecord(Path(self.settings.directory), supervisor=os.getpid())
+            return record.note_crash(reason, of_frames=reason != KILLED)
         except OSError as error:
             log.error("a crash cannot be counted: %s", error)
             return ""

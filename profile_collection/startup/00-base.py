@@ -23,4 +23,5 @@ else:
 
 RE = session.run_engine()
 catalog = session.open_catalog()
-db = catalog.client
+db = catalog.scans
+processed = catalog.processed

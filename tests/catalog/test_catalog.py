@@ -19,7 +19,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from tiled.queries import Eq
 
-from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog import Catalog, CatalogWriter, open_catalog
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -73,6 +73,34 @@ def test_a_look_up_waits_for_the_run_that_has_just_ended(RE: RunEngine, catalog:
         run = look_up(uid, RE.md["scan_id"])
         assert (run.start["uid"], run.metadata["stop"]["exit_status"]) == (uid, "success")
         assert (len(list(catalog.client)), len(list(catalog.client.keys()))) == (count + 1, count + 1)
+
+
+def write_derived_run(writer: CatalogWriter, raw_uid: str) -> str:
+    run = event_model.compose_run(metadata={"plan_name": "ptycho_processing", "raw_uid": raw_uid})
+    writer("start", dict(run.start_doc))
+    writer("stop", dict(run.compose_stop()))
+    return str(run.start_doc["uid"])
+
+
+def test_a_scan_stays_the_latest_when_its_processing_has_come(RE: RunEngine, catalog: Catalog) -> None:
+    writer = catalog.writer()
+    RE.subscribe(writer)
+    before, uid = (RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0] for _ in range(2))
+    count = len(catalog.scans)
+    with pytest.raises(LookupError, match=f"nothing of the processing of run {uid[:8]} is in the catalog yet"):
+        catalog.processed(catalog.scans[-1])
+    write_derived_run(writer, uid)
+    again = write_derived_run(writer, uid)
+    other = write_derived_run(writer, before)
+    assert [catalog.scans[k].start["uid"] for k in (-1, -2)] == [uid, before]
+    assert catalog.scans.v2[-1].metadata["start"]["uid"] == catalog.scans.v3[-1].start["uid"] == uid
+    assert catalog.scans[RE.md["scan_id"]].start["uid"] == catalog.scans[uid[:8]].start["uid"] == uid
+    assert catalog.scans.search(Eq("plan_name", "count"))[-1].start["uid"] == uid and len(catalog.scans) == count
+    for scan in (catalog.scans[-1], -1, RE.md["scan_id"], uid, uid[:8]):
+        assert catalog.processed(scan).start["uid"] == again
+    assert catalog.processed(-2).start["uid"] == catalog.client[-1].start["uid"] == other
+    with pytest.raises(LookupError):
+        catalog.processed("0123456789")
 
 
 def test_frames_are_read_by_reference_stream_by_stream(

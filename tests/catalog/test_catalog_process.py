@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -193,11 +194,60 @@ def test_a_session_that_does_not_wait_leaves_the_writing_to_the_process(
     assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [7.0] * 3
 
 
+def test_the_process_can_be_there_before_the_first_run(catalog: Catalog) -> None:
+    process, run = WriterProcess(catalog.directory), counted(8.0)
+    process.start()
+    assert process.flush(TIMEOUT_S)
+    pid = process.pid
+    assert pid is not None
+    process.start()
+    writer = CatalogWriter(process)
+    feed(writer, run)
+    assert writer.flush(TIMEOUT_S) and process.pid == pid
+    assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [8.0] * 3
+    process.close()
+    assert not process.waiting.directory.exists() and not psutil.pid_exists(pid)
+
+
+def test_a_session_does_not_wait_for_a_process_that_has_nothing_to_write(
+    catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = WriterProcess(catalog.directory)
+    process.start()
+    assert process.flush(TIMEOUT_S) and process.pid is not None
+    pid = process.pid
+    os.kill(pid, signal.SIGSTOP)  # as one that imports
+    process.close(TIMEOUT_S)
+    assert not psutil.pid_exists(pid) and caplog.text == ""
+
+
+def test_a_folder_that_somebody_takes_away_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = WaitingLogs(tmp_path / "waiting" / "1-new", tmp_path / "failed")
+    flock, calls = fcntl.flock, []
+
+    def take_away(descriptor: int, operation: int) -> None:
+        if not calls:
+            waiting.directory.rmdir()
+        calls.append(operation)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", take_away)
+    waiting.open()
+    assert waiting.directory.is_dir() and len(calls) == 2
+    with WaitingLogs(tmp_path / "waiting" / "2-next", tmp_path / "failed").left_by_others() as left:
+        assert left == []
+    waiting.close()
+
+
 def test_what_a_session_and_its_process_leave_is_written_by_the_next(catalog: Catalog) -> None:
     failed, runs = catalog.directory / "failed", [counted(5.0), counted(6.0)[:-1]]
     dead = DocumentLog(catalog.directory / "waiting" / "1-dead")
     feed(dead, runs[0] + runs[1])
     dead.close()
+    before_its_first_run = catalog.directory / "waiting" / "1-dead-too"
+    before_its_first_run.mkdir()
     alive = WaitingLogs(catalog.directory / "waiting" / "2-alive", failed)
     alive.open()
     (alive.directory / "run.jsonl").write_text("")
@@ -207,7 +257,7 @@ def test_what_a_session_and_its_process_leave_is_written_by_the_next(catalog: Ca
     assert [list(message) for message in told] == [["done"], ["done"]]
     for run, status in zip(runs, ("success", "abort"), strict=True):
         assert catalog.client[run[0][1]["uid"]].stop["exit_status"] == status
-    assert not dead.directory.exists()
+    assert not dead.directory.exists() and not before_its_first_run.exists()
     alive.remove(alive.directory / "run.jsonl")
     alive.close()
     assert not alive.directory.exists() and not failed.exists()

@@ -238,8 +238,8 @@ def test_a_poisoned_frame_is_left_out_after_two_tries(
 
 
 def test_a_run_that_kills_again_and_again_is_given_up(tmp_path: Path) -> None:
-    journal = BlockJournal(tmp_path)
-    record = CrashRecord(tmp_path)
+    journal = BlockJournal(tmp_path, 1)
+    record = CrashRecord(tmp_path, 1)
     assert record.note_crash("killed by signal 11") == "", "nothing was at work"
     for _ in range(MAX_CRASHES):
         journal.begin("run", "reconstruction", "", [])
@@ -251,30 +251,40 @@ def test_a_run_that_kills_again_and_again_is_given_up(tmp_path: Path) -> None:
 
 
 def test_want_of_memory_is_a_runs_fault_and_no_frames(tmp_path: Path) -> None:
-    record = CrashRecord(tmp_path)
+    record = CrashRecord(tmp_path, 1)
     for _ in range(MAX_CRASHES):
-        BlockJournal(tmp_path).begin("run", "clean", "primary", [5, 6])
+        BlockJournal(tmp_path, 1).begin("run", "clean", "primary", [5, 6])
         assert FinishedRuns(tmp_path).read() == []
         record.note_crash("killed by signal 9", of_frames=False)
     (given_up,) = FinishedRuns(tmp_path).read()
     assert "given up: the processing died 8 times" in given_up.reason
-    assert BlockJournal(tmp_path).tries("run", "primary", 5) == 0
+    assert BlockJournal(tmp_path, 1).tries("run", "primary", 5) == 0
 
 
 def test_the_block_at_work(tmp_path: Path) -> None:
-    journal = BlockJournal(tmp_path)
-    record = CrashRecord(tmp_path)
+    journal = BlockJournal(tmp_path, 1)
+    record = CrashRecord(tmp_path, 1)
     journal.begin("run", "clean", "primary", [5, 6, 7])
     journal.end()
     assert record.note_crash("") == "", "it was done"
     journal.begin("run", "clean", "primary", [5, 6, 7])
     assert record.note_crash("") == "in clean, primary 5 to 7"
-    next_life = BlockJournal(tmp_path)
+    next_life = BlockJournal(tmp_path, 1)
     assert [next_life.tries("run", "primary", k) for k in (4, 5, 7, 8)] == [0, 1, 1, 0]
     assert next_life.tries("run", "dark", 5) == 0 == next_life.tries("other", "primary", 5)
     assert next_life.isolate("run", "primary", [3, 4, 5, 6]) == [3, 4]
     assert next_life.isolate("run", "primary", [5, 6, 7]) == [5]
     assert next_life.isolate("run", "primary", [8, 9]) == [8, 9]
+
+
+def test_services_that_share_a_folder_have_each_their_own_block(tmp_path: Path) -> None:
+    one, other = BlockJournal(tmp_path, 1), BlockJournal(tmp_path, 2)
+    one.begin("run", "clean", "primary", [5, 6, 7])
+    other.begin("another", "clean", "primary", [1])
+    BlockJournal(tmp_path, 3).close()
+    assert CrashRecord(tmp_path, 1).note_crash("") == "in clean, primary 5 to 7"
+    assert CrashRecord(tmp_path, 2).suspects().keys() == {"run"}
+    assert len(list(tmp_path.glob("block-at-work*"))) == 2
 
 
 def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Pa
 @pytest.fixture
 def browser(recorded: Recorded, qtbot: QtBot) -> RunBrowser:
     browser = RunBrowser(
-        lambda: runs_of_catalog(recorded.catalog.client),
+        lambda: runs_of_catalog(recorded.catalog.scans),
         recorded.folder,
         lambda uid: _raw_of_run(uid, recorded.folder),
     )
