@@ -14,6 +14,7 @@ from nsbluesky.folders import data_directory
 from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ServiceAway, ask
 from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.processing import DERIVED
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings
@@ -27,7 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_service_arguments(parser)
     parser.add_argument("--log", type=Path, help="document log (the session's by default)")
     parser.add_argument("--out", type=Path, help="folder of the results, where no service runs (the session's)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver.modes=3")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in solver.modes=3; what the run was processed with before stays else",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -43,7 +50,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         try:
             ask(address, "status", credentials, timeout_s=1.0)
         except ServiceAway:
-            service = stack.enter_context(ProcessingService(_settings(options, out)))
+            service = stack.enter_context(ProcessingService(_settings(options, out, path.stem)))
             address, credentials = service.address, service.credentials
         connection = stack.enter_context(Connection(address, log, credentials))
         for name, document in read_documents(path):
@@ -66,13 +73,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def _settings(options: argparse.Namespace, out: Path) -> ServiceSettings:
-    """Return the settings of a service for this run alone; the user's own documents may refer to any folder."""
+def _settings(options: argparse.Namespace, out: Path, uid: str) -> ServiceSettings:
+    """Return the settings of a service for this run alone; the user's own documents may refer to any folder.
+
+    The pipeline's are those that the run was processed with before, where it was.
+    """
+    begun = (run.start for run in find_runs(out / DERIVED) if run.start.get("raw_uid") == uid)
+    latest = next((start["settings"] for start in begun if "settings" in start), {})
     return ServiceSettings(
         directory=str(output_folder(out)),
         roots=("/",),
         address="tcp://127.0.0.1:0",
-        pipeline=PipelineSettings().set_from_text(options.set),
+        pipeline=PipelineSettings.from_dict(latest).set_from_text(options.set),
     )
 
 

@@ -20,11 +20,12 @@ from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.whole_file import write_whole
 
-__all__ = ["RECORDING", "Processing"]
+__all__ = ["DERIVED", "RECORDING", "Processing"]
 
 log = logging.getLogger(__name__)
 
 DERIVED = "derived"
+"""Folder of the derived runs' document logs, in that of the results."""
 RECORDING = "recording.json"
 """The stages that are recorded: a process that takes over from one that died goes on with it."""
 

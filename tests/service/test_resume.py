@@ -85,6 +85,25 @@ def test_a_session_that_died_and_a_service_that_goes_on(scan: RecordedScan, tmp_
         assert service.restarts == []
 
 
+def test_a_run_is_resumed_with_the_settings_that_it_had(
+    scan: RecordedScan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The defaults are another detector mode, with which there is no frame."""
+    first, _ = halves(scan.documents)
+    settings = scan.settings(tmp_path, sweep_frames=0, passes_final=2)
+    derived = tmp_path / "results" / "derived"
+    with (
+        ProcessingService(settings) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(first)
+        wait_for(lambda: list(derived.glob("*.jsonl")))
+    folders = ["--log", str(tmp_path / "documents"), "--out", str(tmp_path / "results")]
+    assert main(["resume", scan.uid, "--address", AWAY, *folders, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["frames_used"] > scan.num_points // 3
+
+
 def test_runs_that_there_are_not(resume: Any, tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     assert "no such document log" in resume("nothing", code=1)
