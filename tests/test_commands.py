@@ -434,6 +434,7 @@ def test_quality_says_what_is_wrong(commands: Commands, clean: Path, reconstruct
     assert "no reconstruction" in commands.fail("quality", clean)
     assert "no reconstruction" in commands.fail("quality", reconstruction, clean)
     assert "no such file" in commands.fail("quality", tmp_path / "none.cxi")
+    assert f"{tmp_path} is a folder: expected a file" in commands.fail("quality", tmp_path)
     other = write_image(tmp_path / "other.cxi", np.ones((32, 32), np.complex64), 5e-8)
     assert "expected the same" in commands.fail("quality", reconstruction, other)
 
