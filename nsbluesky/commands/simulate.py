@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Simulate a scan and write it."""
     if not options.raw and (options.darks is not None or options.faults or options.exposures_s or options.photons):
-        raise ValueError(
-            "--darks, --faults, --exposures-s and --photons are about raw frames: expected --raw as well"
-        )
+        raise ValueError("--darks, --faults, --exposures-s and --photons are about raw frames: expected --raw too")
     sources = [options.image] if options.image is not None else []
     out = output_file(options.out, *sources)
     truth = output_file(out.with_suffix(".truth.h5"), *sources)
