@@ -31,7 +31,7 @@ from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE
+from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -375,6 +375,21 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
     ):
         assert message in commands.fail("reconstruct", *arguments)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_scan_in_micrometres_is_refused_and_an_earlier_output_stays(
+    commands: Commands, clean: Path, tmp_path: Path, workers: str
+) -> None:
+    source, out = tmp_path / "um.cxi", tmp_path / "out.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        file[TRANSLATION][...] *= 1e6
+    out.write_bytes(b"an earlier image")
+    told = commands.fail("reconstruct", source, out, "--workers", workers, *QUICK)
+    assert "of the 36 frames can be used" in told
+    assert "expected translations in metres; they look like micrometres" in told
+    assert out.read_bytes() == b"an earlier image"
 
 
 def test_an_image_that_is_no_number_is_not_written(
