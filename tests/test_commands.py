@@ -29,7 +29,7 @@ from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 from nsbluesky import backend
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo
+from nsbluesky.commands import demo, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
 from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
@@ -588,6 +588,33 @@ def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
     assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")
     assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
+
+
+def test_replay_tells_a_geometry_that_cannot_be_used(
+    recorded: tuple[str, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uid, path, settings = recorded
+    log = DocumentLog(tmp_path / "wrong")
+    for name, document in read_documents(uid, path):
+        ptycho = {"ptycho": {**document["ptycho"], "energy_eV": -1.0}} if name == "start" else {}
+        log(name, document | ptycho)
+    log.close()
+    assert main(["replay", uid, "--log", str(tmp_path / "wrong"), "--out", str(tmp_path / "out"), *settings]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "nsbluesky replay: no image came out of the processing; "
+        "geometry failed: energy_eV = -1.0: expected a positive number"
+    )
+
+
+def test_status_tells_what_a_stage_raised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = {"stage": "geometry", "num_blocks": 0, "rate_hz": 0.0, "age_s": 1.0, "queue": 0}
+    failed = {"state": "error", "error": "energy_eV = -1.0: expected a positive number"}
+    told = {"ok": True, "runs": [{"raw_uid": "0123456789", "num_frames": 0, "stages": [stage | failed]}]}
+    monkeypatch.setattr(status, "ask", lambda *_: told)
+    assert main(["status"]) == 0
+    assert "error, 0 blocks, 0.0/s, the last 1.0 s ago, 0 wait: energy_eV = -1.0" in capsys.readouterr().out
 
 
 # ---- demo and ioc

@@ -335,11 +335,27 @@ def test_runs_of_other_plans_are_left_alone(tmp_path):
     assert feed([run.start, run.stop()]).documents == []
 
 
-def test_run_with_unusable_geometry_is_left_alone_with_an_error(tmp_path, caplog):
+def test_run_with_unusable_geometry_is_told_where_errors_of_stages_are(tmp_path, caplog):
     run = RawRun(tmp_path, ptycho={**PTYCHO, "energy_eV": -1.0})
-    with caplog.at_level(logging.ERROR, logger="nsbluesky"):
-        assert feed([run.start, run.stop()]).documents == []
-    assert "energy_eV = -1.0: expected a positive number" in caplog.text
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed([run.start, run.stop()])
+    told = collector.documents[2][1]["data"]
+    assert (told["stage"], told["state"]) == ("geometry", "error")
+    assert told["message"] == "energy_eV = -1.0: expected a positive number"
+    assert collector.stop()["reason"] == "geometry: energy_eV = -1.0: expected a positive number"
+
+
+def test_what_the_processing_does_tells_an_unusable_geometry(tmp_path, caplog):
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "energy_eV": -1.0})
+    source = FrameSource()
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        source(*run.start)
+        assert source.wait(timeout=30)
+        ((stage,),) = (told.stages for told in source.activity())
+        assert (stage.stage, stage.state) == ("geometry", "error")
+        assert stage.error == "energy_eV = -1.0: expected a positive number"
+        source(*run.stop())
+        assert source.close(timeout=30)
 
 
 def test_reader_waits_for_a_growing_file(tmp_path):
