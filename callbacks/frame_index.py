@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +49,12 @@ class PositionReference:
     first_seq_num: int
     axis: str
     unit: str
+
+    def halves(self) -> tuple[PositionReference, PositionReference]:
+        """Return references to the first half and to the rest of several positions."""
+        middle = (self.start + self.stop) // 2
+        first_seq_num = self.first_seq_num + middle - self.start
+        return replace(self, stop=middle), replace(self, start=middle, first_seq_num=first_seq_num)
 
 
 @dataclass
@@ -124,13 +130,16 @@ class FrameIndex:
     def read_positions(self, *, patient: bool) -> None:
         """Read announced positions; those that cannot be read are lost, without patience also what is not there."""
         waiting, self._positions = self._positions, []
-        for p in waiting:
+        while waiting:
+            p = waiting.pop(0)
             seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
             try:
                 values = length_in_m(p.source.read(p.start, p.stop), p.unit)
             except DocumentError as error:
                 if patient and isinstance(error, NotYetWritten):
                     self._positions.append(p)
+                elif len(seq_nums) > 1:  # a damaged chunk must cost no more than its own frames
+                    waiting[:0] = p.halves()
                 else:
                     self._lose(PRIMARY, seq_nums, f"no position: {error}")
                 continue

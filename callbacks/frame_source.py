@@ -210,9 +210,11 @@ class ReadFrames(Stage):
         assert first is not None
         if not self._live or first.source is None:
             return cast(list[float], heard.tolist())
-        taken = first.source.times_s(first.index, first.index + len(points))
+        rows = np.array([point.frame.index for point in points if point.frame is not None])  # bad ones are left out
+        taken = first.source.times_s(first.index, int(rows[-1]) + 1)
         if taken is None:
             return cast(list[float], heard.tolist())
+        taken = taken[rows - first.index]
         possible = (taken >= self._started_at) & (taken <= heard)  # by the same clock, or one that agrees
         return cast(list[float], np.where(possible, taken, heard).tolist())
 

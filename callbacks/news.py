@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["age_text", "news_of"]
+__all__ = ["age_text", "news_of", "numbered"]
 
 Data = Mapping[str, Any]
 
@@ -16,8 +16,13 @@ def news_of(stream: str, data: Data) -> str:
     return "" if tell is None else tell(data)
 
 
+def numbered(count: int, name: str) -> str:
+    """Return how many there are of something: "1 frame", "3 frames"."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
 def _darks(data: Data) -> str:
-    return f"{data['num_frames']} dark frames, {int(data['bad'].sum())} bad pixels"
+    return f"{numbered(data['num_frames'], 'dark frame')}, {numbered(int(data['bad'].sum()), 'bad pixel')}"
 
 
 def _detector(data: Data) -> str:
@@ -45,7 +50,7 @@ def age_text(seconds: float) -> str:
 def _picture(data: Data) -> str:
     if not data["final"]:
         return ""
-    found = f"R {data['r_factor']:.3f} from {data['num_frames']} frames, {data['num_passes']:.3g} passes"
+    found = f"R {data['r_factor']:.3f} from {numbered(data['num_frames'], 'frame')}, {data['num_passes']:.3g} passes"
     return f"last image by {data['engine']}: {found}" if "engine" in data else f"last image: {found}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
-from nsbluesky.callbacks.news import news_of
+from nsbluesky.callbacks.news import news_of, numbered
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 from nsbluesky.settings import SettingsError
 from nsbluesky.streams import PRIMARY, holds_frames
@@ -48,6 +48,8 @@ class StageActivity:
         Frames that wait in it.
     state : str
         "busy", "idle", or "error" where it has raised in this run.
+    error : str
+        What it raised last; "" where it has not.
     """
 
     stage: str
@@ -59,6 +61,7 @@ class StageActivity:
     MB_s: float
     queue: int
     state: str
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,8 +214,8 @@ class RunChain:
             stage.close()
         yield from self._health(now=True)
         status = (self.raw_stop or {}).get("exit_status", "abort")
-        problems = [f"{len(self.run.lost)} frames lost"] if self.run.lost else []
-        problems += [f"{len(self._bad)} frames could not be processed"] if self._bad else []
+        problems = [f"{numbered(len(self.run.lost), 'frame')} lost"] if self.run.lost else []
+        problems += [f"{numbered(len(self._bad), 'frame')} could not be processed"] if self._bad else []
         reason = "; ".join([*problems, *self._errors.values()])
         log.info("run %s: the processing ends, %s", self.run.start["uid"][:8], reason or status)
         yield self.run.derived.stop(status, reason)
@@ -305,6 +308,7 @@ class RunChain:
                     MB_s=clock.MB_s,
                     queue=clock.queue,
                     state=state,
+                    error=self._errors.get(name, "").removeprefix(f"{name}: "),
                 )
             )
         return RunActivity(self.run.start["uid"], self.run.derived.uid, self._num_frames, tuple(stages))

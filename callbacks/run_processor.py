@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import event_model
 
@@ -20,7 +20,7 @@ from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
-from nsbluesky.callbacks.stage import RunContext, Stage, Workers
+from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up
 from nsbluesky.document_log import UID
@@ -337,7 +337,7 @@ class RunProcessor:
 
     def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
         """Make the stages for a new run; the factory of the RunRouter."""
-        geometry = self.geometry
+        geometry, stages = self.geometry, self.make_stages()
         if geometry is None:
             if "ptycho" not in start:
                 return [], []
@@ -345,7 +345,7 @@ class RunProcessor:
                 geometry = Geometry.from_start(start)
             except SettingsError as error:
                 log.error("Run %s cannot be processed: %s", start["uid"], error)
-                return [], []
+                geometry, stages = cast(Geometry, None), (RefuseRun,)  # which asks for none
         derived = DerivedRun(start, self.settings)
         run = RunContext(
             start,
@@ -360,7 +360,7 @@ class RunProcessor:
             checkpoint=self._checkpoint_of(start["uid"]),
             probes=self._probes,
         )
-        chain = RunChain(run, self.make_stages())
+        chain = RunChain(run, stages)
         self._chains.append(chain)
 
         def process(name: str, document: dict[str, Any]) -> None:

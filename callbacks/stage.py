@@ -16,7 +16,7 @@ from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.incremental import IncrementalSolver
 
-__all__ = ["DocumentError", "FramesFailed", "RunContext", "Stage", "Workers"]
+__all__ = ["DocumentError", "FramesFailed", "RefuseRun", "RunContext", "Stage", "Workers"]
 
 
 class DocumentError(ValueError):
@@ -167,3 +167,15 @@ class Stage:
     def stream_of(self, document: Mapping[str, Any]) -> str:
         """Return the stream of the derived run that an event or event page belongs to; "" for other runs."""
         return self.run.derived.stream_of(document)
+
+
+class RefuseRun(Stage):
+    """The only stage of a run whose start document tells no usable geometry: it says so where errors are told."""
+
+    name = "geometry"
+
+    def on_start(self, document: dict[str, Any]) -> Iterator[Document]:
+        """Raise what is wrong, once."""
+        if document["uid"] == self.run.start["uid"]:
+            Geometry.from_start(document)
+        yield from ()

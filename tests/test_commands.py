@@ -29,9 +29,9 @@ from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 from nsbluesky import backend
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo
+from nsbluesky.commands import demo, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE
+from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -377,6 +377,21 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_scan_in_micrometres_is_refused_and_an_earlier_output_stays(
+    commands: Commands, clean: Path, tmp_path: Path, workers: str
+) -> None:
+    source, out = tmp_path / "um.cxi", tmp_path / "out.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        file[TRANSLATION][...] *= 1e6
+    out.write_bytes(b"an earlier image")
+    told = commands.fail("reconstruct", source, out, "--workers", workers, *QUICK)
+    assert "of the 36 frames can be used" in told
+    assert "expected translations in metres; they look like micrometres" in told
+    assert out.read_bytes() == b"an earlier image"
+
+
 def test_an_image_that_is_no_number_is_not_written(
     commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +449,7 @@ def test_quality_says_what_is_wrong(commands: Commands, clean: Path, reconstruct
     assert "no reconstruction" in commands.fail("quality", clean)
     assert "no reconstruction" in commands.fail("quality", reconstruction, clean)
     assert "no such file" in commands.fail("quality", tmp_path / "none.cxi")
+    assert f"{tmp_path} is a folder: expected a file" in commands.fail("quality", tmp_path)
     other = write_image(tmp_path / "other.cxi", np.ones((32, 32), np.complex64), 5e-8)
     assert "expected the same" in commands.fail("quality", reconstruction, other)
 
@@ -572,6 +588,33 @@ def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
     assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")
     assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
+
+
+def test_replay_tells_a_geometry_that_cannot_be_used(
+    recorded: tuple[str, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uid, path, settings = recorded
+    log = DocumentLog(tmp_path / "wrong")
+    for name, document in read_documents(uid, path):
+        ptycho = {"ptycho": {**document["ptycho"], "energy_eV": -1.0}} if name == "start" else {}
+        log(name, document | ptycho)
+    log.close()
+    assert main(["replay", uid, "--log", str(tmp_path / "wrong"), "--out", str(tmp_path / "out"), *settings]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "nsbluesky replay: no image came out of the processing; "
+        "geometry failed: energy_eV = -1.0: expected a positive number"
+    )
+
+
+def test_status_tells_what_a_stage_raised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = {"stage": "geometry", "num_blocks": 0, "rate_hz": 0.0, "age_s": 1.0, "queue": 0}
+    failed = {"state": "error", "error": "energy_eV = -1.0: expected a positive number"}
+    told = {"ok": True, "runs": [{"raw_uid": "0123456789", "num_frames": 0, "stages": [stage | failed]}]}
+    monkeypatch.setattr(status, "ask", lambda *_: told)
+    assert main(["status"]) == 0
+    assert "error, 0 blocks, 0.0/s, the last 1.0 s ago, 0 wait: energy_eV = -1.0" in capsys.readouterr().out
 
 
 # ---- demo and ioc

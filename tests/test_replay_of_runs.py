@@ -268,7 +268,7 @@ def test_a_corrupt_frame_is_lost_and_no_other(RE: RunEngine, site: Site, fly: An
     assert pipeline.close(TIMEOUT_S)
     assert pipeline.results[uid]["num_frames"] == NUM_POINTS - 1
     assert health[-1]["lost"] == [12]
-    assert stops[0]["exit_status"] == "success" and "1 frames lost" in stops[0]["reason"]
+    assert stops[0]["exit_status"] == "success" and "1 frame lost" in stops[0]["reason"]
     assert pipeline.cxi is not None and pipeline.cxi.path is not None
     with read_cxi(pipeline.cxi.path) as cxi:
         assert cxi.seq_nums.tolist() == [n for n in range(1, NUM_POINTS + 1) if n != 12]

@@ -108,6 +108,7 @@ def test_other_faults(tmp_path: Path, faults: str, bad_adcs: int, capsys: pytest
         (["--exposures-s", "0.01", "0.001"], "--raw"),
         (["--photons"], "--raw"),
         (["--faults", "heavy"], "--raw"),
+        (["--darks", "3"], "--darks, --faults, --exposures-s and --photons are about raw frames"),
     ],
 )
 def test_what_is_wrong_is_said(

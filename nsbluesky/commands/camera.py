@@ -19,6 +19,7 @@ from nsbluesky.camera.virtual_fccd import PacketFaults, VirtualFCCD
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
 from nsbluesky.commands import ended_by_ctrl_c, parse_count
 from nsbluesky.cxi.layout import DETECTOR
+from nsbluesky.cxi.recover import open_file
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.presets import PRESETS
 from nsbluesky.simulation.samples import gold_balls
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     faults = PacketFaults(**chances, seed=options.seed)
     if options.frames is None:
         return _send(_simulated(options), LAYOUTS[options.layout], options, faults)
-    with h5py.File(options.frames, "r") as file:
+    with open_file(options.frames) as file:
         dataset = _dataset(file, options.frames)
         return _send(dataset, _layout_of(dataset.shape[1:]), options, faults)
 

@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         count = replay(documents, pipeline, speed=options.speed)
         pipeline.wait()
         if not pipeline.results or pipeline.cxi is None:
-            raise CommandFailed("no image came out of the processing", {"documents": count})
+            failed = "".join(f"; {stage.stage} failed: {stage.message}" for stage in pipeline.live.snapshot().errors)
+            raise CommandFailed(f"no image came out of the processing{failed}", {"documents": count})
         (result,) = pipeline.results.values()
         path = pipeline.cxi.path
     picture = out / "object.png"

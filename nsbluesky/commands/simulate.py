@@ -21,6 +21,7 @@ __all__ = ["add_arguments", "run"]
 
 METRES_PER_UM = 1e-6
 DEFAULT_FAULTS = "sensor"
+DEFAULT_DARKS = 25
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--near-field", action="store_true", help="the picture behind a diffuser, in diverging light")
     parser.add_argument("--raw", action="store_true", help="raw FCCD frames and darks instead of clean frames")
     raw = parser.add_argument_group("with --raw")
-    raw.add_argument("--darks", type=parse_count, default=25, help="dark frames of each exposure (%(default)s)")
+    raw.add_argument("--darks", type=parse_count, help=f"dark frames of each exposure ({DEFAULT_DARKS})")
     raw.add_argument("--faults", choices=list(PRESETS), help=f"what is wrong with the detector ({DEFAULT_FAULTS})")
     raw.add_argument(
         "--exposures-s", type=float, nargs="+", metavar="S", help=f"exposures of each point ({NOMINAL_EXPOSURE_S:g})"
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Simulate a scan and write it."""
-    if not options.raw and (options.faults or options.exposures_s or options.photons):
-        raise ValueError("--faults, --exposures-s and --photons are about raw frames: expected --raw with them")
+    if not options.raw and (options.darks is not None or options.faults or options.exposures_s or options.photons):
+        raise ValueError("--darks, --faults, --exposures-s and --photons are about raw frames: expected --raw too")
     sources = [options.image] if options.image is not None else []
     out = output_file(options.out, *sources)
     truth = output_file(out.with_suffix(".truth.h5"), *sources)
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             truth,
             simulator,
             translations_m,
-            num_darks=options.darks,
+            num_darks=DEFAULT_DARKS if options.darks is None else options.darks,
             exposures_s=exposures_s,
             photons=options.photons,
         )

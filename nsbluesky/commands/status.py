@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.commands import add_service_arguments, service_credentials
 from nsbluesky.service.control import ask
 
@@ -23,8 +24,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         runs = status.pop("runs")
         for run in runs:
-            status[f"run {run['raw_uid'][:8]}"] = f"{run['num_frames']} frames clean"
+            status[f"run {run['raw_uid'][:8]}"] = f"{numbered(run['num_frames'], 'frame')} clean"
             for stage in run["stages"]:
-                did = f"{stage['num_blocks']} blocks, {stage['rate_hz']:.1f}/s, the last {stage['age_s']:.1f} s ago"
-                status[f"  {stage['stage']}"] = f"{stage['state']}, {did}, {stage['queue']} wait"
+                blocks = numbered(stage["num_blocks"], "block")
+                did = f"{blocks}, {stage['rate_hz']:.1f}/s, the last {stage['age_s']:.1f} s ago"
+                why = f": {stage['error']}" if stage.get("error") else ""
+                status[f"  {stage['stage']}"] = f"{stage['state']}, {did}, {stage['queue']} wait{why}"
     return status

@@ -37,6 +37,8 @@ def open_file(path: str | Path) -> h5py.File:
         If there is no such file, or it is no HDF5 file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CxiError(f"{path} is a folder: expected a file")
     if not path.is_file():
         raise CxiError(f"{path}: no such file; check its name")
     try:

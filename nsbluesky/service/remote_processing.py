@@ -70,5 +70,6 @@ class RemoteProcessing:
         """
         answer = ask(self._address, action, self._credentials)
         if action == "reset":
-            return f"{len(answer['runs'])} open runs begin anew"
+            count = len(answer["runs"])
+            return "1 open run begins anew" if count == 1 else f"{count} open runs begin anew"
         return DONE[action]

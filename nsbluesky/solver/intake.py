@@ -14,7 +14,10 @@ from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, united_box, win
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.plausibility import complaint_about_steps
 
-__all__ = ["Intake", "valid_weights"]
+__all__ = ["NO_POSITION", "Intake", "reachable", "valid_weights"]
+
+NO_POSITION = "no usable position"
+"""Why a frame is rejected that lies nowhere, or too far from the others."""
 
 LEAST_PIXELS = 256
 """With fewer good pixels none is held out."""
@@ -119,11 +122,11 @@ class Intake:
         self._look_at_steps(translations[:, :2])
         here = np.array(sorted({number: k for k, number in enumerate(numbers.tolist())}.values()), np.intp)
         positions_px = translations[:, 1::-1] / self._pixel_m
-        usable = self._are_reachable(positions_px[here])
+        usable = reachable(positions_px[here], self.frames.frame_px, self.frames.corners_px[self.frames.active])
         for number, is_usable in zip(numbers[here].tolist(), usable.tolist(), strict=True):
             self.rejected.pop(number, None)
             if not is_usable:
-                self.rejected[number] = "no usable position"
+                self.rejected[number] = NO_POSITION
         here = here[usable]
         if len(here) < len(numbers):
             numbers, images = numbers[here], images[here]
@@ -149,20 +152,31 @@ class Intake:
         self.rejected.update(dict.fromkeys(dark.tolist(), "no photons"))
         return slots
 
-    def _are_reachable(self, positions_px: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Return False for positions (n, 2) that are no number, or too far off for one canvas with those before."""
-        frame_px, known = self.frames.frame_px, self.frames.corners_px[self.frames.active]
-        usable = np.isfinite(positions_px).all(axis=1) & (np.abs(positions_px).max(axis=1) <= LARGEST_POSITION_PX)
-        box = bounding_box(known, frame_px) if len(known) else None
-        places = np.flatnonzero(usable)
-        corners = window_corners_px(positions_px[places], frame_px)
-        for place, (row, column) in zip(places.tolist(), corners.tolist(), strict=True):
-            window = (row, column, row + frame_px, column + frame_px)
-            wider = window if box is None else united_box(box, window)
-            usable[place] = (wider[2] - wider[0]) * (wider[3] - wider[1]) <= MAX_CANVAS_PX
-            if usable[place]:
-                box = wider
-        return np.asarray(usable)
+
+def reachable(
+    positions_px: npt.NDArray[np.float64], frame_px: int, known: npt.NDArray[np.intp] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return False for positions (n, 2) that are no number, or too far off for one canvas with those before.
+
+    Parameters
+    ----------
+    positions_px : (n, 2) float64
+        Middles of windows.
+    frame_px : int
+    known : (m, 2) int, optional
+        Corners of windows that are on the canvas already.
+    """
+    usable = np.isfinite(positions_px).all(axis=1) & (np.abs(positions_px).max(axis=1) <= LARGEST_POSITION_PX)
+    box = bounding_box(known, frame_px) if known is not None and len(known) else None
+    places = np.flatnonzero(usable)
+    corners = window_corners_px(positions_px[places], frame_px)
+    for place, (row, column) in zip(places.tolist(), corners.tolist(), strict=True):
+        window = (row, column, row + frame_px, column + frame_px)
+        wider = window if box is None else united_box(box, window)
+        usable[place] = (wider[2] - wider[0]) * (wider[3] - wider[1]) <= MAX_CANVAS_PX
+        if usable[place]:
+            box = wider
+    return np.asarray(usable)
 
 
 def valid_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-__all__ = ["complaint_about_steps"]
+__all__ = ["complaint_about_steps", "refuse_lost_scan"]
 
 UNITS = {"millimetres": 1e-3, "micrometres": 1e-6, "nanometres": 1e-9, "object pixels": None}
 """What translations may have been given in, and its length in metres; that of a pixel depends on the geometry."""
@@ -43,6 +46,39 @@ def complaint_about_steps(translations_m: npt.NDArray[np.float64], frame_px: int
         f"neighbouring frames lie {step:.3g} m apart, but a frame shows only {window_m:.3g} m of the sample: "
         f"expected translations in metres; {hint}"
     )
+
+
+def refuse_lost_scan(
+    rejected: Mapping[int, str],
+    weights: npt.NDArray[np.float64],
+    translations_m: npt.NDArray[np.float64],
+    frame_px: int,
+    pixel_m: float,
+) -> None:
+    """Raise a ValueError where most frames, of those with a weight, cannot be used.
+
+    Parameters
+    ----------
+    rejected : dict of int to str
+        Indices of frames that cannot be used, and why.
+    weights : (n,) float64
+    translations_m : (n, 2) float64
+    frame_px, pixel_m
+        As in `complaint_about_steps`.
+    """
+    wanted = int(np.count_nonzero(weights > 0))
+    reasons = Counter(why for index, why in rejected.items() if weights[index] > 0)
+    used = wanted - reasons.total()
+    if used and 2 * used >= wanted:
+        return
+    hint = "expected photons, finite positions and weights above 0"
+    complaint = complaint_about_steps(translations_m, frame_px, pixel_m)
+    if complaint is not None:
+        hint = f"{complaint}; convert them, and write them into the file again"
+    elif used:
+        hint = f"{', '.join(f'{number} of them have {why}' for why, number in reasons.items())}; {hint}"
+    what = f"{used or 'none'} of the {len(weights)} frames can be used"
+    raise ValueError(f"{'only ' if used else ''}{what}: {hint}")
 
 
 def _is_plausible(step_m: float, window_m: float, pixel_m: float) -> bool:

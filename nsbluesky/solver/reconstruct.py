@@ -15,8 +15,10 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture
+from nsbluesky.solver.plausibility import refuse_lost_scan
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.vacuum import Vacuum
@@ -129,7 +131,7 @@ def reconstruct(
     Raises
     ------
     ValueError
-        If shapes do not fit, or no frame can be used.
+        If shapes do not fit, or most frames cannot be used.
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
@@ -138,10 +140,11 @@ def reconstruct(
     if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
         raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (n, N, N); crop them to squares")
     count, side = frames.shape[:2]
+    pixel_m = geometry.object_pixel_m(side)
     solver = IncrementalSolver(
         settings,
         frame_px=side,
-        pixel_m=geometry.object_pixel_m(side),
+        pixel_m=pixel_m,
         geometry=geometry,
         backend=backend,
         num_points=count,
@@ -152,13 +155,15 @@ def reconstruct(
     given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if given.shape != (count,):
         raise ValueError(f"weights of shape {given.shape} for {count} frames: expected one for each")
+    if places.ndim != 2 or len(places) != count or places.shape[1] < 2:
+        raise ValueError(f"translations of shape {places.shape}: expected ({count}, 2)")
+    reached = reachable(places[:, 1::-1] / pixel_m, side)
+    known = valid_weights(given), places[:, :2], side, pixel_m
+    refuse_lost_scan(dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION), *known)
     for first in range(0, count, BLOCK_FRAMES):
         block = slice(first, min(first + BLOCK_FRAMES, count))
         solver.add_frames(np.arange(block.start, block.stop), frames[block], places[block], given[block])
-    if solver.num_frames == 0:
-        raise ValueError(
-            f"none of the {count} frames can be used: expected photons, finite positions and weights above 0"
-        )
+    refuse_lost_scan(solver.rejected, *known)
     if probe is not None:
         solver.start_with(probe)
     solver.finish()

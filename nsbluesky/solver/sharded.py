@@ -32,11 +32,13 @@ from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, SETTLING_PASSES, IncrementalSolver
+from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import rests
 from nsbluesky.solver.picture import render
+from nsbluesky.solver.plausibility import refuse_lost_scan
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
@@ -225,7 +227,7 @@ def reconstruct_sharded(
     SettingsError
         For an algorithm or a refinement that needs all frames in one process.
     ValueError
-        If no frame can be used.
+        If most frames cannot be used.
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
@@ -234,9 +236,10 @@ def reconstruct_sharded(
     pixel_m = geometry.object_pixel_m(side)
     places_px = np.asarray(translations_m, np.float64)[:, 1::-1] / pixel_m
     given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    usable = np.flatnonzero(np.isfinite(places_px).all(axis=1) & (given > 0))
-    if not len(usable):
-        raise ValueError(f"none of the {count} frames can be used: expected finite positions and weights above 0")
+    reached = reachable(places_px, side)
+    unplaced = dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION)
+    refuse_lost_scan(unplaced, valid_weights(given), places_px[:, ::-1] * pixel_m, side, pixel_m)
+    usable = np.flatnonzero(reached & (given > 0))
     good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
 
     identity = identity_of(side, pixel_m, geometry, settings)
@@ -272,8 +275,7 @@ def reconstruct_sharded(
     ledger = solver.ledger
     found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
     found[in_use] = places_px[in_use, ::-1] * pixel_m
-    unplaced = np.flatnonzero(~np.isfinite(places_px).all(axis=1))
-    rejected = solver.rejected | dict.fromkeys(unplaced.tolist(), "no usable position")
+    rejected = solver.rejected | unplaced
     dark = ledger.seq_nums[: len(ledger)][ledger.weights[: len(ledger)] == 0]
     rejected |= dict.fromkeys(dark.tolist(), "no photons")
     picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.cxi.compare import Comparison
 from nsbluesky.viewer.display import robust_range
 from nsbluesky.viewer.image_panel import ImagePanel
@@ -114,4 +115,4 @@ class CorrelationPanel(ImagePanel):
         self.plot.getAxis("bottom").setLabel(f"this file: {unit}")
         self.plot.getAxis("left").setLabel(f"the other: {unit}")
         self.correlation = pearson(first, second)
-        self.set_subtitle(f"r {self.correlation:.3f} over {len(first)} pixels")
+        self.set_subtitle(f"r {self.correlation:.3f} over {numbered(len(first), 'pixel')}")

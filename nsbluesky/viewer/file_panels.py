@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.solver.quality import FRC
 from nsbluesky.viewer.display import half_period_text, length_text
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
@@ -48,7 +49,7 @@ class PositionsPanel(Panel):
         self.arrows = pg.PlotCurveItem(pen=pg.mkPen(MARK_COLOR, width=1.5), connect="pairs")
         self.plot.addItem(self.arrows)
         corrected_um = np.empty((0, 2)) if corrected_m is None else 1e6 * corrected_m[: len(self._xy_um)]
-        self.set_subtitle(self._draw_corrections(corrected_um) or f"{len(self._xy_um)} points")
+        self.set_subtitle(self._draw_corrections(corrected_um) or numbered(len(self._xy_um), "point"))
         self.graphics.setToolTip(
             "x and y of the sample (µm); ring: the frame that is shown; arrows: towards where it was found to lie, "
             "enlarged as the title says, where positions were refined"

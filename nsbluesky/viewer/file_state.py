@@ -111,7 +111,8 @@ def mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float3
         return np.zeros(frames.shape[1:], np.float32), "Mean frame"
     some = _some(frames)
     every = "all" if len(some) == len(frames) else str(len(some))
-    return np.asarray(some, dtype=np.float32).mean(axis=0), f"Mean of {every} frames"
+    title = "Mean of 1 frame" if len(frames) == 1 else f"Mean of {every} frames"
+    return np.asarray(some, dtype=np.float32).mean(axis=0), title
 
 
 def dark_statistics(frames: npt.NDArray[np.generic]) -> DarkStatistics | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsbluesky.callbacks.live_state import LiveState, StageHealth
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 
@@ -81,7 +82,7 @@ def _status_line(state: LiveState) -> str:
     of_total = f" of {run.num_points}" if run.num_points else ""
     parts = [
         _phase_text(state),
-        f"{health.num_frames}{of_total} frames",
+        f"{health.num_frames}{of_total} frames" if of_total else numbered(health.num_frames, "frame"),
         f"{health.rate_hz:.1f} Hz",
         f"queue {health.queue}",
         f"latency {health.latency_s:.2f} s",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.rehearsal import Rehearsal, RehearsalPlan, RehearsalSettings
 from nsbluesky.viewer.display import log10_image, robust_range
 from nsbluesky.viewer.image_panel import ImagePanel
@@ -203,7 +204,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.points.setData(x=points[:, 0], y=points[:, 1])
         self.current.setData(x=[points[point, 0]], y=[points[point, 1]], size=plan.probe_diameter_um)
         self.sample.view.autoRange(padding=0.02)
-        self.sample.set_subtitle(f"{len(points)} points")
+        self.sample.set_subtitle(numbered(len(points), "point"))
         probe = np.abs(plan.sample.probe[0])
         side_um = probe.shape[0] * plan.sample.pixel_m * 1e6
         self.probe.set_image(
@@ -225,7 +226,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         seconds = len(plan.points_um) / plan.settings.rate_hz
         overlap = f"overlap {100 * max(plan.overlap, 0):.0f} %"
         warning = "" if plan.overlap >= LOW_OVERLAP else " – too little: take smaller steps or more defocus"
-        return f"{len(plan.points_um)} points in {seconds:.0f} s · {overlap}{warning}"
+        return f"{numbered(len(plan.points_um), 'point')} in {seconds:.0f} s · {overlap}{warning}"
 
     # ---- run
 
@@ -268,5 +269,5 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         if self.rehearsal.error:
             self.status.setText(self.rehearsal.error)
         elif picture is not None and self.status.text() != "cancelled":
-            self.status.setText(f"done: R {picture.r_factor:.3f} from {picture.num_frames} frames")
+            self.status.setText(f"done: R {picture.r_factor:.3f} from {numbered(picture.num_frames, 'frame')}")
         self._mark()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.run_table import RunEntry, find_runs, image_file
 from nsbluesky.viewer.cxi_window import CxiWindow
@@ -206,7 +207,8 @@ class RunBrowser(QtWidgets.QMainWindow):
             for column, text in enumerate(texts):
                 self.table.setItem(row, column, QtWidgets.QTableWidgetItem(text))
         self.status.setText(
-            f"{len(self.shown)} of {len(self._entries)} runs; Return or a double click opens one, Ctrl+D compares two"
+            f"{len(self.shown)} of {numbered(len(self._entries), 'run')}; "
+            "Return or a double click opens one, Ctrl+D compares two"
             if self._entries
             else "no run in this catalog yet: runs appear here once they are recorded; F5 looks again"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from bluesky.utils import RunEngineInterrupted
 
 from nsbluesky.callbacks.live_state import LiveState, RunInfo
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.recorded_darks import LATEST
 from nsbluesky.trajectories import PATTERNS
 from nsbluesky.viewer.buttons import button_row
@@ -304,7 +305,7 @@ class ScanPanel(QtWidgets.QWidget):
             call = self._with_darks(next_retake(numbers, self._shown))
             found = len(call.arguments["md"]["retaken"])
             missing = f", the places of {len(numbers) - found} are not known" if found < len(numbers) else ""
-            return call, f"{len(call.arguments['points_um'])} points again{missing}"
+            return call, f"{numbered(len(call.arguments['points_um']), 'point')} again{missing}"
         region = self._region
         if region is None:
             return None, "no region: press 'region' on the low-resolution image (R)"

@@ -208,9 +208,18 @@ def test_positions_that_cannot_be_read_cost_their_frames_alone(tmp_path):
     hidden.rename(path)
     source(*documents[-1])
     assert source.close(timeout=30)
-    assert_all_frames(collector, but=(1, 2, 3, 4))
-    assert collector.health()["lost"] == [1, 2, 3, 4]
+    assert_all_frames(collector, but=(2,))
+    assert collector.health()["lost"] == [2]
     assert "no position: stage_x" in collector.health()["message"]
+
+
+def test_positions_that_were_never_written_cost_their_frames_alone(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    (path,) = tmp_path.glob("stage_y*.h5")
+    write_frames(path, Y_UM[:7])
+    collector = feed(documents)
+    assert_all_frames(collector, but=(8, 9, 10))
+    assert collector.health()["lost"] == [8, 9, 10]
 
 
 def test_missing_positions_are_listed_as_lost(tmp_path):
@@ -326,11 +335,27 @@ def test_runs_of_other_plans_are_left_alone(tmp_path):
     assert feed([run.start, run.stop()]).documents == []
 
 
-def test_run_with_unusable_geometry_is_left_alone_with_an_error(tmp_path, caplog):
+def test_run_with_unusable_geometry_is_told_where_errors_of_stages_are(tmp_path, caplog):
     run = RawRun(tmp_path, ptycho={**PTYCHO, "energy_eV": -1.0})
-    with caplog.at_level(logging.ERROR, logger="nsbluesky"):
-        assert feed([run.start, run.stop()]).documents == []
-    assert "energy_eV = -1.0: expected a positive number" in caplog.text
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed([run.start, run.stop()])
+    told = collector.documents[2][1]["data"]
+    assert (told["stage"], told["state"]) == ("geometry", "error")
+    assert told["message"] == "energy_eV = -1.0: expected a positive number"
+    assert collector.stop()["reason"] == "geometry: energy_eV = -1.0: expected a positive number"
+
+
+def test_what_the_processing_does_tells_an_unusable_geometry(tmp_path, caplog):
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "energy_eV": -1.0})
+    source = FrameSource()
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        source(*run.start)
+        assert source.wait(timeout=30)
+        ((stage,),) = (told.stages for told in source.activity())
+        assert (stage.stage, stage.state) == ("geometry", "error")
+        assert stage.error == "energy_eV = -1.0: expected a positive number"
+        source(*run.stop())
+        assert source.close(timeout=30)
 
 
 def test_reader_waits_for_a_growing_file(tmp_path):
@@ -385,6 +410,23 @@ def test_frames_are_as_old_as_their_file_tells_while_the_scan_runs(tmp_path, age
     collector = feed(documents)
     times = np.concatenate([d["time"] for n, d in collector.documents if n == "event_page"])
     if told:
-        np.testing.assert_allclose(times, started + TAKEN_S, atol=1e-3)
+        np.testing.assert_allclose(times, started + TAKEN_S, rtol=0, atol=1e-3)
     else:
         assert (times >= before).all()
+
+
+def test_frames_beside_a_bad_one_keep_their_own_times(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    started = time.time() - 2.0
+    documents[0] = "start", {**documents[0][1], "time": started}
+    with h5py.File(tmp_path / "fccd_image_1.h5", "w", libver="latest") as file:
+        data = file.create_dataset("/entry/data/data", data=FRAMES, chunks=(1, 6, 5), fletcher32=True)
+        offset = data.id.get_chunk_info(1).byte_offset
+        file[f"{ATTRIBUTES}/{TIMESTAMP}"] = started + TAKEN_S - EPICS_EPOCH_S
+    with (tmp_path / "fccd_image_1.h5").open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff\xfe\xfd")
+    collector = feed(documents)
+    assert_all_frames(collector, but=(2,))
+    times = np.concatenate([d["time"] for n, d in collector.documents if n == "event_page"])
+    np.testing.assert_allclose(times, started + np.delete(TAKEN_S, 1), rtol=0, atol=1e-3)

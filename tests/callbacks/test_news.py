@@ -8,7 +8,7 @@ import pytest
 from raw_runs import DARKS, FRAMES, X_UM, Y_UM, fly_run
 
 from nsbluesky.callbacks import DarkAverager
-from nsbluesky.callbacks.news import age_text, news_of
+from nsbluesky.callbacks.news import age_text, news_of, numbered
 from nsbluesky.settings import PipelineSettings
 
 SETTINGS = PipelineSettings().set_from_text(["cleaning.layout=none", "backend=numpy"])
@@ -66,3 +66,8 @@ def test_ages_are_in_the_unit_that_people_take():
         "36 h",
         "2 d",
     ]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames")])
+def test_one_is_not_several(count: int, text: str) -> None:
+    assert numbered(count, "frame") == text

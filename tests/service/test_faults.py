@@ -233,7 +233,7 @@ def test_a_poisoned_frame_is_left_out_after_two_tries(
         assert session.connection.live.snapshot().lost == (23,)
         assert len(service.restarts) == 2
         assert all(reason in told for told in service.restarts), service.restarts
-    assert derived.stops[-1]["reason"] == "1 frames lost"
+    assert derived.stops[-1]["reason"] == "1 frame lost"
     assert any("frame 23: left out: the processing died 2 times" in message for message in derived.messages)
 
 

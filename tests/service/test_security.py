@@ -416,7 +416,7 @@ def test_paths_out_of_the_roots(service: ProcessingService, folder: Path, tmp_pa
     if not link.exists():
         link.symlink_to(folder / "secret.h5")
     reason = process(service, run_with_frames_at(template.format(frames=folder / "frames", link=link)), tmp_path)
-    assert "1 frames lost" in reason and "lies outside" in reason
+    assert "1 frame lost" in reason and "lies outside" in reason
 
 
 @pytest.mark.parametrize("kind", ["external link", "virtual dataset", "external storage"])
@@ -439,7 +439,7 @@ def test_files_that_lead_out_of_the_roots(
     with pytest.raises(DocumentError, match="lies outside the file"):
         HDF5Frames(path, "/entry/data/data", [path.parent]).read(0, 1)
     reason = process(service, run_with_frames_at(f"file://localhost{path}"), tmp_path)
-    assert "1 frames lost" in reason
+    assert "1 frame lost" in reason
 
 
 def test_frames_within_the_roots_are_read(service: ProcessingService, folder: Path, tmp_path: Path) -> None:

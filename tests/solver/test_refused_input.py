@@ -54,8 +54,21 @@ def test_nan_and_negative_intensities_are_not_measured_and_dark(offline, scan):
 @pytest.mark.parametrize(("factor", "unit"), [(1e6, "micrometres"), (1e9, "nanometres"), (1e8, "object pixels")])
 def test_translations_in_another_unit(offline, scan, factor, unit):
     start = scan.translations_m - scan.translations_m.mean(axis=0)
-    with pytest.warns(UserWarning, match=rf"expected translations in metres; they look like .*{unit}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"only 1 of the 121 frames can be used: .* expected translations in metres; they look like .*{unit}",
+    ):
         offline(translations_m=start * factor)
+
+
+def test_most_frames_without_light_or_position(offline, scan):
+    frames, translations_m = scan.frames.copy(), scan.translations_m.copy()
+    frames[:40], translations_m[40:60] = 0, np.nan
+    result = offline(frames, translations_m)
+    assert len(result.rejected) == 60 and result.picture.num_frames == 61
+    frames[60] = 0
+    with pytest.raises(ValueError, match=r"only 60 of the 121 frames .*20 of them have no usable position"):
+        offline(frames, translations_m)
 
 
 def test_every_pixel_masked(offline):

@@ -129,7 +129,7 @@ def test_a_frame_can_be_taken_again_once_it_was_measured(live: LivePlots, scan: 
     assert "nobody knows" in panel.where.text()
     scan.raw(1, 2, 3)
     panel.show_state(live.snapshot())
-    assert panel.where.text() == "1 points again"
+    assert panel.where.text() == "1 point again"
     assert "(50.2, -20.0)" in panel.command.toPlainText()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.settings import SettingsError
 from nsbluesky.viewer.display import count_text, log10_image, robust_range, to_host
@@ -130,7 +131,7 @@ class DarkPanel(LiveImagePanel):
             self.set_image(image, pixel_extent(image), robust_range(image), colors="inferno", label="ADU")
         told = state.run.darks_from if state.run is not None else ""
         whose = f" of run {told[:8]}" if told else ""
-        self.set_subtitle(f"{dark.num_frames} frames{whose} · {int(bad.sum())} bad{adcs}")
+        self.set_subtitle(f"{numbered(dark.num_frames, 'frame')}{whose} · {int(bad.sum())} bad{adcs}")
 
 
 class CleanPanel(LiveImagePanel):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.viewer.display import robust_range, symmetric_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, extent_in_um
 from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR
@@ -93,7 +94,7 @@ class LowResolutionPanel(LiveImagePanel):
         self.current.setData(x=points_um[-1:, 0], y=points_um[-1:, 1])
         self.coming.setData(x=coming_um[:, 0], y=coming_um[:, 1])
         total = state.run.num_points if state.run is not None else None
-        self.set_subtitle(f"{len(points_um)}/{total}" if total else f"{len(points_um)} points")
+        self.set_subtitle(f"{len(points_um)}/{total}" if total else numbered(len(points_um), "point"))
         low = state.low_resolution
         field = self.FIELDS[self.choice.currentIndex()]
         image = None if low is None else getattr(low, field)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import LiveState, Reconstruction
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.viewer.colormaps import complex_colors
 from nsbluesky.viewer.display import display_phase, measured_window, remove_ramp, robust_range, thin_out, to_host
 from nsbluesky.viewer.panels.base import Extent, LiveImagePanel, extent_in_um
@@ -64,7 +65,7 @@ class ObjectPanel(LiveImagePanel):
         else:
             phase = display_phase(image)
             self.set_image(phase.image, extent, phase.span, colors=phase.colormap, label="phase (rad)")
-        which = "final" if picture.final else f"{picture.num_frames} frames"
+        which = "final" if picture.final else numbered(picture.num_frames, "frame")
         covered = f" · {100 * picture.coverage:.0f} % covered" if np.isfinite(picture.coverage) else ""
         self.set_subtitle(f"{self.about(state)}{which}{covered} · pixel {picture.pixel_size_m * 1e9:.3g} nm")
 
