@@ -75,7 +75,7 @@ class Settings:
             For an unknown key, one that is missing, a wrong type or a value out of range.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]!r}: expected one of {', '.join(fields)}")
@@ -103,7 +103,7 @@ class Settings:
         if unknown:
             names = ", ".join(f.name for f in dataclasses.fields(self))  # type: ignore[arg-type]
             raise SettingsError(f"unknown setting {sorted(unknown)[0]!r}: expected one of {names}")
-        hints = _hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         checked = {k: v if isinstance(v, Settings) else _convert(k, v, hints[k]) for k, v in own.items()}
         return dataclasses.replace(self, **checked)  # type: ignore[type-var]
 

@@ -79,7 +79,7 @@ def _settings(options: argparse.Namespace, out: Path, uid: str) -> ServiceSettin
     The pipeline's are those that the run was processed with before, where it was.
     """
     begun = (run.start for run in find_runs(out / DERIVED) if run.start.get("raw_uid") == uid)
-    latest = next((start["settings"] for start in begun if "settings" in start), {})
+    latest: dict[str, Any] = next((start["settings"] for start in begun if "settings" in start), {})
     return ServiceSettings(
         directory=str(output_folder(out)),
         roots=("/",),
