@@ -31,7 +31,7 @@ from nsbluesky.callbacks.live_state import (
     StageHealth,
 )
 from nsbluesky.settings import PipelineSettings, SettingsError
-from nsbluesky.streams import holds_frames
+from nsbluesky.streams import exposure_of_dark, holds_frames
 from nsbluesky.trajectories import make_trajectory
 
 __all__ = ["LivePlots"]
@@ -172,14 +172,22 @@ class LivePlots(DocumentRouter):
             with self._lock:
                 self._frame_table.add(seq_nums, data["x_m"], data["y_m"], data.get("photons"))
         if filled:
-            frame = Frame(data["frame"][-1], int(seq_nums[-1]))
+            frame = Frame(data["frame"][-1], int(seq_nums[-1]), self._exposure(stream, int(seq_nums[-1])))
             self._change(**{"clean" if stream == "clean" else "raw": frame})
+
+    def _exposure(self, stream: str, seq_num: int) -> int:
+        """Return which exposure of its point a frame is."""
+        of_dark, run = exposure_of_dark(stream), self._state.run
+        if of_dark is not None or run is None or stream == "clean":
+            return of_dark or 0
+        return (seq_num - 1) % run.exposures
 
     def _dark_statistics(self, data: Mapping[str, Any], time_s: float) -> None:
         bad_adcs = tuple(int(adc) for adc in data["bad_adcs"])
-        self._change(
-            dark=DarkStatistics(data["mean"], data["std"], data["bad"], bad_adcs, int(data["num_frames"])),
-        )
+        exposure = int(data.get("exposure", 0))
+        found = (data["mean"], data["std"], data["bad"], bad_adcs, int(data["num_frames"]))
+        dark = DarkStatistics(*found, exposure)
+        self._change(dark=dark, darks=MappingProxyType({**self._state.darks, exposure: dark}))
 
     def _detector(self, data: Mapping[str, Any], time_s: float) -> None:
         center = (float(data["center_row_px"]), float(data["center_column_px"]))

@@ -90,21 +90,26 @@ class RunInfo:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The newest frame of a stream: `image` (rows, columns), raw in ADU or clean in photons."""
+    """The newest frame of a stream: `image` (rows, columns), raw in ADU or clean in photons.
+
+    `exposure` tells, of a raw frame, which exposure of its point it is: 0, 1, ….
+    """
 
     image: npt.NDArray[Any]
     seq_num: int
+    exposure: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class DarkStatistics:
-    """Mean and standard deviation of the darks (rows, columns) in ADU, bad pixels (1) and ADCs."""
+    """Mean and standard deviation of one exposure's darks (rows, columns) in ADU, bad pixels (1) and ADCs."""
 
     mean: FloatArray
     std: FloatArray
     bad: npt.NDArray[np.uint8]
     bad_adcs: tuple[int, ...]
     num_frames: int
+    exposure: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,6 +321,9 @@ class LiveState:
     raw, clean : Frame or None
         Newest raw and clean frame.
     dark : DarkStatistics or None
+        The latest that was told.
+    darks : mapping of int to DarkStatistics
+        Those of each exposure of a point: 0, 1, ….
     detector : Detector or None
     positions_m : ndarray
         (n, 2) x and y of the frames measured so far, by seq_num.
@@ -351,6 +359,7 @@ class LiveState:
     raw: Frame | None = None
     clean: Frame | None = None
     dark: DarkStatistics | None = None
+    darks: Mapping[int, DarkStatistics] = field(default_factory=dict)
     detector: Detector | None = None
     positions_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     seq_nums: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))

@@ -121,6 +121,23 @@ def test_bad_pixels_are_grey_and_whose_darks_they_are_is_told(window: LiveWindow
     assert window.panels[DarkPanel].title_label.text() == "Dark · 10 frames of run fedcba98 · 2 bad"
 
 
+def test_each_frame_is_without_the_dark_of_its_own_exposure(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.run.start_document["ptycho"] = scan.run.start_document["ptycho"] | {"exposures_s": [0.02, 0.1]}
+    scan.start()
+    bad = np.zeros(RAW_SHAPE, np.uint8)
+    means = [np.full(RAW_SHAPE, level, np.float32) for level in (300, 700)]
+    for exposure, mean in enumerate(means):
+        told = {"mean": mean, "std": mean, "bad": bad, "bad_adcs": np.empty(0, int), "num_frames": 10}
+        scan.event("dark_statistics", **told, exposure=exposure)
+    panel = window.panels[RawPanel]
+    panel.choice.setCurrentText("raw − dark")
+    for seq_num, mean in ((5, means[0]), (6, means[1])):
+        frames = scan.raw(seq_num)
+        window.refresh()
+        np.testing.assert_allclose(panel.item.image, np.log10(np.maximum(frames[0] - mean, 1)), rtol=1e-5)
+    assert window.panels[DarkPanel].title_label.text() == "Dark · 10 frames of 100 ms · 0 bad"
+
+
 def test_centre_and_crop_lie_on_the_raw_frame(live: LivePlots, qtbot: QtBot) -> None:
     """A mode of 12 columns an ADC, the first and the last of them overscan; rows 2 to 20 of each half are image."""
     mode = DetectorMode(RAW_SHAPE[0], RAW_SHAPE[1], 12, (0, 11), (2, 20))

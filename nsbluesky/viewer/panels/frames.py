@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.callbacks.live_state import DarkStatistics, LiveState
 from nsbluesky.callbacks.news import numbered
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.settings import SettingsError
@@ -54,6 +54,11 @@ class RawPanel(LiveImagePanel):
         """Frame, dark and where it is cut."""
         return state.raw, state.dark, state.detector
 
+    def _dark(self, state: LiveState) -> DarkStatistics | None:
+        """Return the darks of the frame's exposure; of a file's frames there are one exposure's."""
+        assert state.raw is not None
+        return state.darks.get(state.raw.exposure) if state.darks else state.dark
+
     def clear(self) -> None:
         """Show neither frame nor marks."""
         super().clear()
@@ -64,10 +69,11 @@ class RawPanel(LiveImagePanel):
         """Draw the logarithm of the counts."""
         assert state.raw is not None
         image, text = to_host(state.raw.image), f"frame {state.raw.seq_num}"
-        if self.choice.currentText() != "raw" and state.dark is not None:
-            mean = to_host(state.dark.mean)
+        dark = self._dark(state)
+        if self.choice.currentText() != "raw" and dark is not None:
+            mean = to_host(dark.mean)
             if mean.shape == image.shape:
-                bad = to_host(state.dark.bad) != 0
+                bad = to_host(dark.bad) != 0
                 image = np.where(bad, np.float32(np.nan), image - mean)
                 text = f"frame {state.raw.seq_num} − dark"
         logarithm = log10_image(image, floor=1.0)
@@ -131,6 +137,9 @@ class DarkPanel(LiveImagePanel):
             self.set_image(image, pixel_extent(image), robust_range(image), colors="inferno", label="ADU")
         told = state.run.darks_from if state.run is not None else ""
         whose = f" of run {told[:8]}" if told else ""
+        times_s = state.run.exposures_s if state.run is not None else ()
+        if 1 < len(times_s) > dark.exposure:
+            whose += f" of {1e3 * times_s[dark.exposure]:g} ms"
         self.set_subtitle(f"{numbered(dark.num_frames, 'frame')}{whose} · {int(bad.sum())} bad{adcs}")
 
 
