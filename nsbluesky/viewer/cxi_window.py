@@ -63,6 +63,7 @@ SHORTCUTS = (
     ("click on a point", "its frame"),
     ("Ctrl+D", "compare with another file"),
     ("Ctrl+R", "reprocess with other settings"),
+    ("F5", "read the file again, as where it grows"),
     ("Ctrl+S", "save a picture of the window"),
     ("Ctrl+0", "panels where they were at first"),
     ("Ctrl+Q", "close"),
@@ -81,6 +82,9 @@ STEPS: dict[int, _Action] = {
 }
 """What keys do with the slider."""
 KEYPAD = QtCore.Qt.KeyboardModifier.KeypadModifier
+
+_successors: set[CxiWindow] = set()
+"""Windows that nobody else holds: those that took the place of another."""
 
 
 class CxiWindow(QtWidgets.QMainWindow):
@@ -108,6 +112,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         super().__init__()
         self.data = read_cxi(path)
         self._raw = raw
+        self._raw_source = raw_source
         try:
             self._frames, self._state = frames_of(self.data), state_of(self.data)
             self._mean, mean_title = mean_frame(self.data, self._frames)
@@ -138,7 +143,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.other = ObjectPanel("phase")
         self.other.set_subtitle("compare with another file (Ctrl+D)")
         self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
-        self._other_state, self._other_name = LiveState(), ""
+        self._other_state, self._other_path = LiveState(), Path()
         newest = self._images[-1] if self._images else None
         self.reprocess = ReprocessPanel(
             self.data.path if is_clean else None,
@@ -265,10 +270,43 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.frc.show_frc(compared.frc, compared.contrast_correlation)
         self.difference.show_comparison(compared, Path(path).name)
         self.correlation.show_comparison(compared)
-        self._other_state, self._other_name = LiveState(reconstruction=found), Path(path).name
+        self._other_state, self._other_path = LiveState(reconstruction=found), Path(path)
         self._draw_other()
         self.docks.show_dock("FRC")
         self.docks.show_dock("Other object")
+
+    def reload(self) -> CxiWindow:
+        """Read the file again, as it is now, in a window that takes the place of this one and shows the same.
+
+        That is returned; where this one shows the last frame, it does.
+
+        Raises
+        ------
+        CxiError
+            If the file cannot be read now, or is being reprocessed; this window stays.
+        """
+        if self.reprocess.running:
+            raise CxiError(f"{self.data.path.name} is being reprocessed: read it again when that has ended")
+        successor = type(self)(self.data.path, self._raw, self._raw_source)
+        _successors.add(successor)
+        successor.setGeometry(self.geometry())
+        successor.docks.restore(self.docks.save())
+        for name, panel in self.panels.items():
+            self._choose_alike(panel, successor.panels.get(name))
+        is_last = self.slider.value() == self.slider.maximum()
+        successor.slider.setValue(successor.slider.maximum() if is_last else self.slider.value())
+        if self._other_state.reconstruction is not None:
+            successor._try(lambda: successor.compare(self._other_path))
+        successor.show()
+        self.close()
+        return successor
+
+    @staticmethod
+    def _choose_alike(panel: Panel, other: Panel | None) -> None:
+        if other is not None:
+            choices = (each.header.findChildren(QtWidgets.QComboBox) for each in (panel, other))
+            for chosen, choice in zip(*choices, strict=False):
+                choice.setCurrentText(chosen.currentText())
 
     def save_screenshot(self, path: str | Path) -> None:
         """Write the window as it is now to a PNG file; works without a screen too.
@@ -297,6 +335,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._background.close()
         self.reprocess.close()
         self.data.close()
+        _successors.discard(self)
         super().closeEvent(event)
 
     # ---- what is where
@@ -339,6 +378,7 @@ class CxiWindow(QtWidgets.QMainWindow):
     def _add_menus(self) -> None:
         file = self.menuBar().addMenu("&File")
         self._add_action(file, "&Compare with …", "Ctrl+D", self._ask_and_compare)
+        self._add_action(file, "Read &again", "F5", lambda: self._try(self.reload))
         self._add_action(file, "&Reprocess", "Ctrl+R", partial(self.docks.show_dock, "Reprocess"))
         exports = file.addMenu("&Export")
         for name, panel in self.panels.items():
@@ -432,7 +472,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         assert isinstance(phase, ObjectPanel)
         if self._other_state.reconstruction is not None:
             self.other.show_state(self._other_state)
-            self.other.set_subtitle(self._other_name)
+            self.other.set_subtitle(self._other_path.name)
             self.other.use_colors_of(phase)
 
     def _show_again(self) -> None:

@@ -288,6 +288,9 @@ def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtb
     assert abs(np.nanmean(opened.difference.item.image)) < 0.02
     opened.difference.choice.setCurrentText("phase")
     assert np.nanstd(opened.difference.item.image) < 0.1
+    again = opened.reload()
+    qtbot.addWidget(again)
+    assert again.other.title_label.text() == opened.other.title_label.text(), "it is compared as before"
     assert opened.difference.bar.axis.labelText.startswith("phase (rad)")
     opened.correlation.choice.setCurrentText("amplitude")
     here, there = opened.correlation.values()
@@ -407,3 +410,41 @@ def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypat
     monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "none.cxi"), ""))
     window._ask_and_compare()
     assert "no such file" in window.status.text()
+
+
+def read_again(window: CxiWindow) -> None:
+    """Do what F5 does; shortcuts need a window that a desktop has made the active one."""
+    (action,) = (each for each in window.findChildren(QtGui.QAction) if each.shortcut() == QtGui.QKeySequence("F5"))
+    action.trigger()
+
+
+def test_a_file_that_has_grown_is_read_again(window: CxiWindow, clean_file: Path, qtbot: QtBot) -> None:
+    """The window that takes the place shows the same, and follows the last frame."""
+    window.show()
+    window.slider.setValue(COUNT - 1)
+    window.panels["Object phase"].choice.setCurrentText("amplitude")
+    grown = clean_file.with_name("grown.cxi")
+    with read_cxi(clean_file) as cxi:
+        frames, places = cxi.frames[:], cxi.translation_m
+    with CxiFile.create(grown, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(np.concatenate([frames, frames[:5]]), np.concatenate([places, places[:5]]))
+        cxi.write_image(np.ones((20, 30), np.complex64), np.ones((1, FRAME_PX, FRAME_PX), np.complex64), PIXEL_M)
+    grown.replace(clean_file)
+    before = set(QtWidgets.QApplication.topLevelWidgets())
+    read_again(window)
+    (other,) = [new for new in set(QtWidgets.QApplication.topLevelWidgets()) - before if isinstance(new, CxiWindow)]
+    qtbot.addWidget(other)
+    assert other.isVisible() and not window.isVisible()
+    assert other.status.text().startswith(f"frame {COUNT + 5} of {COUNT + 5} ")
+    assert other.panels["Object phase"].choice.currentText() == "amplitude"
+
+
+def test_a_file_that_cannot_be_read_again_leaves_the_window(window: CxiWindow, clean_file: Path) -> None:
+    window.show()
+    clean_file.unlink()
+    clean_file.write_bytes(b"no HDF5 file any more")
+    read_again(window)
+    assert window.isVisible()
+    assert clean_file.name in window.status.text()
+    window.slider.setValue(3)
+    assert window.status.text().startswith("frame 4 of")
