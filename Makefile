@@ -23,7 +23,7 @@ demo: ready  ## simulated beamline, scan, live reconstruction: pictures and file
 	$(BIN)/nsbluesky demo --out demo-output $(ARGS)
 
 test: ready  ## all tests
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: style types imports  ## ruff, mypy and the layers of the package
 

@@ -158,7 +158,8 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
             cluster.adapt(minimum=0, maximum=workers, wait_count=IDLE_LOOKS)
         return distributed.Client(cluster, **OWN), cluster  # type: ignore[no-untyped-call]
     try:
-        get_address_host_port(scheduler)  # a client that cannot even try complains when it goes
+        if not scheduler.startswith("inproc://"):  # which has neither
+            get_address_host_port(scheduler)  # a client that cannot even try complains when it goes
     except ValueError as error:
         raise SettingsError(f"scheduler {scheduler!r} ({error}): expected tcp://HOST:PORT") from error
     try:
