@@ -261,6 +261,7 @@ def test_a_warning_is_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "nsbluesky logs: steps are wide\n")
 
 
+@pytest.mark.nightly
 def test_a_catalog_is_opened_quietly(tmp_path: Path) -> None:
     done = shell("replay", "nowhere", "--catalog", tmp_path / "catalog", "--from-catalog", "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (1, "")

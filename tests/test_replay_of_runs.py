@@ -136,6 +136,7 @@ def test_the_raw_scan_is_the_same_from_log_and_catalog(
     assert log.geometry == catalog.geometry and log.exposures_s == catalog.exposures_s
 
 
+@pytest.mark.nightly
 def test_much_the_same_image_where_the_solver_works_meanwhile(RE: RunEngine, site: Site) -> None:
     """What was done while the scan ran decides where the solver starts its last passes, no more than that."""
     side = 12

@@ -299,6 +299,7 @@ def test_two_sessions_write_and_one_reads(catalog: Catalog) -> None:
         assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [float(k)] * 3
 
 
+@pytest.mark.nightly
 def test_another_process_finds_the_runs(RE: RunEngine, catalog: Catalog) -> None:
     writer = catalog.writer()
     RE.subscribe(writer)

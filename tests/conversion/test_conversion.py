@@ -371,6 +371,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     """120 frames more are 63 MB of raw and 28 MB of clean frames more."""
     rng = np.random.default_rng(0)

@@ -107,6 +107,7 @@ def test_a_full_disk_of_the_results(scan: RecordedScan, tmp_path: Path) -> None:
             assert len(cxi.seq_nums) == scan.num_points
 
 
+@pytest.mark.nightly
 def test_workers_of_the_service(scan: RecordedScan, tmp_path: Path) -> None:
     """Frames are cleaned by another process: it ends with the service's, however that ends, and begins with it."""
     pytest.importorskip("distributed")
