@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
