@@ -186,8 +186,8 @@ class LivePlots(DocumentRouter):
         bad_adcs = tuple(int(adc) for adc in data["bad_adcs"])
         exposure = int(data.get("exposure", 0))
         found = (data["mean"], data["std"], data["bad"], bad_adcs, int(data["num_frames"]))
-        dark = DarkStatistics(*found, exposure)
-        self._change(dark=dark, darks=MappingProxyType({**self._state.darks, exposure: dark}))
+        others = {number: dark for number, dark in self._state.darks.items() if number != exposure}
+        self._change(darks=MappingProxyType({**others, exposure: DarkStatistics(*found, exposure)}))
 
     def _detector(self, data: Mapping[str, Any], time_s: float) -> None:
         center = (float(data["center_row_px"]), float(data["center_column_px"]))

@@ -320,10 +320,8 @@ class LiveState:
     run : RunInfo or None
     raw, clean : Frame or None
         Newest raw and clean frame.
-    dark : DarkStatistics or None
-        The latest that was told.
     darks : mapping of int to DarkStatistics
-        Those of each exposure of a point: 0, 1, ….
+        Those of each exposure of a point: 0, 1, …; the latest that was told comes last.
     detector : Detector or None
     positions_m : ndarray
         (n, 2) x and y of the frames measured so far, by seq_num.
@@ -358,7 +356,6 @@ class LiveState:
     run: RunInfo | None = None
     raw: Frame | None = None
     clean: Frame | None = None
-    dark: DarkStatistics | None = None
     darks: Mapping[int, DarkStatistics] = field(default_factory=dict)
     detector: Detector | None = None
     positions_m: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
@@ -390,6 +387,11 @@ class LiveState:
     def finished(self) -> bool:
         """Whether the run's stop document came."""
         return self.run is not None and self.run.exit_status is not None
+
+    @property
+    def dark(self) -> DarkStatistics | None:
+        """The darks that were told last."""
+        return list(self.darks.values())[-1] if self.darks else None
 
     @property
     def coming_m(self) -> FloatArray:

@@ -128,7 +128,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.mean_panel = ImagePanel(mean_title, "column (px)", "row (px)", row_0_on_top=True)
         if raw is not None and self._state.dark is None:
             with contextlib.suppress(OSError, ValueError):  # the panel of the raw frames tells that they are gone
-                self._state = replace(self._state, dark=dark_statistics(raw.darks(MAX_MEAN_FRAMES)))
+                found = dark_statistics(raw.darks(MAX_MEAN_FRAMES))
+                self._state = replace(self._state, darks={} if found is None else {0: found})
         self.dark_panel = DarkPanel() if self._state.dark is not None else None
         self.mean_panel.graphics.setToolTip("mean of frames, logarithmic; masked pixels grey")
         corrected_m = self._images[-1].translation_m if self._images else None

@@ -95,7 +95,7 @@ def state_of(data: CxiData) -> LiveState:
     if data.dark_data is not None and len(data.dark_data):
         dark = dark_statistics(_some(data.dark_data))
     reconstruction = reconstruction_of(data, images[-1]) if images else None
-    return LiveState(dark=dark, detector=detector, reconstruction=reconstruction)
+    return LiveState(darks={} if dark is None else {0: dark}, detector=detector, reconstruction=reconstruction)
 
 
 def _some(stack: FrameStack) -> npt.NDArray[np.generic]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import DarkStatistics, LiveState
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import numbered
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.settings import SettingsError
@@ -54,11 +54,6 @@ class RawPanel(LiveImagePanel):
         """Frame, dark and where it is cut."""
         return state.raw, state.dark, state.detector
 
-    def _dark(self, state: LiveState) -> DarkStatistics | None:
-        """Return the darks of the frame's exposure; of a file's frames there are one exposure's."""
-        assert state.raw is not None
-        return state.darks.get(state.raw.exposure) if state.darks else state.dark
-
     def clear(self) -> None:
         """Show neither frame nor marks."""
         super().clear()
@@ -69,7 +64,7 @@ class RawPanel(LiveImagePanel):
         """Draw the logarithm of the counts."""
         assert state.raw is not None
         image, text = to_host(state.raw.image), f"frame {state.raw.seq_num}"
-        dark = self._dark(state)
+        dark = state.darks.get(state.raw.exposure)
         if self.choice.currentText() != "raw" and dark is not None:
             mean = to_host(dark.mean)
             if mean.shape == image.shape:
