@@ -37,9 +37,11 @@ def darks(layout, seed=1, with_bad=True, lines=NO_LINES, gain_steps=None):
 
 
 def rounding(settings, frames):
-    """Return five standard deviations of what rounding makes of the sum over a binned pixel behind a beamstop.
+    """Return five standard deviations of what rounding of pixels makes of a binned one behind a beamstop.
 
-    Which way round they are added up depends on the processor; elsewhere that is far below the other bounds.
+    Raw pixels of thousands of ADU, pedestal and all, are rounded by half a unit of their last place; which way, with
+    fused products, depends on the processor.  The beamstop's transmission magnifies that, which the other bounds, by
+    the clean image, do not know.
     """
     if settings.beamstop_transmission == 1:
         return 0.0
