@@ -18,6 +18,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, make_engine
 from nsbluesky.solver.engines.base import frames_in_cache, shares
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import Told
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.state import SolverState
 
@@ -75,8 +76,11 @@ def one_pass(backend: Backend, settings: SolverSettings, frames: int, side: int)
 
     def run() -> None:
         order = spread(np.arange(frames), corners, settings.batch, rng)
+        told: list[Told] = []
         for first in range(0, frames, settings.batch):
-            engine.update(state, store, order[first : first + settings.batch])
+            told.append(engine.begin_update(state, store, order[first : first + settings.batch]))
+            told[-2:][0].wait()  # of the batch before, while a device works on this one
+        told[-1].wait()
         engine.end_pass(state, store)
 
     return run

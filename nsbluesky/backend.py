@@ -5,6 +5,7 @@ On a host, the transforms are those of pyFFTW where it is installed (``nsbluesky
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import scipy.fft
 
 from nsbluesky import helpers
 
-__all__ = ["Backend", "BackendError", "Launch", "cuda_launch", "get_backend", "pinned"]
+__all__ = ["Backend", "BackendError", "Launch", "address_of", "cuda_launch", "get_backend", "pinned"]
 
 Launch = Callable[..., None]
 """Called with a kernel's name, the number of its results, and its arguments: arrays, whole numbers and floats."""
@@ -84,6 +85,20 @@ class Backend:
     def ifft2(self, a: Any, *, unitary: bool = True) -> Any:
         """Inverse of `fft2`, unitary or with no factor at all; `a` may be overwritten."""
         return self._fft.ifft2(a, norm="ortho" if unitary else "forward", overwrite_x=True)
+
+    def transform(self, a: Any, out: Any = None, *, inverse: bool = False) -> None:
+        """Transform contiguous waves (…, N, N) complex64 into `out`, by default in place, with no factor.
+
+        On a device nothing is allocated once it was done for as many waves, so that a graph may hold it.
+        """
+        out = a if out is None else out
+        if self.on_device:
+            cufft = self.xp.cuda.cufft
+            plan = _cufft_plan(self.xp, a.size // a.shape[-1] ** 2, a.shape[-1])
+            plan.fft(a, out, cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD)
+        else:
+            waves = a.copy()
+            out[...] = self.ifft2(waves, unitary=False) if inverse else self.fft2(waves, unitary=False)
 
     def to_numpy(self, a: Any) -> Any:
         """Return `a` as a NumPy array in host memory (no copy where it is one)."""
@@ -160,6 +175,18 @@ def get_backend(name: str = "auto", threads: int | None = None) -> Backend:
     return Backend("numpy", np, threads or min(len(os.sched_getaffinity(0)), 8), _host_transforms())
 
 
+@functools.lru_cache(maxsize=64)
+def _cufft_plan(xp: ModuleType, count: int, side: int) -> Any:
+    """Return the plan of transforms of so many waves of side² that lie one after the other."""
+    shape, size = (side, side), side**2
+    return xp.cuda.cufft.PlanNd(shape, shape, 1, size, shape, 1, size, xp.cuda.cufft.CUFFT_C2C, count, "C", 1, None)
+
+
+def address_of(a: Any) -> int:
+    """Return where the memory of an array begins, on its device or in the host's memory."""
+    return int(a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr)
+
+
 def pinned(xp: ModuleType, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return an array of the host (not cleared) that a device reaches by itself."""
     if xp is np:
@@ -174,12 +201,12 @@ def cuda_launch(xp: ModuleType, source: str) -> Launch:
 
     The source is compiled at the first call.  Arrays have to be contiguous, of the type that the kernel declares.
     """
-    module = xp.RawModule(code=source)
+    function = functools.cache(xp.RawModule(code=source).get_function)
 
     def launch(name: str, size: int, *arguments: Any) -> None:
         typed = [_c_type(a) for a in arguments]
         blocks = max(-(-size // KERNEL_THREADS), 1)
-        module.get_function(name)((blocks,), (KERNEL_THREADS,), tuple(typed))
+        function(name)((blocks,), (KERNEL_THREADS,), tuple(typed))
 
     return launch
 

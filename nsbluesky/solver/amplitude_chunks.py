@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.backend import Backend, pinned
+from nsbluesky.backend import Backend, address_of, pinned
 from nsbluesky.geometry import oriented
 from nsbluesky.solver import kernels
 from nsbluesky.solver.spectra import copy_centre
@@ -61,7 +61,7 @@ class AmplitudeChunks:
         self._size = 0
         self._chunks: list[Any] = []
         self._beyond: list[bool] = []
-        self._sent: Any = None
+        self._addresses = np.empty(0, np.uint64)
 
     @property
     def nbytes(self) -> int:
@@ -99,7 +99,7 @@ class AmplitudeChunks:
         return self._backend.from_numpy(self.stored(slot)).astype(np.float32, copy=False)
 
     def copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None = None) -> None:
-        """Write the amplitudes of `slots` into the first rows of `out` (n, M, M) float32, on the backend's device.
+        """Write the amplitudes of `slots` into the first rows of `out` (n, M, M) float32; on a host.
 
         Where M is less than N, these are the lowest frequencies.  Each frame is multiplied by its number of `scales`
         (n,), where these are given.
@@ -109,15 +109,31 @@ class AmplitudeChunks:
         numbers = set(chunks.tolist())
         for number in numbers:
             rows = np.flatnonzero(chunks == number) if len(numbers) > 1 else np.arange(len(slots))
-            chunk, beyond = self._chunks[number], self._beyond[number]
-            if self._backend.on_device and beyond:
-                self._send(chunk, places[rows], out, rows, scales)
-            elif self._backend.on_device or self._dtype != np.float32:
+            chunk = self._chunks[number]
+            if self._dtype != np.float32:
                 for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
                     copy_centre(chunk[place], out[row])
                     out[row] *= scales[row]
             else:
                 kernels.copy_centres(chunk, places[rows], rows, scales, out)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether float16 is kept."""
+        return self._dtype == np.float16
+
+    @property
+    def side(self) -> int:
+        """Side N of what is kept of a frame."""
+        return self._frame_px
+
+    def addresses(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+        """Return where the amplitudes of `slots` lie (n,), in memory that the backend's device reads by itself.
+
+        Pinned memory of the host is read over the bus.
+        """
+        chunks, places = np.divmod(slots, self._chunk_frames)
+        return self._addresses[chunks] + (places * self._frame_bytes).astype(np.uint64)
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames, as in `nsbluesky.geometry.Geometry.orientation`."""
@@ -131,6 +147,7 @@ class AmplitudeChunks:
         xp, beyond = self._backend.xp, self._is_full(self._chunk_frames * self._frame_bytes)
         self._chunks.append(pinned(xp, shape, self._dtype) if beyond else xp.zeros(shape, self._dtype))
         self._beyond.append(beyond)
+        self._addresses = np.append(self._addresses, np.uint64(address_of(self._chunks[-1])))
 
     def _is_full(self, more_bytes: int) -> bool:
         """Return whether so many bytes more have no room on the device."""
@@ -141,18 +158,3 @@ class AmplitudeChunks:
         xp = self._backend.xp
         free, total = xp.cuda.runtime.memGetInfo()
         return bool(free + xp.get_default_memory_pool().free_bytes() - more_bytes < RESERVE * total)
-
-    def _send(
-        self, chunk: Any, places: npt.NDArray[np.intp], out: Any, rows: npt.NDArray[np.intp], scales: Any
-    ) -> None:
-        """Send frames of a chunk of the host to rows of `out` in one piece."""
-        xp, count = self._backend.xp, len(places)
-        if self._sent is None or len(self._sent) < count:
-            self._sent = pinned(xp, (count, self._frame_px, self._frame_px), self._dtype)
-        xp.cuda.get_current_stream().synchronize()  # what was sent before has arrived
-        np.take(chunk, places, axis=0, out=self._sent[:count])
-        arrived = xp.empty((count, self._frame_px, self._frame_px), self._dtype)
-        arrived.set(self._sent[:count])
-        centres = xp.empty((count, *out.shape[1:]), np.float32)
-        copy_centre(arrived, centres)
-        out[xp.asarray(rows)] = centres * xp.asarray(scales[rows])[:, None, None]

@@ -10,73 +10,257 @@ The source uses nothing that C++ has not, so that a test compiles it for the hos
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.backend import Launch, cuda_launch
-from nsbluesky.solver.light import SUMS
+from nsbluesky.backend import KERNEL_THREADS, Launch, cuda_launch
+from nsbluesky.solver.light import NOT_MEASURED, SUMS
+from nsbluesky.solver.shifts import RINGING
 
-__all__ = ["SOURCE", "DeviceLoops", "device_loops"]
+__all__ = ["SOURCE", "DeviceLoops", "StoredAmplitudes", "device_loops", "tiles_of"]
 
-LANES = 1024
-"""Threads that share the pixels of a frame where sums over them are formed."""
+THREAD_PIXELS = 4
+"""Pixels of an item that one thread takes."""
+
+FIELD_PIXELS = 8
+"""The same where sums over the pixels are formed."""
 
 SOURCE = (
     f"""
-#define LANES {LANES}
 #define SUMS {SUMS}
+#define RINGING {float(RINGING)}f
+#define MISSING ({NOT_MEASURED}f)
 """
     + r"""
+#define MOST_THREADS 1024
+#define WARP 32
+#define LISTED 256
+
 struct __align__(8) c64 { float x, y; };
 
-#define EACH(i, total) \
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, step_ = (long long)gridDim.x * blockDim.x; \
-         i < (total); i += step_)
+// The pixels of each item, as a frame is one, are shared by some blocks, whose threads take them in turn.
+#define EACH_ITEM(item, items) \
+    for (int block_ = blockIdx.x, item = block_ / tiles; block_ < (items) * tiles; \
+         block_ += gridDim.x, item = block_ / tiles)
+#define EACH_BLOCK for (int block_ = blockIdx.x; block_ < tiles; block_ += gridDim.x)
+#define EACH_PIXEL(pixel, pixels) \
+    for (int pixel = block_ % tiles * blockDim.x + threadIdx.x; pixel < (pixels); pixel += tiles * blockDim.x)
+
+__device__ float of_half(unsigned short bits)
+{
+    const unsigned exponent = bits >> 10 & 31u, mantissa = bits & 1023u;
+    union { unsigned bits; float value; } found;
+    if (exponent == 0)
+        found.value = mantissa * 5.9604644775390625e-8f;
+    else
+        found.bits = (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13;
+    return bits >> 15 ? -found.value : found.value;
+}
+
+__device__ c64 turn_of(const c64* lines, const int* steps, int row, int column, int side)
+{
+    const c64 down = lines[steps[0] * side + row], right = lines[steps[1] * side + column];
+    c64 both;
+    both.x = down.x * right.x - down.y * right.y;
+    both.y = down.x * right.y + down.y * right.x;
+    return both;
+}
+
+__device__ float amplitude_at(
+    unsigned long long address, float gain, float background, int pixel, int side, int whole, int is_half)
+{
+    int row = pixel / side, column = pixel % side;
+    if (whole != side) {  // the lowest frequencies
+        row += 2 * row < side ? 0 : whole - side;
+        column += 2 * column < side ? 0 : whole - side;
+    }
+    const int place = row * whole + column;
+    const float kept = is_half ? of_half(((const unsigned short*)address)[place]) : ((const float*)address)[place];
+    const float found = gain * kept;
+    if (background == 0.0f || found < 0.0f)
+        return found;
+    const float photons = found * found - background;
+    return photons > 0.0f ? sqrtf(photons) : 0.0f;
+}
+
+extern "C" __global__
+void take_amplitudes(
+    const unsigned long long* addresses, const float* gains, const float* backgrounds, const int* held,
+    const int* numbers, float* out, int n, int side, int whole, int is_half, int holds_out, int tiles)
+{
+    EACH_ITEM(frame, n) {
+        const unsigned long long address = addresses[frame];
+        const float gain = gains[frame], background = backgrounds[frame];
+        EACH_PIXEL(pixel, side * side)
+            out[(long long)frame * side * side + pixel] =
+                holds_out && numbers[pixel] == held[frame]
+                    ? MISSING : amplitude_at(address, gain, background, pixel, side, whole, is_half);
+    }
+}
+
+// What each thread of a block has of some sums, the last of which are maxima, becomes that of all in thread 0.
+template <int ROWS, int MAXIMA> __device__ void fold_threads(float (&own)[ROWS], float (*of_warps)[ROWS])
+{
+#ifdef __CUDA_ARCH__
+    for (int step = WARP / 2; step > 0; step /= 2)
+        for (int row = 0; row < ROWS; ++row) {
+            const float other = __shfl_down_sync(0xffffffffu, own[row], step);
+            own[row] = row < ROWS - MAXIMA ? own[row] + other : other > own[row] ? other : own[row];
+        }
+#endif
+    if (threadIdx.x % WARP == 0)
+        for (int row = 0; row < ROWS; ++row)
+            of_warps[threadIdx.x / WARP][row] = own[row];
+    __syncthreads();
+    if (threadIdx.x == 0)
+        for (int warp = 1; warp < (int)blockDim.x / WARP; ++warp)
+            for (int row = 0; row < ROWS; ++row) {
+                const float other = of_warps[warp][row];
+                own[row] = row < ROWS - MAXIMA ? own[row] + other : other > own[row] ? other : own[row];
+            }
+    __syncthreads();
+}
+
+// The same over some blocks: true in thread 0 of the last of them to be done, which then has what all had.
+template <int ROWS, int MAXIMA>
+__device__ bool fold_blocks(float (&own)[ROWS], float* parts, int* counter, int block, int blocks)
+{
+    __shared__ float of_warps[MOST_THREADS / WARP][ROWS];
+    __shared__ int is_last;
+    fold_threads<ROWS, MAXIMA>(own, of_warps);
+    if (threadIdx.x == 0) {
+        for (int row = 0; row < ROWS; ++row)
+            parts[block * ROWS + row] = own[row];
+        __threadfence();
+        is_last = atomicAdd(counter, 1) == blocks - 1;
+    }
+    __syncthreads();
+    if (is_last) {
+        const volatile float* const all = parts;
+        for (int row = 0; row < ROWS; ++row) {
+            own[row] = 0.0f;
+            for (int other = threadIdx.x; other < blocks; other += blockDim.x) {
+                const float part = all[other * ROWS + row];
+                own[row] = row < ROWS - MAXIMA ? own[row] + part : part > own[row] ? part : own[row];
+            }
+        }
+        fold_threads<ROWS, MAXIMA>(own, of_warps);
+        if (threadIdx.x == 0)
+            *counter = 0;
+    }
+    return is_last && threadIdx.x == 0;
+}
+
+// The mean and the maximum of what some blocks know in parts.
+__device__ void fold_light(
+    float sum, float most, float* parts, int* counter, float* found, int block, int blocks, int pixels)
+{
+    float own[2] = {sum, most};
+    if (fold_blocks<2, 1>(own, parts, counter, block, blocks)) {
+        found[0] = own[0] / pixels;
+        found[1] = own[1];
+    }
+}
+
+extern "C" __global__
+void spread_lines(
+    const c64* field, const c64* lines, const int* steps, c64* out, int count, int modes, int side, int tiles,
+    float scale)
+{
+    const int pixels = side * side;
+    EACH_ITEM(number, count) {
+        EACH_PIXEL(pixel, pixels) {
+            const c64 turn = turn_of(lines, steps + 2 * number, pixel / side, pixel % side, side);
+            for (int mode = 0; mode < modes; ++mode) {
+                const c64 a = field[mode * pixels + pixel];
+                c64 moved;
+                moved.x = scale * (a.x * turn.x - a.y * turn.y);
+                moved.y = scale * (a.x * turn.y + a.y * turn.x);
+                out[(long long)(number * modes + mode) * pixels + pixel] = moved;
+            }
+        }
+    }
+}
+
+extern "C" __global__
+void gather_lines(
+    const c64* spectra, const c64* lines, const int* steps, c64* out, int count, int modes, int side, int tiles,
+    float scale)
+{
+    const int pixels = side * side;
+    EACH_ITEM(mode, modes) {
+        EACH_PIXEL(pixel, pixels) {
+            c64 sum = {0.0f, 0.0f};
+            for (int number = 0; number < count; ++number) {
+                const c64 turn = turn_of(lines, steps + 2 * number, pixel / side, pixel % side, side);
+                const c64 a = spectra[(long long)(number * modes + mode) * pixels + pixel];
+                sum.x += a.x * turn.x + a.y * turn.y;
+                sum.y += a.y * turn.x - a.x * turn.y;
+            }
+            sum.x *= scale;
+            sum.y *= scale;
+            out[mode * pixels + pixel] = sum;
+        }
+    }
+}
 
 extern "C" __global__
 void multiply_windows(
     const c64* objects, const c64* probes, const int* which, const int* corners, c64* out,
-    int n, int states, int modes, int side, int height, int width)
+    int n, int states, int modes, int side, int height, int width, int tiles)
 {
-    const long long pixels = (long long)side * side;
-    EACH(i, (long long)n * states * pixels) {
-        const long long pixel = i % pixels;
-        const int state = (i / pixels) % states;
-        const int frame = i / pixels / states;
-        const int row = corners[2 * frame] + pixel / side, column = corners[2 * frame + 1] + pixel % side;
-        const c64 a = objects[((long long)state * height + row) * width + column];
-        for (int mode = 0; mode < modes; ++mode) {
-            const c64 b = probes[((long long)which[frame] * modes + mode) * pixels + pixel];
-            c64 wave;
-            wave.x = a.x * b.x - a.y * b.y;
-            wave.y = a.x * b.y + a.y * b.x;
-            out[(((long long)frame * states + state) * modes + mode) * pixels + pixel] = wave;
+    const int pixels = side * side;
+    EACH_ITEM(item, n * states) {
+        const int frame = item / states, state = item % states;
+        const c64* const window = objects + ((long long)state * height + corners[2 * frame]) * width
+                                  + corners[2 * frame + 1];
+        const c64* const light = probes + (long long)which[frame] * modes * pixels;
+        c64* const waves = out + (long long)item * modes * pixels;
+        EACH_PIXEL(pixel, pixels) {
+            const c64 a = window[(long long)(pixel / side) * width + pixel % side];
+            for (int mode = 0; mode < modes; ++mode) {
+                const c64 b = light[mode * pixels + pixel];
+                c64 wave;
+                wave.x = a.x * b.x - a.y * b.y;
+                wave.y = a.x * b.y + a.y * b.x;
+                waves[mode * pixels + pixel] = wave;
+            }
         }
     }
 }
 
 extern "C" __global__
 void change_fields(
-    c64* field, const float* amplitude, const float* good, float* sums, int n, int waves, int pixels, int poisson,
+    c64* field, const float* amplitude, const unsigned long long* addresses, const float* gains,
+    const float* backgrounds, const int* held, const int* numbers, const float* good, float* parts, int* counters,
+    float* sums,
+    int n, int waves, int side, int poisson, int stored, int whole, int is_half, int holds_out, int tiles,
     float background, float epsilon, float scale)
 {
     const float gain = scale * scale;
-    EACH(i, (long long)n * LANES) {
-        const long long frame = i / LANES;
+    const int pixels = side * side;
+    EACH_ITEM(frame, n) {
+        const unsigned long long address = stored ? addresses[frame] : 0;
+        const float own_gain = stored ? gains[frame] : 1.0f, further_light = stored ? backgrounds[frame] : 0.0f;
         float residual = 0.0f, squares = 0.0f, good_pixels = 0.0f, photons = 0.0f, excess = 0.0f;
-        for (int pixel = i % LANES; pixel < pixels; pixel += LANES) {
-            c64* const first = field + frame * waves * pixels + pixel;
+        EACH_PIXEL(pixel, pixels) {
+            c64* const first = field + (long long)frame * waves * pixels + pixel;
             float light = 0.0f;
             for (int wave = 0; wave < waves; ++wave) {
                 const c64 a = first[(long long)wave * pixels];
                 light += a.x * a.x + a.y * a.y;
             }
             light = gain * light + background;
-            const float model = sqrtf(light), measured = amplitude[frame * pixels + pixel];
-            const float usable = measured >= 0.0f ? good[pixel] : 0.0f;
+            const float measured =
+                stored ? amplitude_at(address, own_gain, further_light, pixel, side, whole, is_half)
+                       : amplitude[(long long)frame * pixels + pixel];
+            const bool is_held = holds_out && numbers[pixel] == held[frame];
+            const float model = sqrtf(light), usable = measured >= 0.0f && !is_held ? good[pixel] : 0.0f;
             const float difference = usable * (measured - model);
             const float further = measured * measured - light;
             const float factor = gain * (poisson ? 0.5f * usable * further / (light + epsilon)
@@ -93,93 +277,152 @@ void change_fields(
             photons += usable * (light - background);
             excess += usable * further;
         }
-        float* const lane = sums + SUMS * i;
-        lane[0] = residual;
-        lane[1] = squares;
-        lane[2] = good_pixels;
-        lane[3] = photons;
-        lane[4] = excess;
+        float own[SUMS] = {residual, squares, good_pixels, photons, excess};
+        float* const of_frame = parts + frame * tiles * SUMS;
+        if (fold_blocks<SUMS, 0>(own, of_frame, counters + frame, block_ % tiles, tiles))
+            for (int sum = 0; sum < SUMS; ++sum)
+                sums[frame * SUMS + sum] = own[sum];
+        __syncthreads();
     }
 }
 
 extern "C" __global__
 void project_back(
     const c64* change, const c64* probes, const int* which, const float* weights, c64* terms,
-    int n, int states, int modes, int pixels)
+    int n, int states, int modes, int pixels, int tiles)
 {
-    EACH(i, (long long)n * states * pixels) {
-        const int pixel = i % pixels;
-        const long long of_state = i / pixels;
-        const int frame = of_state / states;
-        c64 sum = {0.0f, 0.0f};
-        for (int mode = 0; mode < modes; ++mode) {
-            const c64 p = probes[((long long)which[frame] * modes + mode) * pixels + pixel];
-            const c64 x = change[(of_state * modes + mode) * pixels + pixel];
-            sum.x += p.x * x.x + p.y * x.y;
-            sum.y += p.x * x.y - p.y * x.x;
+    EACH_ITEM(item, n * states) {
+        const int frame = item / states;
+        const float weight = weights[frame];
+        const c64* const light = probes + (long long)which[frame] * modes * pixels;
+        const c64* const waves = change + (long long)item * modes * pixels;
+        EACH_PIXEL(pixel, pixels) {
+            c64 sum = {0.0f, 0.0f};
+            for (int mode = 0; mode < modes; ++mode) {
+                const c64 p = light[mode * pixels + pixel], x = waves[mode * pixels + pixel];
+                sum.x += p.x * x.x + p.y * x.y;
+                sum.y += p.x * x.y - p.y * x.x;
+            }
+            sum.x *= weight;
+            sum.y *= weight;
+            terms[(long long)item * pixels + pixel] = sum;
         }
-        sum.x *= weights[frame];
-        sum.y *= weights[frame];
-        terms[i] = sum;
     }
 }
 
 extern "C" __global__
 void add_to_probes(
     const c64* change, const c64* objects, const int* which, const int* corners, const float* weights,
-    c64* numerators, float* denominator,
-    int n, int states, int modes, int probes, int side, int height, int width)
+    c64* numerators, float* denominator, float* parts, int* counter, float* found,
+    int n, int states, int modes, int probes, int side, int height, int width, int fresh, int tiles)
 {
-    const long long pixels = (long long)side * side;
-    EACH(i, (long long)probes * modes * pixels) {
-        const long long pixel = i % pixels;
-        const int mode = (i / pixels) % modes;
-        const int probe = i / pixels / modes;
-        const bool adds_light = probe == 0 && mode == 0;
-        c64 sum = numerators[i];
-        float light = adds_light ? denominator[pixel] : 0.0f;
-        for (int frame = 0; frame < n; ++frame) {
-            if (which[frame] != probe && !adds_light)
-                continue;
-            const int row = corners[2 * frame] + pixel / side, column = corners[2 * frame + 1] + pixel % side;
-            for (int state = 0; state < states; ++state) {
-                const c64 o = objects[((long long)state * height + row) * width + column];
-                light += weights[frame] * (o.x * o.x + o.y * o.y);
-                if (which[frame] != probe)
+    const int pixels = side * side;
+    EACH_ITEM(item, probes * modes) {
+        const int probe = item / modes, mode = item % modes;
+        const bool adds_light = item == 0;
+        float sum_of_light = 0.0f, most_light = 0.0f;
+        EACH_PIXEL(pixel, pixels) {
+            const int row = pixel / side, column = pixel % side;
+            c64 sum = {0.0f, 0.0f};
+            float light = 0.0f;
+            #pragma unroll 4
+            for (int frame = 0; frame < n; ++frame) {
+                if (which[frame] != probe && !adds_light)
                     continue;
-                const c64 x = change[(((long long)frame * states + state) * modes + mode) * pixels + pixel];
-                sum.x += weights[frame] * (o.x * x.x + o.y * x.y);
-                sum.y += weights[frame] * (o.x * x.y - o.y * x.x);
+                const float weight = weights[frame];
+                const c64* o = objects + (long long)(corners[2 * frame] + row) * width + column
+                               + corners[2 * frame + 1];
+                const c64* x = change + ((long long)frame * states * modes + mode) * pixels + pixel;
+                for (int state = 0; state < states; ++state) {
+                    const c64 a = *o;
+                    light += weight * (a.x * a.x + a.y * a.y);
+                    if (which[frame] == probe) {
+                        const c64 b = *x;
+                        sum.x += weight * (a.x * b.x + a.y * b.y);
+                        sum.y += weight * (a.x * b.y - a.y * b.x);
+                    }
+                    o += (long long)height * width;
+                    x += (long long)modes * pixels;
+                }
+            }
+            c64* const place = numerators + (long long)item * pixels + pixel;
+            if (!fresh) {
+                sum.x += place->x;
+                sum.y += place->y;
+                light += adds_light ? denominator[pixel] : 0.0f;
+            }
+            *place = sum;
+            if (adds_light) {
+                denominator[pixel] = light;
+                sum_of_light += light;
+                most_light = light > most_light ? light : most_light;
             }
         }
-        numerators[i] = sum;
         if (adds_light)
-            denominator[pixel] = light;
+            fold_light(sum_of_light, most_light, parts, counter, found, block_, tiles, pixels);
     }
 }
 
 extern "C" __global__
 void add_and_step(
-    c64* objects, const int* corners, const c64* terms, const float* power, const float* weights,
-    c64* pass_numerator, float* pass_denominator,
-    int n, int states, int side, int height, int width, int top, int left, int rows, int columns, int averages,
-    float floor, float slope, float share, float bound)
+    c64* objects, const int* corners, const c64* terms, const c64* probes, const int* which, const float* power,
+    const float* weights, const float* bounds, c64* pass_numerator, float* pass_denominator,
+    int n, int states, int modes, int side, int height, int width, int top, int left, int rows, int columns,
+    int averages, float floor, float per_mean, float slope, float share)
 {
-    EACH(i, (long long)states * rows * columns) {
-        const int column = left + i % columns, row = top + (i / columns) % rows;
+    __shared__ int reaches[LISTED], near[LISTED], count;
+    floor += per_mean * bounds[0];
+    const int size = states * rows * columns, pixels = side * side, waves = modes ? modes : 1;
+    for (int begin = blockIdx.x * blockDim.x; begin < size; begin += gridDim.x * blockDim.x) {
+        const int i = begin + threadIdx.x, last = begin + (int)blockDim.x - 1;
+        const int column = left + i % columns, row = top + i / columns % rows;
         const int state = i / columns / rows;
+        const bool is_line = begin / columns == last / columns;
+        const int first_row = top + begin / columns % rows, last_row = top + last / columns % rows;
+        const int first_column = is_line ? left + begin % columns : left;
+        const int last_column = is_line ? left + last % columns : left + columns - 1;
         c64 n_sum = {0.0f, 0.0f};
         float d_sum = 0.0f;
         bool seen = false;
-        for (int frame = 0; frame < n; ++frame) {
-            const int y = row - corners[2 * frame], x = column - corners[2 * frame + 1];
-            if (y < 0 || y >= side || x < 0 || x >= side)
-                continue;
-            const c64 term = terms[(((long long)frame * states + state) * side + y) * side + x];
-            n_sum.x += term.x;
-            n_sum.y += term.y;
-            d_sum += weights[frame] * power[y * side + x];
-            seen = true;
+        for (int known = 0; known < n; known += LISTED) {
+            const int listed = n - known < LISTED ? n - known : LISTED;
+            for (int k = threadIdx.x; k < listed; k += blockDim.x) {  // which windows reach the pixels of this block
+                const int y = corners[2 * (known + k)], x = corners[2 * (known + k) + 1];
+                reaches[k] = last_row < first_row || (y <= last_row && first_row < y + side && x <= last_column
+                                                      && first_column < x + side);
+            }
+            __syncthreads();
+            if (threadIdx.x == 0) {
+                count = 0;
+                for (int k = 0; k < listed; ++k)
+                    if (reaches[k])
+                        near[count++] = known + k;
+            }
+            __syncthreads();
+            #pragma unroll 4
+            for (int k = 0; k < count; ++k) {
+                const int frame = near[k];
+                const unsigned y = row - corners[2 * frame], x = column - corners[2 * frame + 1];
+                const bool inside = i < size && y < (unsigned)side && x < (unsigned)side;
+                const int pixel = inside ? y * side + x : 0, item = inside ? frame * states + state : 0;
+                const c64* const term = terms + (long long)item * waves * pixels + pixel;
+                const float weight = weights[frame];
+                c64 sum = {0.0f, 0.0f};
+                if (modes == 0)  // projected back already
+                    sum = *term;
+                for (int mode = 0; mode < modes; ++mode) {
+                    const c64 p = probes[(long long)(which[frame] * modes + mode) * pixels + pixel];
+                    const c64 a = term[(long long)mode * pixels];
+                    sum.x += weight * (p.x * a.x + p.y * a.y);
+                    sum.y += weight * (p.x * a.y - p.y * a.x);
+                }
+                const float light = weight * power[pixel];
+                n_sum.x += inside ? sum.x : 0.0f;
+                n_sum.y += inside ? sum.y : 0.0f;
+                d_sum += inside ? light : 0.0f;
+                seen = seen || inside;
+            }
+            __syncthreads();
         }
         if (!seen)
             continue;
@@ -190,7 +433,7 @@ void add_and_step(
             pass_numerator[place].y += n_sum.y + d_sum * o.y;
             pass_denominator[place] += d_sum;
         }
-        float scale = floor + slope * d_sum + share * (d_sum > bound ? d_sum : bound);
+        float scale = floor + slope * d_sum + share * (d_sum > bounds[1] ? d_sum : bounds[1]);
         scale = scale > 1e-30f ? scale : 1e-30f;
         o.x += n_sum.x / scale;
         o.y += n_sum.y / scale;
@@ -199,44 +442,92 @@ void add_and_step(
 }
 
 extern "C" __global__
-void step_probe(
-    c64* probe, const c64* numerator, const float* denominator, const float* divisor,
-    c64* pass_numerator, float* pass_denominator, int modes, int pixels, int averages)
+void step_probe_by_rule(
+    c64* probe, const c64* numerator, const float* denominator, const float* bounds,
+    c64* pass_numerator, float* pass_denominator, int modes, int side, int moved, int averages, int tiles,
+    float floor, float slope, float share)
 {
-    EACH(i, (long long)modes * pixels) {
-        const int pixel = i % pixels;
-        const c64 step = numerator[i];
-        c64 p = probe[i];
-        if (averages) {
-            pass_numerator[i].x += step.x + denominator[pixel] * p.x;
-            pass_numerator[i].y += step.y + denominator[pixel] * p.y;
-            if (i < pixels)
-                pass_denominator[pixel] += denominator[pixel];
+    const int pixels = side * side;
+    EACH_BLOCK {
+        EACH_PIXEL(pixel, pixels) {
+            float light = denominator[pixel];
+            if (moved) {
+                light = RINGING * bounds[1];
+                for (int row = pixel / side + side - 1; row <= pixel / side + side + 1; ++row)
+                    for (int column = pixel % side + side - 1; column <= pixel % side + side + 1; ++column) {
+                        const float near = denominator[row % side * side + column % side];
+                        light = near > light ? near : light;
+                    }
+            }
+            float divisor = floor + slope * light + share * bounds[1];
+            divisor = divisor > 1e-30f ? divisor : 1e-30f;
+            for (int mode = 0; mode < modes; ++mode) {
+                const int i = mode * pixels + pixel;
+                const c64 step = numerator[i];
+                c64 p = probe[i];
+                if (averages) {
+                    pass_numerator[i].x += step.x + light * p.x;
+                    pass_numerator[i].y += step.y + light * p.y;
+                }
+                p.x += step.x / divisor;
+                p.y += step.y / divisor;
+                probe[i] = p;
+            }
+            if (averages)
+                pass_denominator[pixel] += light;
         }
-        p.x += step.x / divisor[pixel];
-        p.y += step.y / divisor[pixel];
-        probe[i] = p;
     }
 }
 
 extern "C" __global__
-void add_power(const c64* probes, const float* weights, float* out, int count, int modes, int pixels)
+void step_probe(
+    c64* probe, const c64* numerator, const float* denominator, const float* divisor,
+    c64* pass_numerator, float* pass_denominator, int modes, int pixels, int averages, int tiles)
 {
-    EACH(i, pixels) {
-        float sum = 0.0f;
-        for (int j = 0; j < count; ++j)
-            for (int mode = 0; mode < modes; ++mode) {
-                const c64 p = probes[((long long)j * modes + mode) * pixels + i];
-                sum += weights[j] * (p.x * p.x + p.y * p.y);
+    EACH_ITEM(mode, modes) {
+        EACH_PIXEL(pixel, pixels) {
+            const int i = mode * pixels + pixel;
+            const c64 step = numerator[i];
+            c64 p = probe[i];
+            if (averages) {
+                pass_numerator[i].x += step.x + denominator[pixel] * p.x;
+                pass_numerator[i].y += step.y + denominator[pixel] * p.y;
+                if (mode == 0)
+                    pass_denominator[pixel] += denominator[pixel];
             }
-        out[i] += sum;
+            p.x += step.x / divisor[pixel];
+            p.y += step.y / divisor[pixel];
+            probe[i] = p;
+        }
+    }
+}
+
+extern "C" __global__
+void add_power(
+    const c64* probes, const float* weights, float* out, float* parts, int* counter, float* found,
+    int count, int modes, int pixels, int fresh, int tiles)
+{
+    EACH_BLOCK {
+        float sum_of_light = 0.0f, most_light = 0.0f;
+        EACH_PIXEL(pixel, pixels) {
+            float sum = fresh ? 0.0f : out[pixel];
+            for (int j = 0; j < count; ++j)
+                for (int mode = 0; mode < modes; ++mode) {
+                    const c64 p = probes[(long long)(j * modes + mode) * pixels + pixel];
+                    sum += weights[j] * (p.x * p.x + p.y * p.y);
+                }
+            out[pixel] = sum;
+            sum_of_light += sum;
+            most_light = sum > most_light ? sum : most_light;
+        }
+        fold_light(sum_of_light, most_light, parts, counter, found, block_, tiles, pixels);
     }
 }
 
 extern "C" __global__
 void push(c64* target, c64* before, c64* velocity, int size, float friction)
 {
-    EACH(i, size) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
         c64 here = target[i], speed = velocity[i];
         speed.x = friction * speed.x + here.x - before[i].x;
         speed.y = friction * speed.y + here.y - before[i].y;
@@ -248,6 +539,36 @@ void push(c64* target, c64* before, c64* velocity, int size, float friction)
 }
 """
 )
+
+
+@dataclass(frozen=True)
+class StoredAmplitudes:
+    """Where the amplitudes of some frames lie, and what they are corrected by.
+
+    Attributes
+    ----------
+    side : int
+        Of the frames as they are kept: N, or 2N where the central halves are wanted.
+    is_half : bool
+        Whether float16 is kept.
+    addresses : (n,) uint64
+    gains : (n,) float32
+        What they are multiplied by.
+    backgrounds : (n,) float32
+        Photons a pixel that are subtracted then.
+    held : (n,) int32, or None
+        Number of the pixels that are held out of a frame.
+    numbers : (N, N) int32 of the device, or None
+        Which pixels those are.
+    """
+
+    side: int
+    is_half: bool
+    addresses: npt.NDArray[np.uint64]
+    gains: npt.NDArray[np.float32]
+    backgrounds: npt.NDArray[np.float32]
+    held: npt.NDArray[np.int32] | None
+    numbers: Any
 
 
 class DeviceLoops:
@@ -265,25 +586,70 @@ class DeviceLoops:
     def __init__(self, xp: ModuleType, launch: Launch) -> None:
         self._xp = xp
         self._launch = launch
+        self._spaces: dict[tuple[int, type], Any] = {}
 
-    def _run(self, name: str, size: int, *arguments: Any) -> None:
-        for argument in arguments:
-            if hasattr(argument, "flags") and not argument.flags.c_contiguous:
-                raise ValueError(f"{name}: an array of shape {argument.shape} is not contiguous")
-        self._launch(name, size, *arguments)
+    def _scratch(self, size: int, kind: type) -> Any:
+        """Return work space, always the same as graphs know it; counters in it are 0 before and after a kernel."""
+        if (size, kind) not in self._spaces:
+            self._spaces[size, kind] = self._xp.zeros(size, kind)
+        return self._spaces[size, kind]
+
+    def run(self, name: str, size: int, arrays: Iterable[Any], *numbers: Any) -> None:
+        """Start a kernel for so many results.
+
+        Raises
+        ------
+        ValueError
+            If an array is not contiguous.
+        """
+        arrays = tuple(arrays)
+        for array in arrays:
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name}: an array of shape {array.shape} is not contiguous")
+        self._launch(name, size, *arrays, *numbers)
+
+    def run_shared(
+        self,
+        name: str,
+        items: int,
+        pixels: int,
+        arrays: Iterable[Any],
+        sizes: Iterable[int],
+        reals: Iterable[float] = (),
+        *,
+        thread_pixels: int = THREAD_PIXELS,
+    ) -> None:
+        """Start a kernel whose items, each of so many pixels, are shared by some blocks."""
+        tiles = tiles_of(pixels, thread_pixels)
+        self.run(name, items * tiles * KERNEL_THREADS, arrays, *sizes, tiles, *map(float, reals))
 
     def _whole(self, numbers: Any) -> Any:
-        return self._xp.asarray(np.ascontiguousarray(numbers, np.int32))
+        on_host = isinstance(numbers, np.ndarray)
+        return self._xp.asarray(np.ascontiguousarray(numbers, np.int32)) if on_host else numbers
 
     def _real(self, numbers: Any) -> Any:
-        return self._xp.asarray(np.ascontiguousarray(numbers, np.float32))
+        on_host = isinstance(numbers, np.ndarray)
+        return self._xp.asarray(np.ascontiguousarray(numbers, np.float32)) if on_host else numbers
+
+    def take_amplitudes(self, stored: StoredAmplitudes, out: Any) -> None:
+        """Write the amplitudes of frames into `out` (n, N, N), as `nsbluesky.solver.frames` says."""
+        held = np.zeros(len(out), np.int32) if stored.held is None else stored.held
+        lists = self._xp.asarray(stored.addresses), *map(self._real, (stored.gains, stored.backgrounds))
+        self.copy_amplitudes(stored, (*lists, self._whole(held)), out)
+
+    def copy_amplitudes(self, stored: StoredAmplitudes, lists: tuple[Any, ...], out: Any) -> None:
+        """Do the same with addresses, gains, backgrounds and numbers that are on the device."""
+        side = out.shape[-1]
+        numbers = lists[-1] if stored.numbers is None else stored.numbers
+        sizes = len(out), side, stored.side, int(stored.is_half), int(stored.numbers is not None)
+        self.run_shared("take_amplitudes", len(out), side**2, (*lists, numbers, out), sizes)
 
     def multiply_windows(self, objects: Any, probes: Any, which: Any, corners: Any, out: Any) -> None:
         """See the twin."""
         (states, height, width), (_, modes, side, _) = objects.shape, probes.shape
         arrays = objects, probes, self._whole(which), self._whole(corners), out
         sizes = len(corners), states, modes, side, height, width
-        self._run("multiply_windows", len(corners) * states * side**2, *arrays, *sizes)
+        self.run_shared("multiply_windows", len(corners) * states, side**2, arrays, sizes)
 
     def change_fields(
         self,
@@ -297,12 +663,46 @@ class DeviceLoops:
         sums: Any,
     ) -> None:
         """See the twin."""
+        some = self._whole(np.zeros(1, np.int32))
+        self._change_fields(
+            field, (amplitude, *[some] * 5), (0, 0, 0, 0), good, background, epsilon, scale, poisson, sums
+        )
+
+    def change_fields_stored(
+        self,
+        field: Any,
+        stored: StoredAmplitudes,
+        lists: tuple[Any, ...],
+        good: Any,
+        background: float,
+        epsilon: float,
+        scale: float,
+        poisson: bool,
+        sums: Any,
+    ) -> None:
+        """Do the same with amplitudes that are read from where they lie; `lists` as `copy_amplitudes` takes them."""
+        numbers = lists[-1] if stored.numbers is None else stored.numbers
+        how = 1, stored.side, int(stored.is_half), int(stored.numbers is not None)
+        self._change_fields(field, (good, *lists, numbers), how, good, background, epsilon, scale, poisson, sums)
+
+    def _change_fields(
+        self,
+        field: Any,
+        sources: tuple[Any, ...],
+        how: tuple[int, ...],
+        good: Any,
+        background: float,
+        epsilon: float,
+        scale: float,
+        poisson: bool,
+        sums: Any,
+    ) -> None:
         count, waves, side, _ = field.shape
-        of_lanes = self._xp.empty((count, LANES, SUMS), np.float32)
-        sizes = count, waves, side**2, int(poisson)
-        numbers = map(float, (background, epsilon, scale))
-        self._run("change_fields", count * LANES, field, amplitude, good, of_lanes, *sizes, *numbers)
-        sums[...] = of_lanes.sum(axis=1)
+        tiles = tiles_of(side**2, FIELD_PIXELS)
+        work = self._scratch(count * tiles * SUMS, np.float32), self._scratch(count, np.int32)
+        arrays, sizes = (field, *sources, good, *work, sums), (count, waves, side, int(poisson), *how)
+        reals = background, epsilon, scale
+        self.run_shared("change_fields", count, side**2, arrays, sizes, reals, thread_pixels=FIELD_PIXELS)
 
     def back_project(
         self,
@@ -310,7 +710,7 @@ class DeviceLoops:
         probes: Any,
         which: Any,
         objects: Any,
-        corners: npt.NDArray[np.int64],
+        corners: Any,
         weights: Any,
         terms: Any,
         with_probe: bool,
@@ -318,14 +718,36 @@ class DeviceLoops:
         probe_denominator: Any,
     ) -> None:
         """See the twin."""
-        (states, height, width), (count, modes, side, _) = objects.shape, probes.shape
+        states, modes, side = len(objects), probes.shape[1], probes.shape[-1]
         numbers, light = self._whole(which), self._real(weights)
-        sizes = len(corners), states, modes
-        size = len(corners) * states * side**2
-        self._run("project_back", size, change, probes, numbers, light, terms, *sizes, side**2)
+        arrays = change, probes, numbers, light, terms
+        sizes = len(corners), states, modes, side**2
+        self.run_shared("project_back", len(corners) * states, side**2, arrays, sizes)
         if with_probe:
-            arrays = change, objects, numbers, self._whole(corners), light, probe_numerators, probe_denominator
-            self._run("add_to_probes", count * modes * side**2, *arrays, *sizes, count, side, height, width)
+            lists = numbers, self._whole(corners), light
+            found = self._scratch(2, np.float32)
+            self.add_to_probes(change, objects, lists, probe_numerators, probe_denominator, found, fresh=False)
+
+    def add_to_probes(
+        self,
+        change: Any,
+        objects: Any,
+        lists: tuple[Any, Any, Any],
+        numerators: Any,
+        denominator: Any,
+        found: Any,
+        *,
+        fresh: bool = True,
+    ) -> None:
+        """Form the sums for the probes, and mean and maximum (2,) of Σ w·|O|²; not `fresh`, add to those there are.
+
+        `lists` are which probe, corners and weights of the frames, on the device.
+        """
+        (states, height, width), (count, modes, side, _) = objects.shape, numerators.shape
+        work = self._scratch(2 * tiles_of(side**2, 1), np.float32), self._scratch(1, np.int32)
+        arrays = change, objects, *lists, numerators, denominator, *work, found
+        sizes = len(lists[0]), states, modes, count, side, height, width, int(fresh)
+        self.run_shared("add_to_probes", count * modes, side**2, arrays, sizes, thread_pixels=1)
 
     def add_and_step(
         self,
@@ -342,15 +764,74 @@ class DeviceLoops:
         pass_denominator: Any,
     ) -> None:
         """See the twin."""
-        (states, height, width), side = objects.shape, terms.shape[-1]
+        side = terms.shape[-1]
         top, left = max(low, int(corners[:, 0].min())), int(corners[:, 1].min())
         rows = min(high, int(corners[:, 0].max()) + side) - top
         columns = int(corners[:, 1].max()) + side - left
         if rows <= 0:
             return
-        arrays = objects, self._whole(corners), terms, power, self._real(weights), pass_numerator, pass_denominator
-        sizes = len(corners), states, side, height, width, top, left, rows, columns, int(averages)
-        self._run("add_and_step", states * rows * columns, *arrays, *sizes, *step.tolist())
+        floor, slope, share, bound = step.tolist()
+        lists = self._whole(corners), self._real(weights)
+        bounds = self._real(np.array([0.0, bound]))
+        passes, box = (pass_numerator, pass_denominator), (top, left, rows, columns)
+        projected = terms, terms, lists[0]
+        self._step_windows(
+            objects, lists, projected, 0, power, bounds, averages, passes, box, (floor, 0.0, slope, share)
+        )
+
+    def step_object(
+        self,
+        objects: Any,
+        change: Any,
+        probes: Any,
+        lists: tuple[Any, Any, Any],
+        power: Any,
+        bounds: Any,
+        averages: bool,
+        passes: tuple[Any, Any],
+        divisor: tuple[float, float, float, float],
+    ) -> None:
+        """Project χ (n, states·modes, N, N) back, add the windows of a batch up, and step the whole canvas.
+
+        Parameters
+        ----------
+        objects, change, probes
+        lists
+            Which probe, corners and weights of the frames, on the device.
+        power : (N, N)
+        bounds : (2,)
+            Mean and maximum of `power`.
+        averages : bool
+        passes
+            Sums of the pass.
+        divisor
+            f, m, s and g of f + m·mean + s·D + g·max(D, maximum).
+        """
+        which, corners, weights = lists
+        _, height, width = objects.shape
+        projected, box = (change, probes, which), (0, 0, height, width)
+        modes = probes.shape[1]
+        self._step_windows(
+            objects, (corners, weights), projected, modes, power, bounds, averages, passes, box, divisor
+        )
+
+    def _step_windows(
+        self,
+        objects: Any,
+        lists: tuple[Any, Any],
+        projected: tuple[Any, Any, Any],
+        modes: int,
+        power: Any,
+        bounds: Any,
+        averages: bool,
+        passes: tuple[Any, Any],
+        box: tuple[int, int, int, int],
+        divisor: tuple[float, float, float, float],
+    ) -> None:
+        (corners, weights), (states, height, width) = lists, objects.shape
+        arrays = objects, corners, *projected, power, weights, bounds, *passes
+        sizes = len(corners), states, modes, power.shape[-1], height, width, *box, int(averages)
+        self.run("add_and_step", states * box[2] * box[3], arrays, *sizes, *map(float, divisor))
 
     def step_probe(
         self,
@@ -364,16 +845,47 @@ class DeviceLoops:
     ) -> None:
         """See the twin."""
         arrays = probe, numerator, denominator, divisor, pass_numerator, pass_denominator
-        self._run("step_probe", probe.size, *arrays, len(probe), denominator.size, int(averages))
+        sizes = len(probe), denominator.size, int(averages)
+        self.run_shared("step_probe", len(probe), denominator.size, arrays, sizes, thread_pixels=1)
 
-    def add_power(self, probes: Any, weights: npt.NDArray[np.float32], out: Any) -> None:
-        """See the twin."""
+    def step_probe_by_rule(
+        self,
+        probe: Any,
+        numerator: Any,
+        denominator: Any,
+        bounds: Any,
+        moved: bool,
+        averages: bool,
+        passes: Iterable[Any],
+        divisor: tuple[float, float, float],
+    ) -> None:
+        """Step a probe by sums N (modes, N, N) and D (N, N): P += N / (f + s·D + g·maximum), `divisor` = (f, s, g).
+
+        Where it was `moved`, D is what `nsbluesky.solver.shifts.light_around` makes of it; `bounds` hold its mean and
+        maximum.
+        """
+        modes, side, _ = probe.shape
+        arrays, sizes = (probe, numerator, denominator, bounds, *passes), (modes, side, int(moved), int(averages))
+        self.run_shared("step_probe_by_rule", 1, side**2, arrays, sizes, divisor, thread_pixels=1)
+
+    def add_power(self, probes: Any, weights: Any, out: Any, found: Any = None) -> None:
+        """See the twin; with `found` (2,), what `out` holds does not count, and its mean and maximum are found."""
         count, modes = probes.shape[:2]
-        self._run("add_power", out.size, probes, self._real(weights), out, count, modes, out.size)
+        work = self._scratch(2 * tiles_of(out.size, 1), np.float32), self._scratch(1, np.int32)
+        bounds = self._scratch(2, np.float32) if found is None else found
+        arrays = probes, self._real(weights), out, *work, bounds
+        self.run_shared(
+            "add_power", 1, out.size, arrays, (count, modes, out.size, int(found is not None)), thread_pixels=1
+        )
 
     def push(self, target: Any, before: Any, velocity: Any, friction: np.float32) -> None:
         """See the twin."""
-        self._run("push", target.size, target, before, velocity, target.size, float(friction))
+        self.run("push", target.size, (target, before, velocity), target.size, float(friction))
+
+
+def tiles_of(pixels: int, thread_pixels: int = THREAD_PIXELS) -> int:
+    """Return how many blocks share an item of so many pixels."""
+    return max(1, pixels // (thread_pixels * KERNEL_THREADS))
 
 
 @functools.cache

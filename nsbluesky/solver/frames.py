@@ -13,7 +13,8 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
-from nsbluesky.solver.light import SUMS
+from nsbluesky.solver.device_loops import StoredAmplitudes, device_loops
+from nsbluesky.solver.light import NOT_MEASURED, SUMS
 from nsbluesky.solver.propagation import FarField, Propagator
 
 __all__ = [
@@ -30,9 +31,6 @@ __all__ = [
 
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
-
-NOT_MEASURED = -1.0
-"""Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
 
 MOST_VARIATION = 8
 """Modes of variation that a probe can have (`nsbluesky.solver.variation`)."""
@@ -95,7 +93,7 @@ class HoldOut:
     """
 
     def __init__(self, numbers: Any, count: int) -> None:
-        self.numbers = numbers
+        self.numbers = numbers.astype(np.int32)
         self.count = count
         self._places = [(numbers.reshape(-1) == number).nonzero()[0] for number in range(count)]
 
@@ -375,6 +373,10 @@ class FrameStore:
 
         They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
         """
+        if self.backend.on_device:
+            loops = device_loops(self.backend.xp)
+            loops.take_amplitudes(self.stored(slots, all_pixels=all_pixels), out[: len(slots)])
+            return out[: len(slots)]
         flux = self.flux[slots]
         self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
         self._correct_background(slots, out)
@@ -383,6 +385,19 @@ class FrameStore:
             for row, slot in enumerate(slots):
                 hold_out.apply(self.seq_nums[slot], out[row])
         return out[: len(slots)]
+
+    def stored(self, slots: npt.NDArray[np.intp], *, all_pixels: bool = False) -> StoredAmplitudes:
+        """Return where `amplitudes` of `slots` come from, for a device that reads them itself."""
+        hold_out = None if all_pixels else self.hold_out
+        return StoredAmplitudes(
+            side=self._amplitudes.side,
+            is_half=self._amplitudes.is_half,
+            addresses=self._amplitudes.addresses(slots),
+            gains=np.asarray(self.flux[slots] ** -0.5, np.float32),
+            backgrounds=np.asarray(self.backgrounds[slots], np.float32),
+            held=None if hold_out is None else np.asarray(self.seq_nums[slots] % hold_out.count, np.int32),
+            numbers=None if hold_out is None else hold_out.numbers,
+        )
 
     def _correct_background(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
         """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.

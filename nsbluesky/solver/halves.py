@@ -126,7 +126,7 @@ class HalfSets:
         state.variation = image.variation  # the weights of the frames, which are common, belong to it
         slots, self._order = self._order[: self._batch], self._order[self._batch :]
         if len(slots):
-            self._engine.update(state, stacked, slots)
+            self._engine.begin_update(state, stacked, slots)
         if not len(self._order):
             self._engine.end_pass(state, stacked)
             state.probe = image.probe.copy()

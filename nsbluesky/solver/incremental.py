@@ -30,6 +30,7 @@ from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.intake import Intake, valid_weights
+from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
@@ -144,6 +145,7 @@ class IncrementalSolver:
         self._quality = LiveQuality(settings, backend, pixel_m)
         self._dose: float | None = None
         self._work: Iterator[None] | None = None
+        self._told: tuple[FrameStore, npt.NDArray[np.intp], Told] | None = None
         self._search: Iterator[None] | None = None
         self._turn = 0
         self.in_haste = False
@@ -187,6 +189,7 @@ class IncrementalSolver:
         ValueError
             If shapes do not fit.
         """
+        self._note_told()
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
         usable = []
         for number, slot in taken.items():
@@ -616,14 +619,14 @@ class IncrementalSolver:
         self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self._finishing)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
-            whole = self.frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
-            frames.residuals[slots] = self._engine.update(state, frames, slots) * whole
+            told = self._engine.begin_update(state, frames, slots)
+            self._note_told()
+            self._told = frames, slots, told
             frames.uses[slots] += 1
-            if self._engine.light is not None:
-                frames.light_sums[slots] = self._engine.light
             yield
             if not self.is_coarse:
                 yield from self._quality.work(state, self.frames, len(slots))
+        self._note_told()
         self._engine.end_pass(state, frames)
         self.constraints.hold_probe(state)
         active = frames.active
@@ -648,6 +651,16 @@ class IncrementalSolver:
             if self._coarse_is_ripe(gained_little):
                 self._level = self.frames
                 self._begin(refined(self._backend, state))
+
+    def _note_told(self) -> None:
+        """Take note of what the latest batch told: once the next one is on its way, or before it counts."""
+        if self._told is None:
+            return
+        (frames, slots, told), self._told = self._told, None
+        whole = self.frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
+        frames.residuals[slots] = told.residual * whole
+        if told.light is not None:
+            frames.light_sums[slots] = told.light
 
     def _rest_misfits(self) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
@@ -706,7 +719,7 @@ class IncrementalSolver:
 
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
-        if self.refinement.is_of_flux_alone and self._engine.light is not None:
+        if self.refinement.is_of_flux_alone and self._engine.sums_light:
             self.refinement.take_flux(self.frames, state.passes)
             return
         corners = self.frames.corners_px[: len(self.frames)].copy()

@@ -6,15 +6,19 @@ within I, and the mask m.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SUMS", "LightSums", "light_sums", "residuals_of"]
+__all__ = ["NOT_MEASURED", "SUMS", "LightSums", "Told", "light_sums", "residuals_of"]
 
 SUMS = 5
+
+NOT_MEASURED = -1.0
+"""Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,34 @@ def light_sums(xp: Any, amplitude: Any, intensity: Any, background: float, usabl
         usable * (amplitude**2 - intensity),
     ]
     return xp.stack([term.sum(axis=(1, 2)) for term in terms], axis=1)
+
+
+class Told:
+    """What an update tells of its frames, from before it; it may still be on its way from a device.
+
+    Parameters
+    ----------
+    fetch : callable
+        Waits and returns the residuals Σ m·|G − A| (n,) float32, and the light sums (n, SUMS) float64 or None; called
+        once.
+    """
+
+    def __init__(self, fetch: Callable[[], tuple[npt.NDArray[np.float32], npt.NDArray[np.float64] | None]]) -> None:
+        self._fetch = fetch
+        self._found: tuple[npt.NDArray[np.float32], npt.NDArray[np.float64] | None] | None = None
+
+    def wait(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64] | None]:
+        """Return residuals and light sums."""
+        if self._found is None:
+            self._found = self._fetch()
+        return self._found
+
+    @property
+    def residual(self) -> npt.NDArray[np.float32]:
+        """Σ m·|G − A| (n,)."""
+        return self.wait()[0]
+
+    @property
+    def light(self) -> npt.NDArray[np.float64] | None:
+        """The light sums (n, SUMS), or None from engines that do not form them."""
+        return self.wait()[1]

@@ -40,23 +40,24 @@ def spread(
     -------
     (n,) int
     """
-    by_place = np.lexsort((corners_px[:, 1], corners_px[:, 0]))
-    at_random = rng.random(len(slots))
-    turns = turns_of(np.zeros((len(slots), 2), np.int64) if steps is None else steps, rng)
-    strata = [
-        part[np.lexsort((at_random[part], turns[part]))]
-        for part in np.array_split(by_place, max(1, min(batch, len(slots))))
-    ]
-    runs = [part[run] for run in range(len(strata[0])) for part in strata if run < len(part)]
-    return np.asarray(slots[np.array(runs, dtype=np.intp)])
+    count, strata = len(slots), max(1, min(batch, len(slots)))
+    at_random = rng.random(count)
+    turns = turns_of(np.zeros((count, 2), np.int64) if steps is None else steps, rng)
+    sizes = np.full(strata, count // strata)
+    sizes[: count % strata] += 1
+    stratum = np.empty(count, np.intp)
+    stratum[np.lexsort((corners_px[:, 1], corners_px[:, 0]))] = np.repeat(np.arange(strata), sizes)
+    by_stratum = np.lexsort((at_random, turns, stratum))
+    run = np.arange(count) - np.repeat(sizes.cumsum() - sizes, sizes)
+    return np.asarray(slots[by_stratum[np.lexsort((stratum[by_stratum], run))]])
 
 
 def turns_of(steps: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.intp]:
     """Return when the turn of each shift (n, 2) comes, in random order, those that are equal together, (n,)."""
     if not steps.any():
         return np.zeros(len(steps), np.intp)
-    _, which = np.unique(steps, axis=0, return_inverse=True)
-    which = which.reshape(-1)
+    row, column = (steps - steps.min(axis=0)).T
+    _, which = np.unique(row * (column.max() + 1) + column, return_inverse=True)
     return np.asarray(rng.permutation(which.max(initial=-1) + 1)[which])
 
 

@@ -17,7 +17,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import in_near_field, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import SUMS
+from nsbluesky.solver.light import SUMS, Told
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.propagation import make_propagator
 from nsbluesky.solver.state import SolverState
@@ -182,13 +182,12 @@ class _Shard:
         active = store.active
         dealt = spread(active, store.corners_px[active], batch, rng) if len(active) else active
         used = np.array_split(dealt, task.parts)[task.part]
-        told = [np.zeros((0, SUMS))]
+        told: list[Told] = []
         for first in range(0, len(used), batch):
-            self.engine.update(state, store, used[first : first + batch])
-            assert self.engine.light is not None
-            told.append(self.engine.light)
+            told.append(self.engine.begin_update(state, store, used[first : first + batch]))
         store.uses[used] += 1
-        return self.engine.hand_over_sums(), used, np.concatenate(told)
+        light = [np.zeros((0, SUMS)), *(each.light for each in told)]
+        return self.engine.hand_over_sums(), used, np.concatenate(light)
 
 
 _held: dict[tuple[str, int], _Shard] = {}

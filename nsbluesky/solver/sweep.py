@@ -188,14 +188,14 @@ class DefocusSweep:
         steps = steps_of(frames.shifts_px[self._slots], settings.subpixel)
         for _ in range(passes):
             order = spread(self._slots, frames.corners_px[self._slots], batch, rng, steps)
-            misfit = 0.0
+            told = []
             for first in range(0, len(order), batch):
-                misfit += float(self._engine.update(state, frames, order[first : first + batch]).sum())
+                told.append(self._engine.begin_update(state, frames, order[first : first + batch]))
                 yield
             self._engine.end_pass(state, frames)
             set_probe_power(self._backend.xp, state, self._photons)
             state.passes += 1
-            state.r_factor = misfit / amplitude
+            state.r_factor = sum(float(each.residual.sum()) for each in told) / amplitude
 
 
 def judge(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions", "stacked"]
+__all__ = ["Divisor", "ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions", "stacked"]
 
 BAND_PIXELS = 80_000
 """Pixels of a canvas for which a further thread is worth being woken."""
@@ -87,6 +87,27 @@ class StepTerms:
     def numbers(self) -> npt.NDArray[np.float32]:
         """Return the four, as `nsbluesky.solver.kernels.add_and_step` takes them."""
         return np.array([self.floor, self.slope, self.share, self.bound], np.float32)
+
+
+@dataclass(frozen=True)
+class Divisor:
+    """The rule behind `StepTerms` for any light x, of an object or a probe: f + m·mean(x) + s·D + g·max(D, max(x)).
+
+    Attributes
+    ----------
+    floor, per_mean, slope, share : float
+        f, m, s and g.
+    """
+
+    floor: float = 0.0
+    per_mean: float = 0.0
+    slope: float = 0.0
+    share: float = 0.0
+
+    def terms(self, light: Any) -> StepTerms:
+        """Return the terms for light (N, N)."""
+        floor = self.floor + (self.per_mean * float(light.sum()) / light.size if self.per_mean else 0.0)
+        return StepTerms(floor, self.slope, self.share, float(light.max()) if self.share else 0.0)
 
 
 @dataclass

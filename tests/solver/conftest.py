@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from host_kernels import host_launch
 from small_scan import Scan, simulate
 
 from nsbluesky.backend import Backend, get_backend
+from nsbluesky.solver.device_loops import SOURCE, DeviceLoops
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 
@@ -26,6 +28,12 @@ def two_mode_scan() -> Scan:
 @pytest.fixture(scope="session")
 def backend() -> Backend:
     return get_backend("numpy", threads=2)
+
+
+@pytest.fixture(scope="session")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> DeviceLoops:
+    """The kernels for a GPU, compiled for the host."""
+    return DeviceLoops(np, host_launch(SOURCE, tmp_path_factory.mktemp("loops")))
 
 
 def _complex_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from nsbluesky.backend import BackendError, get_backend
 from nsbluesky.geometry import oriented
 from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
+from nsbluesky.solver.device_loops import StoredAmplitudes, device_loops
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.frames import NOT_MEASURED
@@ -36,16 +37,33 @@ def filled(amplitudes, backend, half=False, **how):
     return chunks
 
 
-def checked(chunks, amplitudes, backend, rtol):
+def copied(chunks, slots, out, scales, loops):
+    """Copy amplitudes as a host does, or as a GPU's kernel reads them."""
+    if loops is None:
+        chunks.copy(slots, out, scales)
+        return
+    stored = StoredAmplitudes(
+        side=chunks.side,
+        is_half=chunks.is_half,
+        addresses=chunks.addresses(slots),
+        gains=np.ones(len(slots), np.float32) if scales is None else scales,
+        backgrounds=np.zeros(len(slots), np.float32),
+        held=None,
+        numbers=None,
+    )
+    loops.take_amplitudes(stored, out[: len(slots)])
+
+
+def checked(chunks, amplitudes, backend, rtol, loops):
     slots = np.array([COUNT - 1, 5, 40, 6])
     out = backend.xp.zeros((6, SIDE, SIDE), np.float32)
-    chunks.copy(slots, out)
+    copied(chunks, slots, out, None, loops)
     np.testing.assert_allclose(backend.to_numpy(out)[:4], amplitudes[slots], rtol=rtol)
     assert not out[4:].any()
     assert out[1, 2, 3] == NOT_MEASURED
     small = backend.xp.zeros((5, SIDE // 2, SIDE // 2), np.float32)
     scales = np.array([2.0, 0.5, 1.0, 3.0], np.float32)
-    chunks.copy(slots, small, scales)
+    copied(chunks, slots, small, scales, loops)
     edge = SIDE // 4
     centre = np.fft.fftshift(amplitudes[slots], axes=(1, 2))[:, edge:-edge, edge:-edge] * scales[:, None, None]
     shown = np.fft.fftshift(backend.to_numpy(small), axes=(1, 2))
@@ -58,10 +76,10 @@ def checked(chunks, amplitudes, backend, rtol):
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("limit_chunks", [None, 0, 1, 2.5])
-@pytest.mark.parametrize("name", ["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
-def test_amplitudes_come_back_from_wherever_they_are(amplitudes, half, limit_chunks, name):
+@pytest.mark.parametrize("name", ["numpy", "kernels", pytest.param("cupy", marks=pytest.mark.gpu)])
+def test_amplitudes_come_back_from_wherever_they_are(amplitudes, half, limit_chunks, name, loops):
     try:
-        backend = get_backend(name)
+        backend = get_backend("cupy" if name == "cupy" else "numpy")
     except BackendError as error:
         pytest.skip(str(error))
     one = FRAME_BYTES // (2 if half else 1)
@@ -71,7 +89,8 @@ def test_amplitudes_come_back_from_wherever_they_are(amplitudes, half, limit_chu
     within = COUNT if limit_chunks is None else int(limit_chunks) * CHUNK_FRAMES
     assert chunks.nbytes_beyond == (COUNT - within) * one
     rtol = 2**-11 if half else 0
-    checked(chunks, amplitudes, backend, rtol)
+    with_kernel = {"numpy": None, "kernels": loops}
+    checked(chunks, amplitudes, backend, rtol, with_kernel[name] if name in with_kernel else device_loops(backend.xp))
     chunks.turn(5)
     turned = np.fft.ifftshift(oriented(np.fft.fftshift(amplitudes, axes=(1, 2)), 5), axes=(1, 2))
     np.testing.assert_allclose(backend.to_numpy(chunks.read(50)), turned[50], rtol=rtol)

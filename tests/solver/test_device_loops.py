@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from host_kernels import host_launch
 from small_scan import finished, object_error
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.device_loops import SOURCE, DeviceLoops
 from nsbluesky.solver.engines import differences, momentum
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
 
 COUNT = 14
-
-
-@pytest.fixture(scope="module")
-def loops(tmp_path_factory):
-    return DeviceLoops(np, host_launch(SOURCE, tmp_path_factory.mktemp("loops")))
 
 
 def passes(rule, loops, difficult_scan, monkeypatch, *, modes, states, subpixel, poisson):

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.engines.base import Engine
-from nsbluesky.solver.engines.batched import BatchedEngine, StepRule
+from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.cg import ConjugateGradientEngine
 from nsbluesky.solver.engines.lsqml import LeastSquaresEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
+from nsbluesky.solver.engines.step_rule import StepRule
 from nsbluesky.solver.engines.wasp import WaspRule
 
 __all__ = ["BATCHED", "ENGINES", "Engine", "check_engine", "in_near_field", "make_engine"]

@@ -52,8 +52,9 @@ class PassAverage:
         """Note that a batch of so many frames is about to be used."""
         before = self._before
         if self._begins and before is not None:  # what changed since the pass ended, as its scale, counts as well
-            before.object.numerator = before.object.denominator * state.object
-            before.probe_numerator = before.probe_denominator * state.probe
+            xp, there = self._backend.xp, before.object
+            xp.multiply(there.denominator, state.object, out=there.numerator)
+            xp.multiply(before.probe_denominator, state.probe, out=before.probe_numerator)
         self._begins = False
         self._frames += frames
 

@@ -14,6 +14,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.device_loops import device_loops
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import Told, residuals_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums
 
@@ -25,6 +26,7 @@ __all__ = [
     "frames_in_cache",
     "pieces",
     "shares",
+    "told_at_once",
     "work_space",
 ]
 
@@ -43,15 +45,18 @@ class Engine(Protocol):
     name: str
     least_batch: int = 1
     """Frames that a batch should have once all are there."""
-    light: npt.NDArray[np.float64] | None = None
-    """What the latest batch told of its frames (n, SUMS; `nsbluesky.solver.light`), from before the update; None from
-    engines that do not tell."""
+    sums_light: bool = True
+    """Whether an update tells light sums of its frames (`nsbluesky.solver.light`)."""
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space for this state and begin a pass."""
 
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+        """Use one batch of frames once; where arrays live on a device, this need not be done when it returns."""
+
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
         """Use one batch of frames once; return the residual Σ m·|G − A| of each, from before the update."""
+        return self.begin_update(state, frames, slots).residual
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Finish a pass: what needs the sums over all its frames."""
@@ -82,6 +87,11 @@ class Engine(Protocol):
     def rest(self, resting: bool) -> None:
         """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again."""
         return
+
+
+def told_at_once(light: npt.NDArray[np.float64]) -> Told:
+    """Return what tells light sums (n, SUMS) that are there."""
+    return Told(lambda: (residuals_of(light), light))
 
 
 @dataclass

@@ -7,7 +7,7 @@ not at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,50 +15,23 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.dose import caution, counts_are_few
 from nsbluesky.solver.engines.averages import PassAverage
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, told_at_once, work_space
+from nsbluesky.solver.engines.device_batches import DeviceBatches, device_batches
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
+from nsbluesky.solver.engines.step_rule import StepRule
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import residuals_of
+from nsbluesky.solver.light import Told
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import light_around
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import ProbeVariation
 from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
 
-__all__ = ["BatchedEngine", "StepRule"]
+__all__ = ["BatchedEngine"]
 
 PROBE_FRAMES = 4
 """With fewer frames the probe stays: object and probe would both take the whole step, and overshoot together."""
-
-
-class StepRule(Protocol):
-    """How the sums of a batch become steps of object and probe."""
-
-    @property
-    def name(self) -> str:
-        """Name of the algorithm."""
-
-    @property
-    def averages_passes(self) -> bool:
-        """Whether a pass ends with the average over its frames."""
-
-    @property
-    def momentum(self) -> float:
-        """Friction of `nsbluesky.solver.engines.momentum.Momentum`; 0 for none."""
-
-    @property
-    def momentum_frames(self) -> int:
-        """Frames between two of its steps."""
-
-    def damped(self, caution: float) -> StepRule:
-        """Return the rule with so many times the regularisation, and so much less momentum."""
-
-    def object_step(self, xp: Any, power: Any) -> StepTerms:
-        """Return what Σ conj(P)·χ is divided by, given the probe's |P|² (N, N)."""
-
-    def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
-        """Return what Σ conj(O)·χ is divided by, given Σ |O|² (N, N) over the batch."""
 
 
 class BatchedEngine(Engine):
@@ -102,14 +75,17 @@ class BatchedEngine(Engine):
         self._batch = batch
         self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
+        self._on_device: DeviceBatches | None = None
         self._momentum = Momentum(backend, rule.momentum, rule.momentum_frames, compiled=self._compiled)
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
-        self._spaces, self._terms = work_space(self._backend, state.probe.shape, self._batch, len(state.objects))
+        self._work_space: tuple[list[ThreadSpace], Any] | None = None
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._average = PassAverage(self._backend, state)
         self._variation = ProbeVariation(self._backend)
+        if self._on_device is None or not self._on_device.fits(state):
+            self._on_device = device_batches(self._backend, state, self._batch, self._subpixel)
         self._momentum.begin(state)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
@@ -146,14 +122,29 @@ class BatchedEngine(Engine):
         self._momentum.restore(contents)
         self._average.restore(contents)
 
-    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
         """Use one batch of frames: steps of object and probe by the rule."""
-        backend = self._backend
         self._momentum.before(state)
         if self._rule.averages_passes:
             self._average.note(state, len(slots))
         several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
         updates_probe = state.passes >= self._probe_start and several
+        if self._on_device is not None and self._on_device.can_take(state, frames):
+            sums = self._average.sums
+            told = self._on_device.run(state, frames, slots, sums, self._rule, self._likelihood, updates_probe)
+        else:
+            told = told_at_once(self._by_shares(state, frames, slots, updates_probe))
+        if self._momentum.moves:
+            seen = frames.uses[slots] > 0
+            amplitude = float(frames.amplitude_sums[slots[seen]].sum())
+            self._momentum.after(state, len(slots), lambda: float(told.residual[seen].sum()), amplitude)
+        return told
+
+    def _by_shares(
+        self, state: SolverState, frames: FrameStore, slots: Slots, updates_probe: bool
+    ) -> npt.NDArray[np.float64]:
+        """Use a batch, whose frames the threads share; return the light sums (n, SUMS)."""
+        backend = self._backend
         batch = Differences(
             backend,
             state,
@@ -163,11 +154,13 @@ class BatchedEngine(Engine):
             likelihood=self._likelihood,
             compiled=self._compiled,
         )
-        self.light = batch.add(self._spaces, self._terms, with_probe=updates_probe)
-        residual = residuals_of(self.light)
+        if self._work_space is None:
+            self._work_space = work_space(backend, state.probe.shape, self._batch, len(state.objects))
+        spaces, space_of_terms = self._work_space
+        light = batch.add(spaces, space_of_terms, with_probe=updates_probe)
         power = batch.mean_light()
-        object_step = self._rule.object_step(backend.xp, power)
-        corners, terms, weights = batch.corners, self._terms[: len(slots)], batch.weights
+        object_step = self._rule.object_divisor().terms(power)
+        corners, terms, weights = batch.corners, space_of_terms[: len(slots)], batch.weights
 
         def step(band: slice) -> None:
             for number in range(terms.shape[1]):
@@ -186,15 +179,10 @@ class BatchedEngine(Engine):
 
         backend.map(step if loops is None else fused_step, bands(backend, state.shape))
         if updates_probe:
-            spaces = self._spaces[: len(batch.shares)]
-            self._step_probe(state, spaces, len(slots), loops, moved=batch.between_pixels)
+            self._step_probe(state, spaces[: len(batch.shares)], len(slots), loops, moved=batch.between_pixels)
             if batch.varied:
-                self._variation.add(state, frames, batch.slots, batch.varied, self._spaces[0].probe_denominator)
-        if self._momentum.moves:
-            seen = frames.uses[slots] > 0
-            amplitude = float(frames.amplitude_sums[slots[seen]].sum())
-            self._momentum.after(state, len(slots), float(residual[seen].sum()), amplitude)
-        return residual
+                self._variation.add(state, frames, batch.slots, batch.varied, spaces[0].probe_denominator)
+        return light
 
     def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
         """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
@@ -221,7 +209,7 @@ class BatchedEngine(Engine):
             denominator += space.probe_denominator
         if moved:
             denominator = light_around(self._backend, denominator)
-        divisor = self._rule.probe_denominator(xp, denominator, batch)
+        divisor = self._rule.probe_divisor(batch).terms(denominator).denominator(xp, denominator)
         sums, averages = self._average.sums, self._rule.averages_passes
         if loops is not None:
             passes = sums.probe_numerator, sums.probe_denominator
@@ -237,6 +225,8 @@ class BatchedEngine(Engine):
         xp = self._backend.xp
         if self._rule.averages_passes:
             self._average.end_pass(state)
+        if self._on_device is not None:
+            self._on_device.release(state)
         state.probe = orthogonal_modes(xp, state.probe)
         if state.object.ndim > 2:
             state.object = orthogonal_modes(xp, state.object)

@@ -28,12 +28,13 @@ from nsbluesky.solver.engines.base import (
     corners_on_canvas,
     pieces,
     shares,
+    told_at_once,
     work_space,
 )
 from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
 from nsbluesky.solver.forward import line_terms
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import residuals_of
+from nsbluesky.solver.light import Told
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather, pad_canvas
@@ -118,7 +119,7 @@ class ConjugateGradientEngine(Engine):
             arrays = {name: self._backend.from_numpy(contents[f"line_{name}"]) for name in _Line.ARRAYS}
             self._line = _Line(**arrays, power=contents["line_power"])
 
-    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
         """Add the gradient of one batch."""
         backend, xp = self._backend, self._backend.xp
         self._used.append(slots)
@@ -131,7 +132,7 @@ class ConjugateGradientEngine(Engine):
             likelihood=AMPLITUDES,
             compiled=self._compiled,
         )
-        self.light = batch.add(self._spaces, self._terms)
+        light = batch.add(self._spaces, self._terms)
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots), 0]
 
@@ -140,7 +141,7 @@ class ConjugateGradientEngine(Engine):
 
         backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(batch.shares)])
-        return residuals_of(self.light)
+        return told_at_once(light)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Take one step along the conjugate direction."""

@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, work_space
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, told_at_once, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import residuals_of
+from nsbluesky.solver.light import Told
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe
 from nsbluesky.solver.state import SolverState
@@ -114,7 +114,7 @@ class LeastSquaresEngine(Engine):
         """Take up what `contents` returned, after `initialize`."""
         self._momentum.restore(contents)
 
-    def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
         """Use one batch of frames: directions, then the steps along them."""
         backend, xp = self._backend, self._backend.xp
         self._momentum.before(state)
@@ -127,8 +127,7 @@ class LeastSquaresEngine(Engine):
             likelihood=self._likelihood,
             compiled=self._compiled,
         )
-        self.light = batch.add(self._spaces, self._terms, changes=self._changes)
-        residual = residuals_of(self.light)
+        light = batch.add(self._spaces, self._terms, changes=self._changes)
         corners, weights = batch.corners, batch.weights
         power = xp.sum(xp.abs(state.probe) ** 2, axis=0)
         terms = self._terms[: len(slots), 0]
@@ -163,7 +162,7 @@ class LeastSquaresEngine(Engine):
         direction[box] = 0
         illumination[box] = 0
         self._momentum.after(state, 1)
-        return residual
+        return told_at_once(light)
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator

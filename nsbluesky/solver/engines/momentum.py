@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Momentum:
         self.period_frames = period_frames
         self._compiled = compiled
         self._resting = self._resumes = self._pass_begins = False
+        self._misfits: list[Callable[[], float]] = []
 
     @property
     def moves(self) -> bool:
@@ -61,6 +62,7 @@ class Momentum:
         self._frames = 0
         self._share = 1.0
         self._misfit = self._amplitude = 0.0
+        self._misfits = []
         self._least = float("inf")
         self._before = [state.object.copy(), state.probe.copy()]
         self._velocity = [xp.zeros_like(state.object), xp.zeros_like(state.probe)]
@@ -79,6 +81,7 @@ class Momentum:
         flags = {"rests": [self._resting, self._resumes, self._pass_begins]}
         if not self.friction:
             return flags
+        self._add_misfits()
         return {
             **flags,
             "velocity_object": self._backend.to_numpy(self._velocity[0]),
@@ -105,28 +108,38 @@ class Momentum:
         """Expect that the state is changed from outside before the next batch: scaled, or its modes turned."""
         self._pass_begins = True
 
-    def after(self, state: SolverState, frames: int, misfit: float = 0.0, amplitude: float = 0.0) -> None:
+    def after(
+        self, state: SolverState, frames: int, misfit: Callable[[], float] = lambda: 0.0, amplitude: float = 0.0
+    ) -> None:
         """Take note of a batch, and the step of momentum when it is time.
 
         Parameters
         ----------
         state : SolverState
         frames : int
-        misfit, amplitude : float
-            Σ|G − A| and ΣA of those of them that were used before; new ones fit worse for another reason.
+        misfit : callable
+            Returns Σ|G − A| of those of them that were used before, for new ones fit worse for another reason; called
+            when it is time for the step, as it may be still on its way from a device.
+        amplitude : float
+            Their ΣA.
         """
         if not self.moves:
             return
         self._frames += frames
-        self._misfit += misfit
+        self._misfits.append(misfit)
         self._amplitude += amplitude
         if self._frames < self.period_frames:
             return
+        self._add_misfits()
         self._watch()
         for of_state in zip(state.objects, stacked(self._before[0]), stacked(self._velocity[0]), strict=True):
             self._push(*of_state)
         for mode in range(len(state.probe)):
             self._push(state.probe[mode], self._before[1][mode], self._velocity[1][mode])
+
+    def _add_misfits(self) -> None:
+        self._misfit += sum(misfit() for misfit in self._misfits)
+        self._misfits = []
 
     def _watch(self) -> None:
         """Drop the velocity, and halve the friction for a while, where the misfit has risen."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from nsbluesky.solver.windows import StepTerms
+from nsbluesky.solver.windows import Divisor
 
 __all__ = ["PieRule"]
 
@@ -44,12 +41,10 @@ class PieRule:
         alpha, beta = min(1.0, self.alpha * caution), min(1.0, self.beta * caution)
         return replace(self, alpha=alpha, beta=beta, momentum=self.momentum / caution)
 
-    def object_step(self, xp: Any, power: Any) -> StepTerms:
+    def object_divisor(self) -> Divisor:
         """((1 − α)·Σ|P|² + α·max(|P|²)) / step."""
-        slope, share = (1 - self.alpha) / self.step, self.alpha / self.step
-        return StepTerms(slope=slope, share=share, bound=float(power.max()))
+        return Divisor(slope=(1 - self.alpha) / self.step, share=self.alpha / self.step)
 
-    def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
+    def probe_divisor(self, batch: int) -> Divisor:
         """((1 − β)·Σ|O|² + β·max(Σ|O|²)) / step."""
-        damped = np.float32(1 - self.beta) * denominator + np.float32(self.beta) * denominator.max()
-        return damped / np.float32(self.step)
+        return Divisor(slope=(1 - self.beta) / self.step, share=self.beta / self.step)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from nsbluesky.solver.windows import StepTerms
+from nsbluesky.solver.windows import Divisor
 
 __all__ = ["WaspRule"]
 
@@ -39,10 +36,10 @@ class WaspRule:
         """Return the rule with larger weights."""
         return replace(self, alpha=self.alpha * caution, beta=self.beta * caution, momentum=self.momentum / caution)
 
-    def object_step(self, xp: Any, power: Any) -> StepTerms:
+    def object_divisor(self) -> Divisor:
         """Σ |P|² + α·⟨|P|²⟩."""
-        return StepTerms(floor=self.alpha * float(power.sum()) / power.size, slope=1.0)
+        return Divisor(per_mean=self.alpha, slope=1.0)
 
-    def probe_denominator(self, xp: Any, denominator: Any, batch: int) -> Any:
+    def probe_divisor(self, batch: int) -> Divisor:
         """Σ |O|² + β·(number of frames)."""
-        return denominator + np.float32(self.beta * batch)
+        return Divisor(floor=self.beta * batch, slope=1.0)
