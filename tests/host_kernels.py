@@ -10,6 +10,7 @@ import pytest
 SHIM = """
 #include <math.h>
 #define __global__
+#define __launch_bounds__(...)
 #define __device__ static inline
 #define __shared__ static
 #define __syncthreads()

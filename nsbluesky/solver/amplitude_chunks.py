@@ -153,7 +153,7 @@ class AmplitudeChunks:
         """Return whether so many bytes more have no room on the device."""
         if self._limit_bytes is not None:
             return (self._beyond.count(False) + 1) * more_bytes > self._limit_bytes
-        if not self._backend.on_device:
+        if not self._backend.on_device or self._backend.xp is np:
             return False
         xp = self._backend.xp
         free, total = xp.cuda.runtime.memGetInfo()

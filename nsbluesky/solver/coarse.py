@@ -36,8 +36,14 @@ def central_light(mean_intensity: npt.NDArray[Any]) -> float:
 class Derived:
     """A column that follows from those of the whole frames."""
 
-    def __init__(self, value_of: Callable[[Any], npt.NDArray[Any]]) -> None:
+    def __init__(self, value_of: Callable[[Any], npt.NDArray[Any]], sources: tuple[Any, ...]) -> None:
         self._value_of = value_of
+        self._sources = sources
+
+    @property
+    def version(self) -> tuple[Any, ...]:
+        """Another one after each change of those, and than that of any other column."""
+        return id(self), *(source.version for source in self._sources)
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         """Return the values for slots."""
@@ -66,8 +72,11 @@ class CentralHalf(FrameStore):
         self.resting, self.misfits = whole.resting, whole.misfits
         self.residuals, self.light_sums = whole.residuals, whole.light_sums
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
-        self.corners_px = Derived(lambda index: self._corners(index))  # type: ignore[assignment]
-        self.shifts_px = Derived(lambda index: self._positions(index) - self._corners(index))  # type: ignore[assignment]
+        places = whole.corners_px, whole.shifts_px
+        self.corners_px = Derived(lambda index: self._corners(index), places)  # type: ignore[assignment]
+        self.shifts_px = Derived(  # type: ignore[assignment]
+            lambda index: self._positions(index) - self._corners(index), places
+        )
 
     @property
     def good(self) -> Any:

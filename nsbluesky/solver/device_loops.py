@@ -74,12 +74,11 @@ __device__ c64 turn_of(const c64* lines, const int* steps, int row, int column, 
 __device__ float amplitude_at(
     unsigned long long address, float gain, float background, int pixel, int side, int whole, int is_half)
 {
-    int row = pixel / side, column = pixel % side;
+    int place = pixel;
     if (whole != side) {  // the lowest frequencies
-        row += 2 * row < side ? 0 : whole - side;
-        column += 2 * column < side ? 0 : whole - side;
+        const int row = pixel / side, column = pixel % side;
+        place = (row + (2 * row < side ? 0 : whole - side)) * whole + column + (2 * column < side ? 0 : whole - side);
     }
-    const int place = row * whole + column;
     const float kept = is_half ? of_half(((const unsigned short*)address)[place]) : ((const float*)address)[place];
     const float found = gain * kept;
     if (background == 0.0f || found < 0.0f)
@@ -234,7 +233,7 @@ void multiply_windows(
     }
 }
 
-extern "C" __global__
+extern "C" __global__ __launch_bounds__(256, 6)
 void change_fields(
     c64* field, const float* amplitude, const unsigned long long* addresses, const float* gains,
     const float* backgrounds, const int* held, const int* numbers, const float* good, float* parts, int* counters,
@@ -249,10 +248,11 @@ void change_fields(
         const float own_gain = stored ? gains[frame] : 1.0f, further_light = stored ? backgrounds[frame] : 0.0f;
         float residual = 0.0f, squares = 0.0f, good_pixels = 0.0f, photons = 0.0f, excess = 0.0f;
         EACH_PIXEL(pixel, pixels) {
-            c64* const first = field + (long long)frame * waves * pixels + pixel;
-            float light = 0.0f;
-            for (int wave = 0; wave < waves; ++wave) {
-                const c64 a = first[(long long)wave * pixels];
+            c64* const place = field + (long long)frame * waves * pixels + pixel;
+            c64 first = *place;
+            float light = first.x * first.x + first.y * first.y;
+            for (int wave = 1; wave < waves; ++wave) {
+                const c64 a = place[(long long)wave * pixels];
                 light += a.x * a.x + a.y * a.y;
             }
             light = gain * light + background;
@@ -265,11 +265,14 @@ void change_fields(
             const float further = measured * measured - light;
             const float factor = gain * (poisson ? 0.5f * usable * further / (light + epsilon)
                                                  : difference / (model + epsilon));
-            for (int wave = 0; wave < waves; ++wave) {
-                c64 a = first[(long long)wave * pixels];
+            first.x *= factor;
+            first.y *= factor;
+            *place = first;
+            for (int wave = 1; wave < waves; ++wave) {
+                c64 a = place[(long long)wave * pixels];
                 a.x *= factor;
                 a.y *= factor;
-                first[(long long)wave * pixels] = a;
+                place[(long long)wave * pixels] = a;
             }
             residual += difference < 0.0f ? -difference : difference;
             squares += difference * difference;
@@ -363,7 +366,7 @@ void add_to_probes(
     }
 }
 
-extern "C" __global__
+extern "C" __global__ __launch_bounds__(256, 6)
 void add_and_step(
     c64* objects, const int* corners, const c64* terms, const c64* probes, const int* which, const float* power,
     const float* weights, const float* bounds, c64* pass_numerator, float* pass_denominator,

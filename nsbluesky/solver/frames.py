@@ -65,12 +65,15 @@ class _Column:
     """One number (or row of numbers) per frame in host memory; grows by doubling, for it is small."""
 
     values: npt.NDArray[Any]
+    version: Any = 0
+    """Another one after each change."""
 
     def __getitem__(self, index: Any) -> Any:
         return self.values[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.values[index] = value
+        self.version += 1
 
     def reserve(self, size: int) -> None:
         if size > len(self.values):
@@ -194,6 +197,12 @@ class FrameStore:
     def has_gaps(self) -> bool:
         """Whether `amplitudes` of any frame may be `NOT_MEASURED`."""
         return self._has_gaps or self.hold_out is not None
+
+    @property
+    def version(self) -> tuple[Any, ...]:
+        """What changes with where frames lie, their weights and corrections, or their number."""
+        columns = self.corners_px, self.shifts_px, self.weights, self.flux, self.backgrounds
+        return len(self.slots), id(self.weights), id(self.hold_out), *(column.version for column in columns)
 
     @property
     def nbytes(self) -> int:

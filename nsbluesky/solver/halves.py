@@ -47,6 +47,7 @@ class _Below:
     def __init__(self, corners: Any, height: int) -> None:
         self._corners = corners
         self._height = height
+        self.version = corners.version, height
 
     def __getitem__(self, slots: Any) -> npt.NDArray[np.int64]:
         corners = np.array(self._corners[slots])

@@ -173,6 +173,6 @@ def seen_by(frames: FrameStore, matrix: npt.NDArray[np.int64]) -> FrameStore:
         return np.asarray(np.rint(places @ matrix.T - half), np.int64)
 
     seen = copy.copy(frames)
-    seen.corners_px = Derived(corners)  # type: ignore[assignment]
-    seen.shifts_px = Derived(lambda index: np.zeros((*np.shape(index), 2)))  # type: ignore[assignment]
+    seen.corners_px = Derived(corners, (frames.corners_px, frames.shifts_px))  # type: ignore[assignment]
+    seen.shifts_px = Derived(lambda index: np.zeros((*np.shape(index), 2)), ())  # type: ignore[assignment]
     return seen

@@ -186,7 +186,7 @@ class _Shard:
         for first in range(0, len(used), batch):
             told.append(self.engine.begin_update(state, store, used[first : first + batch]))
         store.uses[used] += 1
-        light = [np.zeros((0, SUMS)), *(each.light for each in told)]
+        light = [np.zeros((0, SUMS)), *(each.light for each in told if each.light is not None)]
         return self.engine.hand_over_sums(), used, np.concatenate(light)
 
 

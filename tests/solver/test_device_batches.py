@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.fft
 from small_scan import finished, object_error
 
-from nsbluesky.backend import BackendError, get_backend
-from nsbluesky.solver.engines import batched
+from nsbluesky.backend import Backend, BackendError, get_backend
+from nsbluesky.solver import frames
+from nsbluesky.solver.engines import base, device_batches
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.device_batches import DeviceBatches
 from nsbluesky.solver.engines.pie import PieRule
@@ -17,24 +19,35 @@ COUNT = 14
 RULES = [WaspRule(), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
 
 
+class Device(Backend):
+    """A host in the place of a GPU: whatever is done where arrays live on a device is done here."""
+
+    on_device = True
+
+    def transform(self, a, out=None, *, inverse=False):
+        host = get_backend("numpy", threads=1)
+        host.transform(a, out, inverse=inverse)
+
+
 @pytest.fixture
-def on_device(loops, monkeypatch):
-    """A function that lets engines do whole batches; what it returns grows with each of them."""
+def device(loops, monkeypatch):
+    for module in (base, device_batches, frames):
+        monkeypatch.setattr(module, "device_loops", lambda xp: loops)
+    return Device("numpy", np, 1, scipy.fft)
 
-    def switch():
-        used = []
 
-        class Counted(DeviceBatches):
-            def run(self, *arguments):
-                used.append(arguments[-1])
-                return super().run(*arguments)
+@pytest.fixture
+def used(monkeypatch):
+    """Grows with each batch, by whether it had the probe as well."""
+    found = []
 
-        monkeypatch.setattr(
-            batched, "device_batches", lambda backend, *arguments: Counted(backend, loops, *arguments)
-        )
-        return used
+    class Counted(DeviceBatches):
+        def run(self, *arguments):
+            found.append(arguments[-1])
+            return super().run(*arguments)
 
-    return switch
+    monkeypatch.setattr(device_batches, "DeviceBatches", Counted)
+    return found
 
 
 def passes(rule, backend, difficult_scan, *, modes=2, states=1, subpixel=4, poisson=False, corrected=True, count=3):
@@ -76,33 +89,53 @@ def same(found, expected, rtol=1e-3):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize(("modes", "states", "subpixel"), [(1, 1, 1), (3, 1, 8), (2, 2, 4)])
 @pytest.mark.parametrize("poisson", [False, True])
-def test_they_do_what_a_cpu_does(rule, modes, states, subpixel, poisson, on_device, difficult_scan):
+def test_they_do_what_a_cpu_does(rule, modes, states, subpixel, poisson, device, used, difficult_scan):
     how = {"modes": modes, "states": states, "subpixel": subpixel, "poisson": poisson}
-    backend = get_backend("numpy", threads=1)
-    expected = passes(rule, backend, difficult_scan, **how)
-    used = on_device()
-    same(passes(rule, backend, difficult_scan, **how), expected)
+    expected = passes(rule, get_backend("numpy", threads=1), difficult_scan, **how)
+    assert not used
+    same(passes(rule, device, difficult_scan, **how), expected)
     assert used == 2 * [False] + 4 * [True]  # with the probe
 
 
-def test_what_varies_is_not_taken(on_device, difficult_scan):
-    """A probe that varies from frame to frame, and double precision, go the other way."""
-    backend = get_backend("numpy", threads=1)
-    used = on_device()
-    store, state = difficult_scan(backend, 1)
-    state.variation = np.zeros((2, 24, 24), np.complex64)
-    engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=10, subpixel=4)
-    engine.initialize(state, store)
-    engine.update(state, store, np.arange(10))
+def test_what_varies_goes_the_other_way(device, used, difficult_scan):
+    """A probe that varies from frame to frame."""
+    found = []
+    for backend in (device, get_backend("numpy", threads=1)):
+        store, state = difficult_scan(backend, 1)
+        state.variation = 0.1 * state.probe[[0, 0]] * np.exp(1j * np.arange(24))
+        store.variation[:COUNT, :2] = np.random.default_rng(2).normal(size=(COUNT, 2))
+        engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=10, subpixel=4)
+        engine.initialize(state, store)
+        engine.update(state, store, np.arange(10))
+        found.append((state.object, state.probe))
     assert not used
+    same(*found)
 
 
-def test_a_whole_reconstruction_runs_on_them(on_device, scan):
+def test_frames_that_change_are_looked_at_again(device, difficult_scan):
+    """Moved, weakened and withdrawn between two batches; and one whose window is off the canvas."""
+    found = []
+    for backend in (device, get_backend("numpy", threads=1)):
+        store, state = difficult_scan(backend, 1)
+        engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=10, subpixel=4)
+        engine.initialize(state, store)
+        engine.update(state, store, np.arange(10))
+        store.correct(np.array([2]), np.array([[1.3, -0.7]]))
+        store.flux[3], store.backgrounds[4], store.weights[5] = 1.5, 0.3, 0.25
+        engine.update(state, store, np.arange(10))
+        store.corners_px[12] = 100, 100
+        engine.update(state, store, np.arange(10))
+        with pytest.raises(IndexError, match=r"the windows of frames \[12\] lie off the canvas"):
+            engine.update(state, store, np.arange(5, 13))
+        found.append((state.object, state.probe))
+    same(*found)
+
+
+def test_a_whole_reconstruction_runs_on_them(device, used, scan):
     """From the central half to whole frames, with half-sets, flux and sweep: all arrays are as they must be."""
-    backend = get_backend("numpy", threads=1)
     settings = {"sweep_frames": 40, "sweep_candidates": 3, "sweep_passes": 2, "passes_final": 12}
 
-    def run(**changes):
+    def run(backend, **changes):
         solver = scan.solver(backend, **settings, **changes)
         solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
         for first in range(0, len(scan.frames), 30):
@@ -113,11 +146,10 @@ def test_a_whole_reconstruction_runs_on_them(on_device, scan):
         was_coarse = solver.is_coarse
         return finished(solver), was_coarse
 
-    expected, _ = run()
-    used = on_device()
-    for changes in ({}, {"half_precision_frames": True}):
+    expected, _ = run(get_backend("numpy", threads=1))
+    for changes in ({}, {"half_precision_frames": True, "modes": 1}):
         used.clear()
-        found, was_coarse = run(**changes)
+        found, was_coarse = run(device, **changes)
         assert was_coarse and not found.is_coarse and used
         assert found.state.r_factor == pytest.approx(expected.state.r_factor, rel=0.05)
         assert object_error(found, scan) == pytest.approx(object_error(expected, scan), rel=0.2)

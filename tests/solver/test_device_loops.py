@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_scan import finished, object_error
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import kernels
@@ -68,29 +67,3 @@ def test_an_array_with_holes_is_refused(loops):
     target = np.zeros((4, 8), np.complex64)[:, ::2]
     with pytest.raises(ValueError, match=r"push: .*\(4, 4\) is not contiguous"):
         loops.push(target, target.copy(), target.copy(), np.float32(0.5))
-
-
-def test_a_whole_reconstruction_runs_on_them(loops, scan, monkeypatch):
-    """From the central half to whole frames, with half-sets, flux and sweep: all arrays are as they must be."""
-    backend = get_backend("numpy", threads=1)
-    settings = {"sweep_frames": 40, "sweep_candidates": 3, "sweep_passes": 2, "passes_final": 12}
-
-    def run():
-        solver = scan.solver(backend, **settings)
-        solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
-        for first in range(0, len(scan.frames), 30):
-            part = slice(first, first + 30)
-            solver.add_frames(scan.seq_nums[part], scan.frames[part], scan.translations_m[part])
-            for _ in range(20):
-                solver.step(0.0)
-        was_coarse = solver.is_coarse
-        return finished(solver), was_coarse
-
-    expected, _ = run()
-    used = []
-    for module in (differences, momentum):
-        monkeypatch.setattr(module, "loops_of", lambda *_, **__: used.append(1) or loops)
-    found, was_coarse = run()
-    assert was_coarse and not found.is_coarse and used
-    assert found.state.r_factor == pytest.approx(expected.state.r_factor, rel=0.05)
-    assert object_error(found, scan) == pytest.approx(object_error(expected, scan), rel=0.2)

@@ -8,7 +8,9 @@ It is what `nsbluesky.solver.engines.differences` and `nsbluesky.solver.engines.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+import operator
+from collections.abc import Hashable, Iterator
 from dataclasses import astuple
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend, address_of, pinned
 from nsbluesky.device_graphs import Recorder
-from nsbluesky.solver.device_loops import DeviceLoops, device_loops
+from nsbluesky.solver.device_loops import DeviceLoops, StoredAmplitudes, device_loops
 from nsbluesky.solver.engines.base import PassSums, Slots, corners_on_canvas
 from nsbluesky.solver.engines.differences import Likelihood
 from nsbluesky.solver.engines.step_rule import StepRule
@@ -46,22 +48,26 @@ class _Lists:
     xp : module
     batch : int
         The largest batch.
+
+    Attributes
+    ----------
+    packed, sent
+        The arrays, on the host one for each batch on its way.
+    host, device
+        Their parts by name.
     """
 
     _LAYOUT = (
-        ("addresses", np.uint64, 1),
-        ("corners", np.int32, 2),
-        ("which", np.int32, 1),
-        ("held", np.int32, 1),
-        ("steps", np.int32, 2),
-        ("weights", np.float32, 1),
-        ("gains", np.float32, 1),
-        ("backgrounds", np.float32, 1),
-        ("parts", np.float32, 1),
+        ("places", np.int64, (2,)),  # addresses and corners
+        ("numbers", np.float32, (3,)),  # weights, gains and backgrounds
+        ("held", np.int32, ()),
+        ("which", np.int32, ()),
+        ("parts", np.float32, ()),
+        ("steps", np.int32, (2,)),
     )
 
     def __init__(self, xp: Any, batch: int) -> None:
-        size = sum(np.dtype(kind).itemsize * width for _, kind, width in self._LAYOUT) * batch
+        size = sum(np.dtype(kind).itemsize * math.prod(rows) for _, kind, rows in self._LAYOUT) * batch
         self.packed = [pinned(xp, (size,), np.uint8) for _ in range(AT_ONCE)]
         self.sent = xp.zeros(size, np.uint8)
         self.host = [dict(self._cut(packed, batch)) for packed in self.packed]
@@ -69,11 +75,71 @@ class _Lists:
 
     def _cut(self, memory: Any, batch: int) -> Iterator[tuple[str, Any]]:
         begin = 0
-        for name, kind, width in self._LAYOUT:
-            end = begin + np.dtype(kind).itemsize * width * batch
+        for name, kind, rows in self._LAYOUT:
+            end = begin + np.dtype(kind).itemsize * math.prod(rows) * batch
             part = memory[begin:end].view(kind)
-            yield name, part.reshape(batch, width) if width > 1 else part
+            yield name, part.reshape(batch, 2) if name == "steps" else part.reshape(*rows, batch)
             begin = end
+
+    def of(self, count: int) -> dict[str, Any]:
+        """Return what the kernels read of so many frames."""
+        addresses, corners = self.device["places"]
+        weights, gains, backgrounds = (numbers[:count] for numbers in self.device["numbers"])
+        return {
+            "addresses": addresses.view(np.uint64)[:count],
+            "corners": corners.view(np.int32).reshape(-1, 2)[:count],
+            "weights": weights,
+            "gains": gains,
+            "backgrounds": backgrounds,
+            "held": self.device["held"][:count],
+            "which": self.device["which"][:count],
+        }
+
+
+class _Table:
+    """What `_Lists` are filled from, for all slots.
+
+    Parameters
+    ----------
+    state : SolverState
+    frames : FrameStore
+    subpixel : int
+        Steps of a position in a pixel.
+    most_steps : int
+        The most that a frame is moved by.
+
+    Attributes
+    ----------
+    stored : StoredAmplitudes
+        Of all slots.
+    all_inside : bool
+        Whether all windows lie on the canvas.
+    codes : (slots,) int
+        Number of the shift of each, as `steps` (shifts, 2) has them, where any is moved.
+    """
+
+    def __init__(self, state: SolverState, frames: FrameStore, subpixel: int, most_steps: int) -> None:
+        slots = np.arange(len(frames))
+        self.signature = _signature(state, frames)
+        # so that nothing else gets the identity of these
+        self._kept = frames.weights, frames.hold_out, frames.corners_px, frames.shifts_px
+        self.stored = frames.stored(slots)
+        corners = np.asarray(frames.corners_px[slots] - np.array(state.origin_px), np.int32)
+        self.all_inside = bool(((corners >= 0) & (corners + frames.frame_px <= np.array(state.shape))).all())
+        pairs = np.ascontiguousarray(corners).view(np.int64)[:, 0]
+        self.places = np.stack([self.stored.addresses.view(np.int64), pairs])
+        self.numbers = np.stack([frames.weights[slots], self.stored.gains, self.stored.backgrounds])
+        self.held = self.stored.held
+        row, column = (steps_of(frames.shifts_px[slots], subpixel) + most_steps).T
+        width = 2 * most_steps + 1
+        self.codes = row * width + column
+        self.no_shift = most_steps * (width + 1)
+        self.any_moved = bool((self.codes != self.no_shift).any())
+        self.steps = np.stack(np.divmod(np.arange(width**2), width), axis=1)
+
+
+def _signature(state: SolverState, frames: FrameStore) -> tuple[Any, ...]:
+    return state.origin_px, state.shape, *frames.version
 
 
 class DeviceBatches:
@@ -106,6 +172,8 @@ class DeviceBatches:
         self._arrived = [pinned(xp, (batch, SUMS), np.float32) for _ in range(AT_ONCE)]
         self._told = [Told(lambda: (np.empty(0, np.float32), None)) for _ in range(AT_ONCE)]
         self._turn = 0
+        self._table: _Table | None = None
+        self._known: tuple[tuple[Any, ...], Hashable] | None = None
         self._field = xp.empty((modes, side, side), np.complex64)
         self._numerator = xp.empty((modes, side, side), np.complex64)
         self._moved: dict[int, tuple[Any, Any]] = {}
@@ -155,42 +223,50 @@ class DeviceBatches:
             state.probe = self._probe
         self._turn = (self._turn + 1) % AT_ONCE
         self._told[self._turn].wait()  # so that what it was sent from, and came back to, is free
-        lists, count = self._host_lists(), len(slots)
-        stored = frames.stored(slots)
-        lists["corners"][:count] = corners_on_canvas(state, frames, slots)
-        lists["weights"][:count] = frames.weights[slots]
-        lists["addresses"][:count] = stored.addresses
-        lists["gains"][:count] = stored.gains
-        lists["backgrounds"][:count] = stored.backgrounds
-        if stored.held is not None:
-            lists["held"][:count] = stored.held
-        probes = self._place(steps_of(frames.shifts_px[slots], self._subpixel))
-        numbers = (
-            float(state.background),
-            float(likelihood.floor if likelihood.poisson else EPSILON),
-            likelihood.poisson,
-            rule.object_divisor(),
-            rule.probe_divisor(count),
-            rule.averages_passes,
-        )
-        arrays = (
-            state.objects,
-            frames.good,
-            stacked(sums.object.numerator),
-            stacked(sums.object.denominator),
-            sums.probe_numerator,
-            sums.probe_denominator,
-        )
-        kept = stored.side, stored.is_half, None if stored.numbers is None else address_of(stored.numbers)
-        key = (count, probes, with_probe, numbers, kept, state.objects.shape, *map(address_of, arrays))
+        lists, count, table = self._lists.host[self._turn], len(slots), self._table_of(state, frames)
+        if not table.all_inside:
+            corners_on_canvas(state, frames, slots)
+        lists["places"][:, :count] = table.places[:, slots]
+        lists["numbers"][:, :count] = table.numbers[:, slots]
+        if table.held is not None:
+            lists["held"][:count] = table.held[slots]
+        probes = self._place(lists, table.codes[slots] if table.any_moved else None, count)
+        key = count, probes, with_probe, self._key_of(state, frames, sums, rule, likelihood, table)
         self._recorder.send(self._lists.packed[self._turn], self._lists.sent)
-        work = functools.partial(self._start, stored, arrays, count, probes, with_probe, numbers)
+        how = rule, likelihood, with_probe
+        work = functools.partial(self._start, state, frames, sums, table.stored, how, count, probes)
         self._recorder.run(key, work)
         self._told[self._turn] = told = self._fetched(count)
         return told
 
-    def _host_lists(self) -> dict[str, npt.NDArray[Any]]:
-        return self._lists.host[self._turn]
+    def _table_of(self, state: SolverState, frames: FrameStore) -> _Table:
+        if self._table is None or self._table.signature != _signature(state, frames):
+            self._table = _Table(state, frames, self._subpixel, self._most_steps)
+        return self._table
+
+    def _key_of(
+        self,
+        state: SolverState,
+        frames: FrameStore,
+        sums: PassSums,
+        rule: StepRule,
+        likelihood: Likelihood,
+        table: _Table,
+    ) -> Hashable:
+        """Return all but the numbers of frames and probes that a graph depends on."""
+        objects = state.object, sums, rule, likelihood, frames.good, state.background, table.stored.numbers
+        known = self._known is not None and all(map(operator.is_, objects, self._known[0]))
+        if self._known is None or not known:
+            arrays = (state.object, frames.good, sums.object.numerator, sums.object.denominator)
+            probe_sums = sums.probe_numerator, sums.probe_denominator
+            numbers = table.stored.numbers
+            key = (
+                (rule, likelihood, float(state.background), state.object.shape),
+                (table.stored.side, table.stored.is_half, 0 if numbers is None else address_of(numbers)),
+                *map(address_of, (*arrays, *probe_sums)),
+            )
+            self._known = objects, key
+        return self._known[1]
 
     def _fetched(self, count: int) -> Told:
         """Begin to fetch the light sums of a batch."""
@@ -204,37 +280,40 @@ class DeviceBatches:
 
         return Told(found)
 
-    def _place(self, steps: npt.NDArray[np.int64]) -> int:
-        """Number the shifts (n, 2) of the frames; return how many probes there are, 0 where none is moved."""
-        lists, count = self._host_lists(), len(steps)
-        if not steps.any():
+    def _place(self, lists: dict[str, npt.NDArray[Any]], codes: npt.NDArray[np.int64] | None, count: int) -> int:
+        """Tell which probe each frame has, by the number of its shift; return how many there are, 0 if none moves."""
+        table = self._table
+        assert table is not None
+        if codes is None or (codes == table.no_shift).all():
             lists["which"][:count] = 0
             lists["parts"][0] = 1
             return 0
-        width = 2 * self._most_steps + 1
-        row, column = (steps + self._most_steps).T
-        codes, which = np.unique(row * width + column, return_inverse=True)
-        probes = min(-(-len(codes) // SHIFTS_AT_ONCE) * SHIFTS_AT_ONCE, len(lists["parts"]))
-        lists["which"][:count] = which
+        frames = np.bincount(codes, minlength=len(table.steps))
+        shifts = np.flatnonzero(frames)
+        probes = min(-(-len(shifts) // SHIFTS_AT_ONCE) * SHIFTS_AT_ONCE, len(lists["parts"]))
+        number = np.empty(len(frames), np.int32)
+        number[shifts] = np.arange(len(shifts))
+        lists["which"][:count] = number[codes]
         lists["steps"][:probes] = self._most_steps
-        lists["steps"][: len(codes), 0], lists["steps"][: len(codes), 1] = np.divmod(codes, width)
-        lists["parts"][:probes] = np.bincount(which, minlength=probes) / count
+        lists["steps"][: len(shifts)] = table.steps[shifts]
+        lists["parts"][:probes] = 0
+        lists["parts"][: len(shifts)] = frames[shifts] / count
         return probes
 
     def _start(
         self,
-        stored: Any,
-        arrays: tuple[Any, ...],
+        state: SolverState,
+        frames: FrameStore,
+        sums: PassSums,
+        stored: StoredAmplitudes,
+        how: tuple[StepRule, Likelihood, bool],
         count: int,
         probes: int,
-        with_probe: bool,
-        numbers: tuple[Any, ...],
     ) -> None:
         """Start all kernels of a batch."""
         loops, transform = self._loops, self._backend.transform
-        told = {name: values[:count] for name, values in self._lists.device.items()}
-        objects, good, *passes = arrays
-        background, epsilon, poisson, object_divisor, probe_divisor, averages = numbers
+        rule, likelihood, with_probe = how
+        told, objects = self._lists.of(count), state.objects
         waves, light = self._waves[:count], self._light[:count]
         lists = told["which"], told["corners"], told["weights"]
         stored_lists = told["addresses"], told["gains"], told["backgrounds"], told["held"]
@@ -242,15 +321,19 @@ class DeviceBatches:
         loops.add_power(moved, self._lists.device["parts"][: len(moved)], self._power, self._of_power)
         loops.multiply_windows(objects, moved, *lists[:2], waves)
         transform(waves)
-        numbers_too = good, background, epsilon, 1 / waves.shape[-1], poisson
-        loops.change_fields_stored(waves, stored, stored_lists, *numbers_too, light)
+        floor = float(likelihood.floor if likelihood.poisson else EPSILON)
+        numbers = frames.good, float(state.background), floor, 1 / waves.shape[-1], likelihood.poisson
+        loops.change_fields_stored(waves, stored, stored_lists, *numbers, light)
         transform(waves, inverse=True)
         if with_probe:
             loops.add_to_probes(waves, objects, lists, numerators, self._denominator, self._of_light)
-        of_power = self._power, self._of_power
-        loops.step_object(objects, waves, moved, lists, *of_power, averages, passes[:2], astuple(object_divisor))
+        passes, divisor = (stacked(sums.object.numerator), stacked(sums.object.denominator)), rule.object_divisor()
+        light_of_probe = self._power, self._of_power
+        averages = rule.averages_passes
+        loops.step_object(objects, waves, moved, lists, *light_of_probe, averages, passes, astuple(divisor))
         if with_probe:
-            self._step_probe(numerators, probes, probe_divisor, averages, passes[2:])
+            of_probe = sums.probe_numerator, sums.probe_denominator
+            self._step_probe(numerators, probes, rule.probe_divisor(count), averages, of_probe)
 
     def _moved_probes(self, probes: int) -> tuple[Any, Any]:
         """Return the probes (k, modes, N, N) of a batch, and an array like them for their sums."""
@@ -267,7 +350,9 @@ class DeviceBatches:
         self._backend.transform(moved, inverse=True)
         return moved, numerators
 
-    def _step_probe(self, numerators: Any, probes: int, divisor: Divisor, averages: bool, passes: list[Any]) -> None:
+    def _step_probe(
+        self, numerators: Any, probes: int, divisor: Divisor, averages: bool, passes: tuple[Any, Any]
+    ) -> None:
         """Move the sums for the probes back, and take the step."""
         loops, (modes, side, _) = self._loops, self._probe.shape
         if probes:

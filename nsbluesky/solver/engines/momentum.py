@@ -132,10 +132,9 @@ class Momentum:
             return
         self._add_misfits()
         self._watch()
-        for of_state in zip(state.objects, stacked(self._before[0]), stacked(self._velocity[0]), strict=True):
-            self._push(*of_state)
-        for mode in range(len(state.probe)):
-            self._push(state.probe[mode], self._before[1][mode], self._velocity[1][mode])
+        for arrays in zip((state.object, state.probe), self._before, self._velocity, strict=True):
+            for images in [arrays] if self._backend.on_device else zip(*map(stacked, arrays), strict=True):
+                self._push(*images)
 
     def _add_misfits(self) -> None:
         self._misfit += sum(misfit() for misfit in self._misfits)
@@ -158,6 +157,9 @@ class Momentum:
     def _push(self, target: Any, before: Any, velocity: Any) -> None:
         friction = np.float32(self.friction * self._share)
         loops = loops_of(self._backend, target, compiled=self._compiled)
+        if loops is not None and self._backend.on_device:
+            loops.push(target, before, velocity, friction)
+            return
         if loops is not None:
 
             def rows(band: slice) -> None:
