@@ -1,7 +1,7 @@
 """Measured amplitudes in memory: in chunks that are never moved, of half the bytes on request, beyond the device's.
 
-What a device has no room for stays in pinned memory of the host, from where a batch's frames are sent when they are
-used.  On a host there is one kind of memory; a limit puts later chunks beside it, by the same steps.
+What a device has no room for stays in pinned memory of the host, where its kernels read it over the bus.  On a host
+there is one kind of memory; a limit puts later chunks beside it, by the same steps.
 """
 
 from __future__ import annotations

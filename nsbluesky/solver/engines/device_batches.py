@@ -35,7 +35,6 @@ __all__ = ["DeviceBatches", "device_batches"]
 SHIFTS_AT_ONCE = 8
 """The number of moved probes is a multiple of this, so that few graphs serve all batches."""
 
-
 AT_ONCE = 2
 """Batches on their way: while a device works on one, the next one is made ready."""
 
@@ -176,7 +175,7 @@ class DeviceBatches:
         self._known: tuple[tuple[Any, ...], Hashable] | None = None
         self._field = xp.empty((modes, side, side), np.complex64)
         self._numerator = xp.empty((modes, side, side), np.complex64)
-        self._moved: dict[int, tuple[Any, Any]] = {}
+        self._moved: Any = None
         self._power, self._denominator = xp.empty((2, side, side), np.float32)
         self._of_power, self._of_light = xp.empty((2, 2), np.float32)
 
@@ -340,10 +339,10 @@ class DeviceBatches:
         if probes == 0:
             return self._probe[None], self._numerator[None]
         modes, side, _ = self._probe.shape
-        if probes not in self._moved:
-            most = self._backend.xp.empty((2, probes, modes, side, side), np.complex64)
-            self._moved[probes] = most[0], most[1]
-        moved, numerators = self._moved[probes]
+        if self._moved is None:
+            most = len(self._lists.host[0]["parts"])
+            self._moved = self._backend.xp.empty((2, most, modes, side, side), np.complex64)
+        moved, numerators = self._moved[:, :probes]
         self._backend.transform(self._probe, self._field)
         arrays = self._field, self._lines, self._lists.device["steps"][:probes], moved
         self._loops.run_shared("spread_lines", probes, side**2, arrays, (probes, modes, side), (1 / side**2,))
