@@ -38,6 +38,15 @@ LONG_FILES = (
     "test_catalog_process.py",
     "test_scenes.py",
     "test_commands.py",
+    "test_live.py",
+    "test_cxi_window.py",
+    "test_recorded_runs.py",
+    "test_reprocess_panel.py",
+    "test_orientation.py",
+    "test_replay_of_runs.py",
+    "test_service.py",
+    "test_service_commands.py",
+    "test_resume.py",
 )
 """Files that take a minute or so: begun last, one of them would let all workers but its own wait."""
 
