@@ -153,6 +153,7 @@ def install(extras: str) -> None:
         "--disable-pip-version-check",
         "install",
         "--quiet",
+        "--no-compile",
         "--constraint",
         CONSTRAINTS,
     ]
@@ -160,6 +161,9 @@ def install(extras: str) -> None:
         [*pip, "--editable", f"{ROOT}[{extras}]"],
         "pip could not install the wheels, see above; a proxy or an index is set in pip's own configuration",
     )
+    # on all processors, which pip does not, and without the tests of libraries; what does not compile is a template
+    compile_all: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", "-x", r"/tests?/", VENV / "lib"]
+    subprocess.run(compile_all, stdin=subprocess.DEVNULL, check=False)
 
 
 def _call(command: Sequence[str | Path], failure: str, environment: dict[str, str] | None = None) -> None:
