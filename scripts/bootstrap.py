@@ -22,6 +22,9 @@ OLDEST_PYTHON = (3, 11)
 CONSTRAINTS = ROOT / "constraints.txt"
 SOURCES = (ROOT / "setup.cfg", ROOT / "pyproject.toml", CONSTRAINTS)
 
+WIDER = {"test": ("dev",)}
+"""Which other extras of setup.cfg bring all of these."""
+
 # Shared libraries that the wheels of Qt load from the system, each with the Debian package that brings it.
 QT_LIBRARIES = {
     "libEGL.so.1": "libegl1",
@@ -116,6 +119,17 @@ def stamp_text(extras: str) -> str:
     return "\n".join([_python_identity(sys.executable), str(ROOT), extras, digest.hexdigest()])
 
 
+def stamp_of(extras: str) -> Path:
+    """Return the file that says what the environment with these extras was made from."""
+    return VENV / f".installed-{extras}"
+
+
+def is_installed(extras: str) -> bool:
+    """Return whether the environment has these extras, as everything is now."""
+    stamp = stamp_of(extras)
+    return stamp.is_file() and stamp.read_text() == stamp_text(extras)
+
+
 def _python_identity(executable: str | Path) -> str:
     """Return version and installation of a Python; empty where it does not run."""
     code = "import sys; print(sys.version, sys.base_prefix)"
@@ -139,6 +153,7 @@ def install(extras: str) -> None:
         "--disable-pip-version-check",
         "install",
         "--quiet",
+        "--no-compile",
         "--constraint",
         CONSTRAINTS,
     ]
@@ -146,6 +161,9 @@ def install(extras: str) -> None:
         [*pip, "--editable", f"{ROOT}[{extras}]"],
         "pip could not install the wheels, see above; a proxy or an index is set in pip's own configuration",
     )
+    # on all processors, which pip does not, and without the tests of libraries; what does not compile is a template
+    compile_all: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", "-x", r"/tests?/", VENV / "lib"]
+    subprocess.run(compile_all, stdin=subprocess.DEVNULL, check=False)
 
 
 def _call(command: Sequence[str | Path], failure: str, environment: dict[str, str] | None = None) -> None:
@@ -163,14 +181,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("extras", help="extras of setup.cfg to install, such as 'test' or 'dev'")
     extras: str = parser.parse_args().extras
-    stamp = VENV / f".installed-{extras}"
     try:
         check_python()
-        if stamp.is_file() and stamp.read_text() == stamp_text(extras):
+        if any(is_installed(enough) for enough in (extras, *WIDER.get(extras, ()))):
             return 0
         install_qt_packages()
         install(extras)
-        stamp.write_text(stamp_text(extras))
+        stamp_of(extras).write_text(stamp_text(extras))
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -13,6 +14,9 @@ import ophyd  # noqa: F401 - its dispatcher's threads start at the first import 
 import pytest
 from bluesky import RunEngine
 from own_run_engine import run_engine
+
+if TYPE_CHECKING:
+    from nsbluesky.catalog import Catalog
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
 hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
@@ -34,6 +38,15 @@ LONG_FILES = (
     "test_catalog_process.py",
     "test_scenes.py",
     "test_commands.py",
+    "test_live.py",
+    "test_cxi_window.py",
+    "test_recorded_runs.py",
+    "test_reprocess_panel.py",
+    "test_orientation.py",
+    "test_replay_of_runs.py",
+    "test_service.py",
+    "test_service_commands.py",
+    "test_resume.py",
 )
 """Files that take a minute or so: begun last, one of them would let all workers but its own wait."""
 
@@ -68,6 +81,15 @@ def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
         return Path(shutil.copytree(template, folder, dirs_exist_ok=True))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
+    """The catalog of tests that look at no runs but their own: it takes seconds to open, and its process to start."""
+    from nsbluesky.catalog import open_catalog
+
+    with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
+        yield catalog
 
 
 @pytest.fixture

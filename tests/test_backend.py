@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 import threading
 
@@ -34,6 +35,15 @@ def test_both_libraries_of_transforms_on_a_host_agree(monkeypatch):
         found = [np.array(backend.map(getattr(backend, name), waves.copy())) for backend in (fast, plain)]
         assert found[0].dtype == np.complex64
         assert np.allclose(*found, atol=1e-5)
+
+
+def test_the_transforms_of_fftw_bring_no_dask_along():
+    """Half of a service's start, and of the time until a crashed one is back."""
+    pytest.importorskip("pyfftw")
+    script = "import sys; from nsbluesky.backend import get_backend; get_backend('numpy'); import pyfftw\n"
+    script += "print('dask.array' in sys.modules, 'pyfftw.interfaces' in sys.modules, hasattr(pyfftw, 'interfaces'))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "False False False\n"
 
 
 @pytest.mark.parametrize("library", ["pyfftw", "scipy"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -44,6 +45,27 @@ def test_a_second_call_installs_nothing(bootstrap: ModuleType, installed: list[s
     assert bootstrap.main() == 0
     assert bootstrap.main() == 0
     assert installed == ["test"]
+
+
+def test_what_is_there_for_development_is_enough_for_tests(
+    bootstrap: ModuleType, installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for extras in ("dev", "test"):
+        monkeypatch.setattr(sys, "argv", ["bootstrap.py", extras])
+        assert bootstrap.main() == 0
+    assert installed == ["dev"]
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert "nsbluesky[test" in settings["options.extras_require"]["dev"]
+
+
+def test_what_is_there_for_tests_is_not_enough_for_development(
+    bootstrap: ModuleType, installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for extras in ("test", "dev"):
+        monkeypatch.setattr(sys, "argv", ["bootstrap.py", extras])
+        assert bootstrap.main() == 0
+    assert installed == ["test", "dev"]
 
 
 def _change_constraints(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,7 @@ from recorded_run import TIMEOUT_S, RecordedRun
 from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
 from nsbluesky import backend
-from nsbluesky.catalog import open_catalog
+from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
@@ -569,14 +568,13 @@ def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list
 
 
 def test_replay_from_the_catalog(
-    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, new_catalog: Callable[[Path], Path]
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, catalog: Catalog
 ) -> None:
     uid, log, settings = recorded
-    with open_catalog(new_catalog(tmp_path / "catalog")) as catalog:
-        writer = catalog.writer()
-        replay(read_documents(uid, log), writer)
-    assert writer.errors == {}
-    where = ["--catalog", tmp_path / "catalog", "--from-catalog", "--out", tmp_path / "out"]
+    writer = catalog.writer()
+    replay(read_documents(uid, log), writer)
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    where = ["--catalog", catalog.directory, "--from-catalog", "--out", tmp_path / "out"]
     assert_replayed(commands.run("replay", uid, *where, *settings))
 
 

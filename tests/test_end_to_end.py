@@ -60,11 +60,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with ExitStack() as stack:
         beamline = stack.enter_context(SimulatedBeamline(folder / "beamline", layout="none"))
-        catalog = stack.enter_context(open_catalog(new_catalog(folder / "catalog")))
         where = session.simulated_site(beamline)
         devices = session.fccd(where), session.scan_stage(where), session.shutter(where)
         for device in devices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from recorded_run import RecordedRun, interrupt, path_of
 from twin_beamline import QUICK_SOLVER, RIM_PX, TwinBeamline, make_twin_beamline
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog import Catalog
 from nsbluesky.conversion.run_scan import scan_of_run
 from nsbluesky.cxi import read_cxi, validate
 from nsbluesky.devices.detector import DATASET
@@ -59,10 +59,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Site:
     folder = tmp_path_factory.mktemp("site")
-    with open_catalog(new_catalog(folder / "catalog")) as catalog:
-        yield Site(make_twin_beamline(folder), catalog, folder / "log")
+    return Site(make_twin_beamline(folder), catalog, folder / "log")
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def row_tables(plan: CleaningPlan) -> RowTables:
         basis=basis,
         good=good,
         bad_starts=np.searchsorted(bad_rows, np.arange(rows + 1)),
-        bad_columns=bad_columns,
+        bad_columns=np.ascontiguousarray(bad_columns),  # else the loops are compiled once more
         sensitivity=_map(plan.sensitivity),
         behind_beamstop=_map(behind),
         shaded=np.zeros((rows, 2), np.int64) if behind is None else _not_one(behind, inside),

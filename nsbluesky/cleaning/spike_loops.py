@@ -150,7 +150,9 @@ def _background(
     normal: npt.NDArray[np.float64],
 ) -> None:
     """Write the lower triangle of the normal matrix of what is background of one ADC."""
-    normal[:] = full
+    for k in range(len(full)):  # an assignment of all at once takes the compiler 6 s
+        for m in range(k + 1):
+            normal[k, m] = full[k, m]
     p = 0
     for k in range(0, len(full), 2):
         for m in range(0, k + 1, 2):

@@ -68,7 +68,8 @@ def read_half(
     first_gain, switch, top = gain_range[0], np.float32(gain_range[1]), np.float32(gain_range[2])
     level, light, noise = np.empty(columns, np.float32), np.zeros(columns, np.float32), np.empty(columns, np.float32)
     for row in range(rows):
-        level[:] = fixed[row]
+        for column in range(columns):  # an assignment of all at once takes the compiler 4 s
+            level[column] = fixed[row, column]
         for term in range(len(column_terms)):
             factor = row_terms[row, term]
             for column in range(columns):

@@ -215,7 +215,7 @@ class FrameStore:
         With `held_out`, a number 0, 1, … for each pixel, those of one number are not used of a frame, but good enough
         to judge the solver by; the next frame has the next number.
         """
-        self.good = self.backend.from_numpy(np.fft.ifftshift(good).astype(np.float32))
+        self.good = self.backend.from_numpy(np.fft.ifftshift(good).astype(np.float32, order="C"))
         self.hold_out = None
         if held_out is not None:
             numbers = np.where(good, held_out, -1)

@@ -56,7 +56,7 @@ def turn(backend: Backend, spectra: Any, lines: npt.NDArray[np.complexfloating[A
 
     `lines` (n or 1, 2, N) are in host memory; the spectra are overwritten and returned.
     """
-    both = backend.from_numpy(lines.astype(spectra.dtype, copy=False))
+    both = backend.from_numpy(lines.astype(spectra.dtype, order="C", copy=False))
     if backend.on_device:
         spectra *= both[:, 0, None, :, None]
         spectra *= both[:, 1, None, None, :]

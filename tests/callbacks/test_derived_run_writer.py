@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import event_model
 import h5py
 import numpy as np
-import pytest
 
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
-from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog import Catalog
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.settings import PipelineSettings
 
@@ -25,12 +24,6 @@ SIDE = 8
 PIXEL_M = 1e-8
 TIMEOUT_S = 60.0
 PTYCHO = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 30e-6}
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
-    with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
-        yield catalog
 
 
 def reconstruction(run: DerivedRun, step: int, final: bool = False, engine: str = "") -> list[Document]:

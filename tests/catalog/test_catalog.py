@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from tiled.queries import Eq
 
-from nsbluesky.catalog import Catalog, CatalogWriter, open_catalog
+from nsbluesky.catalog import Catalog, CatalogWriter
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -28,12 +28,6 @@ from nsbluesky.replay import ROWS_LEFT_OUT, documents_of, replay
 # Starlette speaks about its test client, which tiled uses to reach its server inside the process.
 
 TIMEOUT_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Catalog]:
-    with open_catalog(new_catalog(tmp_path_factory.mktemp("catalog"))) as catalog:
-        yield catalog
 
 
 def test_a_step_scan_is_found_in_every_way(RE: RunEngine, catalog: Catalog) -> None:

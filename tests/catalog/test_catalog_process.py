@@ -180,22 +180,11 @@ def test_what_a_killed_session_leaves_is_written(catalog: Catalog) -> None:
     assert entry["primary"]["x"][:].tolist() == [4.0] * 3
 
 
-def test_a_session_that_does_not_wait_leaves_the_writing_to_the_process(
+def test_the_process_can_be_there_before_the_first_run_and_after_the_session(
     catalog: Catalog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process, run = WriterProcess(catalog.directory), counted(7.0)
-    writer = CatalogWriter(process)
-    feed(writer, run)
-    writer.close(timeout=0.0)
-    with locked(catalog.directory / "catalog.db"):
-        process.close(timeout=0.0)
-    assert "goes on writing" in caplog.text and process.pid is not None
-    psutil.Process(process.pid).wait(TIMEOUT_S)
-    assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [7.0] * 3
-
-
-def test_the_process_can_be_there_before_the_first_run(catalog: Catalog) -> None:
-    process, run = WriterProcess(catalog.directory), counted(8.0)
+    """A session that does not wait leaves the writing to it."""
+    process, run, last = WriterProcess(catalog.directory), counted(8.0), counted(7.0)
     process.start()
     assert process.flush(TIMEOUT_S)
     pid = process.pid
@@ -205,8 +194,14 @@ def test_the_process_can_be_there_before_the_first_run(catalog: Catalog) -> None
     feed(writer, run)
     assert writer.flush(TIMEOUT_S) and process.pid == pid
     assert catalog.client[run[0][1]["uid"]]["primary"]["x"][:].tolist() == [8.0] * 3
-    process.close()
-    assert not process.waiting.directory.exists() and not psutil.pid_exists(pid)
+    with locked(catalog.directory / "catalog.db"):
+        feed(writer, last)
+        writer.close(timeout=0.0)
+        process.close(timeout=0.0)
+    assert "goes on writing" in caplog.text and process.pid == pid
+    psutil.Process(pid).wait(TIMEOUT_S)
+    assert catalog.client[last[0][1]["uid"]]["primary"]["x"][:].tolist() == [7.0] * 3
+    assert not process.waiting.directory.exists()
 
 
 def test_a_session_does_not_wait_for_a_process_that_has_nothing_to_write(

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from numba import typeof
 
 from nsbluesky.cleaning.clean import clean, clean_reference
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import LAYOUTS, by_adc
 from nsbluesky.cleaning.loops import CompiledCleaning, can_compile
 from nsbluesky.cleaning.plan import make_plan
+from nsbluesky.cleaning.row_tables import row_tables
 from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines
 from nsbluesky.settings import CleaningSettings
 
@@ -176,3 +178,15 @@ def test_what_is_not_compiled_goes_through_the_reference():
         clean_reference(frames, plan, expected)
         np.testing.assert_array_equal(clean(frames, plan).frames, expected)
         assert expected.max() > 10
+
+
+def test_bad_pixels_need_no_loops_of_their_own():
+    """What is compiled for arrays of other types takes seconds: the first scan after a warm-up without bad pixels."""
+    layout = LAYOUTS["cosmic"]
+    plans = (
+        make_plan(SMALL, layout, darks(layout, with_bad=bad), (479.5, 479.5), energy_eV=900.0)
+        for bad in (False, True)
+    )
+    of_good, of_bad = (row_tables(plan) for plan in plans)
+    assert len(of_good.bad_columns) == 0 < len(of_bad.bad_columns)
+    assert typeof(of_good) == typeof(of_bad)

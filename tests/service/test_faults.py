@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
 
-from nsbluesky.service.control import ask, find_endpoints
+from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
+from nsbluesky.simulation.loopback import free_port
 from nsbluesky.simulation.network import CuttableNetwork
 
 POISON = Path(__file__).with_name("poisoned_process.py")
@@ -163,17 +164,12 @@ def test_a_network_that_is_cut(scan: RecordedScan, tmp_path: Path) -> None:
 
 def test_a_service_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
     """The scan does not wait: its documents do, in the log."""
-    settings = scan.settings(tmp_path, passes_final=2, sweep_frames=0)
-    with ProcessingService(settings) as service:
-        address, ports = service.address, find_endpoints(service.address)
-    later = settings.replace(address=address)
-    assert ports.instance
+    address = f"tcp://127.0.0.1:{free_port()}"
+    service = ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0).replace(address=address))
     with Session(address, tmp_path, service.credentials) as session:
         session.send(scan.documents)
         assert session.connection.queued == len(scan.documents)
-        with ProcessingService(later) as service:
-            service_credentials = service.credentials
-            session.connection.credentials = service_credentials
+        with service:
             assert session.connection.wait(TIMEOUT_S)
             assert_all_frames_are_there(session.connection, scan)
 
@@ -188,7 +184,10 @@ def test_a_finished_run_is_not_processed_again(scan: RecordedScan, tmp_path: Pat
         assert session.connection.wait(TIMEOUT_S)
         finished = session.connection.finished[scan.uid]
         image = session.connection.results[scan.uid]["object"]
-        for _ in range(2):
+        for life in range(2):
+            if life:
+                os.kill(service.pid, signal.SIGKILL)
+                assert service.wait_for_restart(1, TIMEOUT_S)
             with Session(service.address, tmp_path / "again", service.credentials) as other:
                 other.send(scan.documents)
                 assert other.connection.wait(TIMEOUT_S)
@@ -196,8 +195,6 @@ def test_a_finished_run_is_not_processed_again(scan: RecordedScan, tmp_path: Pat
                 assert_all_frames_are_there(other.connection, scan)
                 again = other.connection.results[scan.uid]["object"]
                 np.testing.assert_array_equal(again[: len(image), : image.shape[1]], image)
-            os.kill(service.pid, signal.SIGKILL)
-            assert service.wait_for_restart(1, TIMEOUT_S)
     assert len(list((tmp_path / "results").glob("*.cxi"))) == 1
 
 
@@ -299,14 +296,15 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
         service.start()
 
 
-@pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "")], ids=["no_process", "ends"])
-def test_a_restart_that_fails_first(
-    scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: tuple[str, ...]
-) -> None:
+def test_restarts_that_fail_first(scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither where there is no program, nor where it ends at once, is the service given up."""
     with ProcessingService(scan.settings(tmp_path)) as service:
-        working, service.command = service.command, command  # type: ignore[misc]
+        working = service.command
+        service.command = ("/no/such/program",)  # type: ignore[misc]
         os.kill(service.pid, signal.SIGKILL)
-        wait_for(lambda: "does not start" in caplog.text)
+        wait_for(lambda: "does not start: [Errno 2]" in caplog.text)
+        service.command = (sys.executable, "-c", "")  # type: ignore[misc]
+        wait_for(lambda: "does not start: it ended" in caplog.text)
         service.command = working  # type: ignore[misc]
         assert service.wait_for_restart(1, TIMEOUT_S)
         ask(service.address, "shutdown", service.credentials)

@@ -121,8 +121,8 @@ def test_pause_configure_and_resume(scan: RecordedScan, tmp_path: Path) -> None:
         assert ask(service.address, "checkpoint", owner)["checkpoints"] == {}  # the run is finished
 
 
-def test_abort_a_run_that_goes_on(scan: RecordedScan, tmp_path: Path) -> None:
-    """It ends with what there is; what the session still sends of it is taken and left alone."""
+def test_a_run_that_goes_on_is_told_of_and_aborted(scan: RecordedScan, tmp_path: Path) -> None:
+    """The heartbeat tells of every stage.  It ends with what there is; what is still sent of it is left alone."""
     first, second = halves(scan.documents)
     derived = Derived()
     with (
@@ -131,7 +131,8 @@ def test_abort_a_run_that_goes_on(scan: RecordedScan, tmp_path: Path) -> None:
     ):
         session.connection.subscribe(derived)
         session.send(first)
-        wait_for(lambda: derived.pages > 0)
+        wait_for(lambda: derived.pages > 0 and bool(session.connection.heartbeat.get("runs")))
+        assert_tells_of_every_stage(session.connection.heartbeat, scan.uid)
         with pytest.raises(ControlError, match="is not open"):
             ask(service.address, "abort", service.credentials, run="another")
         ask(service.address, "abort", service.credentials, run=scan.uid)
@@ -141,6 +142,17 @@ def test_abort_a_run_that_goes_on(scan: RecordedScan, tmp_path: Path) -> None:
         assert stop["exit_status"] == "abort"
         assert 0 < session.connection.results[scan.uid]["num_frames"] < scan.num_points
         assert ask(service.address, "status")["runs"] == []
+
+
+def assert_tells_of_every_stage(heartbeat: dict[str, Any], uid: str) -> None:
+    (run,) = heartbeat["runs"]
+    assert run["raw_uid"] == uid
+    stages = {stage["stage"]: stage for stage in run["stages"]}
+    assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction", "second_engine"]
+    for stage in stages.values():
+        assert stage["state"] in ("idle", "busy")
+        assert stage["queue"] >= 0 and stage["age_s"] >= 0 and stage["rate_hz"] >= 0
+    assert stages["frames"]["num_blocks"] > 0
 
 
 def test_reset_begins_anew_in_the_same_process(scan: RecordedScan, tmp_path: Path) -> None:
@@ -163,19 +175,10 @@ def test_reset_begins_anew_in_the_same_process(scan: RecordedScan, tmp_path: Pat
         assert ask_snapshot(service.address)[1] == []
 
 
-def test_shutdown_is_not_a_crash(scan: RecordedScan, tmp_path: Path) -> None:
-    with ProcessingService(scan.settings(tmp_path)) as service:
-        ask(service.address, "shutdown", service.credentials)
-        assert service.wait(TIMEOUT_S)
-        assert service.restarts == []
-        with pytest.raises(ServiceAway):
-            ask(service.settings.address, "status", timeout_s=0.2)
-
-
 # ---- viewers and logs
 
 
-def test_a_viewer_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
+def test_a_viewer_that_comes_late_and_a_shutdown_that_is_no_crash(scan: RecordedScan, tmp_path: Path) -> None:
     with (
         ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
         Session(service.address, tmp_path, service.credentials) as session,
@@ -192,26 +195,11 @@ def test_a_viewer_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
             assert late.heartbeat["instance"] == service.instance
         finally:
             late.close()
-
-
-def test_the_heartbeat_tells_of_every_stage(scan: RecordedScan, tmp_path: Path) -> None:
-    first, _ = halves(scan.documents)
-    derived = Derived()
-    with (
-        ProcessingService(scan.settings(tmp_path, sweep_frames=0)) as service,
-        Session(service.address, tmp_path, service.credentials) as session,
-    ):
-        session.connection.subscribe(derived)
-        session.send(first)
-        wait_for(lambda: derived.pages > 0 and bool(session.connection.heartbeat.get("runs")))
-        (run,) = session.connection.heartbeat["runs"]
-        assert run["raw_uid"] == scan.uid
-        stages = {stage["stage"]: stage for stage in run["stages"]}
-        assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction", "second_engine"]
-        for stage in stages.values():
-            assert stage["state"] in ("idle", "busy")
-            assert stage["queue"] >= 0 and stage["age_s"] >= 0 and stage["rate_hz"] >= 0
-        assert stages["frames"]["num_blocks"] > 0
+        ask(service.address, "shutdown", service.credentials)
+        assert service.wait(TIMEOUT_S)
+        assert service.restarts == []
+        with pytest.raises(ServiceAway):
+            ask(service.settings.address, "status", timeout_s=0.2)
 
 
 def test_logs_rotate_by_module(tmp_path: Path) -> None:

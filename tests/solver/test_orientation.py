@@ -97,6 +97,7 @@ def test_frames_that_come_later_and_the_mask_are_turned_as_well(scan, backend):
         solver.step(0.0)
     assert solver.frame_orientation in (4, 7)
     solver.add_frames(scan.seq_nums[60:], frames[60:], scan.translations_m[60:])
+    assert solver.frames.good.flags.c_contiguous, "else loops are compiled once more, in the middle of the scan"
     finished(solver)
     assert solver.state.r_factor < 0.11
 
