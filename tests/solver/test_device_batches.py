@@ -155,6 +155,20 @@ def test_a_whole_reconstruction_runs_on_them(device, used, scan):
         assert object_error(found, scan) == pytest.approx(object_error(expected, scan), rel=0.2)
 
 
+def test_frames_that_a_checkpoint_expects_are_passed_over(device, used, scan, tmp_path):
+    """More of them than a store has room for from the start."""
+    solver = scan.solver(device)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    solver.step(0.0)
+    solver.save(tmp_path / "c")
+    other = scan.solver(device)
+    other.load(tmp_path / "c")
+    other.add_frames(scan.seq_nums[:40], scan.frames[:40], scan.translations_m[:40])
+    used.clear()
+    other.step(0.0)
+    assert used and other.picture().num_frames == 40
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize(("modes", "states", "subpixel"), [(1, 1, 1), (3, 1, 8), (2, 2, 4)])
