@@ -38,8 +38,12 @@ SOURCE = (
 """
     + r"""
 #define MOST_THREADS 1024
-#define WARP 32
 #define LISTED 256
+#ifdef __CUDA_ARCH__
+#define WARP 32
+#else  // threads of a host exchange nothing
+#define WARP 1
+#endif
 
 struct __align__(8) c64 { float x, y; };
 
@@ -375,15 +379,17 @@ void add_and_step(
 {
     __shared__ int reaches[LISTED], near[LISTED], count;
     floor += per_mean * bounds[0];
-    const int size = states * rows * columns, pixels = side * side, waves = modes ? modes : 1;
-    for (int begin = blockIdx.x * blockDim.x; begin < size; begin += gridDim.x * blockDim.x) {
-        const int i = begin + threadIdx.x, last = begin + (int)blockDim.x - 1;
-        const int column = left + i % columns, row = top + i / columns % rows;
-        const int state = i / columns / rows;
-        const bool is_line = begin / columns == last / columns;
-        const int first_row = top + begin / columns % rows, last_row = top + last / columns % rows;
-        const int first_column = is_line ? left + begin % columns : left;
-        const int last_column = is_line ? left + last % columns : left + columns - 1;
+    const unsigned width_here = columns, height_here = rows, size = states * height_here * width_here;
+    const int pixels = side * side, waves = modes ? modes : 1;
+    for (unsigned begin = blockIdx.x * blockDim.x; begin < size; begin += gridDim.x * blockDim.x) {
+        const unsigned i = begin + threadIdx.x, last = begin + blockDim.x - 1;
+        const unsigned line = i / width_here, first_line = begin / width_here, last_line = last / width_here;
+        const int column = left + i % width_here, row = top + line % height_here, state = line / height_here;
+        const bool is_line = first_line == last_line, ends_state = first_line / height_here != last_line / height_here;
+        const int first_row = ends_state ? top : top + first_line % height_here;
+        const int last_row = ends_state ? top + rows - 1 : top + last_line % height_here;
+        const int first_column = is_line ? left + begin % width_here : left;
+        const int last_column = is_line ? left + last % width_here : left + columns - 1;
         c64 n_sum = {0.0f, 0.0f};
         float d_sum = 0.0f;
         bool seen = false;
@@ -391,8 +397,7 @@ void add_and_step(
             const int listed = n - known < LISTED ? n - known : LISTED;
             for (int k = threadIdx.x; k < listed; k += blockDim.x) {  // which windows reach the pixels of this block
                 const int y = corners[2 * (known + k)], x = corners[2 * (known + k) + 1];
-                reaches[k] = last_row < first_row || (y <= last_row && first_row < y + side && x <= last_column
-                                                      && first_column < x + side);
+                reaches[k] = y <= last_row && first_row < y + side && x <= last_column && first_column < x + side;
             }
             __syncthreads();
             if (threadIdx.x == 0) {
@@ -530,7 +535,7 @@ void add_power(
 extern "C" __global__
 void push(c64* target, c64* before, c64* velocity, int size, float friction)
 {
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)size; i += gridDim.x * blockDim.x) {
         c64 here = target[i], speed = velocity[i];
         speed.x = friction * speed.x + here.x - before[i].x;
         speed.y = friction * speed.y + here.y - before[i].y;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class Device(Backend):
 class Graphs(Recorder):
     """Records on a host: arrays are known by where they lie, numbers as they are."""
 
-    launched = []
+    launched: ClassVar[list] = []
 
     def __init__(self, xp):
         super().__init__(xp)
