@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -13,13 +14,16 @@ from small_scan import finished, object_error
 
 from nsbluesky.backend import Backend, BackendError, get_backend
 from nsbluesky.device_graphs import Recorder
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver import frames
+from nsbluesky.solver.coarse import CentralHalf
 from nsbluesky.solver.device_loops import DeviceLoops
 from nsbluesky.solver.engines import base, device_batches
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.device_batches import DeviceBatches
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.halves import HalfSets
 
 COUNT = 14
 RULES = [WaspRule(), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
@@ -167,6 +171,47 @@ def test_frames_that_change_are_looked_at_again(device, difficult_scan):
             engine.update(state, store, np.arange(5, 13))
         found.append((state.object, state.probe))
     same(*found)
+
+
+def in_halves(backend, store, state):
+    halves = HalfSets(SolverSettings(batch=7), backend)
+    return lambda: halves.batch(state, store), lambda: halves._state.object
+
+
+def of_centres(backend, store, state):
+    centres, state.probe = CentralHalf(store), state.probe[:, 6:18, 6:18].copy()
+    engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=COUNT, subpixel=4)
+    engine.initialize(state, centres)
+    return lambda: engine.update(state, centres, np.arange(COUNT)), lambda: state.object
+
+
+@pytest.mark.parametrize("kind", [in_halves, of_centres])
+def test_corners_that_follow_from_those_that_change(kind, device, used, difficult_scan):
+    """Of half-sets one below the other, and on the central half of the detector."""
+    found = []
+    for backend in (device, get_backend("numpy", threads=1)):
+        store, state = difficult_scan(backend, 1)
+        work, result = kind(backend, store, state)
+        for move in (0.0, 0.0, 2.2, -1.3):
+            store.correct(np.arange(2, 7), np.full((5, 2), move))
+            work()
+        found.append([result()])
+    assert len(used) == 4
+    same(*found)
+
+
+def test_an_engine_goes_on_with_another_state(device, difficult_scan):
+    """And leaves the probe of the first one as it was."""
+    store, first = difficult_scan(device, 1)
+    engine = BatchedEngine(WaspRule(), device, probe_start=0, batch=10, subpixel=4)
+    second = replace(first, object=first.object.copy(), probe=2 * first.probe)
+    for state in (first, second):
+        engine.initialize(state, store)
+        engine.update(state, store, np.arange(10))
+        if state is first:
+            engine.end_pass(first, store)
+            left = first.probe.copy()
+    np.testing.assert_array_equal(first.probe, left)
 
 
 def test_a_whole_reconstruction_runs_on_them(device, used, scan):
