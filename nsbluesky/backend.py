@@ -86,19 +86,21 @@ class Backend:
         """Inverse of `fft2`, unitary or with no factor at all; `a` may be overwritten."""
         return self._fft.ifft2(a, norm="ortho" if unitary else "forward", overwrite_x=True)
 
-    def transform(self, a: Any, out: Any = None, *, inverse: bool = False) -> None:
+    def transform(self, a: Any, out: Any = None, *, inverse: bool = False) -> Any:
         """Transform contiguous waves (…, N, N) complex64 into `out`, by default in place, with no factor.
 
-        On a device nothing is allocated once it was done for as many waves, so that a graph may hold it.
+        On a device nothing is allocated once it was done for as many waves, so that a graph may hold it; the plan is
+        returned, which has to live as long as such a graph.
         """
         out = a if out is None else out
         if self.on_device:
             cufft = self.xp.cuda.cufft
             plan = _cufft_plan(self.xp, a.size // a.shape[-1] ** 2, a.shape[-1])
             plan.fft(a, out, cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD)
-        else:
-            waves = a.copy()
-            out[...] = self.ifft2(waves, unitary=False) if inverse else self.fft2(waves, unitary=False)
+            return plan
+        waves = a.copy()
+        out[...] = self.ifft2(waves, unitary=False) if inverse else self.fft2(waves, unitary=False)
+        return None
 
     def to_numpy(self, a: Any) -> Any:
         """Return `a` as a NumPy array in host memory (no copy where it is one)."""

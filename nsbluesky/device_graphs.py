@@ -38,9 +38,9 @@ class Recorder:
         self._xp = xp
         self._records = xp is not np
         self._runs: OrderedDict[Hashable, int] = OrderedDict()
-        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, tuple[Any, object]] = OrderedDict()
 
-    def run(self, key: Hashable, work: Callable[[], None]) -> None:
+    def run(self, key: Hashable, work: Callable[[], object]) -> None:
         """Do `work`.
 
         Parameters
@@ -48,42 +48,42 @@ class Recorder:
         key
             All that `work` depends on but for the contents of arrays: where these lie, their shapes, numbers.
         work : callable
-            Starts kernels and transforms, and neither allocates nor waits.
+            Starts kernels and transforms, and neither allocates nor waits.  What it returns lives as long as its
+            graph, which knows the memory of plans by address.
         """
-        graph = self._graphs.get(key)
-        if graph is not None:
+        if key in self._graphs:
             self._graphs.move_to_end(key)
-            graph.launch()
+            self._graphs[key][0].launch()
             return
         runs = self._runs.get(key, 0)
         self._runs[key] = runs + 1
         self._runs.move_to_end(key)
         if len(self._runs) > 4 * MOST_GRAPHS:
             self._runs.popitem(last=False)
-        graph = self._recorded(work) if self._records and runs >= DIRECT_RUNS else None
-        if graph is None:
+        recorded = self._recorded(work) if self._records and runs >= DIRECT_RUNS else None
+        if recorded is None:
             work()
             return
-        self._graphs[key] = graph
+        self._graphs[key] = recorded
         if len(self._graphs) > MOST_GRAPHS:
             self._graphs.popitem(last=False)
-        graph.launch()
+        recorded[0].launch()
 
-    def _recorded(self, work: Callable[[], None]) -> Any:
-        """Return a graph of `work`, or None, and record no more, where that cannot be."""
+    def _recorded(self, work: Callable[[], object]) -> tuple[Any, object] | None:
+        """Return a graph of `work` and what that returned, or None, and record no more, where that cannot be."""
         stream = self._xp.cuda.Stream(non_blocking=True)
         try:
             with stream:
                 stream.begin_capture()
                 try:
-                    work()
+                    kept = work()
                 finally:
                     graph = stream.end_capture()
         except Exception:
             log.warning("kernels cannot be recorded as a CUDA graph here; they are started one by one", exc_info=True)
             self._records = False
             return None
-        return graph
+        return graph, kept
 
     def send(self, host: npt.NDArray[Any], device: Any) -> None:
         """Begin to copy an array of pinned memory to the device; on a host, copy it."""

@@ -1,100 +1,115 @@
-"""When work is recorded, and what happens where it cannot be, with a stand-in for CUDA.
-
-The real thing is in `tests/solver/test_device_batches.py`.
-"""
+"""Graphs of kernels, with a stand-in for a device's streams; `tests/solver/test_device_batches.py` has real work."""
 
 from __future__ import annotations
 
-import contextlib
+import gc
+import logging
+import weakref
 from types import SimpleNamespace
 
-import numpy as np
+import pytest
 
-from nsbluesky import device_graphs
 from nsbluesky.device_graphs import DIRECT_RUNS, MOST_GRAPHS, Recorder
 
 
-class Cuda:
-    """Streams that record: what is done while one captures is not done, but by its graph."""
+class Kernels:
+    """What a device would do: starts calls, or records them."""
 
-    def __init__(self, can_record=True):
-        self.recording = None
-        self.can_record = can_record
-        self.launched = 0
+    def __init__(self):
+        self.done = []
+        self.recorded = None
+        self.cuda = SimpleNamespace(Stream=lambda non_blocking: Stream(self))
 
-    def work(self, done, name):
-        """Return work that is done, or recorded, under a name."""
-
-        def start():
-            (done if self.recording is None else self.recording).append(name)
-
-        return start
-
-    def Stream(self, *, non_blocking):
-        assert non_blocking
-
-        def begin_capture():
-            if not self.can_record:
-                raise RuntimeError("no capture here")
-            self.recording = []
-
-        def end_capture():
-            recorded, self.recording = self.recording, None
-            return SimpleNamespace(launch=lambda: self._launch(recorded))
-
-        stream = contextlib.nullcontext()
-        stream.begin_capture, stream.end_capture = begin_capture, end_capture
-        return stream
-
-    def _launch(self, recorded):
-        self.launched += 1
-        self.done.extend(recorded)
+    def start(self, name):
+        (self.done if self.recorded is None else self.recorded).append(name)
 
 
-def recorder_of(cuda):
-    cuda.done = []
-    return Recorder(SimpleNamespace(cuda=cuda)), cuda.done
+class Stream:
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def begin_capture(self):
+        self.kernels.recorded = []
+
+    def end_capture(self):
+        names, self.kernels.recorded = self.kernels.recorded, None
+        return SimpleNamespace(launch=lambda: self.kernels.done.append(tuple(names)))
 
 
-def test_what_was_done_a_few_times_is_recorded_and_done_each_time():
-    cuda = Cuda()
-    recorder, done = recorder_of(cuda)
-    for _ in range(DIRECT_RUNS + 4):
-        recorder.run("a", cuda.work(done, "a"))
-    recorder.run("b", cuda.work(done, "b"))
-    assert done == ["a"] * (DIRECT_RUNS + 4) + ["b"]
-    assert cuda.launched == 4
+class Plan:
+    pass
 
 
-def test_few_graphs_are_kept(monkeypatch):
-    cuda = Cuda()
-    recorder, done = recorder_of(cuda)
-    for _ in range(DIRECT_RUNS + 1):
-        for key in range(MOST_GRAPHS + 1):
-            recorder.run(key, cuda.work(done, key))
-    done.clear()
-    launched = cuda.launched
-    recorder.run(MOST_GRAPHS, cuda.work(done, "latest"))  # what it recorded, not what is asked for now
-    assert (done, cuda.launched) == ([MOST_GRAPHS], launched + 1)
-    assert len(recorder._graphs) == MOST_GRAPHS
-    assert 0 not in recorder._graphs
+def test_work_is_done_directly_at_first_and_then_by_a_graph():
+    kernels = Kernels()
+    recorder = Recorder(kernels)
 
+    def work():
+        kernels.start("a")
+        kernels.start("b")
 
-def test_where_nothing_can_be_recorded_all_is_done_directly(caplog):
-    cuda = Cuda(can_record=False)
-    recorder, done = recorder_of(cuda)
     for _ in range(DIRECT_RUNS + 3):
-        recorder.run("a", cuda.work(done, "a"))
-    assert done == ["a"] * (DIRECT_RUNS + 3)
-    assert caplog.text.count("kernels cannot be recorded as a CUDA graph here") == 1
+        recorder.run("key", work)
+    assert kernels.done == DIRECT_RUNS * ["a", "b"] + 3 * [("a", "b")]
 
 
-def test_a_host_does_everything_at_once():
-    recorder = Recorder(np)
-    host, device, back = np.arange(4), np.zeros(4, int), np.zeros(4, int)
-    recorder.send(host, device)
-    for _ in range(2 * DIRECT_RUNS):
-        recorder.run("double", lambda: np.multiply(device, 2, out=device))
-    recorder.fetch(device, back)()
-    assert back.tolist() == [0, 64, 128, 192]
-    assert device_graphs.DIRECT_RUNS == 3
+def test_plans_live_as_long_as_the_graphs_that_know_them():
+    kernels, plans = Kernels(), []
+    recorder = Recorder(kernels)
+
+    def work():
+        plan = Plan()
+        plans.append(weakref.ref(plan))
+        return [plan]
+
+    def alive():
+        gc.collect()
+        return [plan() is not None for plan in plans]
+
+    for _ in range(DIRECT_RUNS + 1):
+        recorder.run("key", work)
+    assert alive() == DIRECT_RUNS * [False] + [True]
+    for number in range(MOST_GRAPHS):
+        for _ in range(DIRECT_RUNS + 1):
+            recorder.run(number, lambda: None)
+    assert not any(alive())
+
+
+def test_what_cannot_be_recorded_is_done_directly(caplog):
+    kernels = Kernels()
+    recorder = Recorder(kernels)
+
+    def work():
+        if kernels.recorded is not None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        kernels.start("a")
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(DIRECT_RUNS + 2):
+            recorder.run("key", work)
+    assert kernels.done == (DIRECT_RUNS + 2) * ["a"]
+    assert kernels.recorded is None
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "kernels cannot be recorded as a CUDA graph here"
+    ]
+
+
+@pytest.mark.parametrize("fails_at", [0, DIRECT_RUNS])
+def test_an_error_of_the_work_itself_is_told(fails_at):
+    recorder, runs = Recorder(Kernels()), []
+
+    def work():
+        runs.append(None)
+        if len(runs) > fails_at:
+            raise ValueError("an array is not contiguous")
+
+    for _ in range(fails_at):
+        recorder.run("key", work)
+    with pytest.raises(ValueError, match="not contiguous"):
+        recorder.run("key", work)

@@ -22,7 +22,7 @@ from nsbluesky.backend import KERNEL_THREADS, Launch, cuda_launch
 from nsbluesky.solver.light import NOT_MEASURED, SUMS
 from nsbluesky.solver.shifts import RINGING
 
-__all__ = ["SOURCE", "DeviceLoops", "StoredAmplitudes", "device_loops", "tiles_of"]
+__all__ = ["SOURCE", "DeviceLoops", "StoredAmplitudes", "device_loops"]
 
 THREAD_PIXELS = 4
 """Pixels of an item that one thread takes."""
@@ -38,8 +38,12 @@ SOURCE = (
 """
     + r"""
 #define MOST_THREADS 1024
-#define WARP 32
 #define LISTED 256
+#ifdef __CUDA_ARCH__
+#define WARP 32
+#else  // threads of a host exchange nothing
+#define WARP 1
+#endif
 
 struct __align__(8) c64 { float x, y; };
 
@@ -375,15 +379,18 @@ void add_and_step(
 {
     __shared__ int reaches[LISTED], near[LISTED], count;
     floor += per_mean * bounds[0];
-    const int size = states * rows * columns, pixels = side * side, waves = modes ? modes : 1;
-    for (int begin = blockIdx.x * blockDim.x; begin < size; begin += gridDim.x * blockDim.x) {
-        const int i = begin + threadIdx.x, last = begin + (int)blockDim.x - 1;
-        const int column = left + i % columns, row = top + i / columns % rows;
-        const int state = i / columns / rows;
-        const bool is_line = begin / columns == last / columns;
-        const int first_row = top + begin / columns % rows, last_row = top + last / columns % rows;
-        const int first_column = is_line ? left + begin % columns : left;
-        const int last_column = is_line ? left + last % columns : left + columns - 1;
+    const unsigned width_here = columns, height_here = rows, size = states * height_here * width_here;
+    const int pixels = side * side, waves = modes ? modes : 1;
+    for (unsigned begin = blockIdx.x * blockDim.x; begin < size; begin += gridDim.x * blockDim.x) {
+        const unsigned i = begin + threadIdx.x, last = begin + blockDim.x - 1;
+        const unsigned line = i / width_here, first_line = begin / width_here, last_line = last / width_here;
+        const int column = left + i % width_here, row = top + line % height_here, state = line / height_here;
+        const bool is_line = first_line == last_line;
+        const bool ends_state = first_line / height_here != last_line / height_here;
+        const int first_row = ends_state ? top : top + first_line % height_here;
+        const int last_row = ends_state ? top + rows - 1 : top + last_line % height_here;
+        const int first_column = is_line ? left + begin % width_here : left;
+        const int last_column = is_line ? left + last % width_here : left + columns - 1;
         c64 n_sum = {0.0f, 0.0f};
         float d_sum = 0.0f;
         bool seen = false;
@@ -391,8 +398,7 @@ void add_and_step(
             const int listed = n - known < LISTED ? n - known : LISTED;
             for (int k = threadIdx.x; k < listed; k += blockDim.x) {  // which windows reach the pixels of this block
                 const int y = corners[2 * (known + k)], x = corners[2 * (known + k) + 1];
-                reaches[k] = last_row < first_row || (y <= last_row && first_row < y + side && x <= last_column
-                                                      && first_column < x + side);
+                reaches[k] = y <= last_row && first_row < y + side && x <= last_column && first_column < x + side;
             }
             __syncthreads();
             if (threadIdx.x == 0) {
@@ -530,7 +536,7 @@ void add_power(
 extern "C" __global__
 void push(c64* target, c64* before, c64* velocity, int size, float friction)
 {
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)size; i += gridDim.x * blockDim.x) {
         c64 here = target[i], speed = velocity[i];
         speed.x = friction * speed.x + here.x - before[i].x;
         speed.y = friction * speed.y + here.y - before[i].y;
@@ -623,7 +629,7 @@ class DeviceLoops:
         thread_pixels: int = THREAD_PIXELS,
     ) -> None:
         """Start a kernel whose items, each of so many pixels, are shared by some blocks."""
-        tiles = tiles_of(pixels, thread_pixels)
+        tiles = _tiles_of(pixels, thread_pixels)
         self.run(name, items * tiles * KERNEL_THREADS, arrays, *sizes, tiles, *map(float, reals))
 
     def _whole(self, numbers: Any) -> Any:
@@ -637,15 +643,11 @@ class DeviceLoops:
     def take_amplitudes(self, stored: StoredAmplitudes, out: Any) -> None:
         """Write the amplitudes of frames into `out` (n, N, N), as `nsbluesky.solver.frames` says."""
         held = np.zeros(len(out), np.int32) if stored.held is None else stored.held
-        lists = self._xp.asarray(stored.addresses), *map(self._real, (stored.gains, stored.backgrounds))
-        self.copy_amplitudes(stored, (*lists, self._whole(held)), out)
-
-    def copy_amplitudes(self, stored: StoredAmplitudes, lists: tuple[Any, ...], out: Any) -> None:
-        """Do the same with addresses, gains, backgrounds and numbers that are on the device."""
-        side = out.shape[-1]
-        numbers = lists[-1] if stored.numbers is None else stored.numbers
-        sizes = len(out), side, stored.side, int(stored.is_half), int(stored.numbers is not None)
-        self.run_shared("take_amplitudes", len(out), side**2, (*lists, numbers, out), sizes)
+        numbers = self._whole(held) if stored.numbers is None else stored.numbers
+        lists = self._real(stored.gains), self._real(stored.backgrounds), self._whole(held), numbers
+        (count, side, _), holds_out = out.shape, int(stored.numbers is not None)
+        sizes = count, side, stored.side, int(stored.is_half), holds_out
+        self.run_shared("take_amplitudes", count, side**2, (self._xp.asarray(stored.addresses), *lists, out), sizes)
 
     def multiply_windows(self, objects: Any, probes: Any, which: Any, corners: Any, out: Any) -> None:
         """See the twin."""
@@ -683,7 +685,10 @@ class DeviceLoops:
         poisson: bool,
         sums: Any,
     ) -> None:
-        """Do the same with amplitudes that are read from where they lie; `lists` as `copy_amplitudes` takes them."""
+        """Do the same with amplitudes that are read from where they lie.
+
+        `lists` are addresses, gains, backgrounds and numbers of the pixels held out, on the device.
+        """
         numbers = lists[-1] if stored.numbers is None else stored.numbers
         how = 1, stored.side, int(stored.is_half), int(stored.numbers is not None)
         self._change_fields(field, (good, *lists, numbers), how, good, background, epsilon, scale, poisson, sums)
@@ -701,7 +706,7 @@ class DeviceLoops:
         sums: Any,
     ) -> None:
         count, waves, side, _ = field.shape
-        tiles = tiles_of(side**2, FIELD_PIXELS)
+        tiles = _tiles_of(side**2, FIELD_PIXELS)
         work = self._scratch(count * tiles * SUMS, np.float32), self._scratch(count, np.int32)
         arrays, sizes = (field, *sources, good, *work, sums), (count, waves, side, int(poisson), *how)
         reals = background, epsilon, scale
@@ -747,7 +752,7 @@ class DeviceLoops:
         `lists` are which probe, corners and weights of the frames, on the device.
         """
         (states, height, width), (count, modes, side, _) = objects.shape, numerators.shape
-        work = self._scratch(2 * tiles_of(side**2, 1), np.float32), self._scratch(1, np.int32)
+        work = self._scratch(2 * _tiles_of(side**2, 1), np.float32), self._scratch(1, np.int32)
         arrays = change, objects, *lists, numerators, denominator, *work, found
         sizes = len(lists[0]), states, modes, count, side, height, width, int(fresh)
         self.run_shared("add_to_probes", count * modes, side**2, arrays, sizes, thread_pixels=1)
@@ -874,7 +879,7 @@ class DeviceLoops:
     def add_power(self, probes: Any, weights: Any, out: Any, found: Any = None) -> None:
         """See the twin; with `found` (2,), what `out` holds does not count, and its mean and maximum are found."""
         count, modes = probes.shape[:2]
-        work = self._scratch(2 * tiles_of(out.size, 1), np.float32), self._scratch(1, np.int32)
+        work = self._scratch(2 * _tiles_of(out.size, 1), np.float32), self._scratch(1, np.int32)
         bounds = self._scratch(2, np.float32) if found is None else found
         arrays = probes, self._real(weights), out, *work, bounds
         self.run_shared(
@@ -886,7 +891,7 @@ class DeviceLoops:
         self.run("push", target.size, (target, before, velocity), target.size, float(friction))
 
 
-def tiles_of(pixels: int, thread_pixels: int = THREAD_PIXELS) -> int:
+def _tiles_of(pixels: int, thread_pixels: int = THREAD_PIXELS) -> int:
     """Return how many blocks share an item of so many pixels."""
     return max(1, pixels // (thread_pixels * KERNEL_THREADS))
 

@@ -302,7 +302,7 @@ class FrameStore:
             self.slots.update(slots)
             for column in self._columns:
                 column.reserve(len(slots))
-            self.seq_nums[: len(slots)] = contents["seq_nums"]
+            self.seq_nums[: len(slots)], self.flux[: len(slots)] = contents["seq_nums"], 1.0
             self._expected = dict(enumerate(records))
         elif self.slots != slots or not all(self._recall(slot, record) for slot, record in enumerate(records)):
             raise CheckpointError("the checkpoint is of other frames than these: begin anew")

@@ -522,7 +522,7 @@ class IncrementalSolver:
 
     def _forget(self) -> None:
         """Let all frames count as new, and drop what was found beside the image."""
-        self._work = None
+        self._work = self._told = None
         self._unsettle()
         for slot in np.flatnonzero(self.frames.resting[: len(self.frames)] == FOREVER).tolist():
             self.rejected.pop(int(self.frames.seq_nums[slot]), None)  # another image may have room for it
@@ -740,6 +740,7 @@ class IncrementalSolver:
         """
         if self.state is None:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
+        self._note_told()
         self._previous = render(
             self._backend,
             self._fine_state(self._engine.shown(self.state)),
@@ -793,6 +794,7 @@ class IncrementalSolver:
         for _ in self._work or ():
             pass
         self._work = None
+        self._note_told()  # of a pass that was broken off
         write_checkpoint(
             path,
             {
@@ -857,7 +859,7 @@ class IncrementalSolver:
         self._intake.turn(own["turned"])
         self._probe_search.restore(found["search"])
         self.frames.restore(found["frames"])
-        self._work = self._search = None
+        self._work = self._search = self._told = None
         self._stage, self._dose, self._coarse_r = own["stage"], own["dose"], own["coarse_r"]
         self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames
         self.state = state = SolverState.of_contents(found["state"], self._backend)

@@ -67,6 +67,29 @@ def test_a_defocus_that_is_told_begins_anew_with_it(scan, backend):
     assert correlation(solver, scan) > 0.95
 
 
+def test_what_the_image_before_told_is_forgotten_with_it(live):
+    live.step(0.0)
+    live.configure(live.settings.replace(defocus_m=2e-6))
+    live.step(0.0)
+    frames = live.frames
+    unused = np.flatnonzero(frames.uses[: len(frames)] == 0)
+    assert len(unused)
+    assert not frames.light_sums[unused].any()
+
+
+def test_a_checkpoint_knows_what_a_pass_that_was_broken_off_told(scan, backend, tmp_path):
+    solver = scan.solver(backend)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    solver.step(0.0)
+    solver.configure(solver.settings.replace(passes_final=9))
+    solver.save(tmp_path / "c")
+    other = scan.solver(backend, passes_final=9)
+    other.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    other.step(0.0)
+    other.load(tmp_path / "c")
+    assert other.picture().r_factor == solver.picture().r_factor > 0.05
+
+
 def test_quality_is_told_when_it_is_asked_for(live):
     assert np.isnan(live.quality().r_held_out)
     live.configure(live.settings.replace(held_out=0.1, quality_share=1.0))

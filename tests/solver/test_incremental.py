@@ -136,6 +136,16 @@ def test_r_is_of_the_frames_that_were_used(live, scan):
     assert live.state.r_factor == pytest.approx(expected, rel=1e-9)
 
 
+def test_r_of_a_picture_counts_the_latest_batch(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    live.step(0.0)
+    first = live.picture()
+    assert 0 < first.num_frames < len(scan.frames)
+    assert 0.05 < first.r_factor < 0.5
+    frames = live.frames
+    assert (frames.residuals[: len(frames)] > 0).sum() == first.num_frames
+
+
 def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
     monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)

@@ -176,6 +176,7 @@ class DeviceBatches:
         self._field = xp.empty((modes, side, side), np.complex64)
         self._numerator = xp.empty((modes, side, side), np.complex64)
         self._moved: Any = None
+        self._plans: list[Any] = []
         self._power, self._denominator = xp.empty((2, side, side), np.float32)
         self._of_power, self._of_light = xp.empty((2, 2), np.float32)
 
@@ -308,9 +309,9 @@ class DeviceBatches:
         how: tuple[StepRule, Likelihood, bool],
         count: int,
         probes: int,
-    ) -> None:
-        """Start all kernels of a batch."""
-        loops, transform = self._loops, self._backend.transform
+    ) -> list[Any]:
+        """Start all kernels of a batch; return the plans of its transforms."""
+        loops, self._plans = self._loops, []
         rule, likelihood, with_probe = how
         told, objects = self._lists.of(count), state.objects
         waves, light = self._waves[:count], self._light[:count]
@@ -319,11 +320,11 @@ class DeviceBatches:
         moved, numerators = self._moved_probes(probes)
         loops.add_power(moved, self._lists.device["parts"][: len(moved)], self._power, self._of_power)
         loops.multiply_windows(objects, moved, *lists[:2], waves)
-        transform(waves)
+        self._transform(waves)
         floor = float(likelihood.floor if likelihood.poisson else EPSILON)
         numbers = frames.good, float(state.background), floor, 1 / waves.shape[-1], likelihood.poisson
         loops.change_fields_stored(waves, stored, stored_lists, *numbers, light)
-        transform(waves, inverse=True)
+        self._transform(waves, inverse=True)
         if with_probe:
             loops.add_to_probes(waves, objects, lists, numerators, self._denominator, self._of_light)
         passes, divisor = (stacked(sums.object.numerator), stacked(sums.object.denominator)), rule.object_divisor()
@@ -333,6 +334,10 @@ class DeviceBatches:
         if with_probe:
             of_probe = sums.probe_numerator, sums.probe_denominator
             self._step_probe(numerators, probes, rule.probe_divisor(count), averages, of_probe)
+        return self._plans
+
+    def _transform(self, a: Any, out: Any = None, *, inverse: bool = False) -> None:
+        self._plans.append(self._backend.transform(a, out, inverse=inverse))
 
     def _moved_probes(self, probes: int) -> tuple[Any, Any]:
         """Return the probes (k, modes, N, N) of a batch, and an array like them for their sums."""
@@ -343,10 +348,10 @@ class DeviceBatches:
             most = len(self._lists.host[0]["parts"])
             self._moved = self._backend.xp.empty((2, most, modes, side, side), np.complex64)
         moved, numerators = self._moved[:, :probes]
-        self._backend.transform(self._probe, self._field)
+        self._transform(self._probe, self._field)
         arrays = self._field, self._lines, self._lists.device["steps"][:probes], moved
         self._loops.run_shared("spread_lines", probes, side**2, arrays, (probes, modes, side), (1 / side**2,))
-        self._backend.transform(moved, inverse=True)
+        self._transform(moved, inverse=True)
         return moved, numerators
 
     def _step_probe(
@@ -355,11 +360,11 @@ class DeviceBatches:
         """Move the sums for the probes back, and take the step."""
         loops, (modes, side, _) = self._loops, self._probe.shape
         if probes:
-            self._backend.transform(numerators)
+            self._transform(numerators)
             arrays = numerators, self._lines, self._lists.device["steps"][:probes], self._numerator
             sizes = probes, modes, side
             loops.run_shared("gather_lines", modes, side**2, arrays, sizes, (1 / side**2,), thread_pixels=1)
-            self._backend.transform(self._numerator, inverse=True)
+            self._transform(self._numerator, inverse=True)
         floor, _, slope, share = astuple(divisor)
         of_light = self._denominator, self._of_light
         loops.step_probe_by_rule(

@@ -137,7 +137,8 @@ class Momentum:
                 self._push(*images)
 
     def _add_misfits(self) -> None:
-        self._misfit += sum(misfit() for misfit in self._misfits)
+        for misfit in self._misfits:  # in turn, so that the sum is the same where a checkpoint was written between
+            self._misfit += misfit()
         self._misfits = []
 
     def _watch(self) -> None:
