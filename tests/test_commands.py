@@ -262,7 +262,7 @@ def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
     assert_picture(png)
 
 
-@pytest.mark.parametrize("where", ["between", "writing"])
+@pytest.mark.parametrize("where", [pytest.param("between", marks=pytest.mark.nightly), "writing"])
 def test_reconstruct_goes_on_after_it_was_killed(
     commands: Commands, clean: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

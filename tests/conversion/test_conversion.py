@@ -234,7 +234,7 @@ def killed_conversion(raw: Path, out: Path, kill_after: int, kind: str, folder: 
     return workers
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("kind", [pytest.param("threads", marks=pytest.mark.nightly), "processes"])
 def test_a_killed_conversion_goes_on_where_it_was(raw: Path, tmp_path: Path, kind: str) -> None:
     out, whole = tmp_path / "clean.cxi", tmp_path / "whole.cxi"
     settings = SETTINGS.replace(block_frames=1)
