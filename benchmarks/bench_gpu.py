@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import time
+from typing import Any
 
 import numpy as np
+import scipy.fft
 
 from benchmarks.bench_contest import solver_for, told_wrong
 from benchmarks.bench_solver import least_times_s, one_pass
@@ -59,7 +61,7 @@ def measure() -> list[Figure]:
                     )
                 )
     scan = simulated_scan(128, 40, 1e6)
-    return [*figures, *whole(scan, gpu), agreement(simulated_scan(64, 20, 1e6), gpu)]
+    return [*figures, *whole(scan, gpu), *agreement(simulated_scan(64, 20, 1e6), gpu)]
 
 
 def transforms_s(gpu: Backend, waves: int, side: int) -> float:
@@ -101,26 +103,37 @@ def whole(scan: SimulatedScan, gpu: Backend) -> list[Figure]:
     return figures
 
 
-def agreement(scan: SimulatedScan, gpu: Backend) -> Figure:
-    """Compare the objects of GPU and CPU after some passes from the same start."""
-    found = []
-    for backend in (gpu, get_backend("numpy")):
-        solver = solver_for(
-            scan.frames,
-            scan.geometry,
-            backend,
-            modes=1,
-            sweep_frames=0,
-            find_orientation=False,
-            coarse_uses=0,
-            passes_final=AGREE_PASSES,
+def agreement(scan: SimulatedScan, gpu: Backend) -> list[Figure]:
+    """Compare the objects after some passes from the same start: of GPU and CPU, and of two transforms on the CPU."""
+    host = get_backend("numpy")
+    of_host = object_after(scan, host)
+    others = {"GPU and CPU": gpu, "with SciPy's transforms and by default, on the CPU": scipys(host)}
+    return [
+        Figure(f"{what}: after {AGREE_PASSES} passes", f"{apart(object_after(scan, other), of_host):.1e} apart", note)
+        for (what, other), note in zip(
+            others.items(), ("of the object; wanted ≤ 1e-3", "rounding alone"), strict=True
         )
-        solver.add_frames(np.arange(len(scan.frames)), scan.frames, scan.translations_m)
-        solver.start_with(scan.start)
-        solver.finish()
-        while not solver.finished:
-            solver.step(0.1)
-        found.append(solver.picture().object)
-    known = np.isfinite(found[0]) & np.isfinite(found[1])
-    apart = np.linalg.norm((found[0] - found[1])[known]) / np.linalg.norm(found[1][known])
-    return Figure(f"GPU and CPU after {AGREE_PASSES} passes", f"{apart:.1e} apart", "of the object; wanted ≤ 1e-3")
+    ]
+
+
+def scipys(host: Backend) -> Backend:
+    """Return the host's backend with SciPy's transforms."""
+    return Backend(host.name, host.xp, host.threads, scipy.fft)
+
+
+def object_after(scan: SimulatedScan, backend: Backend) -> Any:
+    """Return the object after some passes over whole frames."""
+    settings = {"modes": 1, "sweep_frames": 0, "find_orientation": False, "coarse_uses": 0}
+    solver = solver_for(scan.frames, scan.geometry, backend, passes_final=AGREE_PASSES, **settings)
+    solver.add_frames(np.arange(len(scan.frames)), scan.frames, scan.translations_m)
+    solver.start_with(scan.start)
+    solver.finish()
+    while not solver.finished:
+        solver.step(0.1)
+    return solver.picture().object
+
+
+def apart(one: Any, other: Any) -> float:
+    """Return ‖a − b‖/‖b‖ where both are known."""
+    known = np.isfinite(one) & np.isfinite(other)
+    return float(np.linalg.norm((one - other)[known]) / np.linalg.norm(other[known]))

@@ -10,7 +10,8 @@ from host_kernels import host_launch
 from small_scan import Scan, simulate
 
 from nsbluesky.backend import Backend, get_backend
-from nsbluesky.solver.device_loops import SOURCE, DeviceLoops
+from nsbluesky.solver.device_kernels import SOURCE
+from nsbluesky.solver.device_loops import DeviceLoops
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.state import SolverState
 

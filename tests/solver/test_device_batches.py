@@ -24,6 +24,7 @@ from nsbluesky.solver.engines.device_batches import DeviceBatches
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.halves import HalfSets
+from nsbluesky.solver.propagation import NearField
 
 COUNT = 14
 RULES = [WaspRule(), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
@@ -139,13 +140,16 @@ def test_they_do_what_a_cpu_does(rule, modes, states, subpixel, poisson, device,
     assert used == 2 * [False] + 4 * [True]  # with the probe
 
 
-def test_what_varies_goes_the_other_way(device, used, difficult_scan):
-    """A probe that varies from frame to frame."""
+@pytest.mark.parametrize("what", ["a probe that varies", "the near field"])
+def test_what_no_graph_knows_goes_the_other_way(what, device, used, difficult_scan):
     found = []
     for backend in (device, get_backend("numpy", threads=1)):
         store, state = difficult_scan(backend, 1)
-        state.variation = 0.1 * state.probe[[0, 0]] * np.exp(1j * np.arange(24))
-        store.variation[:COUNT, :2] = np.random.default_rng(2).normal(size=(COUNT, 2))
+        if what == "the near field":
+            store.propagator = NearField(backend, 24, 9.0)
+        else:
+            state.variation = 0.1 * state.probe[[0, 0]] * np.exp(1j * np.arange(24))
+            store.variation[:COUNT, :2] = np.random.default_rng(2).normal(size=(COUNT, 2))
         engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=10, subpixel=4)
         engine.initialize(state, store)
         engine.update(state, store, np.arange(10))

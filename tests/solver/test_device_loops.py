@@ -8,7 +8,8 @@ from host_kernels import host_launch
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.device_loops import SOURCE, DeviceLoops
+from nsbluesky.solver.device_kernels import SOURCE
+from nsbluesky.solver.device_loops import DeviceLoops
 from nsbluesky.solver.engines import differences, momentum
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule

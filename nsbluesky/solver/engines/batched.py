@@ -84,7 +84,9 @@ class BatchedEngine(Engine):
         self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._average = PassAverage(self._backend, state)
         self._variation = ProbeVariation(self._backend)
-        if self._on_device is None or not self._on_device.fits(state):
+        if not frames.propagator.is_far:
+            self._on_device = None
+        elif self._on_device is None or not self._on_device.fits(state):
             self._on_device = device_batches(self._backend, state, self._batch, self._subpixel)
         self._momentum.begin(state)
 

@@ -322,8 +322,8 @@ class DeviceBatches:
         loops.multiply_windows(objects, moved, *lists[:2], waves)
         self._transform(waves)
         floor = float(likelihood.floor if likelihood.poisson else EPSILON)
-        numbers = frames.good, float(state.background), floor, 1 / waves.shape[-1], likelihood.poisson
-        loops.change_fields_stored(waves, stored, stored_lists, *numbers, light)
+        numbers = float(state.background), floor, 1 / waves.shape[-1]
+        loops.change_fields_stored(waves, stored, stored_lists, frames.good, numbers, likelihood.poisson, light)
         self._transform(waves, inverse=True)
         if with_probe:
             loops.add_to_probes(waves, objects, lists, numerators, self._denominator, self._of_light)
