@@ -1,6 +1,6 @@
 """Where arrays live: NumPy and SciPy on any machine, CuPy where a CUDA device is; one code over ``xp``.
 
-On a host, the transforms are those of pyFFTW where it is installed (``nsbluesky[fftw]``), else SciPy's.
+On a host, the transforms are those of FFTW where pyFFTW is installed (``nsbluesky[fftw]``), else SciPy's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import scipy.fft
 
 from nsbluesky import helpers
+from nsbluesky.fftw import CompiledTransforms, PlannedTransforms
 
 __all__ = ["Backend", "BackendError", "Launch", "address_of", "cuda_launch", "get_backend", "pinned"]
 
@@ -102,6 +103,10 @@ class Backend:
         out[...] = self.ifft2(waves, unitary=False) if inverse else self.fft2(waves, unitary=False)
         return None
 
+    def compiled_transforms(self, side: int, dtype: npt.DTypeLike) -> CompiledTransforms | None:
+        """Return the transforms of one wave of side² for loops compiled for a CPU, where there are any to call."""
+        return self._fft.compiled(side, dtype) if isinstance(self._fft, PlannedTransforms) else None
+
     def to_numpy(self, a: Any) -> Any:
         """Return `a` as a NumPy array in host memory (no copy where it is one)."""
         return a.get() if hasattr(a, "get") else np.asarray(a)
@@ -145,10 +150,9 @@ def _cupy_backend() -> Backend:
 def _host_transforms() -> Transforms:
     """Return those of FFTW, or without pyFFTW SciPy's."""
     try:
-        from nsbluesky.fftw import PlannedTransforms
+        return PlannedTransforms()
     except ImportError:
         return cast(Transforms, scipy.fft)
-    return PlannedTransforms()
 
 
 def get_backend(name: str = "auto", threads: int | None = None) -> Backend:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nsbluesky.compiled import njit
+from nsbluesky.compiled import call_transform, njit
 
 __all__ = [
     "add_and_step",
     "add_power",
     "back_project",
     "change_fields",
+    "change_waves",
     "copy_centres",
     "gather_lines",
     "largest_nearby",
@@ -169,6 +170,25 @@ def change_fields(field, amplitude, good, background, epsilon, scale, poisson, s
                 for column in range(side):
                     value, factor = line[column], model[column]
                     line[column] = complex(value.real * factor, value.imag * factor)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def change_waves(  # type: ignore[no-untyped-def]
+    transforms, waves, amplitude, good, background, epsilon, scale, poisson, sums
+):
+    """Transform exit waves (n, modes, N, N), change them as `change_fields` does, and transform them back.
+
+    One frame after the other, so that it stays in the cache of one core meanwhile; `transforms` are those of
+    `nsbluesky.fftw.CompiledTransforms`, `scale` is 1/N.
+    """
+    execute, forward, backward = transforms
+    for frame in range(len(waves)):
+        here = slice(frame, frame + 1)
+        for mode in range(waves.shape[1]):
+            call_transform(execute, forward, waves[frame, mode])
+        change_fields(waves[here], amplitude[here], good, background, epsilon, scale, poisson, sums[here])
+        for mode in range(waves.shape[1]):
+            call_transform(execute, backward, waves[frame, mode])
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -72,6 +72,27 @@ def test_compiled_loops_keep_double_precision():
         assert found == pytest.approx(term.sum(axis=(1, 2)), rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+@pytest.mark.parametrize(("side", "poisson"), [(8, False), (8, True), (15, False)])  # odd: waves are not aligned
+def test_transforms_within_a_loop_are_those_beside_it(kind, side, poisson):
+    backend = get_backend("numpy", threads=1)
+    transforms = backend.compiled_transforms(side, kind)
+    if transforms is None:
+        pytest.skip("no pyFFTW")
+    rng = np.random.default_rng(side)
+    waves = complex_noise(rng, (3, 2, side, side)).astype(kind)
+    real = waves.real.dtype
+    amplitude, good = rng.random((3, side, side)).astype(real), (rng.random((side, side)) < 0.9).astype(real)
+    numbers = real.type(0.25), real.type(1e-3), real.type(1 / side)
+    expected, sums = backend.fft2(waves.copy(), unitary=False), np.empty((2, 3, SUMS), real)
+    kernels.change_fields(expected, amplitude, good, *numbers, poisson, sums[0])
+    expected = backend.ifft2(expected, unitary=False)
+    kernels.change_waves(transforms, waves, amplitude, good, *numbers, poisson, sums[1])
+    precision = 100 * np.finfo(real).eps
+    assert np.abs(waves - expected).max() < precision * np.abs(expected).max()
+    assert np.allclose(*sums, rtol=precision)
+
+
 def test_a_window_off_the_canvas_is_refused(difficult_scan):
     backend = get_backend("numpy", threads=1)
     store, state = difficult_scan(backend, 1)

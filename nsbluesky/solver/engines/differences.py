@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
+from nsbluesky.solver import kernels
 from nsbluesky.solver.engines.base import Slots, ThreadSpace, corners_on_canvas, loops_of, pieces, shares
 from nsbluesky.solver.forward import EPSILON, POISSON_FLOOR, likelihood_change
 from nsbluesky.solver.frames import FrameStore
@@ -100,6 +101,8 @@ class Differences:
         self._likelihood = likelihood
         self._compiled = compiled
         self.loops = loops_of(backend, state.probe, compiled=compiled)
+        calls_transforms = self.loops is kernels and frames.propagator.is_far
+        self._transforms = backend.compiled_transforms(frames.frame_px, np.complex64) if calls_transforms else None
         self._placed: list[MovedProbe | VariedProbe] = []
         self._field = self.transformed(state.probe)
         if state.variation is not None:
@@ -206,16 +209,12 @@ class Differences:
         corners, weights, good = self.corners[part], self.weights[part], self._frames.good
         propagator = self._frames.propagator
         shifts_px = self.steps[part] / self._subpixel if self.between_pixels else None
-        poisson, floor = self._likelihood.poisson, self._likelihood.floor
         amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
         loops = self.loops
         if loops is not None:
             waves, light = space.waves[: len(corners)], xp.empty((len(corners), SUMS), np.float32)
             loops.multiply_windows(state.objects, probes, which, corners, waves)
-            field, scale = propagator.propagate(waves, shifts_px)
-            numbers = np.float32(state.background), floor if poisson else EPSILON, field.real.dtype.type(scale)
-            loops.change_fields(field, amplitude, good, *numbers, poisson, light)
-            change = propagator.propagate_back(field, shifts_px)
+            change = self._changed(waves, amplitude, shifts_px, light)
             sums = (with_probe, numerators, space.probe_denominator)
             loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
         else:
@@ -227,6 +226,7 @@ class Differences:
                 xp.multiply(windows[:, None], illumination, out=waves[:, of_state])
             field = propagator.forward(waves, shifts_px)
             measured = (amplitude, good, state.background)
+            poisson, floor = self._likelihood.poisson, self._likelihood.floor
             factor, light = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
             field *= factor[:, None]
             change = propagator.back(field, shifts_px)
@@ -241,3 +241,16 @@ class Differences:
         if kept is not None:
             kept[...] = change
         return light
+
+    def _changed(self, waves: Any, amplitude: Any, shifts_px: Any, light: Any) -> Any:
+        """Return χ of exit waves (n, modes, N, N), which are overwritten, and write their `light` sums, by loops."""
+        poisson, propagator = self._likelihood.poisson, self._frames.propagator
+        floor = self._likelihood.floor if poisson else EPSILON
+        detector = amplitude, self._frames.good, np.float32(self._state.background), floor
+        if self._transforms is not None:
+            scale = np.float32(1 / waves.shape[-1])
+            self.loops.change_waves(self._transforms, waves, *detector, scale, poisson, light)
+            return waves
+        field, factor = propagator.propagate(waves, shifts_px)
+        self.loops.change_fields(field, *detector, field.real.dtype.type(factor), poisson, light)
+        return propagator.propagate_back(field, shifts_px)
