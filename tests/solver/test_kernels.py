@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +93,22 @@ def test_transforms_within_a_loop_are_those_beside_it(kind, side, poisson):
     precision = 100 * np.finfo(real).eps
     assert np.abs(waves - expected).max() < precision * np.abs(expected).max()
     assert np.allclose(*sums, rtol=precision)
+
+
+def test_loops_without_fftw_do_the_same(difficult_scan, monkeypatch):
+    found = []
+    for library in ("fftw", "scipy"):
+        if library == "scipy":
+            monkeypatch.setitem(sys.modules, "pyfftw", None)  # as if it were not installed
+        backend = get_backend("numpy", threads=2)
+        assert library == "fftw" or backend.compiled_transforms(8, np.complex64) is None
+        store, state = difficult_scan(backend, 2)
+        engine = BatchedEngine(WaspRule(), backend, probe_start=0, batch=COUNT, subpixel=4)
+        engine.initialize(state, store)
+        residuals = [engine.update(state, store, np.arange(COUNT)) for _ in range(3)]
+        found.append((state.object, state.probe, np.concatenate(residuals)))
+    for fast, plain in zip(*found, strict=True):
+        assert np.allclose(fast, plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max())
 
 
 def test_a_window_off_the_canvas_is_refused(difficult_scan):
