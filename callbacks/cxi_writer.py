@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nsbluesky.callbacks.derived_run import num_bytes
 from nsbluesky.cxi import CxiError, CxiFile
 from nsbluesky.disk_space import NoSpace, require_space
+from nsbluesky.folders import new_file
 from nsbluesky.geometry import Geometry
 from nsbluesky.run_index import RunIndex
 
@@ -111,7 +112,7 @@ class CXIWriter:
 
     def _create(self, start: Mapping[str, Any], detector: Mapping[str, Any]) -> CxiFile:
         geometry = Geometry.from_start(start) if "ptycho" in start or self._geometry is None else self._geometry
-        path = self._new_path(self._pattern.format(raw_uid=start["raw_uid"], uid=start["uid"]))
+        path = new_file(self.directory, self._pattern.format(raw_uid=start["raw_uid"], uid=start["uid"]))
         cxi = CxiFile.create(
             path,
             energy_eV=geometry.energy_eV,
@@ -125,14 +126,6 @@ class CXIWriter:
         )
         self.paths[start["uid"]] = path
         return cxi
-
-    def _new_path(self, name: str) -> Path:
-        path = self.directory / name
-        number = 1
-        while path.exists():
-            number += 1
-            path = self.directory / f"{Path(name).stem}_{number}{Path(name).suffix}"
-        return path
 
 
 class _RunFile:

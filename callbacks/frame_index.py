@@ -106,7 +106,8 @@ class FrameIndex:
         self._lose = lose
         self._roots = roots
         self._descriptors: dict[str, Mapping[str, Any]] = {}
-        self._resources: dict[str, tuple[str, HDF5Frames]] = {}
+        self._resources: dict[str, tuple[str, HDF5Frames | DocumentError]] = {}
+        self._told: set[str] = set()
         self._data: dict[str, tuple[str, int]] = {}
         self._former: dict[int, Point] = {}
         self._positions: list[PositionReference] = []
@@ -135,7 +136,7 @@ class FrameIndex:
             seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
             try:
                 values = length_in_m(p.source.read(p.start, p.stop), p.unit)
-            except DocumentError as error:
+            except Exception as error:  # whatever a damaged file brings to light must not cost the positions after it
                 if patient and isinstance(error, NotYetWritten):
                     self._positions.append(p)
                 elif len(seq_nums) > 1:  # a damaged chunk must cost no more than its own frames
@@ -158,7 +159,8 @@ class FrameIndex:
     def close(self) -> None:
         """Close all files."""
         for _, source in self._resources.values():
-            source.close()
+            if isinstance(source, HDF5Frames):
+                source.close()
 
     # ---- documents
 
@@ -168,10 +170,23 @@ class FrameIndex:
             self._descriptors[document["uid"]] = document
 
     def _on_stream_resource(self, document: Mapping[str, Any]) -> None:
-        self._resources[document["uid"]] = document["data_key"], frames_of_stream_resource(document, self._roots)
+        self._note_file(document, str(document["data_key"]), frames_of_stream_resource)
 
     def _on_resource(self, document: Mapping[str, Any]) -> None:
-        self._resources[document["uid"]] = "", frames_of_resource(document, self._roots)
+        self._note_file(document, "", frames_of_resource)
+
+    def _note_file(
+        self, document: Mapping[str, Any], key: str, reader: Callable[[Mapping[str, Any], Sequence[Path]], HDF5Frames]
+    ) -> None:
+        """Note a file; what is wrong with it matters only where it holds frames or positions of the scan."""
+        source: HDF5Frames | DocumentError
+        try:
+            source = reader(document, self._roots)
+        except DocumentError as error:
+            source = error
+        except KeyError as error:
+            source = DocumentError(f"a file without {error}: expected one of areaDetector's HDF5 plugin")
+        self._resources[document["uid"]] = key, source
 
     def _on_datum(self, document: Mapping[str, Any]) -> None:
         row = document["datum_kwargs"].get("point_number", document["datum_kwargs"].get("index", 0))
@@ -187,15 +202,20 @@ class FrameIndex:
             return
         stream, keys = descriptor["name"], self._keys(descriptor)
         start, stop, first = document["indices"]["start"], document["indices"]["stop"], document["seq_nums"]["start"]
-        if document["stream_resource"] not in self._resources:
-            self._lose(stream, range(first, first + stop - start), "its file cannot be used, see the errors")
+        resource = document["stream_resource"]
+        key, source = self._resources.get(resource, (keys.get("image", ""), DocumentError("it was not announced")))
+        if key not in (keys.get("image"), keys.get("x"), keys.get("y")):
             return
-        key, source = self._resources[document["stream_resource"]]
-        if key == keys.get("image"):
+        if isinstance(source, DocumentError):
+            self._lose(stream, range(first, first + stop - start), f"its file cannot be used: {source}")
+            if resource not in self._told:
+                self._told.add(resource)
+                raise source
+        elif key == keys.get("image"):
             for k in range(stop - start):
                 self._set(stream, first + k, frame=FrameReference(source, start + k))
-        elif key in (keys.get("x"), keys.get("y")):
-            axis = "x_m" if key == keys["x"] else "y_m"
+        else:
+            axis = "x_m" if key == keys.get("x") else "y_m"
             self._positions.append(PositionReference(source, start, stop, first, axis, _unit(descriptor, key)))
 
     def _on_event(self, document: Mapping[str, Any]) -> None:
@@ -236,7 +256,10 @@ class FrameIndex:
             resource, row = self._data.get(value, ("", 0))
             if resource not in self._resources:
                 raise DocumentError(f"no usable datum {value!r}: expected it, and its resource, before the event")
-            return FrameReference(self._resources[resource][1], row)
+            source = self._resources[resource][1]
+            if isinstance(source, DocumentError):
+                raise source
+            return FrameReference(source, row)
         return FrameReference(None, 0, np.asarray(value))
 
     def _set(self, stream: str, seq_num: int, **values: Any) -> None:

@@ -150,7 +150,7 @@ class HDF5Frames:
                 times = self._file[f"{ATTRIBUTES}/{TIMESTAMP}"]
                 times.refresh()
                 taken = np.asarray(times[start:stop], np.float64) + EPICS_EPOCH_S
-            except (KeyError, OSError, TypeError, ValueError):
+            except (LookupError, OSError, RuntimeError, TypeError, ValueError):
                 return None
             return taken if taken.shape == (stop - start,) else None
 
@@ -176,15 +176,22 @@ class HDF5Frames:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file = self._data = None
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = self._data = None
 
     def _holding(self, stop: int) -> Any:
         """Return the dataset, which has at least `stop` rows."""
         data = self._open()
         if data.shape[0] < stop:
-            data.refresh()
+            try:
+                data.refresh()
+            except (OSError, RuntimeError) as error:  # as HDF5 tells where the writer is just at work on it
+                self._forget()
+                raise NotYetWritten(f"{self.path.name} cannot be looked at again ({error})") from None
         if data.shape[0] < stop:
             raise NotYetWritten(f"{self.path.name} holds {data.shape[0]} frames, {stop} were announced")
         return data
@@ -197,7 +204,7 @@ class HDF5Frames:
             except FileNotFoundError:
                 raise NotYetWritten(f"{self.path} is not there (yet): is the detector's disk mounted here?") from None
             except (OSError, KeyError) as error:
-                self._file = None
+                self._forget()
                 raise NotYetWritten(f"{self.path}: no dataset {self.dataset!r} can be read ({error})") from None
             self._check_place()
         return self._data
@@ -208,9 +215,7 @@ class HDF5Frames:
             return
         linked = Path(self._data.file.filename).resolve() != self.path.resolve()
         if linked or self._data.is_virtual or self._data.external:
-            assert self._file is not None
-            self._file.close()
-            self._file = self._data = None
+            self._forget()
             raise DocumentError(
                 f"{self.path}: dataset {self.dataset!r} lies outside the file, by an external link, as a virtual "
                 "dataset or in external storage: expected one in the file itself"
@@ -235,9 +240,13 @@ def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:
     parts = urlparse(uri)
     if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
         raise DocumentError(f"{uri!r}: expected a file on this machine, as in file://localhost/data/x.h5")
-    path = Path(unquote(parts.path))
+    return _checked(Path(unquote(parts.path)), roots)
+
+
+def _checked(path: Path, roots: Sequence[Path]) -> Path:
+    """Return a path without links in it, which lies within the roots."""
     if not path.is_absolute():
-        raise DocumentError(f"{uri!r}: expected an absolute path")
+        raise DocumentError(f"'{path}': expected an absolute path")
     path = path.resolve()
     if roots and not any(path.is_relative_to(root.resolve()) for root in roots):
         raise DocumentError(f"{path} lies outside {', '.join(map(str, roots))}: add its folder to the readable roots")
@@ -255,8 +264,8 @@ def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) 
     """Return a reader for a resource document of areaDetector's HDF5 plugin (AD_HDF5 and its kin)."""
     if "HDF5" not in document["spec"]:
         raise DocumentError(f"resource of spec {document['spec']!r}: expected one of areaDetector's HDF5 specs")
-    path = Path(document.get("root", "")) / str(document["resource_path"]).lstrip("/")
-    if not document.get("root"):
-        path = Path(document["resource_path"])
+    path = Path(document["resource_path"])
+    if document.get("root"):
+        path = Path(document["root"]) / str(path).lstrip("/")
     dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
-    return HDF5Frames(local_path(str(path), roots), str(dataset), roots)
+    return HDF5Frames(_checked(path, roots), str(dataset), roots)

@@ -7,10 +7,11 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
 from nsbluesky.callbacks.news import news_of, numbered
@@ -21,6 +22,8 @@ from nsbluesky.streams import PRIMARY, holds_frames
 __all__ = ["RunActivity", "RunChain", "StageActivity"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 HEALTH_INTERVAL_S = 1.0
 MAX_FAILURES_AT_WORK = 3
@@ -120,7 +123,7 @@ class RunChain:
 
     def __init__(self, run: RunContext, stages: Sequence[type[Stage]]) -> None:
         self.run = run
-        self.stages = [stage(run) for stage in stages]
+        self.stages: list[Stage] = []
         self.raw_stop: dict[str, Any] | None = None
         self.finished = False
         self.queued = 0
@@ -134,6 +137,9 @@ class RunChain:
         self._told = 0
         self._next_health = 0.0
         self._changes: deque[dict[str, Any]] = deque()
+        for kind in stages:
+            if (stage := self._asked(kind.name, partial(kind, run), None)) is not None:
+                self.stages.append(stage)
         self._clocks = {stage.name: _Clock(time.monotonic()) for stage in self.stages}
 
     # ---- documents
@@ -180,8 +186,19 @@ class RunChain:
         return [
             (position, stage)
             for position, stage in enumerate(self.stages)
-            if stage.has_work and self._failures[stage.name] < MAX_FAILURES_AT_WORK
+            if self._failures[stage.name] < MAX_FAILURES_AT_WORK
+            and self._asked(stage.name, partial(getattr, stage, "has_work"), False)
         ]
+
+    def _asked(self, name: str, question: Callable[[], _T], otherwise: _T) -> _T:
+        """Return what a stage answers; where it raises instead, that is noted as if it were at work."""
+        try:
+            return question()
+        except Exception as error:
+            log.exception("%s failed", name)
+            self._errors[name] = f"{name}: {error}"
+            self._failures[name] += 1
+            return otherwise
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let each stage that has work use the time while no document waits; end the run when none is left."""
@@ -211,7 +228,7 @@ class RunChain:
     def _finish(self) -> Iterator[Document]:
         self.finished = True
         for stage in self.stages:
-            stage.close()
+            self._asked(stage.name, stage.close, None)
         yield from self._health(now=True)
         status = (self.raw_stop or {}).get("exit_status", "abort")
         problems = [f"{numbered(len(self.run.lost), 'frame')} lost"] if self.run.lost else []
@@ -353,6 +370,6 @@ class RunChain:
         if now or time.monotonic() >= self._next_health:
             self._next_health = time.monotonic() + HEALTH_INTERVAL_S
             for stage in self.stages:
-                self._clocks[stage.name].look(stage.queue)
+                self._clocks[stage.name].look(self._asked(stage.name, partial(getattr, stage, "queue"), 0))
             message = "; ".join(f"frame {k}: {reason}" for k, reason in list(self.run.lost.items())[-3:])
             yield from self.run.derived.event("health", **self._state("pipeline", "ok", message))

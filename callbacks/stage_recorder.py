@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from nsbluesky.array_file import ArrayFile
 from nsbluesky.disk_space import NoSpace, require_space
+from nsbluesky.folders import new_file
 from nsbluesky.run_index import RunIndex
 from nsbluesky.settings import SettingsError
 from nsbluesky.streams import holds_frames
@@ -131,11 +132,7 @@ class StageRecorder:
 
     def _open(self, uid: str, stream: str, first: Mapping[str, npt.NDArray[Any]]) -> ArrayFile:
         start = self._starts[uid]
-        stem = f"{start['raw_uid']:.8}_{stream}"
-        path, number = self.directory / f"{stem}.h5", 1
-        while path.exists():
-            number += 1
-            path = self.directory / f"{stem}_{number}.h5"
+        path = new_file(self.directory, f"{start['raw_uid']:.8}_{stream}.h5")
         about = {"raw_uid": start["raw_uid"], "uid": uid, "stream": stream, "start": json.dumps(start)}
         file = ArrayFile(path, first, about)
         self.paths.append(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["data_directory", "state_directory"]
+__all__ = ["data_directory", "new_file", "state_directory"]
 
 
 def data_directory() -> Path:
@@ -18,3 +18,21 @@ def data_directory() -> Path:
 def state_directory() -> Path:
     """Return where logs and states of services live: ``$NSBLUESKY_STATE``, or the user's state folder."""
     return Path(os.environ.get("NSBLUESKY_STATE") or platformdirs.user_state_dir("nsbluesky"))
+
+
+def new_file(directory: Path, name: str) -> Path:
+    """Return the path of a file in a folder that is not there yet: where it is, it gets a number, as ``name_2.h5``.
+
+    Raises
+    ------
+    ValueError
+        For a name that leads out of the folder, as one made of a uid that came from elsewhere may.
+    """
+    path = first = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ValueError(f"{name!r:.80} leads out of {directory}: expected the name of a file in it")
+    number = 1
+    while path.exists():
+        number += 1
+        path = first.with_stem(f"{first.stem}_{number}")
+    return path

@@ -408,7 +408,7 @@ def live_window(
     from nsbluesky.folders import data_directory
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
-    from nsbluesky.viewer.log_tail import LogLines, tail_of_files
+    from nsbluesky.viewer.log_tail import LogLines, in_order, tail_of_files
     from nsbluesky.viewer.scan_panel import Scans
     from nsbluesky.viewer.session_processing import SessionProcessing
 
@@ -425,7 +425,7 @@ def live_window(
     window = LiveWindow(
         pipeline.live,
         modules=functools.partial(modules_of, pipeline),
-        log_lines=lambda: sorted([*lines(), *tail_of_files(data_directory() / "service" / "logs")]),
+        log_lines=lambda: in_order(lines(), tail_of_files(data_directory() / "service" / "logs")),
         processing=processing,
         scans=Scans(RE, plans) if RE is not None else None,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, validate, write_raw_cxi
 from nsbluesky.cxi.join import join_scans
+from nsbluesky.cxi.layout import SOURCE
 
 EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
 PX = 8
@@ -37,6 +39,30 @@ def test_frames_of_all_files_are_there(tmp_path: Path) -> None:
         assert data.seq_nums.tolist() == list(range(3, 79))
         assert np.flatnonzero(data.frame_weights == 0).tolist() == [0, 70, 73]
         assert np.flatnonzero(~data.good.all(axis=1)).tolist() == [1, 2]
+
+
+def test_what_is_known_of_the_light_and_the_beginning_comes_with_the_first_file(tmp_path: Path) -> None:
+    began = "2026-11-25T14:03:00+01:00"
+    first, other = tmp_path / "a.cxi", write(tmp_path / "b.cxi", 2, 2.0)
+    probe, mean = np.full((PX, PX), 1 + 2j, np.complex64), np.full((PX, PX), 3.0, np.float32)
+    with CxiFile.create(first, **EXPERIMENT, frame_shape=(PX, PX), start_time=began) as cxi:
+        cxi.append(np.ones((2, PX, PX), np.float32), np.zeros((2, 2)))
+        cxi.set_illumination(probe, intensities=mean)
+    join_scans(tmp_path / "all.cxi", first, [other])
+    with read_cxi(tmp_path / "all.cxi") as data:
+        assert data.start_time == began
+        np.testing.assert_array_equal(data.illumination, probe)
+        np.testing.assert_array_equal(data.illumination_intensities, mean)
+
+
+def test_light_of_another_shape_than_the_frames_is_left_out(tmp_path: Path) -> None:
+    first, other = write(tmp_path / "a.cxi", 2, 1.0), write(tmp_path / "b.cxi", 2, 2.0)
+    with h5py.File(first, "r+") as file:
+        file[f"{SOURCE}/illumination"] = np.ones((2, PX, PX), np.complex64)
+        file[f"{SOURCE}/illumination_intensities"] = np.ones((PX, PX - 1), np.float32)
+    join_scans(tmp_path / "all.cxi", first, [other])
+    with read_cxi(tmp_path / "all.cxi") as data:
+        assert data.illumination is None and data.illumination_intensities is None
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ class Grabber:
         self.assembler = FrameAssembler(self.format)
         self._frames: queue.Queue[AssembledFrame | BaseException | None] = queue.Queue(self.settings.queue_frames)
         self._stop = threading.Event()
+        self._has_recorded = False
         self._cpu_s = {"receive": 0.0, "write": 0.0}
         _compile(self.format, layout)
         self._socket = _listen(self.settings)
@@ -153,7 +154,7 @@ class Grabber:
         num_frames: int | None = None,
         each: Callable[[AssembledFrame], object] | None = None,
     ) -> dict[str, Any]:
-        """Write the next frames to a new file and return what came and what was lost.
+        """Write the next frames to a new file and return what came and what was lost; once for each grabber.
 
         It ends after `num_frames` frames, those lost included, after `stop`, or when no packet came for `timeout_s`.
 
@@ -169,9 +170,12 @@ class Grabber:
         ------
         GrabberError
             Where no packet comes at all, or only such of another camera; where the file exists already, or cannot be
-            written.
+            written; where this grabber has recorded before.
         """
+        if self._has_recorded:
+            raise GrabberError(f"cannot write {path}: this grabber has recorded already: make another one")
         file = _new_file(path, self.layout.shape)
+        self._has_recorded = True
         counts = _FrameCounts()
         receiver = threading.Thread(target=self._receive, args=(num_frames,), name="grabber", daemon=True)
         receiver.start()

@@ -37,6 +37,7 @@ from typing import Any
 from nsbluesky.catalog.embedded import open_catalog
 from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
+from nsbluesky.child_process import take_output
 from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
 
 __all__ = ["LogsIntoCatalog"]
@@ -226,8 +227,7 @@ def main(directory: str, waiting: str, *readable: str) -> None:
         os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends with the session, when all is written
-    out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else prints shall not be taken for a message
+    out = take_output(sys.stdout)
     one_at_a_time = threading.Lock()
 
     def tell(**message: Any) -> None:

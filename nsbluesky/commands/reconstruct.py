@@ -196,7 +196,7 @@ def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSe
     picture = result.picture
     x0, x1, y0, y1 = picture.extent_m
     with copied_frames(path, data) as cxi:
-        cxi.set_illumination(picture.probe[0], intensities=data.illumination_intensities)
+        cxi.set_illumination(picture.probe[0])
         cxi.write_image(
             picture.object,
             picture.probe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def block_path(folder: Path, number: int) -> Path:
 def write_block(path: Path, block: CleanBlock) -> None:
     """Write a block; another process that writes the same one at the same time does no harm."""
     arrays: dict[str, Any] = {f"{STAGE}{name}": windows for name, windows in block.stages.items()}
-    part = path.with_name(f".{path.name}.{id(block):x}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             np.savez(

@@ -33,7 +33,9 @@ def scan_of_run(documents: Iterable[Document]) -> RawScan:
         Where its start document does not tell the geometry.
     """
     documents = iter(documents)
-    _, start = next(documents)
+    _, start = next(documents, ("start", None))
+    if start is None:
+        raise ConversionError("the record of the run is empty: expected its documents; its session died as it began")
     geometry = Geometry.from_start(start)
     given = start["ptycho"].get("exposures_s") or ONE_EXPOSURE
     times = check_exposures(given, len(given))

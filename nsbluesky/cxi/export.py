@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
         pixel_size_m=data.pixel_size_m,
         frame_shape=frames.shape[1:],
         mask=data.mask,
+        start_time=data.start_time,
         parameters=data.parameters or None,
         propagation=data.propagation,
         source_distance_m=data.source_distance_m,
@@ -43,6 +45,10 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
     )
     try:
         append_frames(cxi, data, data.seq_nums)
+        with contextlib.suppress(CxiError):  # of some other shape than the frames: they do not need it
+            cxi.set_illumination(data.illumination)
+        with contextlib.suppress(CxiError):
+            cxi.set_illumination(intensities=data.illumination_intensities)
     except BaseException:
         cxi.abandon()
         raise
@@ -88,8 +94,6 @@ def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -
     with copied_frames(path, data) as cxi:
         assert data.frames is not None
         side = data.frames.shape[-1]
-        if data.illumination is not None:
-            cxi.set_illumination(data.illumination, intensities=data.illumination_intensities)
         if image is not None:
             measured = (image.mask == 0) & (image.object != 0)
             cxi.write_image(

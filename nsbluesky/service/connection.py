@@ -18,7 +18,7 @@ import zmq
 
 from nsbluesky import heap
 from nsbluesky.callbacks.run_processor import SWITCH_INTERVAL_S
-from nsbluesky.document_log import DocumentLog, DocumentLogError, aborted
+from nsbluesky.document_log import DocumentLog, aborted
 from nsbluesky.run_index import RunIndex
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
@@ -266,7 +266,7 @@ class Connection(DerivedRuns):
     def _take_stored_result(self, run: FinishedRun) -> None:
         try:
             picture = read_last_picture(run.documents)
-        except (OSError, DocumentLogError, KeyError) as error:
+        except (OSError, LookupError, ValueError) as error:  # as where a file is shorter than its documents tell
             self._note_error(run.raw_uid, f"its image cannot be read here: {error}")
         else:
             if picture is not None:

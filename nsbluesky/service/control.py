@@ -73,7 +73,8 @@ def ask(
     ControlError
         If it cannot be done.
     """
-    return _ask(address, action, credentials, timeout_s, fields)[0]
+    answer, _ = _ask(address, action, credentials, timeout_s, fields)
+    return answer
 
 
 def ask_snapshot(
@@ -85,11 +86,11 @@ def ask_snapshot(
     ------
     ServiceAway, ControlError
     """
-    _, content = _ask(address, "snapshot", credentials, timeout_s, {})
+    answer, parts = _ask(address, "snapshot", credentials, timeout_s, {})
     try:
-        number, documents = unpack(content)
-        return int(number), [(str(name), dict(document)) for name, document in documents]
-    except (WireError, TypeError, ValueError) as error:
+        documents = [(str(name), dict(document)) for name, document in map(unpack, parts)]
+        return int(answer["number"]), documents
+    except (WireError, KeyError, TypeError, ValueError) as error:
         raise ControlError(f"the snapshot cannot be read: {error}") from error
 
 
@@ -111,7 +112,7 @@ def find_endpoints(
 
 def _ask(
     address: str, action: str, credentials: Credentials | None, timeout_s: float, fields: dict[str, Any]
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], list[bytes]]:
     check_address(address)
     credentials = credentials if credentials is not None else local_credentials(address)
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -121,9 +122,9 @@ def _ask(
         socket.send(Request(action, credentials.token, fields).to_bytes())
         if not socket.poll(int(timeout_s * 1000)):
             raise ServiceAway(f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there?")
-        header, *content = socket.recv_multipart()
+        header, *parts = socket.recv_multipart()
     answer: dict[str, Any] = json.loads(header)
     if not answer.get("ok"):
         reason = str(answer.get("error"))
         raise AccessError(reason) if answer.get("refused") else ControlError(reason)
-    return answer, content[0] if content else b""
+    return answer, parts

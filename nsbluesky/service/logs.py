@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 __all__ = ["ModuleLogs", "follow", "log_files"]
 
@@ -71,12 +72,21 @@ def follow(path: Path, stop: threading.Event | None = None) -> Iterator[str]:
     stop = stop or threading.Event()
     while not stop.is_set():
         with path.open(errors="replace") as file:
-            opened = path.stat().st_ino
+            rotated = False
             while not stop.is_set():
                 line = file.readline()
                 if line:
                     yield line
-                elif path.exists() and path.stat().st_ino != opened:
+                elif rotated:
                     break
-                else:
-                    time.sleep(POLL_S)
+                else:  # what was written just before the file was put aside is still to be read
+                    stop.wait(POLL_S)
+                    rotated = _is_another(path, file)
+
+
+def _is_another(path: Path, file: TextIO) -> bool:
+    """Return whether a new file has come in the place of an open one."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:  # in between
+        return False

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nsbluesky.child_process import take_output
 from nsbluesky.folders import state_directory
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.dask_workers import DaskWorkers
@@ -91,7 +92,8 @@ def log_directory(settings: ServiceSettings) -> Path:
 
 
 def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
-    """Serve until SIGTERM, ``shutdown``, or the end of the lifeline."""
+    """Serve until SIGTERM, ``shutdown``, or the end of the lifeline; `out` is for the answer alone."""
+    answers = take_output(out)
     faulthandler.enable(all_threads=False)  # a crash below Python tells its place in the supervisor's log
     settings = order.settings
     os.nice(settings.nice)
@@ -103,8 +105,7 @@ def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:
         signal.signal(number, lambda *_: server.stop())
     threading.Thread(target=_hang_on, args=(lifeline, server), name="lifeline", daemon=True).start()
     ready = Ready(server.address, server.ports, os.getpid(), server.instance)
-    out.write(json.dumps(asdict(ready)) + "\n")
-    out.flush()
+    os.write(answers, json.dumps(asdict(ready)).encode() + b"\n")
     log.info("the service listens at %s, documents and publications at ports %s", ready.address, ready.ports)
     server.run()
     server.close()

@@ -51,14 +51,15 @@ class Publisher:
         """Publish a document of a derived run."""
         with self._lock:
             document = self._previews(name, document)
+            try:
+                message = pack((self._instance, self._number + 1, name, document))
+            except WireError as error:  # nor would a late viewer get it
+                log.error("a %s document cannot be published: %s", name, error)
+                return
             self._number += 1
             self._snapshot(name, document)
-            try:
-                message = pack((self._instance, self._number, name, document))
-                self._socket.send_multipart([DOCUMENT, message])
-                self.num_bytes += len(message)
-            except WireError as error:
-                log.error("a %s document cannot be published: %s", name, error)
+            self._socket.send_multipart([DOCUMENT, message])
+            self.num_bytes += len(message)
 
     def beat(self, content: dict[str, Any]) -> None:
         """Publish a heartbeat."""

@@ -305,8 +305,9 @@ class Server:
         log.warning("refused %s: %s", what, why)
 
     def _snapshot(self, _: Request) -> list[bytes]:
+        """Tell the state so far: a part for each document, as all together may be more than a message."""
         number, documents = self._publisher.snapshot()
-        return [answer(instance=self.instance), pack((number, documents))]
+        return [answer(instance=self.instance, number=number), *map(pack, documents)]
 
     def _configure(self, request: Request) -> bytes:
         """Change settings of the runs that start from now on and, where that can be, of those that go on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,10 +12,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, ClassVar, Self
+from typing import ClassVar, Self
 
 import zmq
 
+from nsbluesky.child_process import read_line
 from nsbluesky.service.access import Credentials, forget_service, tell_service
 from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
@@ -204,13 +204,13 @@ class ProcessingService:
             child.stdin.flush()
         except OSError:  # it is dead already: told below
             pass
-        line = _read_line(child.stdout, self._start_timeout_s)
-        if not line:
+        try:
+            return Ready.from_line(read_line(child.stdout, self._start_timeout_s))
+        except (ValueError, LookupError, TypeError):  # nothing, or what something else has printed
             self._end_child(0.0)
             lines = (logs / LOG_NAME).read_bytes()[told_before:].decode(errors="replace").strip().splitlines()
             why = lines[-1] if lines else f"it ended, or gave no answer in {self._start_timeout_s:g} s"
-            raise ServiceError(f"the service does not start: {why} (log: {logs / LOG_NAME})")
-        return Ready.from_line(line)
+            raise ServiceError(f"the service does not start: {why} (log: {logs / LOG_NAME})") from None
 
     def _end_child(self, timeout_s: float) -> None:
         child, self._child = self._child, None
@@ -322,10 +322,3 @@ def _from_here(address: str) -> str:
 
 def _describe_exit(status: int) -> str:
     return f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-
-
-def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
-    """Return one line, or nothing where the stream ends or the time is over."""
-    if not select.select([stream], [], [], timeout_s)[0]:
-        return b""
-    return stream.readline()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
+from nsbluesky.child_process import read_line, take_output
 from nsbluesky.geometry import Geometry
 from nsbluesky.simulation.ioc import TRUTH_NAME, BeamlineSettings, Ready, serve
 from nsbluesky.simulation.loopback import channel_access, free_port
@@ -155,7 +155,7 @@ class SimulatedBeamline:
         assert child.stdout is not None
         child.stdin.write(json.dumps({"ports": ports, "settings": self.settings.to_dict()}).encode() + b"\n")
         child.stdin.flush()
-        line = _read_line(child.stdout, self._start_timeout_s)
+        line = read_line(child.stdout, self._start_timeout_s)
         if not line:
             log = (self.directory / LOG_NAME).read_text(errors="replace").strip().splitlines()
             why = log[-1] if log else f"no answer in {self._start_timeout_s:g} s"
@@ -163,20 +163,13 @@ class SimulatedBeamline:
         return Ready.from_dict(json.loads(line))
 
 
-def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
-    """Return one line, or nothing where the stream ends or the time is over."""
-    if not select.select([stream], [], [], timeout_s)[0]:
-        return b""
-    return stream.readline()
-
-
 def _child() -> None:
     """Run as a child: the order comes as a line on stdin, the answer goes as a line to stdout."""
+    answers = take_output(sys.stdout)
     order = json.loads(sys.stdin.buffer.readline())
 
     def answer(ready: Ready) -> None:
-        sys.stdout.write(ready.to_json() + "\n")
-        sys.stdout.flush()
+        os.write(answers, ready.to_json().encode() + b"\n")
 
     settings = BeamlineSettings.from_dict(order["settings"])
     serve(settings, ports=tuple(order["ports"]), on_ready=answer, lifeline=sys.stdin.buffer)

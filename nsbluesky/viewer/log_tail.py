@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nsbluesky.viewer.qt import QtGui, QtWidgets
 
-__all__ = ["LogLines", "LogPanel", "module_of", "short_line", "tail_of_files"]
+__all__ = ["LogLines", "LogPanel", "in_order", "module_of", "short_line", "tail_of_files"]
 
 ALL_MODULES = "all modules"
 MAX_LINES = 300
 TAIL_BYTES = 16 * 1024
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d{3})?")
 
 
 class LogLines(logging.Handler):
@@ -39,13 +43,28 @@ class LogLines(logging.Handler):
 
 def tail_of_files(directory: Path, max_lines: int = MAX_LINES) -> list[str]:
     """Return the last lines of the logs in a folder, in the order of their times; none where there is no folder."""
-    lines: list[str] = []
+    tails = []
     for path in sorted(directory.glob("*.log")) if directory.is_dir() else ():
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            skipped = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+            file.seek(skipped)
             tail = file.read().decode(errors="replace").splitlines()
-        lines += tail[1:] if len(tail) > max_lines else tail
-    return sorted(lines)[-max_lines:]  # each begins with its time
+        tails.append(tail[1:] if skipped else tail)  # of the first one, a part may be left
+    return in_order(*tails)[-max_lines:]
+
+
+def in_order(*logs: Iterable[str]) -> list[str]:
+    """Return the lines of several logs in the order of their times; a traceback stays below its line."""
+    records: list[tuple[str, list[str]]] = []
+    for lines in logs:
+        record: list[str] = []
+        for line in lines:
+            found = _TIME.match(line)
+            if found is not None or not record:
+                record = []
+                records.append((found[0] if found else "", record))
+            record.append(line)
+    return [line for _, record in sorted(records, key=lambda each: each[0]) for line in record]
 
 
 def module_of(line: str) -> str:

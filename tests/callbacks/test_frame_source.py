@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import time
 
+import event_model
 import h5py
 import numpy as np
 import pytest
@@ -25,10 +26,12 @@ from nsbluesky.callbacks.frame_readers import (
     DocumentError,
     HDF5Frames,
     NotYetWritten,
+    frames_of_resource,
     local_path,
 )
 from nsbluesky.callbacks.frame_source import FrameSource
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
+from nsbluesky.conversion.run_scan import scan_of_run
 
 
 @pytest.fixture(autouse=True)
@@ -301,6 +304,121 @@ def test_wrong_shaped_frame_costs_one_frame(tmp_path):
     assert "(3, 5)" in collector.health()["message"]
 
 
+def other_camera(run: RawRun, mimetype: str) -> event_model.ComposeStreamResourceBundle:
+    """Return the file of another camera than the plan's, as `RawRun.datum` takes it."""
+    return event_model.compose_stream_resource(
+        mimetype=mimetype,
+        uri="file://localhost/other",
+        data_key="other_image",
+        parameters={},
+        start={"uid": run.uid},
+    )
+
+
+@pytest.mark.parametrize("mimetype", ["multipart/related;type=image/tiff", "application/x-hdf5"])
+def test_what_another_camera_writes_is_not_looked_at(tmp_path, mimetype):
+    run = RawRun(tmp_path)
+    keys = {"fccd_image": image_key((6, 5)), "other_image": image_key((4, 4))}
+    documents = [run.start, *run.declare("primary", **keys, stage_x=number_key(), stage_y=number_key())]
+    bundle, resource = run.file("fccd_image", FRAMES)
+    other = other_camera(run, mimetype)
+    documents += [*resource, ("stream_resource", dict(other.stream_resource_doc))]
+    for k in range(10):
+        documents += [
+            run.datum("primary", bundle, k, k + 1),
+            run.event("primary", k + 1, stage_x=X_UM[k], stage_y=Y_UM[k]),
+        ]
+        documents.append(run.datum("primary", other, k, k + 1))
+    documents.append(run.stop())
+    collector = feed(documents)
+    assert_all_frames(collector)
+    assert collector.health()["lost"] == []
+    assert collector.stop()["reason"] == ""
+    assert len(scan_of_run(documents)) == 10
+
+
+def test_a_file_that_cannot_be_used_loses_its_frames_with_the_reason(tmp_path, caplog):
+    run = RawRun(tmp_path)
+    documents = [run.start, *run.declare("primary", other_image=image_key((4, 4)))]
+    run.start[1]["ptycho"] = {**PTYCHO, "keys": {"image": "other_image", "x": "stage_x", "y": "stage_y"}}
+    other = other_camera(run, "image/tiff")
+    documents += [("stream_resource", dict(other.stream_resource_doc))]
+    documents += [run.datum("primary", other, 0, 2), run.datum("primary", other, 2, 3), run.stop()]
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed(documents)
+    assert collector.health()["lost"] == [1, 2, 3]
+    assert "frame 3: its file cannot be used: stream resource of type 'image/tiff'" in collector.health()["message"]
+    assert collector.stop()["reason"].startswith("3 frames lost; frames: stream resource of type 'image/tiff'")
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_a_file_that_cannot_be_looked_at_again_just_now_is_later(tmp_path, monkeypatch, error):
+    path = tmp_path / "grows.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_dataset("data", (1, 6, 5), "<u2", maxshape=(None, 6, 5), chunks=(1, 6, 5))
+        file.swmr_mode = True
+        reader = HDF5Frames(path, "data")
+        reader.read(0, 1)
+
+        def refresh(dataset: h5py.Dataset) -> None:
+            raise error("unable to refresh dataset")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(h5py.Dataset, "refresh", refresh)
+            with pytest.raises(NotYetWritten, match="unable to refresh"):
+                reader.read(0, 2)
+        data.resize(2, axis=0)
+        data[:] = FRAMES[:2]
+        data.flush()
+        np.testing.assert_array_equal(reader.read(0, 2), FRAMES[:2])
+        reader.close()
+
+
+def test_an_unexpected_error_of_one_position_costs_no_other(tmp_path, monkeypatch):
+    read = HDF5Frames.read
+
+    def stumble(self: HDF5Frames, start: int, stop: int) -> np.ndarray:
+        if "stage_x" in self.path.name and start <= 1 < stop:
+            raise RuntimeError("a filter that is not installed")
+        return read(self, start, stop)
+
+    monkeypatch.setattr(HDF5Frames, "read", stumble)
+    collector = feed(list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM)))
+    assert_all_frames(collector, but=(2,))
+    assert "no position: a filter that is not installed" in collector.health()["message"]
+
+
+def test_times_that_cannot_be_read_are_left_out(tmp_path, monkeypatch):
+    path = tmp_path / "frames.h5"
+    with h5py.File(path, "w") as file:
+        file["data"], file[f"{ATTRIBUTES}/{TIMESTAMP}"] = FRAMES, np.arange(10.0)
+    reader = HDF5Frames(path, "data")
+    assert reader.times_s(0, 2) is not None
+
+    def refresh(dataset: h5py.Dataset) -> None:
+        raise RuntimeError("unable to refresh dataset")
+
+    monkeypatch.setattr(h5py.Dataset, "refresh", refresh)
+    assert reader.times_s(0, 2) is None
+    reader.close()
+
+
+def test_the_path_of_a_resource_is_no_address(tmp_path):
+    """It may hold what an address could not."""
+    folder = tmp_path / "scan#12 at 50%20"
+    document = {
+        "spec": "AD_HDF5",
+        "root": str(tmp_path),
+        "resource_path": f"{folder.name}/x.h5",
+        "resource_kwargs": {},
+    }
+    assert frames_of_resource(document, [tmp_path]).path == folder / "x.h5"
+    with pytest.raises(DocumentError, match="lies outside"):
+        frames_of_resource({**document, "resource_path": "../x.h5"}, [tmp_path])
+    with pytest.raises(DocumentError, match="expected an absolute path"):
+        frames_of_resource({**document, "root": ""}, [tmp_path])
+
+
 def test_positions_without_units_are_refused(tmp_path, caplog):
     run = RawRun(tmp_path)
     documents = [
@@ -323,8 +441,6 @@ def test_abort_in_the_middle_keeps_what_came(tmp_path):
 
 
 def test_derived_documents_validate(tmp_path):
-    import event_model
-
     for name, document in feed(fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)).documents:
         event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
 

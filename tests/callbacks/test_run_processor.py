@@ -92,6 +92,32 @@ def test_stage_that_fails_at_its_own_work_does_not_keep_the_run_open(tmp_path, c
     assert collector.stop()["reason"] == "tired: no more"
 
 
+def fail(*_: object) -> None:
+    raise OSError("no such folder")
+
+
+@pytest.mark.parametrize(
+    "broken", [{"__init__": fail}, {"has_work": property(fail)}, {"queue": property(fail)}, {"close": fail}], ids=list
+)
+def test_whatever_a_stage_raises_in_costs_no_other_stage_and_no_later_run(tmp_path, caplog, broken):
+    class Processor(RunProcessor):
+        stages = (ReadFrames, type("Broken", (Stage,), {"name": "broken", **broken}))
+
+    processor = Processor()
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        for folder in (tmp_path / "first", tmp_path / "second"):
+            folder.mkdir()
+            collector = Collector()
+            processor.subscribe(collector)
+            for name, document in fly_run(folder, FRAMES, None, X_UM, Y_UM):
+                processor(name, document)
+            assert processor.wait(timeout=30)
+            assert len(collector.frames["primary"]) == 10
+            assert collector.stop()["reason"] == "broken: no such folder"
+        assert processor.alive
+    processor.close()
+
+
 def test_the_rate_goes_down_while_a_scan_rests(tmp_path, monkeypatch):
     start = RawRun(tmp_path).start[1]
     settings = PipelineSettings()

@@ -110,3 +110,11 @@ def test_stages_that_there_are_not(tmp_path: Path) -> None:
         pipeline = PtychoPipeline()
         pipeline.close()
         pipeline.record(["raw"])
+
+
+def test_a_uid_that_leads_out_of_the_folder_writes_nothing(tmp_path: Path) -> None:
+    run, recorder = DerivedRun({"uid": "../ab-1"}, PipelineSettings()), StageRecorder(tmp_path / "recorded")
+    recorder.record(["clean"])
+    with pytest.raises(ValueError, match="leads out of"):
+        give(recorder, [("start", run.start_document), *page(run, [1, 2])])
+    assert list(tmp_path.rglob("*.h5")) == []

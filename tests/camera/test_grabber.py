@@ -116,10 +116,12 @@ def test_frames_go_to_the_cache_while_many_wait(path: Path, monkeypatch: pytest.
     assert direct[1:] == [False] * 7 + [True] * 4
 
 
-def test_it_ends_after_as_many_frames_as_are_wanted_and_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_it_ends_after_as_many_frames_as_are_wanted_and_records_once(tmp_path: Path) -> None:
     with Grabber(SMALL, QUICK) as grabber:
         send(grabber, range(3))
         assert grabber.record(tmp_path / "first.h5", 2)["frames"] == 2
+        with pytest.raises(GrabberError, match="has recorded already"):
+            grabber.record(tmp_path / "second.h5", 1)
     assert GrabbedFile(tmp_path / "first.h5").numbers == [0, 1]
 
 

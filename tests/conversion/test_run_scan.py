@@ -35,6 +35,11 @@ def test_a_fly_scan(tmp_path: Path) -> None:
     assert scan.geometry.energy_eV == PTYCHO["energy_eV"] and isinstance(scan.start_time, float)
 
 
+def test_a_record_without_documents() -> None:
+    with pytest.raises(ConversionError, match="is empty"):
+        scan_of_run([])
+
+
 def test_a_point_that_was_taken_again_counts_once_and_the_later_wins(tmp_path: Path) -> None:
     scan = scan_of_run(step_run(tmp_path, [1, 2, 3, 2], [0, 1, 2, 3]))
     assert scan.seq_nums.tolist() == [1, 2, 3]

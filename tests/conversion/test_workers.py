@@ -27,7 +27,7 @@ from nsbluesky.conversion import ConversionError, Workers
 from nsbluesky.conversion import blocks as blocks_module
 from nsbluesky.conversion import conversion as conversion_module
 from nsbluesky.conversion import workers as workers_module
-from nsbluesky.conversion.block_file import CleanBlock
+from nsbluesky.conversion.block_file import CleanBlock, block_path, read_block, write_block
 from nsbluesky.conversion.blocks import Block, clean_block
 from nsbluesky.conversion.recipe import ScanRecipe
 from nsbluesky.cxi import read_cxi
@@ -218,3 +218,24 @@ def test_a_scheduler_that_is_lost_ends_the_conversion(raw: Path, tmp_path: Path)
             workers=Workers.dask(2, client),
             progress=lambda done, total: client.close() if done else None,
         )
+
+
+def test_two_workers_that_write_one_block_at_the_same_time_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that were forked alike have the block at the same place in memory."""
+    empty = np.empty((0, 2, 2), np.float32)
+    numbers = np.arange(0)
+    block = CleanBlock(numbers, empty, numbers.astype(np.uint16), 0.0, {7: "damaged"}, numbers, {})
+    path, savez = block_path(tmp_path, 1), np.savez
+
+    def save_twice(file: Any, **arrays: Any) -> None:
+        monkeypatch.setattr(np, "savez", savez)
+        write_block(path, block)
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", save_twice)
+    write_block(path, block)
+    found = read_block(path)
+    assert found is not None and found.failed == {7: "damaged"}
+    assert list(tmp_path.iterdir()) == [path]

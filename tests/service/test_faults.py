@@ -284,6 +284,32 @@ def test_services_that_share_a_folder_have_each_their_own_block(tmp_path: Path) 
     assert len(list(tmp_path.glob("block-at-work*"))) == 2
 
 
+TALKATIVE = """
+import runpy
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+
+make_stages = PtychoPipeline.make_stages
+
+def make_and_print(self):
+    print("x" * 200_000, flush=True)
+    return make_stages(self)
+
+PtychoPipeline.make_stages = make_and_print
+runpy.run_module("nsbluesky.service.process", run_name="__main__")
+"""
+
+
+def test_what_a_plug_in_prints_is_no_answer_and_stops_nothing(scan: RecordedScan, tmp_path: Path) -> None:
+    service = ProcessingService(scan.settings(tmp_path), heartbeat_timeout_s=3.0)
+    service.command = (sys.executable, "-c", TALKATIVE)  # type: ignore[misc]
+    with service, Session(service.address, tmp_path, service.credentials) as session:
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+        assert service.restarts == []
+    assert "x" * 200_000 in (tmp_path / "state" / "logs" / "process.err").read_text()
+
+
 def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:
     service = ProcessingService(scan.settings(tmp_path))
     service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
@@ -293,6 +319,9 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
         _ = service.pid
     service.command = (sys.executable, "-c", "")  # type: ignore[misc]
     with pytest.raises(ServiceError, match="it ended, or gave no answer"):  # the log has the words of the one before
+        service.start()
+    service.command = (sys.executable, "-c", "print('hello', flush=True)")  # type: ignore[misc]
+    with pytest.raises(ServiceError, match="it ended, or gave no answer"):
         service.start()
 
 

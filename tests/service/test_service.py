@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import event_model
+import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -16,15 +18,18 @@ from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 import nsbluesky
 from nsbluesky.cxi import read_cxi
-from nsbluesky.document_log import find_runs
+from nsbluesky.document_log import DocumentLog, find_runs
 from nsbluesky.folders import data_directory
 from nsbluesky.plans import ptycho_scan
+from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ServiceAway, ask, ask_snapshot
+from nsbluesky.service.finished import FinishedRun
 from nsbluesky.service.logs import MAX_BYTES, ModuleLogs, follow, log_files
 from nsbluesky.service.messages import ControlError
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.subscriber import DerivedRuns
 from nsbluesky.service.supervisor import ProcessingService
+from nsbluesky.simulation.loopback import free_port
 
 
 class Derived:
@@ -233,3 +238,58 @@ def test_logs_are_followed_through_rotation(tmp_path: Path) -> None:
     assert next(lines) == "three\n"
     stop.set()
     assert list(lines) == []
+
+
+def test_a_log_that_is_put_aside_while_it_is_opened_is_followed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.log"
+    path.write_text("one\n")
+    open_file = Path.open
+
+    def open_and_rotate(self: Path, *args: Any, **kwargs: Any) -> Any:
+        file = open_file(self, *args, **kwargs)
+        monkeypatch.setattr(Path, "open", open_file)
+        path.rename(tmp_path / "server.log.1")
+        path.write_text("two\n")
+        return file
+
+    monkeypatch.setattr(Path, "open", open_and_rotate)
+    stop = threading.Event()
+    given_up = threading.Timer(20.0, stop.set)
+    given_up.start()
+    lines = follow(path, stop)
+    assert [next(lines, None), next(lines, None)] == ["one\n", "two\n"]
+    given_up.cancel()
+    stop.set()
+
+
+def test_an_image_that_cannot_be_read_here_costs_no_connection(tmp_path: Path) -> None:
+    """The file is shorter than the documents tell, as after a copy that was cut off."""
+    with h5py.File(tmp_path / "reconstruction.h5", "w") as file:
+        file["object"] = np.zeros((1, 4, 4), np.complex64)
+    run = event_model.compose_run()
+    key = {"source": "test", "dtype": "array", "shape": [4, 4], "external": "STREAM:"}
+    bundle = run.compose_descriptor(name="reconstruction", data_keys={"object": key})
+    resource = run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=f"file://localhost{tmp_path / 'reconstruction.h5'}",
+        data_key="object",
+        parameters={"dataset": "object"},
+    )
+    datum = resource.compose_stream_datum(
+        indices={"start": 0, "stop": 2}, seq_nums={"start": 1, "stop": 3}, descriptor=bundle.descriptor_doc
+    )
+    log = DocumentLog(tmp_path / "derived")
+    log("start", run.start_doc)
+    log("descriptor", bundle.descriptor_doc)
+    log("stream_resource", resource.stream_resource_doc)
+    log("stream_datum", datum)
+    log.close()
+    uid = run.start_doc["uid"]
+    with Connection(f"tcp://127.0.0.1:{free_port()}", tmp_path / "documents") as connection:
+        connection._note_finished(
+            FinishedRun("raw", uid, documents=str(tmp_path / f"derived/{uid}.jsonl")), shown=False
+        )
+        assert connection.finished.keys() == {"raw"}
+        assert "cannot be read here" in connection.errors["raw"]

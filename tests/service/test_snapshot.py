@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from derived_scan import DerivedScan
 
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.live_state import LiveState
+from nsbluesky.service import wire
+from nsbluesky.service.access import Credentials
+from nsbluesky.service.control import ask_snapshot
+from nsbluesky.service.server import Server
+from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.snapshot import MAX_HISTORY, Previews, Snapshot
 from nsbluesky.service.wire import pack, unpack
 
@@ -127,3 +135,28 @@ def test_old_runs_are_forgotten() -> None:
     viewers.snapshot.clear()
     starts = [document["uid"] for name, document in viewers.snapshot.documents() if name == "start"]
     assert starts == [scans[-2].run.uid]
+
+
+def test_a_late_viewer_gets_more_than_one_message_may_hold_and_not_what_was_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ServiceSettings(str(tmp_path), ("/",), "tcp://127.0.0.1:0", warm_up=False)
+    server = Server(settings, Credentials.make(""))
+    running = threading.Thread(target=server.run)
+    running.start()
+    try:
+        for _ in range(2):
+            run_a_scan(server._publisher)
+        number, documents = server._publisher.snapshot()
+        sizes = [len(pack(document)) for document in documents]
+        monkeypatch.setattr(wire, "MAX_BYTES", max(sizes) + 100)
+        assert sum(sizes) > wire.MAX_BYTES
+        server._publisher("event", {**documents[-1][1], "data": {"too_large": np.zeros(wire.MAX_BYTES, np.uint8)}})
+        assert "cannot be published" in caplog.text
+        told, got = ask_snapshot(server.address)
+    finally:
+        server.stop()
+        running.join()
+        server.close()
+    assert told == number
+    assert [name for name, _ in got] == [name for name, _ in documents]

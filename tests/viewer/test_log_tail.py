@@ -32,6 +32,22 @@ def test_lines_of_a_service_are_in_the_order_of_their_times(tmp_path: Path) -> N
     assert sum(map(len, tail_of_files(tmp_path))) <= 2 * TAIL_BYTES
 
 
+def test_lines_of_which_only_the_end_is_read_are_whole(tmp_path: Path) -> None:
+    lines = [f"2026-01-01 10:{k // 60:02}:{k % 60:02},000 7 server INFO run {k} {'x' * 80}" for k in range(400)]
+    (tmp_path / "server.log").write_text("".join(f"{line}\n" for line in lines))
+    found = tail_of_files(tmp_path)
+    assert found == lines[-len(found) :]
+
+
+def test_a_traceback_stays_below_the_line_that_it_is_of(tmp_path: Path) -> None:
+    failed = ["2026-01-01 10:00:01,000 7 run_chain ERROR failed", "Traceback:", '  File "x.py"', "ValueError: no"]
+    (tmp_path / "run_chain.log").write_text("\n".join([*failed, "2026-01-01 10:00:03,000 7 run_chain INFO more"]))
+    (tmp_path / "server.log").write_text("2026-01-01 10:00:02,000 7 server INFO between\n")
+    found = tail_of_files(tmp_path)
+    assert found[:4] == failed
+    assert [line.split()[-1] for line in found[4:]] == ["between", "more"]
+
+
 def test_the_lines_of_one_module(qtbot: QtBot) -> None:
     said = [
         "2026-01-01 10:00:00,000 7 nsbluesky.callbacks.frame_cleaner INFO run 0123: zero order",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from own_run_engine import run_engine
 from pytestqt.qtbot import QtBot
+from raw_runs import RawRun, image_key, number_key
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -118,6 +119,22 @@ class _Lost:
 
     def darks(self, count: int) -> np.ndarray:
         return np.empty((0, 0, 0), np.uint16)
+
+
+@pytest.mark.parametrize("wrong", [{"units": None}, {"units": "furlong"}])
+def test_an_image_is_shown_whatever_is_wrong_with_the_record_of_its_raw_frames(
+    tmp_path: Path, wrong: dict[str, str | None]
+) -> None:
+    run = RawRun(tmp_path)
+    keys = {"stage_x": number_key() | wrong, "stage_y": number_key()}
+    log = DocumentLog(tmp_path / "documents")
+    for name, document in [run.start, *run.declare("primary", fccd_image=image_key((6, 5)), stage_x=number_key())]:
+        if name == "descriptor":
+            document = {**document, "data_keys": {**document["data_keys"], **keys}}
+        log(name, document)
+    log(*run.event("primary", 1, stage_x=0.0, stage_y=0.0))
+    log.close()
+    assert _raw_of_run(run.uid, tmp_path) == (None, None)
 
 
 def test_the_command(recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
