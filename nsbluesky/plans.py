@@ -167,7 +167,7 @@ def ptycho_darks(
     }
 
     @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
-    @bpp.run_decorator(md={**about, **(md or {})})  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md={**about, **_more(md)})  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
@@ -212,7 +212,7 @@ def ptycho_fly_scan(
         yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
-    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **(md or {})}
+    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **_more(md)}
     return (yield from _run(scan, measure, (x0, y0), baseline, md))
 
 
@@ -283,7 +283,7 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
         yield from bps.stop(fccd)
         yield from bps.stop(stage)
 
-    md = {**scan.metadata(name), **(md or {})}
+    md = {**scan.metadata(name), **_more(md)}
     return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
 
 
@@ -383,6 +383,12 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
             raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
     if int(num_dark) != num_dark or num_dark < 0:
         raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")
+
+
+def _more(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if md is not None and not isinstance(md, Mapping):
+        raise ValueError(f"md = {md!r:.80}: expected a mapping, as in {{'sample': 'gold'}}")
+    return md or {}
 
 
 def _exposures(exposure_s: float | Sequence[float]) -> tuple[float, ...]:

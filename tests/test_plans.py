@@ -287,6 +287,7 @@ def test_error_in_the_camera_fails_the_run(
     ("wrong", "error", "message"),
     [
         ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
+        ({"md": "gold"}, ValueError, "md = .gold.: expected a mapping"),
         ({"step_um": 0.0}, ValueError, "step_um"),
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
         ({"shape": (0, 3)}, ValueError, "shape"),
