@@ -86,7 +86,7 @@ class HDF5Plugin(Device):  # type: ignore[misc]
         DeviceError
             If the folder is not there on the IOC's machine, or the plugin cannot open the file.
         """
-        _put(self.path, self.write_path)
+        _put(self.path, [*self.write_path.encode(), 0])  # as a text, pyepics would send ASCII only
         if not self.path_exists.get():
             raise DeviceError(f"{self.path.pvname}: the IOC sees no folder {self.write_path!r}; create it there")
         _put(self.file_name, uuid.uuid4().hex)
@@ -116,16 +116,32 @@ class HDF5Plugin(Device):  # type: ignore[misc]
             return int(self.num_written.get(use_monitor=False))
 
     def uri(self) -> str:
-        """Return where this machine finds the file."""
-        path = PurePosixPath(self.full_name.get(use_monitor=False))
+        """Return where this machine finds the file.
+
+        Raises
+        ------
+        DeviceError
+            If it is not in the folder that was asked for.
+        """
+        path = PurePosixPath(_decoded(self.full_name.get(use_monitor=False)))
+        if not path.is_relative_to(self.write_path):
+            raise DeviceError(f"{self.full_name.pvname} = {path}: expected a file in {self.write_path}")
         return file_uri(PurePosixPath(self.read_path) / path.relative_to(self.write_path))
 
     def complaint(self) -> str:
         """Return what the plugin complains about, or nothing."""
-        return str(self.write_message.get()) if self.write_status.get() else ""
+        return _decoded(str(self.write_message.get())) if self.write_status.get() else ""
 
 
-def _put(signal: EpicsSignal, value: float | str) -> None:
+def _decoded(text: str) -> str:
+    """Return a text that came as UTF-8: pyepics takes each byte for a letter."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
+
+
+def _put(signal: EpicsSignal, value: float | str | list[int]) -> None:
     with _answering(signal):
         signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
 

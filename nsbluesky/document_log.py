@@ -67,7 +67,8 @@ class LoggedRun:
 class DocumentLog:
     """Callback: write every document of every run, verbatim.
 
-    Runs may overlap.  Arrays in events are written bit by bit.  A run that is in the directory already, as when it
+    Runs may overlap.  Arrays in events are written bit by bit; metadata that JSON does not know, as a path or a date,
+    become texts.  A run that is in the directory already, as when it
     is replayed, is not written again.  Trouble (a full disk) ends the log of that run, never the run.
 
     Parameters
@@ -291,7 +292,8 @@ def _to_document(line: str | bytes, path: Path, number: int) -> tuple[str, dict[
 
 
 def _to_line(name: str, document: Mapping[str, Any]) -> str:
-    return json.dumps({"name": name, "doc": document}, default=_encode) + "\n"
+    encode = _encode_metadata if name == "start" else _encode
+    return json.dumps({"name": name, "doc": document}, default=encode) + "\n"
 
 
 def _encode(value: Any) -> Any:
@@ -306,6 +308,14 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Sequence | Set):
         return list(value)
     raise TypeError(f"a document holds a {type(value).__name__}: expected JSON or arrays")
+
+
+def _encode_metadata(value: Any) -> Any:
+    """Return JSON for what people put into the metadata: a path or a date becomes a text, and costs no run."""
+    try:
+        return _encode(value)
+    except TypeError:
+        return str(value)
 
 
 def _decode(value: dict[str, Any]) -> Any:

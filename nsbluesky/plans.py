@@ -18,7 +18,8 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import numpy.typing as npt
 from bluesky.protocols import Readable
-from bluesky.utils import Msg, short_uid
+from bluesky.utils import Msg, make_decorator, short_uid
+from event_model import EventModelValidationError
 
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
@@ -35,6 +36,8 @@ Plan = Generator[Msg, Any, Any]
 
 Baseline = Sequence[Readable]  # type: ignore[type-arg]
 """Bare, for bluesky-queueserver knows devices by it."""
+
+BASELINE = "baseline"
 
 FLUSH_PERIOD_S = 0.1
 """Documents of a fly scan are emitted so often."""
@@ -86,7 +89,8 @@ def ptycho_scan(
     center_um : (float, float), optional
         x and y of the scan's centre on the stage; where the stage stands by default.  The stage is left there.
     baseline : sequence of devices, optional
-        Read before and after the scan; stage and shutter by default.
+        Read before and after the scan; stage and shutter by default.  Where the RunEngine reads others, as its
+        `SupplementalData` says, those alone are read.
     md : mapping, optional
         More for the start document.
 
@@ -163,7 +167,7 @@ def ptycho_darks(
     }
 
     @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
-    @bpp.run_decorator(md={**about, **(md or {})})  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md={**about, **_more(md)})  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
@@ -208,7 +212,7 @@ def ptycho_fly_scan(
         yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
-    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **(md or {})}
+    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **_more(md)}
     return (yield from _run(scan, measure, (x0, y0), baseline, md))
 
 
@@ -279,7 +283,7 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
         yield from bps.stop(fccd)
         yield from bps.stop(stage)
 
-    md = {**scan.metadata(name), **(md or {})}
+    md = {**scan.metadata(name), **_more(md)}
     return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
 
 
@@ -381,6 +385,12 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
         raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")
 
 
+def _more(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if md is not None and not isinstance(md, Mapping):
+        raise ValueError(f"md = {md!r:.80}: expected a mapping, as in {{'sample': 'gold'}}")
+    return md or {}
+
+
 def _exposures(exposure_s: float | Sequence[float]) -> tuple[float, ...]:
     exposures_s = tuple(exposure_s) if isinstance(exposure_s, Sequence) else (exposure_s,)
     if not exposures_s:
@@ -432,7 +442,7 @@ def _run(
         yield from bps.mv(scan.stage.x, center[0], scan.stage.y, center[1])
 
     @bpp.stage_decorator([scan.fccd, scan.stage])  # type: ignore[untyped-decorator]
-    @bpp.baseline_decorator(slow)  # type: ignore[untyped-decorator]
+    @_baseline_decorator(slow)  # type: ignore[untyped-decorator]
     @bpp.run_decorator(md=dict(md))  # type: ignore[untyped-decorator]
     @bpp.finalize_decorator(lambda: _close(scan.shutter))  # type: ignore[untyped-decorator]
     def inner() -> Plan:
@@ -440,6 +450,39 @@ def _run(
         yield from outlasting([scan.stage], back)
 
     return (yield from inner())
+
+
+def _baseline_wrapper(plan: Plan, devices: Baseline) -> Plan:
+    """Read devices before and after a run, unless the RunEngine's `SupplementalData` has begun a baseline of others.
+
+    A stream has one set of devices, and bluesky's own `baseline_wrapper` would fail the run.
+    """
+    is_ours = False
+
+    def before() -> Plan:
+        nonlocal is_ours
+        try:
+            yield from bps.declare_stream(*devices, name=BASELINE)
+        except EventModelValidationError:
+            yield from bps.null()  # a plan that ended here would hand the error on, in bluesky 1.15
+            return
+        is_ours = True
+        yield from bps.trigger_and_read(devices, name=BASELINE)
+
+    def after(close: Msg) -> Plan:
+        if is_ours:
+            yield from bps.trigger_and_read(devices, name=BASELINE)
+        return (yield close)
+
+    def insert(message: Msg) -> tuple[Plan | None, Plan | None]:
+        if message.command == "open_run":
+            return None, before()
+        return (after(message) if message.command == "close_run" else None), None
+
+    return (yield from bpp.plan_mutator(plan, insert if devices else lambda _: (None, None)))
+
+
+_baseline_decorator = make_decorator(_baseline_wrapper)
 
 
 def _safely(measure: Callable[[], Plan], leave: Callable[[Exception], Plan]) -> Callable[[], Plan]:

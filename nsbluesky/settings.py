@@ -97,7 +97,9 @@ class Settings:
         for head, inner in nested.items():
             part = own.get(head, getattr(self, head, None))
             if not isinstance(part, Settings):
-                raise SettingsError(f"unknown group of settings {head!r}: expected one of {_groups(self)}")
+                groups = _groups(self)
+                expected = f"expected one of {groups}" if groups else f"there are none here, write {rest!r} alone"
+                raise SettingsError(f"unknown group of settings {head!r}: {expected}")
             own[head] = part.replace(**inner)
         unknown = set(own) - {f.name for f in dataclasses.fields(self)}  # type: ignore[arg-type]
         if unknown:
@@ -132,7 +134,7 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
 
 def _groups(settings: Settings) -> str:
     names = [f.name for f in dataclasses.fields(settings) if isinstance(getattr(settings, f.name), Settings)]  # type: ignore[arg-type]
-    return ", ".join(names) or "none"
+    return ", ".join(names)
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -615,6 +615,12 @@ def test_status_tells_what_a_stage_raised(
     assert "error, 0 blocks, 0.0/s, the last 1.0 s ago, 0 wait: energy_eV = -1.0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["resume", "resume 0123", "logs", "logs server"])
+def test_a_folder_that_is_not_there_is_not_an_empty_one(commands: Commands, tmp_path: Path, command: str) -> None:
+    option = "--log" if command.startswith("resume") else "--directory"
+    assert "nowhere: no such folder" in commands.fail(*command.split(), option, tmp_path / "nowhere")
+
+
 # ---- demo and ioc
 
 
@@ -626,11 +632,19 @@ def test_wrong_settings_are_told_before_anything_starts(commands: Commands, tmp_
     assert not out.exists()
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan"])
+def test_a_rate_that_cannot_be_is_told_before_anything_starts(commands: Commands, tmp_path: Path, rate: str) -> None:
+    out = tmp_path / "out"
+    assert f"--rate {rate}: expected a positive number" in commands.fail("demo", "--out", out, "--rate", rate)
+    assert not out.exists()
+
+
 def test_no_beamline_where_nothing_can_be_written(commands: Commands, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert str(file) in commands.fail("demo", "--out", file)
     assert str(file) in commands.fail("ioc", "--directory", file / "beamline")
+    assert f"{file} (File exists): expected a writable folder" in commands.fail("keys", file)
 
 
 def test_ctrl_c_ends_the_scan_of_a_demo_in_order(RE: RunEngine, tmp_path: Path) -> None:

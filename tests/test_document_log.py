@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,17 @@ def test_trouble_ends_the_log_not_the_run(tmp_path: Path) -> None:
     assert [name for name, _ in read_documents("bad", tmp_path)] == ["start", "descriptor"]
     assert list(read_documents("good", tmp_path)) == documents_of_run("good")
     assert not (tmp_path.parent / "outside.jsonl").exists()
+
+
+def test_metadata_of_any_type_cost_no_run(tmp_path: Path) -> None:
+    (_, start), *others = documents_of_run("a")
+    odd = {"file": Path("/a b"), "when": datetime(2026, 1, 2), "beam": {"phase": 1j}, "steps": np.arange(2)}
+    log = DocumentLog(tmp_path)
+    write(log, [("start", start | odd), *others])
+    (_, logged), *rest = read_documents("a", tmp_path)
+    assert log.errors == {} and rest == others
+    assert logged.pop("steps").tolist() == [0, 1]
+    assert logged == start | {"file": "/a b", "when": "2026-01-02 00:00:00", "beam": {"phase": "1j"}}
 
 
 def test_runs_are_found_newest_first(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.preprocessors import SupplementalData
 from bluesky.utils import FailedStatus
+from ophyd.sim import SynAxis
 from ophyd.status import Status
 from ophyd.utils import LimitError
 from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
@@ -285,6 +287,7 @@ def test_error_in_the_camera_fails_the_run(
     ("wrong", "error", "message"),
     [
         ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
+        ({"md": "gold"}, ValueError, "md = .gold.: expected a mapping"),
         ({"step_um": 0.0}, ValueError, "step_um"),
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
         ({"shape": (0, 3)}, ValueError, "shape"),
@@ -356,6 +359,17 @@ def test_positions_are_converted_to_the_motors_unit(RE: RunEngine, beamline: Bea
         axis.set(0.0)
     RE(ptycho_scan(*beamline.devices, **COMMON))
     np.testing.assert_allclose(run.column("primary", "stage_x"), POINTS_UM[:, 0] / 1000, atol=1e-12)
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_a_session_with_a_baseline_of_its_own(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    RE.preprocessors.append(SupplementalData(baseline=[SynAxis(name="temperature")]))
+    RE(plan(*beamline.devices, **COMMON, **more))
+    assert run.stop["exit_status"] == "success"
+    assert [event["data"].keys() for event in run.events("baseline")] == [{"temperature", "temperature_setpoint"}] * 2
+    assert len(run.column("primary", "stage_x")) == len(POINTS_UM)
 
 
 def test_no_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:

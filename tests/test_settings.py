@@ -179,6 +179,10 @@ def test_an_unknown_setting_lists_the_known_ones() -> None:
         PipelineSettings().replace(solver__mode=2)
     with pytest.raises(SettingsError, match="unknown group of settings 'solve': expected one of cleaning, solver"):
         PipelineSettings().replace(solve__modes=2)
+    with pytest.raises(
+        SettingsError, match="unknown group of settings 'solver': there are none here, write 'modes' al"
+    ):
+        SolverSettings().replace(solver__modes=2)
 
 
 def test_a_setting_without_default_must_be_told() -> None:

@@ -128,7 +128,13 @@ class VirtualFCCD:
         self._late: list[tuple[int, npt.NDArray[np.uint8], int]] = []
         self._stop = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.connect(address)
+        try:
+            self._socket.connect(address)
+        except OSError as error:
+            self._socket.close()
+            raise ValueError(
+                f"cannot send to {address[0]}:{address[1]}: {error.strerror}: expected the address of who listens"
+            ) from error
         enlarge_buffer(self._socket, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         n = self.format.num_packets
         self._batch = DatagramBatch(np.zeros((n + 1, self.format.packet_bytes), np.uint8))

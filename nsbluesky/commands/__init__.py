@@ -18,6 +18,7 @@ __all__ = [
     "CommandFailed",
     "add_service_arguments",
     "ended_by_ctrl_c",
+    "input_folder",
     "output_file",
     "output_folder",
     "parse_address",
@@ -87,6 +88,13 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write into {path} ({error.strerror}): expected a writable folder") from error
     return path.resolve()
+
+
+def input_folder(path: Path) -> Path:
+    """Return a folder that was named to be read; one that is not there would look as if there were nothing in it."""
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; check its name")
+    return path
 
 
 @contextmanager

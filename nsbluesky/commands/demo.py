@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 import resource
 import threading
@@ -75,6 +76,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     started = time.monotonic()
     settings = PipelineSettings().set_from_text(options.set)
+    if not (math.isfinite(options.rate) and options.rate > 0):
+        raise ValueError(f"--rate {options.rate:g}: expected a positive number of frames a second")
     out = output_folder(options.out)
     with ExitStack() as stack:
         warm = _warm_up(settings)  # beside the start of the beamline

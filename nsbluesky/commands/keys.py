@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.commands import output_folder
 from nsbluesky.service.keys import ROLES, KeyFolder
 
 __all__ = ["add_arguments", "run"]
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Make the service's keys where there are none, and those of a client."""
-    keys = KeyFolder(options.directory)
+    keys = KeyFolder(output_folder(options.directory))
     summary: dict[str, Any] = {"server_public_key": keys.make_server()}
     if options.add is not None:
         summary["carry_to_the_client"] = str(keys.add(options.add, options.role))

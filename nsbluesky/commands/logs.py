@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.commands import input_folder
 from nsbluesky.folders import state_directory
 from nsbluesky.service.logs import follow, log_files
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Print a log, or list the logs."""
-    directory = options.directory or state_directory() / "logs"
+    directory = input_folder(options.directory) if options.directory else state_directory() / "logs"
     files = log_files(directory)
     if options.json and options.follow:
         raise ValueError("--follow has no end that a summary could come after: expected it without --json")

@@ -8,7 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import CommandFailed, add_service_arguments, output_folder, service_credentials
+from nsbluesky.commands import (
+    CommandFailed,
+    add_service_arguments,
+    input_folder,
+    output_folder,
+    service_credentials,
+)
 from nsbluesky.document_log import end_log, find_log, find_runs, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.service.connection import Connection
@@ -39,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Finish a run, or list those that are not finished."""
-    log = options.log or data_directory() / "documents"
+    log = input_folder(options.log) if options.log else data_directory() / "documents"
     out = options.out or data_directory() / "results"
     if options.uid is None:
         return _unfinished(log, out)

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -282,17 +282,33 @@ class Connection(DerivedRuns):
                 free -= 1
 
     def _packed(self, run: RunBacklog, index: int) -> bytes:
-        """Return a document; where it cannot be had any more, the end of the run in its place."""
+        """Return a document; where it cannot be had any more, the end of the run in its place.
+
+        A run cannot begin with its end: a start document is sent with what can be had of it.
+        """
+        document: Mapping[str, Any] = {}
         try:
-            return pack_document(run.uid, index, *self._backlog.document(run, index))
+            name, document = self._backlog.document(run, index)
+            return pack_document(run.uid, index, name, document)
         except (DocumentLost, WireError) as error:
             self._note_error(run.uid, str(error))
+            if index == 0:
+                start = {"uid": run.uid, "time": time.time()} | dict(filter(_can_be_sent, document.items()))
+                return pack_document(run.uid, index, "start", start)
             return pack_document(run.uid, index, "stop", aborted(run.uid, f"a document was lost: {error}"))
 
     def _note_error(self, uid: str, reason: str) -> None:
         if self.errors.get(uid) != reason:
             log.warning("%s", reason)
         self.errors[uid] = reason
+
+
+def _can_be_sent(item: tuple[str, Any]) -> bool:
+    try:
+        pack_document("", 0, "start", dict([item]))
+    except WireError:
+        return False
+    return True
 
 
 def connect(

@@ -6,7 +6,7 @@ An array is an extension value that holds its type, its shape and its bytes.  On
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import event_model
@@ -36,7 +36,7 @@ class WireError(ValueError):
     """Bytes that are no message, or a value that cannot become one; the message says which and why."""
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     """Return a value as bytes.
 
     Parameters
@@ -44,6 +44,8 @@ def pack(value: Any) -> bytes:
     value : object
         None, numbers, texts, bytes, lists, mappings, and NumPy arrays of numbers, in each other.  Tuples and sets
         become lists.
+    default : callable, optional
+        Returns one of these for what is none.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def pack(value: Any) -> bytes:
         If it holds anything else or is too large.
     """
     try:
-        data: bytes = msgpack.packb(value, default=_to_plain)
+        data: bytes = msgpack.packb(value, default=default or _to_plain)
     except OverflowError:
         raise WireError("an integer of more than 64 bits cannot be sent: make it a float or a text") from None
     except (TypeError, ValueError, RecursionError) as error:
@@ -80,8 +82,11 @@ def unpack(data: bytes | memoryview) -> Any:
 
 
 def pack_document(run: str, index: int, name: str, document: Mapping[str, Any]) -> bytes:
-    """Return a document as bytes, with its run's uid and its place among that run's documents."""
-    return pack((run, index, name, document))
+    """Return a document as bytes, with its run's uid and its place among that run's documents.
+
+    In a start document, what is no plain value, as a path or a date, becomes a text: so it does in the document log.
+    """
+    return pack((run, index, name, document), _metadata_to_plain if name == "start" else None)
 
 
 def unpack_document(data: bytes | memoryview) -> tuple[str, int, str, dict[str, Any]]:
@@ -117,6 +122,13 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, Sequence | Set):
         return list(value)
     raise TypeError(f"it holds a {type(value).__name__}; expected JSON or arrays of numbers")
+
+
+def _metadata_to_plain(value: Any) -> Any:
+    try:
+        return _to_plain(value)
+    except TypeError:
+        return str(value)
 
 
 def _to_array(code: int, data: bytes) -> np.ndarray[Any, Any]:

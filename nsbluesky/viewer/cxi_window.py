@@ -26,6 +26,7 @@ from nsbluesky.viewer.file_state import (
     Background,
     RawFrames,
     dark_statistics,
+    exposures_of,
     fit_of_frame,
     frames_of,
     low_resolution_of,
@@ -115,6 +116,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._raw_source = raw_source
         try:
             self._frames, self._state = frames_of(self.data), state_of(self.data)
+            self._exposures = exposures_of(self.data)
             self._mean, mean_title = mean_frame(self.data, self._frames)
             self._images = self.data.images
         except BaseException:
@@ -230,7 +232,7 @@ class CxiWindow(QtWidgets.QMainWindow):
     def _show_stages(self, index: int, image: npt.NDArray[np.generic]) -> None:
         """Show a frame, the raw one that it was made of, and its fit where that can be seen."""
         seq_num = int(self.data.seq_nums[index])
-        frame, raw, fit = Frame(image, seq_num), None, None
+        frame, raw, fit = Frame(image, seq_num, int(self._exposures[index])), None, None
         why_none = f"frame {seq_num} was not recorded"
         if self._raw is not None:
             try:
@@ -241,7 +243,10 @@ class CxiWindow(QtWidgets.QMainWindow):
         picture = self._state.reconstruction
         if self.data.frames is not None and picture is not None and self.docks.in_front("Fit"):
             fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
-        shown = replace(self._state, raw=raw if self._raw is not None else frame, clean=frame, fit=fit)
+        darks = dict(sorted(self._state.darks.items(), key=lambda item: item[0] == frame.exposure))  # its own last
+        shown = replace(self._state, darks=darks, raw=raw if self._raw is not None else frame, clean=frame, fit=fit)
+        if self.dark_panel is not None:
+            self.dark_panel.show_state(shown)
         self.frame_panel.show_state(shown)
         if self.raw_panel is not None:
             self.raw_panel.show_state(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ __all__ = [
     "Background",
     "RawFrames",
     "dark_statistics",
+    "exposures_of",
     "fit_of_frame",
     "frames_of",
     "low_resolution_of",
@@ -91,16 +93,29 @@ def state_of(data: CxiData) -> LiveState:
     if data.frames is not None:
         masked = np.where(data.good, 0, data.mask)
         detector = Detector((np.nan, np.nan), masked, data.pixel_size_m[1])
-    dark = None
-    if data.dark_data is not None and len(data.dark_data):
-        dark = dark_statistics(_some(data.dark_data))
+    darks, count = {}, max(1, data.number_exposures)
+    if data.dark_data is not None:
+        for exposure in range(count):
+            dark = dark_statistics(_some(data.dark_data, exposure, count))
+            if dark is not None:
+                darks[exposure] = replace(dark, exposure=exposure)
     reconstruction = reconstruction_of(data, images[-1]) if images else None
-    return LiveState(darks={} if dark is None else {0: dark}, detector=detector, reconstruction=reconstruction)
+    return LiveState(darks=darks, detector=detector, reconstruction=reconstruction)
 
 
-def _some(stack: FrameStack) -> npt.NDArray[np.generic]:
-    count = min(len(stack), MAX_MEAN_FRAMES)
-    return stack[np.unique(np.linspace(0, len(stack) - 1, count).round().astype(np.intp))]
+def exposures_of(data: CxiData) -> npt.NDArray[np.intp]:
+    """Return which exposure of its point each frame is: those of a point follow one another at one place."""
+    place_m, numbers = data.translation_m, np.arange(len(data.translation_m))
+    if data.frames is not None or not len(numbers):
+        return np.zeros(len(numbers), np.intp)
+    begins = np.concatenate([[True], (np.diff(place_m, axis=0) != 0).any(axis=1)])
+    return (numbers - np.maximum.accumulate(np.where(begins, numbers, 0))) % max(1, data.number_exposures)
+
+
+def _some(stack: FrameStack, first: int = 0, step: int = 1) -> npt.NDArray[np.generic]:
+    index = np.arange(first, len(stack) - len(stack) % step, step)
+    count = min(len(index), MAX_MEAN_FRAMES)
+    return stack[index[np.unique(np.linspace(0, len(index) - 1, count).round().astype(np.intp))]]
 
 
 def mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float32], str]:

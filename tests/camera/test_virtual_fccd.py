@@ -115,6 +115,11 @@ def test_faults_that_cannot_be(changes, message):
         PacketFaults(**changes)
 
 
+def test_a_receiver_that_is_not_known():
+    with pytest.raises(ValueError, match=r"cannot send to nowhere\.invalid:9: .*: expected the address"):
+        VirtualFCCD(("nowhere.invalid", 9), SMALL)
+
+
 def test_a_rate_or_a_frame_that_cannot_be(receiver):
     with pytest.raises(ValueError, match="rate_hz = -1: expected 0 or more"):
         VirtualFCCD(receiver.getsockname(), SMALL, rate_hz=-1)

@@ -100,6 +100,20 @@ def test_a_scan_without_a_service(RE: RunEngine, tmp_path: Path) -> None:
     assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
 
 
+def test_metadata_that_cannot_be_sent_cost_no_image(scan: RecordedScan, tmp_path: Path) -> None:
+    """A start document that is refused for one entry would be sent again and again, and the session never end."""
+    (name, start), *others = scan.documents
+    odd = {"file": Path("/a b"), "name": "half a letter: \udc80"}
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send([(name, start | odd), *others])
+        assert session.connection.wait(TIMEOUT_S)
+        assert session.connection.results[scan.uid]["num_frames"] == scan.num_points
+        assert "surrogates" in session.connection.errors[scan.uid]
+
+
 # ---- control
 
 

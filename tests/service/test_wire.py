@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -132,3 +134,11 @@ def test_what_documents_hold_besides_json() -> None:
 def test_what_cannot_be_sent_is_told(value: Any) -> None:
     with pytest.raises(WireError, match="sent"):
         pack(value)
+
+
+def test_metadata_of_any_type_can_be_sent() -> None:
+    start = {"uid": "a", "time": 1.0, "file": Path("/a b"), "when": datetime(2026, 1, 2), "beam": {"phase": 1j}}
+    _, _, _, sent = unpack_document(pack_document("a", 0, "start", start))
+    assert sent == {"uid": "a", "time": 1.0, "file": "/a b", "when": "2026-01-02 00:00:00", "beam": {"phase": "1j"}}
+    with pytest.raises(WireError, match="sent"):
+        pack_document("a", 1, "stop", {"file": Path("/a b")})

@@ -208,6 +208,21 @@ def test_readers_elsewhere_find_the_frames_at_their_own_path(connected: Connecte
     fccd.destroy()
 
 
+def test_letters_beyond_ascii_in_the_folder(connected: Connected) -> None:
+    folder = connected.beamline.frames_directory / "Müller, 1 µm"
+    folder.mkdir()
+    fccd = FCCD(connected.fccd.prefix, name="fccd", write_path=str(folder))
+    fccd.wait_for_connection(timeout=TIMEOUT_S)
+    fccd.trigger().wait(TIMEOUT_S)
+    ((_, resource), _) = fccd.collect_asset_docs()
+    fccd.unstage()
+    assert path_of(resource).parent == folder and path_of(resource).is_file()
+    fccd.file.write_path = "/another"
+    with pytest.raises(DeviceError, match="expected a file in /another"):
+        fccd.file.uri()
+    fccd.destroy()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [

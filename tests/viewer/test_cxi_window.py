@@ -196,6 +196,24 @@ def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtb
     assert "log₁₀ ADU: mean" in window.histogram.title_label.text()
 
 
+def test_each_exposure_of_a_raw_file_has_its_darks(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
+    """One exposure of the first point is missing: which exposure a frame is does not follow from its number."""
+    path = tmp_path / "raw.cxi"
+    raw = rng.integers(1000, 3000, (5, 20, 24)).astype(np.uint16)
+    darks = np.repeat(np.array([500, 700] * 2, np.uint16), 480).reshape(4, 20, 24)
+    translation_m = np.array([[0, 0], [1, 0], [1, 0], [2, 0], [2, 0]]) * 1e-6
+    write_raw_cxi(path, raw, darks, translation_m, **EXPERIMENT, number_exposures=2, exposure_order="0.1,0.01")
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    window.frame_panel.choice.setCurrentText("raw − dark")
+    assert window.dark_panel is not None
+    for index, pedestal in enumerate((500, 500, 700, 500, 700)):
+        window.slider.setValue(index)
+        np.testing.assert_allclose(window.frame_panel.item.image, np.log10(raw[index] - float(pedestal)), rtol=1e-6)
+        assert window.dark_panel.title_label.text() == "Dark · 2 frames · 0 bad"
+        np.testing.assert_allclose(window.dark_panel.item.image, pedestal)
+
+
 def test_a_file_that_is_none_has_one_clear_error(tmp_path: Path, qtbot: QtBot) -> None:
     path = tmp_path / "text.cxi"
     path.write_text("not HDF5")
