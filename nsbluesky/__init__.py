@@ -7,6 +7,8 @@ neither a screen nor a beamline.
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import TYPE_CHECKING, Any
 
 from nsbluesky._version import __version__
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from nsbluesky.service.connection import connect as connect
 
 __all__ = ["__version__", "connect"]
+
+atexit.register(gc.freeze)  # else Python looks for garbage among all that was imported, for up to two seconds
 
 
 def __getattr__(name: str) -> Any:
