@@ -31,6 +31,7 @@ style: ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: export MYPY_NUM_WORKERS ?= 2
 types: tree
 	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p nsbluesky
 	$(BIN)/mypy --cache-dir build/mypy scripts

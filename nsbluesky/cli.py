@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from nsbluesky._version import __version__
 from nsbluesky.commands import CommandFailed
+from nsbluesky.heap import end_without_collection
 
 __all__ = ["main"]
 
@@ -58,6 +59,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if arguments is None:
+        end_without_collection()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     format_warning = warnings.formatwarning

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system.
+"""Memory that was freed goes back to the system, and nothing looks for garbage where there is none.
 
 The C library of Linux keeps what is freed in heaps of its threads, in pieces: a process that works on one run after
 the other seems to grow by a megabyte with each of them, although nothing is kept.
@@ -6,11 +6,31 @@ the other seems to grow by a megabyte with each of them, although nothing is kep
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
-__all__ = ["trim"]
+__all__ = ["end_without_collection", "no_collections", "trim"]
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Let nothing look for garbage in the block, as where large libraries are imported: all that they make stays."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def end_without_collection() -> None:
+    """Let this process end at once: else Python looks for garbage among all that was imported, for up to two seconds."""
+    atexit.register(gc.freeze)
 
 
 def trim() -> None:

@@ -7,6 +7,7 @@ target.  A stamp in the environment holds what it was made from, so that a secon
 from __future__ import annotations
 
 import argparse
+import ast
 import ctypes
 import hashlib
 import os
@@ -24,6 +25,18 @@ SOURCES = (ROOT / "setup.cfg", ROOT / "pyproject.toml", CONSTRAINTS)
 
 WIDER = {"test": ("dev",)}
 """Which other extras of setup.cfg bring all of these."""
+
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "no-index": "UV_NO_INDEX",
+    "constraint": "UV_CONSTRAINT",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "proxy": "ALL_PROXY",
+}
+"""What pip may be configured with, and the variable that tells uv the same."""
 
 # Shared libraries that the wheels of Qt load from the system, each with the Debian package that brings it.
 QT_LIBRARIES = {
@@ -146,24 +159,40 @@ def install(extras: str) -> None:
         _say(f"making {VENV.name} with Python {sys.version.split()[0]}")
         _call([sys.executable, "-m", "venv", "--clear", VENV], f"{sys.executable} -m venv failed: see above")
     _say(f"installing nsbluesky[{extras}]")
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--constraint",
-        CONSTRAINTS,
-    ]
-    _call(
-        [*pip, "--editable", f"{ROOT}[{extras}]"],
-        "pip could not install the wheels, see above; a proxy or an index is set in pip's own configuration",
-    )
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check"]
+    install: list[str | Path] = ["install", "--quiet", "--constraint", CONSTRAINTS]
+    package = ["--editable", f"{ROOT}[{extras}]"]
+    if not _install_by_uv(pip, install, package):
+        _call(
+            [*pip, *install, "--no-compile", *package],
+            "pip could not install the wheels, see above; a proxy or an index is set in pip's own configuration",
+        )
     # on all processors, which pip does not, and without the tests of libraries; what does not compile is a template
     compile_all: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", "-x", r"/tests?/", VENV / "lib"]
     subprocess.run(compile_all, stdin=subprocess.DEVNULL, check=False)
+
+
+def _install_by_uv(pip: Sequence[str | Path], install: Sequence[str | Path], package: Sequence[str | Path]) -> bool:
+    """Install by uv, which needs an eighth of pip's time; return whether it did: where not, pip has to."""
+    if subprocess.run([*pip, *install, "uv"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+        return False
+    uv = [VENV / "bin" / "uv", "pip", *install, "--python", VENV, "--index-strategy", "unsafe-best-match", *package]
+    environment = {**_uv_environment(pip), **os.environ}
+    return subprocess.run(uv, stdin=subprocess.DEVNULL, env=environment, check=False).returncode == 0
+
+
+def _uv_environment(pip: Sequence[str | Path]) -> dict[str, str]:
+    """Return pip's configuration as variables of uv."""
+    listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
+    told = {}
+    for wanted in ("global", "install", ":env:"):  # the last one counts
+        for line in listed.splitlines():
+            name, _, value = line.partition("=")
+            section, _, key = name.rpartition(".")
+            if section == wanted and key in UV_NAMES:
+                separator = "," if key == "find-links" else " "
+                told[UV_NAMES[key]] = separator.join(str(ast.literal_eval(value)).split())
+    return told
 
 
 def _call(command: Sequence[str | Path], failure: str, environment: dict[str, str] | None = None) -> None:

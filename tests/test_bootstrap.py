@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,38 @@ def test_a_failed_installation_leaves_no_stamp(
     assert bootstrap.main() == 1
     assert capsys.readouterr().err == "bootstrap: pip could not install the wheels\n"
     assert not list(bootstrap.VENV.iterdir())
+
+
+PIP_CONFIG = """global.find-links='/wheels /more'
+:env:.index-url='https://here/simple'
+install.index-url='https://there/simple'
+global.timeout='180'
+"""
+
+
+@pytest.mark.parametrize(
+    ("refuses", "installers"), [("", ["uv"]), ("constraints.txt uv", ["pip"]), ("/uv pip", ["uv", "pip"])]
+)
+def test_pip_installs_what_uv_cannot(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, refuses: str, installers: list[str]
+) -> None:
+    """Where uv has no wheel, and where it fails."""
+    tried, told = [], {}
+
+    def run(command: list[Any], env: Any = None, **_: Any) -> subprocess.CompletedProcess[str]:
+        line = " ".join(map(str, command))
+        if "--editable" in command:
+            tried.append("uv" if "/uv pip" in line else "pip")
+            told.update(env or {})
+        failed = bool(refuses) and refuses in line
+        return subprocess.CompletedProcess(command, int(failed), PIP_CONFIG if "config" in command else "")
+
+    monkeypatch.setattr(bootstrap.subprocess, "run", run)
+    bootstrap.install("test")
+    assert tried == installers
+    if "uv" in installers:
+        assert told["UV_DEFAULT_INDEX"] == "https://here/simple", "what the environment says counts most"
+        assert told["UV_FIND_LINKS"] == "/wheels,/more"
 
 
 def test_without_venv_the_package_to_install_is_named(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
 from nsbluesky.child_process import take_output
 from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
+from nsbluesky.heap import end_without_collection
 
 __all__ = ["LogsIntoCatalog"]
 
@@ -248,6 +249,7 @@ def main(directory: str, waiting: str, *readable: str) -> None:
 
 
 if __name__ == "__main__":
+    end_without_collection()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # nobody is there to read them
     main(*sys.argv[1:])

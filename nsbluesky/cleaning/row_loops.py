@@ -1,6 +1,7 @@
 """From raw rows to bins, compiled: the steps of one row, and the loops over rows that share them.
 
-Every step is put into the loop that uses it, as a call with so many arrays costs as much as a row.
+Every step is put into the loop that uses it, as a call with so many arrays costs as much as a row: by numba, before
+anything is compiled, as LLVM would compile each step alone first, and the same machine code takes half as long again.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ FAST = {"nsz", "contract", "reassoc", "nnan", "ninf"}
 U1, U2, U3, U4, U5, U6, U7, U8, U9 = (np.uintp(k) for k in range(1, 10))
 
 
-def loop(*, cache: bool = False, forceinline: bool = False) -> Callable[[F], F]:
+def loop(*, cache: bool = False, inline: str = "never") -> Callable[[F], F]:
     """Return the decorator of loops over rows.
 
     They do not count who uses an array (numba's `_nrt`, as in its own loops over strings): that is a lock on the bus
     for each piece of an array, and threads that share the array wait for each other.  So they cannot make arrays.
     """
-    return njit(nogil=True, fastmath=FAST, error_model="numpy", _nrt=False, cache=cache, forceinline=forceinline)
+    return njit(nogil=True, fastmath=FAST, error_model="numpy", _nrt=False, cache=cache, inline=inline)
 
 
-row_step = loop(forceinline=True)
+row_step = loop(inline="always")
 
 
 @loop(cache=True)

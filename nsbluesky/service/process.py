@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from nsbluesky.child_process import take_output
 from nsbluesky.folders import state_directory
+from nsbluesky.heap import end_without_collection
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.logs import ModuleLogs
@@ -127,4 +128,5 @@ def _start_logs(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_without_collection()
     serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)

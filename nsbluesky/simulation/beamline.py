@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from nsbluesky.child_process import read_line, take_output
 from nsbluesky.geometry import Geometry
+from nsbluesky.heap import end_without_collection
 from nsbluesky.simulation.ioc import TRUTH_NAME, BeamlineSettings, Ready, serve
 from nsbluesky.simulation.loopback import channel_access, free_port
 
@@ -176,4 +177,5 @@ def _child() -> None:
 
 
 if __name__ == "__main__":
+    end_without_collection()
     _child()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -380,6 +381,7 @@ class ImagePanel(Panel):
         self.readout.setVisible(bool(text))
 
 
+@functools.cache
 def _pg_map(name: str) -> Any:
     return pg.ColorMap(np.linspace(0, 1, 256), colormap(name), name=name)
 
