@@ -29,7 +29,7 @@ def no_collections() -> Iterator[None]:
 
 
 def end_without_collection() -> None:
-    """Let this process end at once: else Python looks for garbage among all that was imported, for up to two seconds."""
+    """Let this process end at once: else Python looks for garbage among all that was imported, for up to 2 s."""
     atexit.register(gc.freeze)
 
 
