@@ -247,9 +247,13 @@ def frames_in_cache(waves: int, side: int) -> int:
 
 
 def shares(backend: Backend, count: int, pixels: int) -> list[slice]:
-    """Cut `count` frames with so many pixels of waves each into one run for each thread that is worth it."""
+    """Cut `count` frames with so many pixels of waves each into one run for each thread that is worth it.
+
+    Where they are not equally long, the first ones are longer: the calling thread begins with the first at once,
+    others have to be woken.
+    """
     parts = max(1, min(backend.threads, count, count * pixels // PART_PIXELS))
-    edges = [count * part // parts for part in range(parts + 1)]
+    edges = [-(-count * part // parts) for part in range(parts + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
