@@ -41,8 +41,8 @@ class ImageLowResolution(Stage):
         if self.stream_of(page) == "clean" and self._accumulator is not None:
             data = page["data"]
             self._accumulator.add(np.asarray(page["seq_num"]), data["frame"], data["x_m"], data["y_m"])
-            self._changed = True
-            if time.monotonic() >= self._next:
+            self._changed = self._accumulator.num_frames > 0
+            if self._changed and time.monotonic() >= self._next:
                 yield from self._image()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:

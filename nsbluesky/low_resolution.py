@@ -7,6 +7,7 @@ No reconstruction is needed, so these are the first pictures of a scan.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +163,7 @@ class LowResolution:
     extent_m : (float, float, float, float)
         x0, x1, y0, y1: outer edges.
     illumination : (ny, nx) float32
-        Mean frame.
+        Mean frame; NaN where none measured.
     num_frames : int
         Different frames in the pictures.
     """
@@ -179,7 +180,9 @@ class LowResolution:
 class LowResolutionAccumulator:
     """Collects frames by their seq_num, in any order; a later frame of the same seq_num replaces the earlier one.
 
-    Only the moments are kept, and the sum of all frames: in the illumination a replaced frame stays.
+    Only the moments are kept, and the sum of all frames: in the illumination a replaced frame stays.  Pixels that a
+    frame did not measure (NaN) count neither there nor for where the optic's own light is; frames at a position that
+    is no number are not in the pictures.
 
     Parameters
     ----------
@@ -192,7 +195,12 @@ class LowResolutionAccumulator:
         self._rows: dict[int, tuple[float, float, float, float, float, float]] = {}
         self._dark: npt.NDArray[np.float32] | None = None
         self._sum: npt.NDArray[np.float64] | None = None
-        self._num_summed = 0
+        self._measured: npt.NDArray[np.int64] | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Different frames in the pictures."""
+        return len(self._rows)
 
     def add(
         self,
@@ -205,16 +213,20 @@ class LowResolutionAccumulator:
         if len(frames) == 0:
             return
         total, com_row, com_column = moments(frames, self._mask)
+        frame_sum = np.asarray(np.nansum(frames, axis=0, dtype=np.float64))
+        measured = np.isfinite(frames).sum(axis=0)
         if self._dark is None:
-            good = True if self._mask is None else self._mask == 0
-            self._dark = (good & ~bright_field(np.where(good, frames.mean(axis=0), 0))).astype(np.float32)
+            good = measured > 0 if self._mask is None else (measured > 0) & (self._mask == 0)
+            mean = np.where(good, frame_sum / np.maximum(measured, 1), 0)
+            self._dark = (good & ~bright_field(mean)).astype(np.float32)
         scattered = frames.reshape(len(frames), -1) @ self._dark.ravel()
         for seq, *row in zip(seq_num, x_m, y_m, total, com_column, com_row, scattered, strict=True):
             x, y, photons, dpc_x, dpc_y, dark = map(float, row)
-            self._rows[int(seq)] = (x, y, photons, dpc_x, dpc_y, dark)
-        frame_sum = frames.sum(axis=0, dtype=np.float64)
+            self._rows.pop(int(seq), None)
+            if math.isfinite(x) and math.isfinite(y):
+                self._rows[int(seq)] = (x, y, photons, dpc_x, dpc_y, dark)
         self._sum = frame_sum if self._sum is None else self._sum + frame_sum
-        self._num_summed += len(frames)
+        self._measured = measured if self._measured is None else self._measured + measured
 
     def result(self) -> LowResolution:
         """Return the pictures of what came so far.
@@ -224,8 +236,8 @@ class LowResolutionAccumulator:
         ValueError
             Where nothing came yet.
         """
-        if self._sum is None:
-            raise ValueError("no frames yet: expected at least one")
+        if self._sum is None or self._measured is None or not self._rows:
+            raise ValueError("no frames yet: expected at least one, at a position that is a number")
         table = np.array(list(self._rows.values()))
         image, extent = grid_image(table[:, :2], table[:, 2:])
         return LowResolution(
@@ -234,6 +246,8 @@ class LowResolutionAccumulator:
             dpc_y=image[..., 2],
             dark_field=image[..., 3],
             extent_m=extent,
-            illumination=(self._sum / self._num_summed).astype(np.float32),
+            illumination=np.where(self._measured, self._sum / np.maximum(self._measured, 1), np.nan).astype(
+                np.float32
+            ),
             num_frames=len(self._rows),
         )

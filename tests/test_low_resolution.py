@@ -178,6 +178,36 @@ def test_dark_field_is_what_falls_outside_of_the_light_of_the_optic():
     np.testing.assert_allclose(accumulator.result().dark_field, [[0, 0, 7, 0]])
 
 
+def test_pixels_and_positions_that_are_no_numbers_spoil_nothing_else():
+    """A frame whose packets were lost, and one whose position the motor did not tell."""
+    rng = np.random.default_rng(2)
+    frames = rng.poisson(1, (25, 16, 16)).astype(np.float32)
+    frames[:, 5:11, 5:11] += 100
+    y, x = (place * STEP for place in np.divmod(np.arange(25.0), 5))
+    whole, lossy = LowResolutionAccumulator(), LowResolutionAccumulator()
+    whole.add(np.arange(25), frames, x, y)
+    expected = whole.result()
+    damaged, places = frames.copy(), x.copy()
+    damaged[0, 2, 3] = damaged[7, 8, 8] = np.nan
+    places[12] = np.nan
+    lossy.add(np.arange(25), damaged, places, y)
+    result = lossy.result()
+    assert result.num_frames == lossy.num_frames == 24
+    known = np.isfinite(result.dark_field)
+    assert known.sum() >= 22 and not known[0, 0] and not known[1, 2]
+    known[2, 2] = False
+    np.testing.assert_allclose(result.dark_field[known], expected.dark_field[known], rtol=1e-6)
+    np.testing.assert_allclose(result.illumination, frames.mean(axis=0), atol=6)
+
+
+def test_a_scan_without_any_position_has_no_pictures():
+    accumulator = LowResolutionAccumulator()
+    accumulator.add(np.arange(2), np.ones((2, 8, 8), np.float32), np.full(2, np.nan), np.zeros(2))
+    assert accumulator.num_frames == 0
+    with pytest.raises(ValueError, match="at a position that is a number"):
+        accumulator.result()
+
+
 def test_accumulator_without_frames_says_so():
     accumulator = LowResolutionAccumulator()
     accumulator.add(np.zeros(0, int), np.zeros((0, 8, 8), np.float32), np.zeros(0), np.zeros(0))

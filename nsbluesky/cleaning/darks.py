@@ -25,6 +25,9 @@ __all__ = ["DarkAccumulator", "DarkStatistics", "RollingDarks"]
 # Bad ADCs of a real frame had 6 to 60 times the normal noise: the mildest stay far below `bad_std_adu`.  The median
 # over the thousands of pixels of an ADC is so well known that half of that tells it from a good one.
 BAD_ADC_NOISE_RATIO = 3.0
+# Of two frames alone, the drift of a whole ADC looks like noise of up to five times the normal, and good pixels often
+# have the same value twice.
+OF_TWO = 2.0
 # Pedestals of good ADCs spread by about 0.5 %.
 BAD_ADC_SHIFT_SIGMAS = 10.0
 
@@ -195,8 +198,8 @@ class DarkAccumulator:
         """Return the statistics of what was added so far.
 
         A pixel is bad where its standard deviation exceeds the median by `settings.bad_std_adu`, or is zero among
-        pixels that have noise.  An ADC is bad where the median of its pixels is so, exceeds the median of all
-        several times, or where its pedestal stands far away from the others'.
+        pixels that have noise, which two frames do not tell.  An ADC is bad where the median of its pixels is so,
+        exceeds the median of all several times, or where its pedestal stands far away from the others'.
         """
         highest = min(self._gains, default=None)
         if highest is None:
@@ -216,8 +219,10 @@ class DarkAccumulator:
             bad, bad_adcs = np.zeros(self.layout.shape, bool), np.zeros(0, int)
             return DarkStatistics(mean, np.zeros_like(mean), bad, bad_adcs, n, num_left_out=self.num_left_out)
         std = sums.std
-        bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu)
-        bad = _bad_std(std, _typical_std(std, self.layout), settings.bad_std_adu) | (sums.counts < 2)
+        ratio = BAD_ADC_NOISE_RATIO * (OF_TWO if n == 2 else 1)
+        bad_adcs = _bad_adcs(mean, std, self.layout, settings.bad_std_adu, ratio)
+        typical = _typical_std(std, self.layout)
+        bad = _bad_std(std, typical, settings.bad_std_adu, stuck=n > 2) | (sums.counts < 2)
         _mark_adcs(bad, bad_adcs, self.layout)
         wanted = settings.spikes == "lines" and sums.first
         lines = self._lines(sums.first, mean, bad, settings) if wanted else NO_LINES
@@ -305,23 +310,25 @@ def _typical_std(std: npt.NDArray[np.float32], layout: FCCDLayout) -> float:
     return float(np.median(_blocks(std, layout)))
 
 
-def _bad_std(std: npt.NDArray[np.float32], typical: float, excess_adu: float) -> npt.NDArray[np.bool_]:
-    """Return where a standard deviation is too large, or zero; a photon counter's typical zero is no fault."""
+def _bad_std(
+    std: npt.NDArray[np.float32], typical: float, excess_adu: float, *, stuck: bool = True
+) -> npt.NDArray[np.bool_]:
+    """Return where a standard deviation is too large or, if `stuck`, zero; a typical zero is a photon counter's."""
     bad = std > typical + excess_adu
-    if typical > 0:
+    if stuck and typical > 0:
         bad |= std == 0
     return bad
 
 
 def _bad_adcs(
-    mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], layout: FCCDLayout, excess_adu: float
+    mean: npt.NDArray[np.float32], std: npt.NDArray[np.float32], layout: FCCDLayout, excess_adu: float, ratio: float
 ) -> npt.NDArray[np.int_]:
     noise = np.median(_blocks(std, layout), axis=1)
     pedestal = np.median(_blocks(mean, layout), axis=1)
     typical = float(np.median(noise))
     bad = _bad_std(noise, typical, excess_adu)
     if typical > 0:
-        bad |= noise > BAD_ADC_NOISE_RATIO * typical
+        bad |= noise > ratio * typical
     shift = np.abs(pedestal - np.median(pedestal))
     sigma = 1.4826 * float(np.median(shift))  # of a normal distribution, from the median deviation
     bad |= shift > max(BAD_ADC_SHIFT_SIGMAS * sigma, excess_adu)

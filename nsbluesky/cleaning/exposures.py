@@ -31,7 +31,7 @@ def combine_exposures(
     frame : (rows, columns) float32
         NaN where no exposure measured.
     flags : int
-        Saturation that another exposure makes up for is none.
+        Saturation that another exposure makes up for is none; corrupt is what is so in all of them.
 
     Raises
     ------
@@ -53,6 +53,8 @@ def combine_exposures(
         combined = (counts * (times.max() / seconds)).astype(np.float32)
     combined[seconds == 0] = np.nan
     together = int(np.bitwise_or.reduce(flags))
+    if not (np.asarray(flags) & int(FrameFlag.CORRUPT)).all():  # one measured enough of it
+        together &= ~int(FrameFlag.CORRUPT)
     made_up = FrameFlag.SATURATED | FrameFlag.LOST_PACKETS | FrameFlag.CORRUPT
     if np.isfinite(combined).all():
         together &= ~int(made_up)

@@ -193,6 +193,10 @@ class FrameStore:
         """Slots of the frames with a weight above 0 that are not left out, those that rest among them."""
         return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] < FOREVER))
 
+    def awaits(self, slot: int) -> bool:
+        """Return whether a checkpoint knows the frame of a slot, but it has not come yet."""
+        return slot in self._expected
+
     @property
     def has_gaps(self) -> bool:
         """Whether `amplitudes` of any frame may be `NOT_MEASURED`."""

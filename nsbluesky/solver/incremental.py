@@ -32,7 +32,7 @@ from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
-from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
+from nsbluesky.solver.misfits import LEAST_USES, left_out, rest_misfits
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.pace import LEAST_BATCH, RIPE_USES, batch_frames, rests
@@ -190,10 +190,12 @@ class IncrementalSolver:
             If shapes do not fit.
         """
         self._note_told()
+        before = set(self.frames.seq_nums[self.frames.wanted].tolist())
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
-        usable = []
+        usable, known = [], []
         for number, slot in taken.items():
             if self.frames.uses[slot] > 0:  # known from a checkpoint
+                known.append(slot)
                 continue
             self._engine.forget(slot)
             if self.frames.weights[slot] > 0 and number not in self.rejected:
@@ -201,7 +203,9 @@ class IncrementalSolver:
         if usable:
             self._deck.add(usable)
             self._unsettle()
-        self.withdraw([number for number in np.atleast_1d(seq_nums).tolist() if number in self.rejected])
+        gone = before & {number for number, slot in taken.items() if self.frames.weights[slot] == 0}
+        self.withdraw(sorted(gone | (self.rejected.keys() & set(np.atleast_1d(seq_nums).tolist()))))
+        self.rejected.update(left_out(self.frames, np.array(known, np.intp)))
 
     def withdraw(self, seq_nums: Sequence[int] | npt.NDArray[np.int64]) -> None:
         """Use these frames no more; unknown numbers are passed over."""
@@ -212,11 +216,12 @@ class IncrementalSolver:
         given = np.broadcast_to(np.asarray(weights, np.float64), (len(seq_nums),))
         for number, weight in zip(seq_nums, valid_weights(given).tolist(), strict=True):
             slot = self.frames.slots.get(int(number))
-            if slot is None:
+            if slot is None or self.frames.awaits(slot):
                 continue
             usable = int(number) not in self.rejected
-            if weight > 0 and self.frames.weights[slot] == 0 and usable:
-                self._deck.add([slot])
+            if weight > 0 and self.frames.weights[slot] == 0:
+                usable = self._intake.fits(int(number))
+                self._deck.add([slot] if usable else [])
             self.frames.weights[slot] = weight if usable else 0
             self._unsettle()
         self._deck.remove(np.flatnonzero(self.frames.weights[: len(self.frames)] == 0).tolist())
@@ -859,6 +864,8 @@ class IncrementalSolver:
         self._intake.turn(own["turned"])
         self._probe_search.restore(found["search"])
         self.frames.restore(found["frames"])
+        if not expected:
+            self.rejected.update(left_out(self.frames, np.arange(len(self.frames))))
         self._work = self._search = self._told = None
         self._stage, self._dose, self._coarse_r = own["stage"], own["dose"], own["coarse_r"]
         self._level = CentralHalf(self.frames) if own["is_coarse"] else self.frames

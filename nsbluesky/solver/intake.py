@@ -122,7 +122,9 @@ class Intake:
         self._look_at_steps(translations[:, :2])
         here = np.array(sorted({number: k for k, number in enumerate(numbers.tolist())}.values()), np.intp)
         positions_px = translations[:, 1::-1] / self._pixel_m
-        usable = reachable(positions_px[here], self.frames.frame_px, self.frames.corners_px[self.frames.active])
+        given = valid_weights(given)
+        known = self.frames.corners_px[self.frames.active]
+        usable = reachable(positions_px[here], self.frames.frame_px, known, given[here])
         for number, is_usable in zip(numbers[here].tolist(), usable.tolist(), strict=True):
             self.rejected.pop(number, None)
             if not is_usable:
@@ -130,8 +132,17 @@ class Intake:
         here = here[usable]
         if len(here) < len(numbers):
             numbers, images = numbers[here], images[here]
-        slots = self._put(numbers, images, positions_px[here], valid_weights(given[here]))
+        slots = self._put(numbers, images, positions_px[here], given[here])
         return dict(zip(numbers.tolist(), slots.tolist(), strict=True))
+
+    def fits(self, number: int) -> bool:
+        """Return whether a frame that had no weight can have one; it is `rejected` where it lies too far off."""
+        if number not in self.rejected:
+            frames = self.frames
+            place = frames.told_px[[frames.slots[number]]] + frames.frame_px / 2
+            if not reachable(place, frames.frame_px, frames.corners_px[frames.active]).all():
+                self.rejected[number] = NO_POSITION
+        return number not in self.rejected
 
     def _look_at_steps(self, translations_m: npt.NDArray[np.float64]) -> None:
         """Warn, once, of steps so wide that the translations cannot be metres."""
@@ -154,9 +165,14 @@ class Intake:
 
 
 def reachable(
-    positions_px: npt.NDArray[np.float64], frame_px: int, known: npt.NDArray[np.intp] | None = None
+    positions_px: npt.NDArray[np.float64],
+    frame_px: int,
+    known: npt.NDArray[np.intp] | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Return False for positions (n, 2) that are no number, or too far off for one canvas with those before.
+    """Return False for positions (n, 2) that are no number, or too far off for one canvas with the others.
+
+    Those nearest to the middle of all come first, so that a wrong one does not keep out those that are right.
 
     Parameters
     ----------
@@ -165,16 +181,22 @@ def reachable(
     frame_px : int
     known : (m, 2) int, optional
         Corners of windows that are on the canvas already.
+    weights : (n,) float64, optional
+        Frames of weight 0 take no room on the canvas.
     """
     usable = np.isfinite(positions_px).all(axis=1) & (np.abs(positions_px).max(axis=1) <= LARGEST_POSITION_PX)
     box = bounding_box(known, frame_px) if known is not None and len(known) else None
+    wanted = usable.copy() if weights is None else usable & (weights > 0)
     places = np.flatnonzero(usable)
+    if wanted.any():
+        away = np.abs(positions_px[places] - np.median(positions_px[wanted], axis=0)).max(axis=1)
+        places = places[np.lexsort((away, ~wanted[places]))]
     corners = window_corners_px(positions_px[places], frame_px)
     for place, (row, column) in zip(places.tolist(), corners.tolist(), strict=True):
         window = (row, column, row + frame_px, column + frame_px)
         wider = window if box is None else united_box(box, window)
         usable[place] = (wider[2] - wider[0]) * (wider[3] - wider[1]) <= MAX_CANVAS_PX
-        if usable[place]:
+        if usable[place] and wanted[place]:
             box = wider
     return np.asarray(usable)
 

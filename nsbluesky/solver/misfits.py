@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from nsbluesky.solver.frames import FOREVER, FrameStore
 
-__all__ = ["rest_misfits"]
+__all__ = ["left_out", "rest_misfits"]
 
 LEAST_FRAMES = 16
 """With fewer frames none can be told to be the odd one."""
@@ -96,6 +96,14 @@ def rest_misfits(frames: FrameStore, least_uses: int = LEAST_USES) -> dict[int, 
             frames.resting[slot] = RESTING_PASSES
             frames.misfits[slot] = 1
     return left_out
+
+
+def left_out(frames: FrameStore, slots: npt.NDArray[np.intp]) -> dict[int, str]:
+    """Return the sequence numbers of frames that a checkpoint tells to be left out, and why."""
+    gone = slots[frames.resting[slots] == FOREVER]
+    r_factors = frames.residuals[gone] / np.maximum(frames.amplitude_sums[gone], 1e-12)
+    reasons = (f"does not fit the others: R {r:.2f}; is it where it was said to be?" for r in r_factors.tolist())
+    return dict(zip(frames.seq_nums[gone].tolist(), reasons, strict=True))
 
 
 def _fits(r_factors: npt.NDArray[np.float64], places_px: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

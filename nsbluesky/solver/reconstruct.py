@@ -157,8 +157,9 @@ def reconstruct(
         raise ValueError(f"weights of shape {given.shape} for {count} frames: expected one for each")
     if places.ndim != 2 or len(places) != count or places.shape[1] < 2:
         raise ValueError(f"translations of shape {places.shape}: expected ({count}, 2)")
-    reached = reachable(places[:, 1::-1] / pixel_m, side)
-    known = valid_weights(given), places[:, :2], side, pixel_m
+    given = valid_weights(given)
+    reached = reachable(places[:, 1::-1] / pixel_m, side, weights=given)
+    known = given, places[:, :2], side, pixel_m
     refuse_lost_scan(dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION), *known)
     for first in range(0, count, BLOCK_FRAMES):
         block = slice(first, min(first + BLOCK_FRAMES, count))

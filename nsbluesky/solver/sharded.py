@@ -235,10 +235,10 @@ def reconstruct_sharded(
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)
     places_px = np.asarray(translations_m, np.float64)[:, 1::-1] / pixel_m
-    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    reached = reachable(places_px, side)
+    given = valid_weights(np.ones(count) if weights is None else weights)
+    reached = reachable(places_px, side, weights=given)
     unplaced = dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION)
-    refuse_lost_scan(unplaced, valid_weights(given), places_px[:, ::-1] * pixel_m, side, pixel_m)
+    refuse_lost_scan(unplaced, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
     usable = np.flatnonzero(reached & (given > 0))
     good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
 

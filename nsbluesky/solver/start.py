@@ -65,7 +65,7 @@ def numerical_aperture(mean_intensity: Any, optic: Optic, wavelength_m: float, p
 def defocus_candidates_m(
     aperture: float, optic: Optic, wavelength_m: float, window_m: float, sweep_range: float, count: int
 ) -> Any:
-    """Return the distances to try, an odd number of equal steps around the optic's defocus.
+    """Return the distances to try, in equal steps around the optic's defocus; one alone is that.
 
     With a known optic: ± `sweep_range` depths of field λ/NA² in `count` steps.  Without: as far as the defocused
     probe, 2·z·NA wide, still fits in most of the window, in steps of half a depth of field.
@@ -89,7 +89,7 @@ def defocus_candidates_m(
     if optic.outer_zone_m == 0:
         half_m = max(half_m, 0.4 * window_m / aperture)
         count = max(count, 2 * math.ceil(half_m / (0.5 * depth_m)) + 1)
-    return optic.defocus_m + np.linspace(-half_m, half_m, count)
+    return optic.defocus_m + (np.linspace(-half_m, half_m, count) if count > 1 else np.zeros(1))
 
 
 def starting_probe(

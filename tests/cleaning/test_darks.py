@@ -59,6 +59,18 @@ def test_noisy_and_stuck_pixels_are_bad(darks):
     assert set(zip(*np.nonzero(result(darks).bad), strict=True)) == {(20, 30), (60, 50)}
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_two_frames_condemn_no_good_pixel_and_no_good_adc(simulator, first):
+    """Though each ADC drifts, and many pixels have the same value twice."""
+    layout = simulator.layout
+    accumulator = DarkAccumulator(layout)
+    for index in (first, first + 5):
+        accumulator.add(simulator.raw_frame(0, 0, shutter_open=False, index=10_000 + index)[np.newaxis])
+    dark = accumulator.result(SETTINGS)
+    assert set(dark.bad_adcs) == set(simulator.truth()["bad_adcs"])
+    assert dark.bad.mean() < 1.1 * simulator.truth()["bad"].mean()
+
+
 @pytest.mark.parametrize("adc", [0, 7, 8, 13])
 @pytest.mark.parametrize("fault", ["noise", "loud", "dead", "shift"])
 def test_bad_adcs_are_found(darks, adc, fault):

@@ -29,6 +29,17 @@ def test_the_short_one_stands_in_where_the_long_one_is_saturated():
     assert combined[100:200].var() == pytest.approx(300, rel=0.03)
 
 
+def test_one_exposure_that_measured_enough_is_a_frame():
+    """The long one was saturated almost everywhere, the short one on one pixel."""
+    frames = np.full((2, 8, 8), 4, np.float32)
+    frames[0] = frames[1, 3, 3] = np.nan
+    saturated, corrupt = int(FrameFlag.SATURATED), int(FrameFlag.CORRUPT)
+    combined, together = combine_exposures(frames, np.array([saturated | corrupt, saturated], np.uint16), (1.0, 0.1))
+    assert np.isnan(combined).sum() == 1 and together == saturated
+    _, together = combine_exposures(frames, np.full(2, saturated | corrupt, np.uint16), (1.0, 0.1))
+    assert together == saturated | corrupt
+
+
 def test_what_no_exposure_measured_stays_unknown():
     frames = np.ones((2, 4, 4), np.float32)
     frames[:, 1, 2] = np.nan

@@ -123,6 +123,38 @@ def test_frames_that_come_after_the_checkpoint_are_known(scan, backend, tmp_path
     assert other.picture().num_frames == len(scan.frames)
 
 
+def test_frames_of_the_checkpoint_get_no_weight_before_they_come(scan, backend, tmp_path):
+    solver = started(scan, backend)
+    solver.step(0.0)
+    solver.save(tmp_path / "checkpoint")
+    other = scan.solver(backend)
+    other.load(tmp_path / "checkpoint")
+    other.set_weight(scan.seq_nums, np.ones(len(scan.frames)))
+    assert other.num_frames == 0 and not other.has_work
+    other.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert other.num_frames == len(scan.frames)
+
+
+@pytest.mark.parametrize("come_after", [False, True])
+def test_frames_that_were_left_out_are_listed_again(scan, backend, tmp_path, come_after):
+    places_m = scan.translations_m.copy()
+    places_m[60] = scan.translations_m[0]
+    solver, other = (scan.solver(backend, defocus_m=scan.defocus_m) for _ in range(2))
+    solver.add_frames(scan.seq_nums, scan.frames, places_m)
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    assert list(solver.rejected) == [61]
+    solver.save(tmp_path / "checkpoint")
+    if not come_after:
+        other.add_frames(scan.seq_nums, scan.frames, places_m)
+    other.load(tmp_path / "checkpoint")
+    if come_after:
+        other.add_frames(scan.seq_nums, scan.frames, places_m)
+    assert list(other.rejected) == [61] and "does not fit the others" in other.rejected[61]
+    assert other.num_frames == solver.num_frames
+
+
 def test_what_does_not_belong_together_is_refused(scan, backend, tmp_path):
     path = tmp_path / "c"
     interrupted(scan, backend, path, 20)

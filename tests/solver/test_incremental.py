@@ -442,6 +442,34 @@ def test_a_position_that_cannot_be_is_rejected(live, scan):
     assert live.rejected == {} and live.num_frames == len(scan.frames)
 
 
+@pytest.mark.parametrize("weight", [0, 1])
+def test_a_wrong_position_that_comes_first_keeps_out_no_others(live, scan, weight):
+    places, weights = scan.translations_m.copy(), np.ones(len(scan.frames))
+    places[0], weights[0] = 1.0, weight
+    live.add_frames(scan.seq_nums[:8], scan.frames[:8], places[:8], weights[:8])
+    live.add_frames(scan.seq_nums[8:], scan.frames[8:], places[8:])
+    assert set(live.rejected) == {1} and live.num_frames == len(scan.frames) - 1
+
+
+def test_a_frame_too_far_off_gets_no_weight(live, scan):
+    """It came before the others, with weight 0, and would need a canvas of terabytes now."""
+    live.add_frames([999], scan.frames[:1], scan.translations_m[:1] + 1, weights=[0])
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(live, 1)
+    live.set_weight([999], [1])
+    assert live.rejected == {999: "no usable position"} and live.num_frames == len(scan.frames)
+
+
+def test_a_frame_that_comes_again_without_weight_is_withdrawn(live, scan):
+    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert finished(live).num_frames == len(scan.frames)
+    live.add_frames(scan.seq_nums[60:61], scan.frames[60:61], scan.translations_m[60:61], weights=[0])
+    assert live.has_work and live.passes_done == 0, "the image is to lose what it had from it"
+    assert finished(live).num_frames == len(scan.frames) - 1
+    live.add_frames([999], scan.frames[:1], scan.translations_m[:1], weights=[0])
+    assert not live.has_work, "one that was never used leaves nothing"
+
+
 def test_many_frames_at_one_position(live, scan):
     rng = np.random.default_rng(2)
     again = rng.poisson(np.broadcast_to(scan.frames[60], (40, 48, 48))).astype(np.float32)

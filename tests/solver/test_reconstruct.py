@@ -77,6 +77,16 @@ def test_frames_of_weight_0_are_left_out(scan, backend, rng):
         image(weights=0 * weights)
 
 
+@pytest.mark.parametrize("weight", [0, 1])
+def test_one_wrong_position_does_no_harm(scan, backend, weight):
+    """Also where it is that of the first frame, from which the others would be too far away."""
+    places_m, weights = scan.translations_m.copy(), np.ones(len(scan.frames))
+    places_m[0], weights[0] = 1.0, weight
+    settings = small_settings(passes_final=2)
+    result = reconstruct(scan.frames, places_m, None, geometry_of(scan), settings, backend, weights=weights)
+    assert list(result.rejected) == [0] and result.picture.num_frames == len(scan.frames) - 1
+
+
 def test_frames_and_positions_must_fit(scan, backend):
     with pytest.raises(ValueError, match="crop them to squares"):
         reconstruct(np.zeros((2, 4, 5)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)

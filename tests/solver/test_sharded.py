@@ -246,14 +246,15 @@ def test_frames_that_cannot_be_used_are_listed(scan: Scan, tmp_path: Path, backe
     frames[100] = 0
     frames[60] = 3 * frames[5]
     translations[7, 1] = np.nan
+    translations[0] = 1.0
     np.save(tmp_path / "frames.npy", frames)
     damaged = replace(scan, frames=frames, translations_m=translations)
     refer = lambda which: SavedFrames(tmp_path / "frames.npy", tuple(which.tolist()))  # noqa: E731
     result = sharded(damaged, refer, backend, 3)
     assert "does not fit the others" in result.rejected.pop(60)
-    assert result.rejected == {7: "no usable position", 100: "no photons"}
-    assert result.picture.num_frames == len(frames) - 3
-    assert np.isnan(result.translations_m[[7, 60, 100]]).all()
+    assert result.rejected == {0: "no usable position", 7: "no usable position", 100: "no photons"}
+    assert result.picture.num_frames == len(frames) - 4
+    assert np.isnan(result.translations_m[[0, 7, 60, 100]]).all()
     np.testing.assert_allclose(result.translations_m[50], translations[50])
 
 

@@ -32,6 +32,7 @@ def test_candidates_lie_around_the_optics_defocus():
     depth_m = WAVELENGTH_M / 0.0124**2
     assert len(found) == 21 and found[10] == pytest.approx(30e-6)
     assert np.diff(found) == pytest.approx(np.full(20, 0.5 * depth_m))
+    assert defocus_candidates_m(0.0124, known, WAVELENGTH_M, SIDE * PIXEL_M, 5.0, 1).tolist() == [30e-6]
 
 
 def test_without_an_optic_the_search_goes_as_far_as_the_window():
