@@ -18,7 +18,7 @@ import event_model
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
-from nsbluesky.callbacks.document_queue import DocumentQueue
+from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
@@ -298,6 +298,7 @@ class RunProcessor:
                 next_turn = 0.0
                 self._closing.wait(0 if busy else IDLE_WAIT_S)
                 continue
+            item: QueuedDocument | None = None
             try:
                 item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
                 self._router(item.name, item.document)
@@ -306,12 +307,14 @@ class RunProcessor:
                 if not busy:
                     self._warm_up_further()
                 continue
-            except Exception:  # a document of the wrong form must not end the thread
+            except Exception:  # a document of the wrong form, or one that is lost, must not end the thread
                 log.exception("A document could not be processed")
             with self._changed:
                 self._done += 1
-                if item.name == "stop" and all(
-                    chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains
+                if (
+                    item is not None
+                    and item.name == "stop"
+                    and all(chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains)
                 ):
                     self._ended.pop(str(item.document.get("run_start")), None)  # a run that is left alone
                 self._changed.notify_all()
