@@ -74,11 +74,14 @@ class DocumentQueue:
         ------
         queue.Empty
             If none comes within `timeout` seconds.
+        OSError, ValueError
+            If an array of it cannot be read back; the document is lost.
         """
         item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         kept = _data_of(item.name, item.document)
         if kept:
-            data = {key: self._take(value) for key, value in kept.items()}
+            self._bytes_got += sum(value.nbytes for value in kept.values() if isinstance(value, np.ndarray))
+            data = {key: _read_back(value) if isinstance(value, Path) else value for key, value in kept.items()}
             item = QueuedDocument(item.name, {**item.document, "data": data}, item.time)
         return item
 
@@ -108,13 +111,13 @@ class DocumentQueue:
         self._spilled += 1
         return path
 
-    def _take(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            self._bytes_got += value.nbytes
-        elif isinstance(value, Path):
-            path, value = value, np.load(value, allow_pickle=False)
-            path.unlink()
-        return value
+
+def _read_back(path: Path) -> Any:
+    """Return the array in a file, and remove the file."""
+    try:
+        return np.load(path, allow_pickle=False)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _data_of(name: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class Reconstruct(Stage):
             return
         kept = KeptProbe(picture.probe, start["uid"], start["time"], picture.r_factor)
         try:
-            library.keep(Setup.of(self.run.geometry, solver.frame_px, solver.pixel_m), kept)
+            with self.run.gate:
+                library.keep(Setup.of(self.run.geometry, solver.frame_px, solver.pixel_m), kept)
         except OSError as error:
             self.run.warnings.append(f"the probe cannot be kept for later runs: {error}")
 
@@ -145,7 +146,8 @@ class Reconstruct(Stage):
         if not self._keeps_checkpoints or time.monotonic() - self._saved < self.run.settings.checkpoint_s:
             return
         try:
-            self.save()
+            with self.run.gate:
+                self.save()
         except OSError as error:
             self._saved = time.monotonic()
             message = f"no checkpoint could be written: {error}"

@@ -217,7 +217,8 @@ class RunChain:
 
     def save(self) -> list[Path]:
         """Let the stages write down what they have, and return where."""
-        written = [] if self.finished else [stage.save() for stage in self.stages]
+        with self.run.gate:
+            written = [] if self.finished else [stage.save() for stage in self.stages]
         return [path for path in written if path is not None]
 
     def stop_now(self) -> Iterator[Document]:
@@ -227,8 +228,9 @@ class RunChain:
 
     def _finish(self) -> Iterator[Document]:
         self.finished = True
-        for stage in self.stages:
-            self._asked(stage.name, stage.close, None)
+        with self.run.gate:
+            for stage in self.stages:
+                self._asked(stage.name, stage.close, None)
         yield from self._health(now=True)
         status = (self.raw_stop or {}).get("exit_status", "abort")
         problems = [f"{numbered(len(self.run.lost), 'frame')} lost"] if self.run.lost else []

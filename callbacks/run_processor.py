@@ -18,11 +18,12 @@ import event_model
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
-from nsbluesky.callbacks.document_queue import DocumentQueue
+from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
 from nsbluesky.callbacks.run_chain import RunActivity, RunChain
 from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up
+from nsbluesky.callbacks.write_gate import GivenUp, WriteGate
 from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
 from nsbluesky.probe_library import ProbeLibrary
@@ -54,6 +55,9 @@ IDLE_WAIT_S = 0.02
 
 DOCUMENTS_SLICE_S = 0.5
 """How long documents may be worked off before stages with work of their own get a turn."""
+
+CLOSE_S = 5.0
+"""How long `RunProcessor.close` waits for what the thread is at."""
 
 
 class RunProcessor:
@@ -110,6 +114,8 @@ class RunProcessor:
         processors = len(os.sched_getaffinity(0))
         self._resting_in_scans = max(0, self.backend.threads - (processors - LEFT_TO_THE_SCAN))
         self._subscribers = Subscribers()
+        self.gate = WriteGate()
+        """Shut by `close`."""
         self._queue = DocumentQueue(self.settings.queue_bytes)
         self._router = event_model.RunRouter([self._begin_run])
         self._chains: list[RunChain] = []
@@ -250,11 +256,15 @@ class RunProcessor:
         return [chain.activity() for chain in list(self._chains)]
 
     def close(self, timeout: float | None = 60.0) -> bool:
-        """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone."""
+        """Finish what is queued, within `timeout` seconds, and end the thread; True if nothing was left undone.
+
+        A thread that is busy for longer writes nothing any more, and tells nobody, once it is through.
+        """
         complete = self.wait(timeout)
         self._closing.set()
         self._going_on.set()
-        self._thread.join(5.0)
+        self._thread.join(CLOSE_S)
+        self.gate.shut()
         self._queue.close()
         return complete
 
@@ -266,6 +276,8 @@ class RunProcessor:
     def _run_or_tell(self) -> None:
         try:
             self._run()
+        except GivenUp:
+            pass
         except Exception:
             log.exception("The processing has ended")
 
@@ -286,6 +298,7 @@ class RunProcessor:
                 next_turn = 0.0
                 self._closing.wait(0 if busy else IDLE_WAIT_S)
                 continue
+            item: QueuedDocument | None = None
             try:
                 item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
                 self._router(item.name, item.document)
@@ -294,12 +307,14 @@ class RunProcessor:
                 if not busy:
                     self._warm_up_further()
                 continue
-            except Exception:  # a document of the wrong form must not end the thread
+            except Exception:  # a document of the wrong form, or one that is lost, must not end the thread
                 log.exception("A document could not be processed")
             with self._changed:
                 self._done += 1
-                if item.name == "stop" and all(
-                    chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains
+                if (
+                    item is not None
+                    and item.name == "stop"
+                    and all(chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains)
                 ):
                     self._ended.pop(str(item.document.get("run_start")), None)  # a run that is left alone
                 self._changed.notify_all()
@@ -356,6 +371,7 @@ class RunProcessor:
             roots=self.roots,
             watch=self.watch,
             workers=self.workers,
+            gate=self.gate,
             fit_frame=self._fit_frame,
             checkpoint=self._checkpoint_of(start["uid"]),
             probes=self._probes,
@@ -371,7 +387,9 @@ class RunProcessor:
 
     def _emit(self, chain: RunChain, documents: Iterable[Document]) -> None:
         for name, document in documents:
-            for callback, error in self._subscribers.tell(name, document):
+            with self.gate:
+                failures = self._subscribers.tell(name, document)
+            for callback, error in failures:
                 log.error("%r failed on a %s document", callback, name, exc_info=error)
                 who = getattr(callback, "__name__", type(callback).__name__)
                 self._emit(chain, chain.subscriber_failed(who, error))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from nsbluesky.backend import Backend
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
+from nsbluesky.callbacks.write_gate import WriteGate
 from nsbluesky.geometry import Geometry
 from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings
@@ -78,6 +79,8 @@ class RunContext:
         Is told which block is at work.
     workers : Workers or None
         Who cleans frames; None for the thread of the processing itself.
+    gate : WriteGate
+        Entered to write a file while the run goes on; `Stage.save` and `Stage.close` are called inside it.
     fit_frame : int or None
         The frame whose fit is told with each picture, by its seq_num; None for the newest.
     checkpoint : Path or None
@@ -101,6 +104,7 @@ class RunContext:
     roots: tuple[Path, ...] = ()
     watch: BlockWatch = field(default_factory=BlockWatch)
     workers: Workers | None = None
+    gate: WriteGate = field(default_factory=WriteGate)
     fit_frame: int | None = None
     checkpoint: Path | None = None
     probes: ProbeLibrary | None = None

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nsbluesky import disk_space
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, recover, siemens_star_to_cxi, validate, write_raw_cxi
 from nsbluesky.cxi.export import export_cxi
 from nsbluesky.cxi.layout import (
@@ -279,6 +280,31 @@ def test_killed_while_closing(tmp_path: Path, seed: int) -> None:
         process.kill()
     assert check_frames(path) == 40
     assert validate(path) == []
+
+
+@pytest.mark.parametrize("trouble", ["full disk", "error of HDF5", "lost frame"])
+def test_a_file_that_cannot_be_rewritten_stays_as_it_is(
+    create: Callable[..., CxiFile], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    """On a full disk it is not even tried: HDF5 crashes at a write that fails, or raises a RuntimeError."""
+
+    def rewrite(path: Path, part: Path) -> list[str]:
+        assert trouble != "full disk"
+        part.write_bytes(b"half a file")
+        if trouble == "error of HDF5":
+            raise RuntimeError("Can't decrement id ref count")
+        return ["frame 2: it cannot be written"]
+
+    cxi = create()
+    cxi.append(np.ones((3, *SHAPE)), np.ones((3, 2)))
+    monkeypatch.setattr("nsbluesky.cxi.write.rewrite", rewrite)
+    if trouble == "full disk":
+        monkeypatch.setattr(disk_space, "free_bytes", lambda folder: 0)
+    cxi.close()
+    assert "stays in its larger form" in caplog.text
+    assert list(cxi.path.parent.iterdir()) == [cxi.path]
+    with read_cxi(cxi.path) as data:
+        assert len(data.frames) == 3
 
 
 def test_another_process_reads_while_one_writes(tmp_path: Path) -> None:

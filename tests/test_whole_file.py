@@ -27,3 +27,19 @@ def test_the_former_content_stays_until_all_of_the_new_one_is_written(
     assert path.read_text() == "first"
     write_whole(path, "third")
     assert path.read_text() == "third" and list(tmp_path.iterdir()) == [path]
+
+
+def test_two_that_write_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As services of two sessions that share a folder of results: the last one counts, and none fails."""
+    path = tmp_path / "told.json"
+    write = Path.write_text
+
+    def while_another_writes(self: Path, text: str) -> int:
+        count = write(self, text)
+        monkeypatch.setattr(Path, "write_text", write)
+        write_whole(path, "another's")
+        return count
+
+    monkeypatch.setattr(Path, "write_text", while_another_writes)
+    write_whole(path, "mine")
+    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]

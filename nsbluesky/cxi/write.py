@@ -40,6 +40,7 @@ from nsbluesky.cxi.layout import (
     part_path,
 )
 from nsbluesky.cxi.recover import rewrite
+from nsbluesky.disk_space import require_space
 
 __all__ = ["CxiFile"]
 
@@ -345,7 +346,7 @@ class CxiFile:
     def close(self, end_time: float | str | None = None) -> None:
         """Close the file and rewrite it compactly, readable by any HDF5 library; does nothing the second time.
 
-        Until the new file is complete the old one stays in its place.
+        Until the new file is complete the old one stays in its place; for good where the new one is not whole.
         """
         if self.closed:
             return
@@ -353,9 +354,12 @@ class CxiFile:
         self._file.close()
         part = part_path(self._working)
         try:
-            rewrite(self._working, part)
+            require_space(self._working.parent, self._working.stat().st_size)
+            lost = rewrite(self._working, part)
+            if lost:
+                raise OSError("; ".join(lost))
             part.replace(self._working)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: HDF5, where a file cannot grow
             part.unlink(missing_ok=True)
             logger.warning("%s stays in its larger form, which is complete and readable: %s", self.path, error)
         self._working.replace(self.path)

@@ -33,7 +33,7 @@ __all__ = [
 KEY = "NSBLUESKY_KEY"
 """Environment variable: the key file that this user shows to services on other machines."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:60610"
 """Where `nsbluesky serve` listens and `nsbluesky.connect` looks, unless told otherwise."""
@@ -99,7 +99,7 @@ class Credentials:
 
 
 def check_address(address: str) -> None:
-    """Check that an address is ``tcp://HOST:PORT``.
+    """Check that an address is ``tcp://HOST:PORT``, of IPv4: no socket of the service is one of IPv6.
 
     Raises
     ------
@@ -109,10 +109,13 @@ def check_address(address: str) -> None:
     try:
         parts = urlparse(address)
         is_address = parts.scheme == "tcp" and parts.hostname is not None and parts.port is not None
+        is_IPv6 = is_address and ":" in str(parts.hostname)
     except ValueError:  # of a port that is no number
         is_address = False
     if not is_address:
         raise AccessError(f"address = {address!r}: expected tcp://HOST:PORT, as in {DEFAULT_ADDRESS}")
+    if is_IPv6:
+        raise AccessError(f"address = {address!r} is one of IPv6: expected a name or IPv4, as in {DEFAULT_ADDRESS}")
 
 
 def is_loopback(address: str) -> bool:
@@ -145,8 +148,13 @@ def local_credentials(address: str, directory: Path | None = None) -> Credential
 
 
 def forget_service(address: str, directory: Path | None = None) -> None:
-    """Remove what `tell_service` wrote."""
-    _path_of(address, directory).unlink(missing_ok=True)
+    """Remove what `tell_service` wrote, unless another process has told of a service there since."""
+    path = _path_of(address, directory)
+    try:
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
 
 
 def write_secret(path: Path, content: dict[str, Any]) -> None:

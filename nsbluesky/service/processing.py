@@ -139,6 +139,7 @@ class Processing:
     def close(self, timeout: float) -> bool:
         """Finish what is queued, within `timeout` seconds; True if nothing was left undone."""
         complete = self.pipeline.close(timeout)
+        self.pipeline.gate.wait()
         assert self.pipeline.cxi is not None
         self.pipeline.cxi.close()
         self._derived.close()

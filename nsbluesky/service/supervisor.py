@@ -145,7 +145,7 @@ class ProcessingService:
         self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
         tell_service(_from_here(ready.address), self.credentials, self._state_directory)
         self._set_ready(ready)
-        self._watcher = threading.Thread(target=self._watch, name="nsbluesky-service-watcher", daemon=True)
+        self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -154,8 +154,6 @@ class ProcessingService:
         if self._watcher is not None:
             self._watcher.join()
             self._watcher = None
-        if self._ready is not None:
-            forget_service(_from_here(self._ready.address), self._state_directory)
         self._end_child(timeout_s)
         self._set_ready(None)
         ConfiguredSettings(Path(self.settings.directory)).forget()
@@ -230,6 +228,12 @@ class ProcessingService:
         child.stdout.close()
 
     # ---- watching
+
+    def _watch_and_forget(self) -> None:
+        try:
+            self._watch()
+        finally:  # also where it was given up: clients would try a dead one
+            forget_service(_from_here(self.settings.address), self._state_directory)
 
     def _watch(self) -> None:
         """Replace the child whenever that is needed, until `stop`."""

@@ -59,6 +59,27 @@ def test_a_full_disk_costs_memory(monkeypatch):
     documents.close()
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut off"])
+def test_an_array_that_cannot_be_read_back_costs_its_document_alone(tmp_path, monkeypatch, damage):
+    """Neither the memory that its other arrays took, nor the file that is left."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    documents = DocumentQueue(max_bytes=200)
+    two = {"uid": "two", "data": {"small": np.zeros(50), "image": np.zeros(100, "<u2"), "x": 0.0}}
+    for document in (two, event(1)):
+        documents.put("event", document)
+    spilled = sorted(tmp_path.rglob("*.npy"))
+    assert len(spilled) == 2 and documents.bytes_in_memory == 200
+    if damage == "gone":
+        spilled[0].unlink()
+    else:
+        spilled[0].write_bytes(spilled[0].read_bytes()[:-10])
+    with pytest.raises((OSError, ValueError)):
+        documents.get(timeout=0)
+    assert documents.bytes_in_memory == 0 and not spilled[0].exists()
+    np.testing.assert_array_equal(documents.get(timeout=0).document["data"]["image"], event(1)["data"]["image"])
+    documents.close()
+
+
 @pytest.mark.parametrize("document", [{}, {"data": None}, {"data": [1]}])
 def test_an_event_that_is_none_is_for_its_reader_to_tell(document):
     documents = DocumentQueue(max_bytes=0)

@@ -13,6 +13,7 @@ from raw_runs import DARKS, FRAMES, X_UM, Y_UM, Collector, RawRun, fly_run
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks import run_chain
 from nsbluesky.callbacks.derived_run import DerivedRun
+from nsbluesky.callbacks.document_queue import DocumentQueue
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.run_processor import MAX_ENDED, RunProcessor
@@ -230,6 +231,24 @@ def test_malformed_documents_do_not_end_the_thread(tmp_path, caplog):
         processor("stop", {})
         processor("event", {"data": {}, "descriptor": "never declared"})
         processor("nonsense", {})
+        collector = process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert len(collector.frames["clean"]) == 10
+
+
+def test_a_document_that_the_queue_has_lost_does_not_end_the_thread(tmp_path, monkeypatch, caplog):
+    """As where a file in which it waits cannot be read; the first one of all."""
+    get, losses = DocumentQueue.get, [OSError("cannot be read")]
+
+    def lose_one(self, timeout):
+        item = get(self, timeout)
+        if losses:
+            raise losses.pop()
+        return item
+
+    monkeypatch.setattr(DocumentQueue, "get", lose_one)
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        processor = Doubler()
+        processor("event", {})
         collector = process(processor, fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
     assert len(collector.frames["clean"]) == 10
 

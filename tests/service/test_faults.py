@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
 
+from nsbluesky.service import supervisor
+from nsbluesky.service.access import Credentials, local_credentials
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
@@ -338,3 +340,18 @@ def test_restarts_that_fail_first(scan: RecordedScan, tmp_path: Path, caplog: py
         assert service.wait_for_restart(1, TIMEOUT_S)
         ask(service.address, "shutdown", service.credentials)
         assert service.wait(TIMEOUT_S), "it was not given up"
+
+
+def test_a_service_that_is_given_up_leaves_no_credentials(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients would go on trying a dead one by them."""
+    monkeypatch.setattr(supervisor, "MAX_FAILURES", 1)
+    with ProcessingService(scan.settings(tmp_path)) as service:
+        address = service.address
+        assert local_credentials(address, tmp_path / "state") == service.credentials
+        service.command = ("/no/such/program",)  # type: ignore[misc]
+        os.kill(service.pid, signal.SIGKILL)
+        with pytest.raises(ServiceError, match="does not start"):
+            service.wait(TIMEOUT_S)
+        assert local_credentials(address, tmp_path / "state") == Credentials()

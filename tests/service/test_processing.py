@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, again
 
+from nsbluesky.callbacks import run_processor
 from nsbluesky.service.processing import RECORDING, Processing
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
+from nsbluesky.solver.incremental import IncrementalSolver
 
 
 @contextmanager
@@ -65,3 +68,34 @@ def test_a_process_that_takes_over_begins_the_next_run_with_the_probe_of_the_las
     first, second = told[-2:]
     assert first["warm_run"] == "" and second["warm_run"] == scan.uid
     assert second["warm_fits"] and second["warm_age_s"] == 60.0
+
+
+def test_a_processing_that_is_closed_while_the_solver_works_writes_nothing_more(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reset does, after which a run begins anew: neither a checkpoint nor a document of the former life."""
+    settings = scan.settings(tmp_path, sweep_frames=0)
+    made = Processing(settings, settings.pipeline.replace(checkpoint_s=1e-6), lambda *_: told.append(1))
+    told: list[int] = []
+    at_work, free = threading.Event(), threading.Event()
+    step = IncrementalSolver.step
+
+    def last_step(solver: IncrementalSolver, budget_s: float) -> None:
+        step(solver, budget_s)
+        if solver.state is not None:
+            at_work.set()
+            free.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(IncrementalSolver, "step", last_step)
+    monkeypatch.setattr(run_processor, "CLOSE_S", 0.0)
+    for name, document in scan.documents:
+        made(name, document)
+    assert at_work.wait(TIMEOUT_S)
+    made.close(0)
+    made.pipeline.forget(scan.uid)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(told)
+    monkeypatch.setattr(IncrementalSolver, "step", step)
+    free.set()
+    made.pipeline._thread.join(TIMEOUT_S)
+    assert not made.pipeline.alive
+    assert ({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(told)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ import zmq
 from recorded_scan import wait_for
 
 from nsbluesky.service import server
-from nsbluesky.service.access import AccessError
+from nsbluesky.service.access import AccessError, Credentials, forget_service, local_credentials, tell_service
 from nsbluesky.service.connection import Connection, connect
 from nsbluesky.service.control import ask
+from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.settings import SettingsError
 
 TIMEOUT_S = 10.0
 PORT_OF_NOBODY = 9
@@ -56,6 +59,28 @@ def test_what_is_no_address_is_refused_at_once(tmp_path: Path, address: str) -> 
         connect(address, tmp_path)
     with pytest.raises(AccessError, match="expected tcp://HOST:PORT, as in"):
         ask(address, "status")
+
+
+@pytest.mark.parametrize("address", ["tcp://[::1]:60610", "tcp://[::]:0"])
+def test_an_address_of_IPv6_is_refused_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SettingsError, match="is one of IPv6: expected a name or IPv4, as in"):
+        ServiceSettings(str(tmp_path), ("/",), address, keys=str(tmp_path))
+    with pytest.raises(AccessError, match="is one of IPv6"):
+        ask(address, "status")
+
+
+def test_what_another_service_has_told_stays(tmp_path: Path) -> None:
+    """One that was started where this one has been."""
+    address = f"tcp://127.0.0.1:{PORT_OF_NOBODY}"
+    others = Credentials(token="another's")
+    tell_service(address, others, tmp_path)
+    (told,) = (tmp_path / "services").iterdir()
+    told.write_text(told.read_text().replace(f'"pid": {os.getpid()}', '"pid": 1'))
+    forget_service(address, tmp_path)
+    assert local_credentials(address, tmp_path) == others
+    tell_service(address, others, tmp_path)
+    forget_service(address, tmp_path)
+    assert not told.exists()
 
 
 def test_a_session_waits_for_its_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
