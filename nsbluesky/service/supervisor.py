@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -224,7 +225,8 @@ class ProcessingService:
                 log.warning("the service does not end: it is killed")
         child.kill()
         child.wait()
-        child.stdin.close()
+        with contextlib.suppress(OSError):  # of an order that it died before
+            child.stdin.close()
         child.stdout.close()
 
     # ---- watching

@@ -18,6 +18,7 @@ from nsbluesky.service.access import Credentials, local_credentials
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.process import Order
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
 from nsbluesky.simulation.loopback import free_port
@@ -355,3 +356,21 @@ def test_a_service_that_is_given_up_leaves_no_credentials(
         with pytest.raises(ServiceError, match="does not start"):
             service.wait(TIMEOUT_S)
         assert local_credentials(address, tmp_path / "state") == Credentials()
+
+
+def test_a_process_that_is_dead_before_it_has_its_order(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be sent must not be tried again, and fail, where the pipe is closed."""
+    service = ProcessingService(scan.settings(tmp_path))
+    service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
+    to_line = Order.to_line
+
+    def late(order: Order) -> bytes:
+        assert service._child is not None
+        service._child.wait(TIMEOUT_S)
+        return to_line(order)
+
+    monkeypatch.setattr(Order, "to_line", late)
+    with pytest.raises(ServiceError, match="does not start: no such thing"):
+        service.start()
