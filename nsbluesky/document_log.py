@@ -68,8 +68,8 @@ class DocumentLog:
     """Callback: write every document of every run, verbatim.
 
     Runs may overlap.  Arrays in events are written bit by bit; metadata that JSON does not know, as a path or a date,
-    become texts.  A run that is in the directory already, as when it
-    is replayed, is not written again.  Trouble (a full disk) ends the log of that run, never the run.
+    become texts; of a text that is no Unicode the broken signs are replaced.  A run that is in the directory already,
+    as when it is replayed, is not written again.  Trouble (a full disk) ends the log of that run, never the run.
 
     Parameters
     ----------
@@ -293,7 +293,13 @@ def _to_document(line: str | bytes, path: Path, number: int) -> tuple[str, dict[
 
 def _to_line(name: str, document: Mapping[str, Any]) -> str:
     encode = _encode_metadata if name == "start" else _encode
-    return json.dumps({"name": name, "doc": document}, default=encode) + "\n"
+    line = json.dumps({"name": name, "doc": document}, default=encode)
+    if (
+        r"\ud" in line
+    ):  # half a character, as in a file name that is no UTF-8: neither a catalog nor a CXI file takes it
+        text = json.dumps({"name": name, "doc": document}, default=encode, ensure_ascii=False)
+        line = json.dumps(json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")))
+    return line + "\n"
 
 
 def _encode(value: Any) -> Any:

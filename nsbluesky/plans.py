@@ -8,7 +8,6 @@ the frames that are not taken (`nsbluesky.lost_ioc`).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from nsbluesky.geometry import Geometry, length_in_m
 from nsbluesky.lost_ioc import outlasting, undisturbed
 from nsbluesky.recorded_darks import DarkRun, DarkStream, RecordedDarks, find_darks
 from nsbluesky.streams import PRIMARY, dark_stream
-from nsbluesky.trajectories import make_trajectory
+from nsbluesky.trajectories import is_number, make_trajectory
 
 __all__ = ["ptycho_darks", "ptycho_fly_scan", "ptycho_points", "ptycho_scan", "take_darks"]
 
@@ -131,7 +130,7 @@ def ptycho_points(
     points_um : sequence of (float, float)
         x and y on the stage.  The stage goes back to where it was.
     """
-    points = _Places(tuple((float(x), float(y)) for x, y in points_um))
+    points = _Places(_places(points_um))
     scan = _Scan(fccd, stage, shutter, geometry, points, _exposures(exposure_s), num_dark, darks_from, None)
     return (yield from _step_scan(scan, "ptycho_points", baseline, md))
 
@@ -319,10 +318,7 @@ class _Places:
 
     def points_um(self) -> npt.NDArray[np.float64]:
         """Return the points (n, 2: x, y) on the stage."""
-        points = np.array(self.places_um, np.float64).reshape(-1, 2)
-        if not len(points) or not np.isfinite(points).all():
-            raise ValueError(f"points_um = {self.places_um!r}: expected at least one (x, y) in µm")
-        return points
+        return np.array(self.places_um, np.float64)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the start document says of them."""
@@ -345,7 +341,7 @@ class _Scan:
 
     def __post_init__(self) -> None:
         _check(self.geometry, self.exposures_s, self.num_dark)
-        if self.center_um is not None and (np.shape(self.center_um) != (2,) or not np.isfinite(self.center_um).all()):
+        if self.center_um is not None and not _is_place(self.center_um):
             raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points.points_um()
 
@@ -379,27 +375,48 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
     if not isinstance(geometry, Geometry):
         raise ValueError(f"geometry = {geometry!r}: expected an nsbluesky.geometry.Geometry")
     for exposure_s in exposures_s:
-        if not (isinstance(exposure_s, int | float | np.number) and math.isfinite(exposure_s) and exposure_s > 0):
+        if not (is_number(exposure_s) and exposure_s > 0):
             raise ValueError(f"exposure_s = {exposure_s!r}: expected a positive number of seconds")
-    if int(num_dark) != num_dark or num_dark < 0:
+    if not (is_number(num_dark) and int(num_dark) == num_dark and num_dark >= 0):
         raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")
 
 
 def _more(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if md is not None and not isinstance(md, Mapping):
-        raise ValueError(f"md = {md!r:.80}: expected a mapping, as in {{'sample': 'gold'}}")
+    if md is not None and not (isinstance(md, Mapping) and all(isinstance(name, str) for name in md)):
+        raise ValueError(f"md = {md!r:.80}: expected a mapping of names, as in {{'sample': 'gold'}}")
     return md or {}
 
 
-def _exposures(exposure_s: float | Sequence[float]) -> tuple[float, ...]:
-    exposures_s = tuple(exposure_s) if isinstance(exposure_s, Sequence) else (exposure_s,)
+def _is_place(value: Any) -> bool:
+    return np.shape(value) == (2,) and all(is_number(um) for um in value)
+
+
+def _places(points_um: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    points = list(points_um) if np.iterable(points_um) else []
+    if not points or not all(_is_place(point) for point in points):
+        raise ValueError(f"points_um = {points_um!r:.80}: expected at least one (x, y) in µm")
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def _slow(baseline: Baseline | None, scan: _Scan) -> list[Any]:
+    if baseline is None:
+        return [scan.stage, scan.shutter]
+    devices = list(baseline) if np.iterable(baseline) else [None]
+    if not all(isinstance(device, Readable) for device in devices):
+        raise ValueError(f"baseline = {baseline!r:.80}: expected devices, as in [stage]; [] for none")
+    return devices
+
+
+def _exposures(exposure_s: Any) -> tuple[float, ...]:
+    several = isinstance(exposure_s, Sequence) and not isinstance(exposure_s, str)
+    exposures_s = tuple(exposure_s) if several else (exposure_s,)
     if not exposures_s:
         raise ValueError("exposure_s is empty: expected seconds, or several as in (0.1, 0.01)")
     return exposures_s
 
 
 def _period(rate_hz: float, exposure_s: float) -> float:
-    if not (math.isfinite(rate_hz) and rate_hz > 0):
+    if not (is_number(rate_hz) and rate_hz > 0):
         raise ValueError(f"rate_hz = {rate_hz!r}: expected a positive number of points a second")
     if exposure_s * rate_hz > 1 + 1e-9:
         raise ValueError(
@@ -435,7 +452,7 @@ def _run(
 ) -> Plan:
     """Open a run around a measurement, and leave the shutter closed however it ends."""
     scan.fccd.close_on_pause(scan.shutter)
-    slow = [scan.stage, scan.shutter] if baseline is None else list(baseline)
+    slow = _slow(baseline, scan)
 
     def back() -> Plan:
         yield from bps.checkpoint()

@@ -150,6 +150,7 @@ def find_darks(told: str, fccd: Any, exposures_s: Sequence[float], directory: st
     DarksError
         Where there is no such run, or its darks do not fit the scan and the camera.
     """
+    told = str(told)  # a path is fine
     directory = data_directory() / "documents" if directory is None else Path(directory)
     if told == LATEST:
         return _latest(fccd, exposures_s, directory)

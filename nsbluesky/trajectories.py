@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import typing
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 from bluesky.plan_patterns import outer_list_product, spiral, spiral_fermat
 
-__all__ = ["PATTERNS", "Pattern", "make_trajectory"]
+__all__ = ["PATTERNS", "Pattern", "is_number", "make_trajectory"]
 
 Pattern = typing.Literal["raster", "jittered_raster", "spiral", "fermat"]
 PATTERNS: tuple[str, ...] = typing.get_args(Pattern)
@@ -45,16 +46,18 @@ def make_trajectory(pattern: str, shape: tuple[int, int], step_um: float, seed: 
     Raises
     ------
     ValueError
-        For an unknown pattern, a shape or step that is not positive, more points than a scan can have, or an area too
-        small for a spiral.
+        For an unknown pattern, a shape or step that is not positive, a seed below 0, more points than a scan can
+        have, or an area too small for a spiral.
     """
     rows, columns = _checked_shape(shape)
-    if not (math.isfinite(step_um) and step_um > 0):
+    if not (is_number(step_um) and step_um > 0):
         raise ValueError(f"step_um = {step_um!r}: expected a positive length in µm")
+    if not (is_number(seed) and int(seed) == seed and seed >= 0):
+        raise ValueError(f"seed = {seed!r}: expected a whole number from 0 on")
     if pattern == "raster":
         return _raster(rows, columns, step_um)
     if pattern == "jittered_raster":
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(int(seed))
         return _raster(rows, columns, step_um) + random.uniform(-JITTER, JITTER, (rows * columns, 2)) * step_um
     size = (0.0, 0.0, columns * step_um, rows * step_um)
     try:
@@ -71,11 +74,19 @@ def make_trajectory(pattern: str, shape: tuple[int, int], step_um: float, seed: 
     return _as_array(points)
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, Real) and math.isfinite(value)
+
+
 def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
     try:
         rows, columns = (int(n) for n in shape)
-    except (TypeError, ValueError):
-        raise ValueError(f"shape = {shape!r}: expected two numbers, rows and columns") from None
+        whole = [rows, columns] == list(shape)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise ValueError(f"shape = {shape!r}: expected two whole numbers, rows and columns")
     if rows < 1 or columns < 1:
         raise ValueError(f"shape = {shape!r}: expected at least one row and one column")
     if rows * columns > MOST_POINTS:

@@ -488,6 +488,19 @@ def test_the_near_field_can_be_told(commands: Commands, tmp_path: Path) -> None:
     assert "propagation = 'sideways'" in commands.fail("reconstruct", path, out)
 
 
+def test_the_picture_of_a_reconstruction_is_png(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    """It is told before minutes of work."""
+    assert "ends in .png" in commands.fail("reconstruct", clean, tmp_path / "out.cxi", "--png", tmp_path / "o.jpg")
+
+
+# ---- serve
+
+
+def test_a_root_that_is_not_there(commands: Commands, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert "no such folder" in commands.fail("serve", "--out", tmp_path / "results", "--root", missing)
+
+
 # ---- view
 
 
@@ -502,8 +515,9 @@ def test_screenshot_of_any_file(
 
 def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path) -> None:
     assert "no such file" in commands.fail("view", tmp_path / "none.cxi", "--screenshot", tmp_path / "w.png")
-    assert "reads" in commands.fail("view", clean, "--screenshot", clean)
-    assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path)
+    assert "ends in .png" in commands.fail("view", clean, "--screenshot", clean)
+    (tmp_path / "folder.png").mkdir()
+    assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path / "folder.png")
     for picture, message in (
         (tmp_path / "none.png", "No such file"),
         (Path(__file__), "cannot identify image file"),

@@ -157,6 +157,16 @@ def test_metadata_of_any_type_cost_no_run(tmp_path: Path) -> None:
     assert logged == start | {"file": "/a b", "when": "2026-01-02 00:00:00", "beam": {"phase": "1j"}}
 
 
+def test_a_text_that_is_no_unicode_costs_no_run(tmp_path: Path) -> None:
+    """As a file name that is no UTF-8 gives one; the catalog cannot store it."""
+    (_, start), *others = documents_of_run("a")
+    log = DocumentLog(tmp_path)
+    write(log, [("start", start | {"sample": "gold\udce4 \ud83d\ude00 ä \\ud"}), *others])
+    (_, logged), *rest = read_documents("a", tmp_path)
+    assert log.errors == {} and rest == others
+    assert logged["sample"] == "gold\N{REPLACEMENT CHARACTER} \N{GRINNING FACE} ä \\ud"
+
+
 def test_runs_are_found_newest_first(tmp_path: Path) -> None:
     log = DocumentLog(tmp_path)
     for uid, time in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):

@@ -288,18 +288,31 @@ def test_error_in_the_camera_fails_the_run(
     [
         ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
         ({"md": "gold"}, ValueError, "md = .gold.: expected a mapping"),
+        ({"md": {1: "gold"}}, ValueError, "md = .*expected a mapping of names"),
         ({"step_um": 0.0}, ValueError, "step_um"),
+        ({"step_um": "0.1"}, ValueError, "step_um = '0.1': expected"),
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
         ({"shape": (0, 3)}, ValueError, "shape"),
+        ({"shape": "22"}, ValueError, "shape = '22': expected two whole numbers"),
+        ({"shape": (2.5, 2)}, ValueError, "shape = .*expected two whole numbers"),
+        ({"shape": (math.inf, 2)}, ValueError, "shape = .*expected two whole numbers"),
+        ({"seed": None}, ValueError, "seed = None: expected"),
+        ({"seed": -1}, ValueError, "seed = -1: expected"),
         ({"exposure_s": -1.0}, ValueError, "exposure_s"),
         ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
-        ({"exposure_s": "10ms"}, ValueError, "exposure_s"),
+        ({"exposure_s": "10ms"}, ValueError, "exposure_s = '10ms'"),
         ({"exposure_s": np.array([0.1, 0.01])}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
+        ({"num_dark": None}, ValueError, "num_dark = None: expected"),
+        ({"num_dark": math.nan}, ValueError, "num_dark = nan: expected"),
+        ({"darks_from": 5}, ValueError, "darks_from = '5'"),
+        ({"baseline": ["stage"]}, ValueError, "baseline = .*expected devices"),
+        ({"baseline": SimShutter(name="another")}, ValueError, "baseline = .*expected devices"),
         ({"geometry": None}, ValueError, "Geometry"),
         ({"center_um": (math.nan, 0.0)}, ValueError, "center_um"),
         ({"center_um": (1.0, 2.0, 3.0)}, ValueError, "center_um"),
         ({"center_um": 3.0}, ValueError, "center_um"),
+        ({"center_um": ("1", "2")}, ValueError, "center_um = .*expected x and y"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_moves(
@@ -345,6 +358,12 @@ def test_several_exposures_a_point_follow_one_another(RE: RunEngine, beamline: B
     start = run.all("start")[0]
     assert start["ptycho"]["exposures_s"] == [1e-3, 1e-4]
     assert start["num_points"] == len(POINTS_UM)
+
+
+@pytest.mark.parametrize("rate_hz", ["10", None, 0.0])
+def test_rate_that_is_none(RE: RunEngine, beamline: Beamline, rate_hz: Any) -> None:
+    with pytest.raises(ValueError, match=f"rate_hz = {rate_hz!r}: expected a positive number"):
+        RE(ptycho_fly_scan(*beamline.devices, **COMMON, rate_hz=rate_hz))
 
 
 def test_rate_that_leaves_no_room_for_the_exposure(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
@@ -403,9 +422,16 @@ def test_points_one_by_one(RE: RunEngine, beamline: Beamline, run: RecordedRun) 
     assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
 
 
-@pytest.mark.parametrize("points_um", [[], [(0.0, float("nan"))], [(1000.0, 0.0)]])
-def test_points_that_cannot_be_are_refused(RE: RunEngine, beamline: Beamline, points_um: Any) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("points_um", "message"),
+    [
+        *((points, "points_um = .*expected at least one") for points in ([], 5, "ab", [(1, 2, 3)], [(None, 1)])),
+        ([(0.0, float("nan"))], "points_um"),
+        ([(1000.0, 0.0)], "soft limits"),
+    ],
+)
+def test_points_that_cannot_be_are_refused(RE: RunEngine, beamline: Beamline, points_um: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         RE(ptycho_points(*beamline.devices, geometry=GEOMETRY, points_um=points_um))
     assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
 

@@ -52,8 +52,8 @@ def test_step_scales_the_pattern(pattern: str) -> None:
     [
         ("hexagons", (3, 3), 0.1, "jittered_raster"),
         ("raster", (0, 3), 0.1, "at least one row"),
-        ("raster", (3, 3, 3), 0.1, "two numbers"),
-        ("raster", 3, 0.1, "two numbers"),
+        ("raster", (3, 3, 3), 0.1, "two whole numbers"),
+        ("raster", 3, 0.1, "two whole numbers"),
         ("raster", (3, 3), 0.0, "positive"),
         ("raster", (3, 3), float("nan"), "positive"),
         ("spiral", (1, 1), 0.1, "larger shape"),

@@ -21,6 +21,7 @@ __all__ = [
     "input_folder",
     "output_file",
     "output_folder",
+    "output_picture",
     "parse_address",
     "parse_count",
     "parse_shape",
@@ -77,6 +78,13 @@ def output_file(path: Path, *others: Path) -> Path:
         raise ValueError(f"{path} is a folder: expected a file to write")
     output_folder(path.parent)
     return path
+
+
+def output_picture(path: Path, *others: Path) -> Path:
+    """Return `path` as `output_file` does; nothing but PNG is written."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a name that ends in .png, for the picture is PNG")
+    return output_file(path, *others)
 
 
 def output_folder(path: Path) -> Path:

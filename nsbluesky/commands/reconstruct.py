@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
-from nsbluesky.commands import output_file
+from nsbluesky.commands import output_file, output_picture
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames
 from nsbluesky.cxi.join import join_scans
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     out = output_file(options.out, options.source, *options.also)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if options.png is not None:
-        output_file(options.png, options.source, *options.also, out, checkpoint)
+        output_picture(options.png, options.source, *options.also, out, checkpoint)
     with (
         _source(options) as source,
         read_cxi(source) as data,

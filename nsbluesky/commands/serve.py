@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import output_folder, parse_count
+from nsbluesky.commands import input_folder, output_folder, parse_count
 from nsbluesky.folders import data_directory
 from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
@@ -56,7 +56,7 @@ def _parse_ports(text: str) -> tuple[int, int]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Serve until SIGINT, SIGTERM or ``nsbluesky control shutdown``."""
     out = output_folder(options.out or data_directory() / "results")
-    roots = options.root or [data_directory()]
+    roots = [input_folder(root) for root in options.root] or [data_directory()]
     settings = ServiceSettings(
         directory=str(out),
         roots=tuple(str(root.resolve()) for root in roots),

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import output_file, parse_address
+from nsbluesky.commands import output_picture, parse_address
 
 __all__ = ["add_arguments", "run"]
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Open the window, or save its picture without a screen."""
     if options.screenshot is not None:
-        output_file(options.screenshot, *([options.file] if options.file is not None else []))
+        output_picture(options.screenshot, *([options.file] if options.file is not None else []))
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     if options.live is not None:
         return _view_service(options)

@@ -96,7 +96,8 @@ def state_of(data: CxiData) -> LiveState:
     darks, count = {}, max(1, data.number_exposures)
     if data.dark_data is not None:
         for exposure in range(count):
-            dark = dark_statistics(_some(data.dark_data, exposure, count))
+            whole = len(data.dark_data) - len(data.dark_data) % count
+            dark = dark_statistics(_some(data.dark_data, np.arange(exposure, whole, count)))
             if dark is not None:
                 darks[exposure] = replace(dark, exposure=exposure)
     reconstruction = reconstruction_of(data, images[-1]) if images else None
@@ -112,21 +113,23 @@ def exposures_of(data: CxiData) -> npt.NDArray[np.intp]:
     return (numbers - np.maximum.accumulate(np.where(begins, numbers, 0))) % max(1, data.number_exposures)
 
 
-def _some(stack: FrameStack, first: int = 0, step: int = 1) -> npt.NDArray[np.generic]:
-    index = np.arange(first, len(stack) - len(stack) % step, step)
+def _some(stack: FrameStack, index: npt.NDArray[np.intp]) -> npt.NDArray[np.generic]:
     count = min(len(index), MAX_MEAN_FRAMES)
     return stack[index[np.unique(np.linspace(0, len(index) - 1, count).round().astype(np.intp))]]
 
 
 def mean_frame(data: CxiData, frames: FrameStack) -> tuple[npt.NDArray[np.float32], str]:
-    """Return the mean frame and its title."""
+    """Return the mean frame, of raw ones that of the first exposure of each point, and its title."""
     if data.frames is not None and data.illumination_intensities is not None:
         return data.illumination_intensities, "Mean frame"
     if not len(frames):
         return np.zeros(frames.shape[1:], np.float32), "Mean frame"
-    some = _some(frames)
-    every = "all" if len(some) == len(frames) else str(len(some))
-    title = "Mean of 1 frame" if len(frames) == 1 else f"Mean of {every} frames"
+    index = np.flatnonzero(exposures_of(data) == 0) if len(data.translation_m) else np.arange(len(frames))
+    some = _some(frames, index)
+    every = "all" if len(some) == len(index) else str(len(some))
+    title = "Mean of 1 frame" if len(index) == 1 else f"Mean of {every} frames"
+    if data.frames is None and data.number_exposures > 1:
+        title += " of the first exposure"
     return np.asarray(some, dtype=np.float32).mean(axis=0), title
 
 

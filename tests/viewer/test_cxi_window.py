@@ -205,6 +205,8 @@ def test_each_exposure_of_a_raw_file_has_its_darks(tmp_path: Path, rng: np.rando
     write_raw_cxi(path, raw, darks, translation_m, **EXPERIMENT, number_exposures=2, exposure_order="0.1,0.01")
     window = CxiWindow(path)
     qtbot.addWidget(window)
+    assert window.mean_panel.title == "Mean of all frames of the first exposure"
+    np.testing.assert_allclose(window.mean_panel.item.image, np.log10(raw[[0, 1, 3]].mean(axis=0)), rtol=1e-5)
     window.frame_panel.choice.setCurrentText("raw − dark")
     assert window.dark_panel is not None
     for index, pedestal in enumerate((500, 500, 700, 500, 700)):
