@@ -294,9 +294,8 @@ def _to_document(line: str | bytes, path: Path, number: int) -> tuple[str, dict[
 def _to_line(name: str, document: Mapping[str, Any]) -> str:
     encode = _encode_metadata if name == "start" else _encode
     line = json.dumps({"name": name, "doc": document}, default=encode)
-    if (
-        r"\ud" in line
-    ):  # half a character, as in a file name that is no UTF-8: neither a catalog nor a CXI file takes it
+    # half a character, as in a file name that is no UTF-8: neither a catalog nor a CXI file takes it
+    if r"\ud" in line:
         text = json.dumps({"name": name, "doc": document}, default=encode, ensure_ascii=False)
         line = json.dumps(json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")))
     return line + "\n"
