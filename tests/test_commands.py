@@ -515,7 +515,8 @@ def test_screenshot_of_any_file(
 
 def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path) -> None:
     assert "no such file" in commands.fail("view", tmp_path / "none.cxi", "--screenshot", tmp_path / "w.png")
-    assert "ends in .png" in commands.fail("view", clean, "--screenshot", clean)
+    assert "or writes" in commands.fail("view", clean, "--screenshot", clean)
+    assert "ends in .png" in commands.fail("view", clean, "--screenshot", tmp_path / "w.foo")
     (tmp_path / "folder.png").mkdir()
     assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path / "folder.png")
     for picture, message in (

@@ -82,9 +82,10 @@ def output_file(path: Path, *others: Path) -> Path:
 
 def output_picture(path: Path, *others: Path) -> Path:
     """Return `path` as `output_file` does; nothing but PNG is written."""
+    path = output_file(path, *others)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name that ends in .png, for the picture is PNG")
-    return output_file(path, *others)
+    return path
 
 
 def output_folder(path: Path) -> Path:
