@@ -1,4 +1,4 @@
-"""Loops compiled by numba, which several threads may call for the first time at once, and which may call FFTW.
+"""Loops compiled by numba, which several threads may call for the first time at once.
 
 Numba guards its compiler by a lock, but not what it does with a first call's arguments before it takes it: where two
 threads called for the first time at once, in a process that had compiled nothing yet, one of them failed in every
@@ -16,13 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba import types
 from numba.core import entrypoints
 from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import intrinsic
 
-__all__ = ["call_transform", "njit"]
+__all__ = ["njit"]
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -51,25 +48,3 @@ def _without_extensions() -> Iterator[None]:
         yield
     finally:
         entrypoints._already_initialized = are_there
-
-
-@intrinsic
-def _call_in_place(typing_context: Any, function: Any, plan: Any, address: Any) -> Any:
-    """Call function(plan, address, address).
-
-    A function of ctypes would be compiled in as an address of this process, so that nothing could be cached.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function, plan, address = arguments
-        form = ir.FunctionType(ir.VoidType(), [plan.type, address.type, address.type])
-        builder.call(builder.inttoptr(function, form.as_pointer()), [plan, address, address])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
-
-
-@njit(nogil=True, cache=True)
-def call_transform(function: int, plan: int, wave: Any) -> None:
-    """Transform a contiguous wave in place by a function and a plan of FFTW, given by their addresses."""
-    _call_in_place(function, plan, wave.ctypes.data)  # type: ignore[call-arg]

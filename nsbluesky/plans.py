@@ -166,7 +166,7 @@ def ptycho_darks(
     }
 
     @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
-    @bpp.run_decorator(md={**about, **_more(md)})  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md={**about, **_checked_md(md)})  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
@@ -211,7 +211,7 @@ def ptycho_fly_scan(
         yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
-    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **_more(md)}
+    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **_checked_md(md)}
     return (yield from _run(scan, measure, (x0, y0), baseline, md))
 
 
@@ -282,7 +282,7 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
         yield from bps.stop(fccd)
         yield from bps.stop(stage)
 
-    md = {**scan.metadata(name), **_more(md)}
+    md = {**scan.metadata(name), **_checked_md(md)}
     return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
 
 
@@ -381,7 +381,7 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
         raise ValueError(f"num_dark = {num_dark!r}: expected a number of frames, 0 for none")
 
 
-def _more(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _checked_md(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if md is not None and not (isinstance(md, Mapping) and all(isinstance(name, str) for name in md)):
         raise ValueError(f"md = {md!r:.80}: expected a mapping of names, as in {{'sample': 'gold'}}")
     return md or {}
@@ -398,7 +398,7 @@ def _places(points_um: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
     return tuple((float(x), float(y)) for x, y in points)
 
 
-def _slow(baseline: Baseline | None, scan: _Scan) -> list[Any]:
+def _baseline_devices(baseline: Baseline | None, scan: _Scan) -> list[Any]:
     if baseline is None:
         return [scan.stage, scan.shutter]
     devices = list(baseline) if np.iterable(baseline) else [None]
@@ -452,7 +452,7 @@ def _run(
 ) -> Plan:
     """Open a run around a measurement, and leave the shutter closed however it ends."""
     scan.fccd.close_on_pause(scan.shutter)
-    slow = _slow(baseline, scan)
+    slow = _baseline_devices(baseline, scan)
 
     def back() -> Plan:
         yield from bps.checkpoint()

@@ -176,6 +176,7 @@ def _install_by_uv(pip: Sequence[str | Path], install: Sequence[str | Path], pac
     """Install by uv, which needs an eighth of pip's time; return whether it did: where not, pip has to."""
     if subprocess.run([*pip, *install, "uv"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
         return False
+    # of several indices it shall look at all, as pip does
     uv = [VENV / "bin" / "uv", "pip", *install, "--python", VENV, "--index-strategy", "unsafe-best-match", *package]
     environment = {**_uv_environment(pip), **os.environ}
     return subprocess.run(uv, stdin=subprocess.DEVNULL, env=environment, check=False).returncode == 0

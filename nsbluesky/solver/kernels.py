@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nsbluesky.compiled import call_transform, njit
+from nsbluesky.compiled import njit
+from nsbluesky.solver.transform_calls import call_transform
 
 __all__ = [
     "add_and_step",
