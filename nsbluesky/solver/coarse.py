@@ -110,6 +110,10 @@ class CentralHalf(FrameStore):
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)
 
+    def amplitude(self, slot: int) -> Any:
+        """Return the central amplitudes (N/2, N/2) float32 of a slot, FFT order."""
+        return centre_of(self.backend.xp, super().amplitude(slot))
+
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N/2, N/2), FFT order."""
         return centre_of(self.backend.xp, self._whole.mean_intensity(slots))

@@ -18,7 +18,7 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import stacked
 
-__all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame"]
+__all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame", "unexplained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +65,36 @@ def r_of(data: npt.NDArray[np.float32], model: npt.NDArray[np.float32]) -> float
 
 def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, slot: int) -> DiffractionFit:
     """Return how the frame in a slot is modelled by the state, which is of whole frames."""
-    xp, side = backend.xp, frames.frame_px
-    slots = np.array([slot])
-    (row, column), shift = corners_on_canvas(state, frames, slots)[0], frames.shifts_px[slots][0]
+    side = frames.frame_px
+    row, column = corners_on_canvas(state, frames, np.array([slot]))[0]
     window = state.object[..., row : row + side, column : column + side]
-    model = intensity_of(backend, frames.propagator, window, probe_of(backend, state, frames, slot), shift)
-    model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
+    data, model = _measured(backend, frames, slot), _model(backend, state, frames, slot, window)
+    return DiffractionFit(int(frames.seq_nums[slot]), data, model, r_of(data, model))
+
+
+def unexplained(backend: Backend, state: SolverState, frames: FrameStore, slot: int) -> float:
+    """Return the R of the frame in a slot, as part of its R with a clear field in the object's place."""
+    clear = backend.xp.ones((frames.frame_px, frames.frame_px), np.complex64)
+    without = r_of(_measured(backend, frames, slot), _model(backend, state, frames, slot, clear))
+    return diffraction_fit(backend, state, frames, slot).r_factor / without
+
+
+def _measured(backend: Backend, frames: FrameStore, slot: int) -> npt.NDArray[np.float32]:
+    """Return photons (N, N), zero frequency at N//2; NaN where a pixel is masked or was not measured."""
     amplitude = frames.amplitude(slot)
     known = (amplitude >= 0) & (frames.good > 0)
-    data = xp.where(known, amplitude**2, np.float32(np.nan))
-    shown, expected = (np.fft.fftshift(backend.to_numpy(image)).astype(np.float32) for image in (data, model))
-    return DiffractionFit(int(frames.seq_nums[slot]), shown, expected, r_of(shown, expected))
+    data = backend.to_numpy(backend.xp.where(known, amplitude**2, np.float32(np.nan)))
+    return np.asarray(np.fft.fftshift(data), np.float32)
+
+
+def _model(
+    backend: Backend, state: SolverState, frames: FrameStore, slot: int, window: Any
+) -> npt.NDArray[np.float32]:
+    """Return the photons (N, N), zero frequency at N//2, that are expected with a window of an object."""
+    probe, shift = probe_of(backend, state, frames, slot), frames.shifts_px[np.array([slot])][0]
+    model = intensity_of(backend, frames.propagator, window, probe, shift)
+    model = np.float32(frames.flux[slot]) * (model + np.float32(state.background + frames.backgrounds[slot]))
+    return np.asarray(np.fft.fftshift(backend.to_numpy(model)), np.float32)
 
 
 def modelled_frame(

@@ -7,6 +7,7 @@ of the detector is used.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, c
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.dose import photons_on_lit_pixels
 from nsbluesky.solver.engines import Engine, in_near_field, make_engine
-from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
+from nsbluesky.solver.fit import DiffractionFit, diffraction_fit, unexplained
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
@@ -643,7 +644,7 @@ class IncrementalSolver:
             state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self.frames.amplitude_sums[used]))
         if self._wants_refinement(state):
             yield from self._refine(state)
-        self._rest_misfits()
+        self._rest_misfits(state)
         state.passes += 1
         left = self.passes_wanted - self.passes_done - 1 if self._finishing else None
         if self._is_ripe and self.knows_probe and self._further_modes.look(state, self.frames, left):
@@ -667,10 +668,11 @@ class IncrementalSolver:
         if told.light is not None:
             frames.light_sums[slots] = told.light
 
-    def _rest_misfits(self) -> None:
+    def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
-        refines = self.settings.refine_positions != "none"
-        self.rejected.update(rest_misfits(self.frames, LEAST_USES + (self.settings.refine_start if refines else 0)))
+        uses = LEAST_USES + (self.settings.refine_start if self.settings.refine_positions != "none" else 0)
+        unexplained_by_state = functools.partial(unexplained, self._backend, state, self._level)
+        self.rejected.update(rest_misfits(self.frames, uses, unexplained_by_state))
         self._deck.remove(np.flatnonzero(self.frames.resting[: len(self.frames)]).tolist())
 
     def _coarse_is_ripe(self, gained_little: bool) -> bool:

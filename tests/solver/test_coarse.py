@@ -33,6 +33,7 @@ def test_the_central_half_is_a_view_of_the_store(backend):
     known = np.isfinite(centre)
     shown = np.fft.fftshift(out, axes=(1, 2))
     assert np.allclose(shown[known], np.sqrt(centre[known])) and (shown[~known] == -1).all()
+    assert all(np.array_equal(half.amplitude(slot), out[slot]) for slot in slots)
     assert half.photons[slots] == pytest.approx(np.nansum(centre, axis=(1, 2)))
     assert half.amplitude_sums[slots] == pytest.approx(np.nansum(np.sqrt(centre), axis=(1, 2)), rel=1e-6)
     position = (store.corners_px[slots] + SIDE / 2 + store.shifts_px[slots]) / 2

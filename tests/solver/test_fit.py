@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nsbluesky.solver.fit import modelled_frame
+from nsbluesky.solver.fit import modelled_frame, unexplained
 from nsbluesky.solver.frames import NOT_MEASURED
 from nsbluesky.solver.propagation import FarField
 
@@ -85,3 +85,10 @@ def test_a_place_off_the_object_sees_the_bare_probe(backend):
     nothing = np.full((4, 4), np.nan, np.complex64)
     model = modelled_frame(backend, FarField(backend), nothing, probe, 1e-8, (0.0, 0.0), (1e-5, 1e-5))
     np.testing.assert_allclose(model, 9 / 64, rtol=1e-5)
+
+
+def test_the_object_explains_its_frames_and_no_others(settled, scan, backend):
+    state, frames = settled.state, settled.frames
+    assert np.median([unexplained(backend, state, frames, slot) for slot in range(len(scan.frames))]) < 0.3
+    frames.put(scan.seq_nums[:1], scan.frames[99:100], frames.corners_px[:1])
+    assert unexplained(backend, state, frames, 0) > 0.5

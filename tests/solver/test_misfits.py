@@ -125,3 +125,12 @@ def test_no_more_than_a_part_of_all_rests_and_the_worst_first(store):
     assert np.flatnonzero(store.resting[:COUNT]).tolist() == odd[-int(MOST * COUNT) :].tolist()
     rest_misfits(store)
     assert np.count_nonzero(store.resting[:COUNT]) == int(MOST * COUNT)
+
+
+@pytest.mark.parametrize(("unexplained", "stays"), [(0.3, True), (0.8, False), (np.nan, False)])
+def test_a_frame_that_the_object_explains_stays_after_its_rest(store, unexplained, stays):
+    misfit(store, 7, 0.2)
+    for _ in range(1 + RESTING_PASSES):
+        assert rest_misfits(store, unexplained=lambda slot: unexplained) == {}
+    listed = rest_misfits(store, unexplained=lambda slot: unexplained if slot == 7 else np.nan)
+    assert (7 in store.active, listed == {}) == (stays, stays)
