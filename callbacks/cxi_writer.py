@@ -56,7 +56,7 @@ class CXIWriter:
         interval_s: float = 5.0,
         geometry: Geometry | None = None,
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # a session may change its own
         self.paths: dict[str, Path] = {}
         self.errors: dict[str, str] = {}
         self._pattern = pattern

@@ -65,7 +65,7 @@ class DerivedRunWriter:
     def __init__(
         self, directory: str | Path, target: Target, *, cxi: CXIWriter | None = None, interval_s: float = 10.0
     ) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # a session may change its own
         self._target = target
         self._cxi = cxi
         self._interval_s = interval_s

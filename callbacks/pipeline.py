@@ -61,11 +61,13 @@ class PtychoPipeline(IncrementalReconstructor):
         watch: BlockWatch | None = None,
         workers: Workers | None = None,
     ) -> None:
+        if directory is not None:
+            directory = Path(directory).absolute()  # a session may change its own
         self.live = LivePlots()
         self._results = NewestResults(self.max_results)
         self.results: dict[str, dict[str, Any]] = self._results.results
         self.cxi = CXIWriter(directory) if directory is not None else None
-        self.recorder = StageRecorder(Path(directory) / "recorded") if directory is not None else None
+        self.recorder = StageRecorder(directory / "recorded") if directory is not None else None
         super().__init__(
             settings,
             geometry=geometry,
@@ -73,7 +75,7 @@ class PtychoPipeline(IncrementalReconstructor):
             watch=watch,
             workers=workers,
             checkpoints=directory,
-            probes=ProbeLibrary(Path(directory) / "probes") if directory is not None else None,
+            probes=ProbeLibrary(directory / "probes") if directory is not None else None,
         )
         for callback in (self.live, self._results, self.cxi, self.recorder):
             if callback is not None:

@@ -83,7 +83,7 @@ class DocumentLog:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self.directory = Path(directory).absolute()  # a session may change its own
         self.directory.mkdir(parents=True, exist_ok=True)
         self.errors: dict[str, str] = {}
         self._index = RunIndex()

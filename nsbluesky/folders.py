@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -12,12 +13,18 @@ __all__ = ["data_directory", "new_file", "state_directory"]
 
 def data_directory() -> Path:
     """Return where catalogs, logs and frames live: ``$NSBLUESKY_DATA``, or the user's data folder."""
-    return Path(os.environ.get("NSBLUESKY_DATA") or platformdirs.user_data_dir("nsbluesky"))
+    return _from_here(os.environ.get("NSBLUESKY_DATA") or platformdirs.user_data_dir("nsbluesky"))
 
 
 def state_directory() -> Path:
     """Return where logs and states of services live: ``$NSBLUESKY_STATE``, or the user's state folder."""
-    return Path(os.environ.get("NSBLUESKY_STATE") or platformdirs.user_state_dir("nsbluesky"))
+    return _from_here(os.environ.get("NSBLUESKY_STATE") or platformdirs.user_state_dir("nsbluesky"))
+
+
+@functools.cache
+def _from_here(folder: str) -> Path:
+    """Return a folder as it was meant when it was first asked for: a session may change its directory."""
+    return Path(folder).absolute()
 
 
 def new_file(directory: Path, name: str) -> Path:

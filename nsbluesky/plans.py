@@ -43,6 +43,9 @@ FLUSH_PERIOD_S = 0.1
 
 METRES_PER_UM = 1e-6
 
+OWN_NAMES = frozenset(("ptycho", "uid", "time", "run", "command", "obj"))
+"""In a start document, or in the message that opens a run: what plan and RunEngine say themselves."""
+
 
 def ptycho_scan(
     fccd: Any,
@@ -384,6 +387,9 @@ def _check(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) ->
 def _checked_md(md: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if md is not None and not (isinstance(md, Mapping) and all(isinstance(name, str) for name in md)):
         raise ValueError(f"md = {md!r:.80}: expected a mapping of names, as in {{'sample': 'gold'}}")
+    if taken := OWN_NAMES.intersection(md or ()):
+        names = ", ".join(map(repr, sorted(taken)))
+        raise ValueError(f"md has {names}: expected names that the plan and the RunEngine leave free")
     return md or {}
 
 

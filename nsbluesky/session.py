@@ -58,6 +58,8 @@ __all__ = [
     "suspend_while_full",
 ]
 
+logger = logging.getLogger(__name__)
+
 SIMULATE = "NSBLUESKY_SIM"
 """Environment variable: 1 starts the simulated beamline with the session."""
 
@@ -308,6 +310,7 @@ def subscribe(
         processing.subscribe(files)
         processing.subscribe(_recorder_of_finished(results, processing, files))
         processing.warm_up()
+    catalog.find_finished = functools.partial(_find_finished, directory / "results", processing)
     _before_threads_end(functools.partial(_end_processing, processing, service))
     RE.subscribe(processing)
     return processing
@@ -376,6 +379,19 @@ def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:
     """Let the catalog have a derived run from the document log that the service has written."""
     if run.documents:
         writer.write_log(run.documents)
+    elif run.derived_uid:
+        logger.error("run %s: the processing has left nothing for the catalog: %s", run.raw_uid[:8], run.reason)
+
+
+def _find_finished(results: Path, processing: PtychoPipeline | Connection, raw_uid: str) -> FinishedRun | None:
+    """Return what became of the processing of a run in this session, or in another one with the same folder."""
+    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.service.finished import FinishedRuns
+
+    if not isinstance(processing, PtychoPipeline) and raw_uid in processing.finished:
+        return processing.finished[raw_uid]
+    runs = [run for run in FinishedRuns(results).read() if run.raw_uid == raw_uid]
+    return runs[-1] if runs else None
 
 
 def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:
@@ -413,9 +429,11 @@ def live_window(
     from nsbluesky.viewer.session_processing import SessionProcessing
 
     lines = LogLines()
-    logger = logging.getLogger("nsbluesky")
-    logger.addHandler(lines)
-    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))  # handlers of the session have levels of their own
+    package = logging.getLogger("nsbluesky")
+    package.addHandler(lines)
+    package.setLevel(
+        min(package.getEffectiveLevel(), logging.INFO)
+    )  # handlers of the session have levels of their own
 
     processing: Processing
     if isinstance(pipeline, PtychoPipeline):

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nsbluesky.folders import new_file
+from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.document_log import DocumentLog
+from nsbluesky.folders import data_directory, new_file, state_directory
 
 
 def test_a_file_that_is_there_stays_and_the_next_one_is_numbered(tmp_path: Path) -> None:
@@ -22,3 +25,27 @@ def test_a_file_that_is_there_stays_and_the_next_one_is_numbered(tmp_path: Path)
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="leads out of"):
         new_file(tmp_path / "results", name)
+
+
+def test_a_session_that_changes_its_directory_keeps_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder in (before, after):
+        folder.mkdir()
+    monkeypatch.setenv("NSBLUESKY_DATA", "some-data")
+    monkeypatch.setenv("NSBLUESKY_STATE", "some-state")
+    monkeypatch.chdir(before)
+    folders = data_directory(), state_directory()
+    log = DocumentLog("logs")
+    derived = DerivedRunWriter("derived", log)
+    pipeline = PtychoPipeline(directory="results")
+    pipeline.close()
+    monkeypatch.chdir(after)
+    assert (data_directory(), state_directory()) == folders == (before / "some-data", before / "some-state")
+    log("start", {"uid": "a", "time": 0.0})
+    log.close()
+    assert not log.errors and (before / "logs" / "a.jsonl").is_file()
+    assert derived.directory == before / "derived"
+    assert pipeline.cxi is not None and pipeline.cxi.directory == before / "results"
+    assert pipeline.recorder is not None and pipeline.recorder.directory == before / "results" / "recorded"

@@ -289,6 +289,8 @@ def test_error_in_the_camera_fails_the_run(
         ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
         ({"md": "gold"}, ValueError, "md = .gold.: expected a mapping"),
         ({"md": {1: "gold"}}, ValueError, "md = .*expected a mapping of names"),
+        ({"md": {"ptycho": 5}}, ValueError, "md has 'ptycho': expected names"),
+        ({"md": {"sample": "gold", "run": 12, "time": 0}}, ValueError, "md has 'run', 'time': expected"),
         ({"step_um": 0.0}, ValueError, "step_um"),
         ({"step_um": "0.1"}, ValueError, "step_um = '0.1': expected"),
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),

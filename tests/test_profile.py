@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import event_model
@@ -22,7 +23,7 @@ from nsbluesky import plans, session
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.geometry import Geometry, Optic
-from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,7 @@ def test_simulated_session_scans(session_data: Path) -> None:
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
         "print('latest', db[-1].start['uid'] == uid, len(db))\n"
         "derived = processed(db[-1])\n"
+        "print('found', catalog.find_finished(uid).derived_uid == derived.start['uid'])\n"
         "print('derived', derived.start['raw_uid'] == uid, derived.stop['exit_status'])\n"
         "print('picture', derived['reconstruction']['object'][-1].dtype)\n"
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
@@ -99,7 +101,7 @@ def test_simulated_session_scans(session_data: Path) -> None:
     assert "frames 16" in out
     assert "restarts ['killed by signal 9']" in out
     assert "latest True 1" in out, "its processing, which was written after it, is no scan"
-    assert "derived True success" in out
+    assert "derived True success" in out and "found True" in out
     assert list((session_data / "documents").iterdir()), "the document log has the run"
     assert "picture complex64" in out
     last = out.partition("and leaves after ")[2][:36]
@@ -107,6 +109,16 @@ def test_simulated_session_scans(session_data: Path) -> None:
     with open_catalog(session_data / "catalog") as catalog:
         assert catalog.scans[-1].start["uid"] == last
         assert catalog.processed().stop["exit_status"] == "success"
+
+
+def test_the_newest_record_of_a_processing_is_found(tmp_path: Path) -> None:
+    connection = cast(Any, SimpleNamespace(finished={}))
+    assert session._find_finished(tmp_path, connection, "raw") is None
+    first, second, third = (FinishedRun("raw", derived) for derived in ("first", "second", "third"))
+    FinishedRuns(tmp_path).add(first, second, FinishedRun("another"))
+    assert session._find_finished(tmp_path, connection, "raw") == second
+    connection.finished["raw"] = third
+    assert session._find_finished(tmp_path, connection, "raw") == third, "one that failed is not recorded"
 
 
 def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:

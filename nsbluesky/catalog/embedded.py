@@ -8,10 +8,10 @@ import fcntl
 import logging
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import adbc_driver_sqlite.dbapi
 import tiled.catalog
@@ -26,6 +26,7 @@ from tiled.server.app import build_app
 from nsbluesky.catalog.current import current_client
 from nsbluesky.catalog.supervisor import WriterProcess
 from nsbluesky.catalog.writer import CatalogWriter
+from nsbluesky.document_log import DocumentLogError
 from nsbluesky.folders import data_directory
 
 __all__ = ["Catalog", "open_catalog"]
@@ -133,6 +134,22 @@ def _is_made(database: Path) -> bool:
             return False
 
 
+class Finished(Protocol):
+    """A run whose processing is over, as `nsbluesky.service` records it."""
+
+    @property
+    def derived_uid(self) -> str:
+        """The uid of the derived run, "" for none."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed."""
+
+    @property
+    def documents(self) -> str:
+        """Path of its document log, "" for none."""
+
+
 class Catalog:
     """An open catalog; use it as a context manager, or `close` it (see `open_catalog`).
 
@@ -144,6 +161,8 @@ class Catalog:
         to 30 s for what its writers were given.
     scans : tiled client
         The same without the derived runs: ``scans[-1]`` is the latest scan, also when its processing has come later.
+    find_finished : callable
+        Takes the uid of a run and returns what became of its processing, a `Finished`, or None: not over yet.
     """
 
     def __init__(self, directory: Path, context: Any, process: WriterProcess) -> None:
@@ -152,6 +171,7 @@ class Catalog:
         self._process = process
         self.client = current_client(context, self._catch_up)
         self.scans = self.client.search(KeyPresent(RAW_UID, exists=False))
+        self.find_finished: Callable[[str], Finished | None] = lambda uid: None
         self._writers: list[CatalogWriter] = []
 
     @property
@@ -180,17 +200,38 @@ class Catalog:
         Raises
         ------
         LookupError
-            If there is no such scan, or the catalog has nothing of its processing yet.
+            If there is no such scan, or nothing of its processing: not yet, or because that failed.
         """
         run = self.scans[scan] if isinstance(scan, (int, str)) else scan
         uid = run.metadata["start"]["uid"]
         derived = self.client.search(Eq(RAW_UID, uid)).values()
         if not len(derived):
+            self._write_finished(uid)
+        return derived.last()
+
+    def _write_finished(self, uid: str) -> None:
+        """Write the derived run of a run whose processing was over after its session."""
+        finished = self.find_finished(uid)
+        if finished is None:
             raise LookupError(
                 f"nothing of the processing of run {uid[:8]} is in the catalog yet: pipeline.wait() waits for what "
                 f"goes on, 'nsbluesky resume' tells what is unfinished"
             )
-        return derived.last()
+        if not finished.derived_uid:
+            raise LookupError(f"run {uid[:8]} was not processed: its start document has no 'ptycho' entry")
+        if not finished.documents:
+            raise LookupError(
+                f"the processing of run {uid[:8]} has left nothing for the catalog: {finished.reason}; "
+                f"'nsbluesky resume {uid[:8]}' tries again"
+            )
+        writer = self.writer()
+        try:
+            writer.write_log(finished.documents)
+        except DocumentLogError as error:
+            raise LookupError(f"the processing of run {uid[:8]} is over, but its log is gone: {error}") from error
+        writer.flush()
+        if reason := writer.errors.get(finished.derived_uid):
+            raise LookupError(f"the processing of run {uid[:8]} cannot be written into the catalog: {reason}")
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_a_look_up_waits_for_the_run_that_has_just_ended(RE: RunEngine, catalog:
         assert (len(list(catalog.client)), len(list(catalog.client.keys()))) == (count + 1, count + 1)
 
 
-def write_derived_run(writer: CatalogWriter, raw_uid: str) -> str:
+def write_derived_run(writer: CatalogWriter | DocumentLog, raw_uid: str) -> str:
     run = event_model.compose_run(metadata={"plan_name": "ptycho_processing", "raw_uid": raw_uid})
     writer("start", dict(run.start_doc))
     writer("stop", dict(run.compose_stop()))
@@ -95,6 +96,42 @@ def test_a_scan_stays_the_latest_when_its_processing_has_come(RE: RunEngine, cat
     assert catalog.processed(-2).start["uid"] == catalog.client[-1].start["uid"] == other
     with pytest.raises(LookupError):
         catalog.processed("0123456789")
+
+
+@dataclass
+class Finished:
+    derived_uid: str = ""
+    reason: str = ""
+    documents: str = ""
+
+
+def test_a_processing_that_was_over_after_its_session_is_written_when_it_is_asked_for(
+    RE: RunEngine, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RE.subscribe(catalog.writer())
+    uid = RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0]
+    finished = Finished()
+    monkeypatch.setattr(catalog, "find_finished", {uid: finished}.get)
+
+    def refusal() -> str:
+        with pytest.raises(LookupError) as error:
+            catalog.processed(uid)
+        return str(error.value)
+
+    assert f"run {uid[:8]} was not processed: its start document has no 'ptycho'" in refusal()
+    finished.derived_uid, finished.reason = "somewhere", "DerivedRunWriter: no space left"
+    assert (
+        f"has left nothing for the catalog: DerivedRunWriter: no space left; 'nsbluesky resume {uid[:8]}'"
+        in refusal()
+    )
+    finished.documents = str(tmp_path / "somewhere.jsonl")
+    assert "its log is gone" in refusal()
+    Path(finished.documents).write_text("no document\n")
+    assert "cannot be written into the catalog: DocumentLogError" in refusal()
+    log = DocumentLog(tmp_path)
+    derived = write_derived_run(log, uid)
+    finished.derived_uid, finished.documents = derived, str(tmp_path / f"{derived}.jsonl")
+    assert catalog.processed(uid).start["uid"] == derived
 
 
 def test_frames_are_read_by_reference_stream_by_stream(
