@@ -431,9 +431,8 @@ def live_window(
     lines = LogLines()
     package = logging.getLogger("nsbluesky")
     package.addHandler(lines)
-    package.setLevel(
-        min(package.getEffectiveLevel(), logging.INFO)
-    )  # handlers of the session have levels of their own
+    # handlers of the session have levels of their own
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
 
     processing: Processing
     if isinstance(pipeline, PtychoPipeline):
