@@ -25,6 +25,11 @@ HEADER_HEIGHT_PX = 26
 FONT_PT = 9.0
 """What these sizes are meant for; with a larger font of the desktop they grow."""
 FEW_DECADES = 2.5
+FEWEST_TICKS = 2
+EVEN = 0.0
+"""What stands for the distance of ticks at a logarithmic colour bar that are the same value apart."""
+OWN_COLORS = (0, 255)
+"""Levels of an image in its own colours."""
 LEGEND_ALPHA = 200
 """Of what lies behind a legend, a little shines through."""
 
@@ -235,6 +240,7 @@ class ImagePanel(Panel):
         self.style_axis(self.bar.axis)
         self.bar.axis.setWidth(self.font_scale * AXIS_WIDTH_PX)
         self.bar.axis.logTickValues = _log_ticks
+        self.bar.axis.logTickStrings = functools.partial(_log_strings, self.bar.axis.logTickStrings)
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
@@ -283,7 +289,9 @@ class ImagePanel(Panel):
         self._log, self._label = log, label
         x0, x1, y0, y1 = extent
         own_colors = image.ndim == 3
-        self.item.setImage(to_host(image), levels=(0, 255) if own_colors else span)
+        self.item.setImage(to_host(image), levels=OWN_COLORS if own_colors else span)
+        if own_colors:  # pyqtgraph gives a first image the levels of its colour bar
+            self.item.setLevels(OWN_COLORS)
         rect = QtCore.QRectF(x0, y0, x1 - x0, y1 - y0)
         self.item.setRect(rect)
         self._back.setRect(rect)
@@ -299,7 +307,7 @@ class ImagePanel(Panel):
         if (self._colormap, self._label, self._log) == (other._colormap, other._label, other._log):
             span = other.bar.levels()
             _name(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
-            self.bar.setLevels(span)
+            self.bar.setLevels(span, update_items=self.item.image is None or self.item.image.ndim == 2)
 
     def clear_image(self) -> None:
         """Show no image."""
@@ -435,11 +443,26 @@ class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
 
 
 def _log_ticks(low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
-    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each."""
+    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each.
+
+    Where even these are too few to read a value, as for darks, ticks are at round values instead.
+    """
     factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
     ticks = [power + math.log10(factor) for power in powers for factor in factors]
-    return [(1.0, [tick for tick in ticks if low <= tick <= high])]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    first, last = 10.0**low, 10.0**high
+    if len(ticks) >= FEWEST_TICKS or not last > first:
+        return [(1.0, ticks)]
+    step = nice_length(last - first)
+    return [(EVEN, [math.log10(k * step) for k in range(math.ceil(first / step), math.floor(last / step) + 1)])]
+
+
+def _log_strings(of_powers: Any, values: list[float], scale: float, spacing: float) -> list[str]:
+    """Write ticks of `_log_ticks`; `of_powers` writes those at powers of ten."""
+    if spacing == EVEN:
+        return [f"{10**value:.6g}" for value in values]
+    return of_powers(values, scale, spacing)  # type: ignore[no-any-return]
 
 
 def _name(axis: Any, label: str, exponent: int) -> None:
