@@ -24,6 +24,9 @@ AXIS_FONT_PT = 8.5
 HEADER_HEIGHT_PX = 26
 FONT_PT = 9.0
 """What these sizes are meant for; with a larger font of the desktop they grow."""
+LARGE = 10_000
+"""From here on pyqtgraph writes six digits of a number."""
+NUMBERS_APART_PX = 8
 FEW_DECADES = 2.5
 FEWEST_TICKS = 2
 EVEN = 0.0
@@ -43,6 +46,39 @@ class ElidedLabel(QtWidgets.QLabel):
         text = self.fontMetrics().elidedText(self.text(), QtCore.Qt.TextElideMode.ElideRight, self.width())
         painter.setPen(self.palette().windowText().color())
         painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
+
+
+class Axis(pg.AxisItem):  # type: ignore[misc]
+    """An axis whose numbers can be told apart, however far from 0 they are: as on a stage at millimetres."""
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        """Write the numbers, large ones in full too; the axis grows where they reach into its label."""
+        texts: list[str] = super().tickStrings(values, scale, spacing)
+        if not self.logMode and any(abs(value * scale) >= LARGE for value in values):
+            places = max(0, math.ceil(-math.log10(spacing * scale)))
+            texts = [f"{value * scale:.{places}f}" for value in values]
+        if texts and self.orientation == "left":
+            width = self._widest(texts) + self.label.boundingRect().height() + NUMBERS_APART_PX / 2
+            if width > self.width():
+                self.setWidth(width)
+        return texts
+
+    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
+        """Return distances between ticks, in a row so large that the numbers have room."""
+        levels = super().tickSpacing(low, high, size)
+        if self.logMode or self.orientation not in ("bottom", "top") or not high > low:
+            return levels  # type: ignore[no-any-return]
+        spacing, power = levels[0][0], 10.0 ** math.floor(math.log10(levels[0][0]))
+        for wider in (factor * power for factor in (1, 2, 5, 10, 20, 50, 100) if factor * power > spacing):
+            widest = self._widest(self.tickStrings([low, high], 1.0, spacing))
+            if widest + NUMBERS_APART_PX <= spacing / (high - low) * size:
+                break
+            spacing = wider
+        return [(spacing, 0.0), *(level for level in levels if level[0] < spacing)]
+
+    def _widest(self, texts: list[str]) -> float:
+        metrics = QtGui.QFontMetricsF(self.style["tickFont"] or self.font())
+        return max(metrics.horizontalAdvance(text) for text in texts)
 
 
 class Panel(QtWidgets.QWidget):
@@ -81,7 +117,8 @@ class Panel(QtWidgets.QWidget):
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
-        self.plot = self.graphics.addPlot(row=0, col=0)
+        axes = {side: Axis(side) for side in ("bottom", "left")}
+        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

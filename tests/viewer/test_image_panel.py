@@ -7,7 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.viewer.image_panel import ImagePanel
-from nsbluesky.viewer.qt import QtWidgets
+from nsbluesky.viewer.qt import QtGui, QtWidgets
 
 EXTENT = (0.0, 1.0, 0.0, 1.0)
 RED = (200, 30, 40)
@@ -65,3 +65,27 @@ def test_every_logarithmic_colour_bar_can_be_read(
     axis = panel.bar.axis
     ((spacing, ticks),) = axis.tickValues(*axis.range, 200)
     assert axis.tickStrings(ticks, 1.0, spacing) == expected
+
+
+@pytest.mark.parametrize("place_um", [(12345.6, -8765.4), (512000.0, -250000.0)])
+def test_numbers_of_a_stage_at_millimetres_can_be_told_apart(
+    panel: ImagePanel, place_um: tuple[float, float]
+) -> None:
+    x, y = place_um
+    panel.set_image(np.zeros((4, 4)), (x, x + 1, y, y + 1), (0, 1))
+    panel.show_all()
+    QtWidgets.QApplication.processEvents()
+    panel.graphics.grab()  # what is painted tells how wide the numbers are
+    QtWidgets.QApplication.processEvents()
+    for side in ("bottom", "left"):
+        axis = panel.plot.getAxis(side)
+        metrics = QtGui.QFontMetricsF(axis.style["tickFont"])
+        length = axis.width() if side == "bottom" else axis.height()
+        spacing, ticks = axis.tickValues(*axis.range, length)[0]
+        texts = axis.tickStrings(ticks, 1.0, spacing)
+        assert len(set(texts)) == len(texts) >= 1
+        widest = max(metrics.horizontalAdvance(text) for text in texts)
+        if side == "bottom":
+            assert widest < spacing / (axis.range[1] - axis.range[0]) * length
+        else:
+            assert widest + metrics.height() < axis.width()
