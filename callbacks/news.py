@@ -27,7 +27,7 @@ def _darks(data: Data) -> str:
 
 def _detector(data: Data) -> str:
     place = f"row {data['center_row_px']:.1f}, column {data['center_column_px']:.1f}"
-    return f"zero order at {place}; {int((data['mask'] != 0).sum())} pixels of a clean frame are masked"
+    return f"zero order at {place}; a clean frame has {numbered(int((data['mask'] != 0).sum()), 'masked pixel')}"
 
 
 def _sweep(data: Data) -> str:

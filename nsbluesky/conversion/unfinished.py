@@ -88,7 +88,7 @@ class UnfinishedConversion:
             return
         if not resume:
             raise ConversionError(
-                f"{self.folder} holds a conversion that was not finished ({len(self._blocks())} blocks are there): "
+                f"{self.folder} holds a conversion that was not finished (blocks there: {len(self._blocks())}): "
                 "add --resume to go on with it, or remove the folder to begin anew"
             )
         _check_same(self.folder, self._read_description(), identity)

@@ -124,7 +124,8 @@ def _frames(file: h5py.File, data: CxiData) -> list[str]:
         problems.append(f"{TRANSLATION} is {file[TRANSLATION].dtype}: expected float64")
     elif len(data.translation_m) != len(frames):
         problems.append(
-            f"{len(frames) - len(data.translation_m)} frames have no translation: use nsbluesky.cxi.recover"
+            f"{len(frames) - len(data.translation_m)} of {len(frames)} frames have no translation: "
+            "use nsbluesky.cxi.recover"
         )
     for per_frame in (SEQ_NUM, FRAME_FLAGS, FRAME_WEIGHTS):
         if per_frame in file and file[per_frame].shape != (len(frames),):

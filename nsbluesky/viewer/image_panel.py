@@ -24,7 +24,15 @@ AXIS_FONT_PT = 8.5
 HEADER_HEIGHT_PX = 26
 FONT_PT = 9.0
 """What these sizes are meant for; with a larger font of the desktop they grow."""
+LARGE = 10_000
+"""From here on pyqtgraph writes six digits of a number."""
+NUMBERS_APART_PX = 8
 FEW_DECADES = 2.5
+FEWEST_TICKS = 2
+EVEN = 0.0
+"""What stands for the distance of ticks at a logarithmic colour bar that are the same value apart."""
+OWN_COLORS = (0, 255)
+"""Levels of an image in its own colours."""
 LEGEND_ALPHA = 200
 """Of what lies behind a legend, a little shines through."""
 
@@ -38,6 +46,39 @@ class ElidedLabel(QtWidgets.QLabel):
         text = self.fontMetrics().elidedText(self.text(), QtCore.Qt.TextElideMode.ElideRight, self.width())
         painter.setPen(self.palette().windowText().color())
         painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
+
+
+class Axis(pg.AxisItem):  # type: ignore[misc]
+    """An axis whose numbers can be told apart, however far from 0 they are: as on a stage at millimetres."""
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        """Write the numbers, large ones in full too; the axis grows where they reach into its label."""
+        texts: list[str] = super().tickStrings(values, scale, spacing)
+        if not self.logMode and any(abs(value * scale) >= LARGE for value in values):
+            places = max(0, math.ceil(-math.log10(spacing * scale)))
+            texts = [f"{value * scale:.{places}f}" for value in values]
+        if texts and self.orientation == "left":
+            width = self._widest(texts) + self.label.boundingRect().height() + NUMBERS_APART_PX / 2
+            if width > self.width():
+                self.setWidth(width)
+        return texts
+
+    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
+        """Return distances between ticks, in a row so large that the numbers have room."""
+        levels = super().tickSpacing(low, high, size)
+        if self.logMode or self.orientation not in ("bottom", "top") or not high > low:
+            return levels  # type: ignore[no-any-return]
+        spacing, power = levels[0][0], 10.0 ** math.floor(math.log10(levels[0][0]))
+        for wider in (factor * power for factor in (1, 2, 5, 10, 20, 50, 100) if factor * power > spacing):
+            widest = self._widest(self.tickStrings([low, high], 1.0, spacing))
+            if widest + NUMBERS_APART_PX <= spacing / (high - low) * size:
+                break
+            spacing = wider
+        return [(spacing, 0.0), *(level for level in levels if level[0] < spacing)]
+
+    def _widest(self, texts: list[str]) -> float:
+        metrics = QtGui.QFontMetricsF(self.style["tickFont"] or self.font())
+        return max(metrics.horizontalAdvance(text) for text in texts)
 
 
 class Panel(QtWidgets.QWidget):
@@ -76,7 +117,8 @@ class Panel(QtWidgets.QWidget):
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
-        self.plot = self.graphics.addPlot(row=0, col=0)
+        axes = {side: Axis(side) for side in ("bottom", "left")}
+        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -235,6 +277,7 @@ class ImagePanel(Panel):
         self.style_axis(self.bar.axis)
         self.bar.axis.setWidth(self.font_scale * AXIS_WIDTH_PX)
         self.bar.axis.logTickValues = _log_ticks
+        self.bar.axis.logTickStrings = functools.partial(_log_strings, self.bar.axis.logTickStrings)
         self.bar.setImageItem(self.item)
         self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
@@ -283,7 +326,9 @@ class ImagePanel(Panel):
         self._log, self._label = log, label
         x0, x1, y0, y1 = extent
         own_colors = image.ndim == 3
-        self.item.setImage(to_host(image), levels=(0, 255) if own_colors else span)
+        self.item.setImage(to_host(image), levels=OWN_COLORS if own_colors else span)
+        if own_colors:  # pyqtgraph gives a first image the levels of its colour bar
+            self.item.setLevels(OWN_COLORS)
         rect = QtCore.QRectF(x0, y0, x1 - x0, y1 - y0)
         self.item.setRect(rect)
         self._back.setRect(rect)
@@ -299,7 +344,7 @@ class ImagePanel(Panel):
         if (self._colormap, self._label, self._log) == (other._colormap, other._label, other._log):
             span = other.bar.levels()
             _name(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
-            self.bar.setLevels(span)
+            self.bar.setLevels(span, update_items=self.item.image is None or self.item.image.ndim == 2)
 
     def clear_image(self) -> None:
         """Show no image."""
@@ -435,11 +480,26 @@ class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
 
 
 def _log_ticks(low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
-    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each."""
+    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each.
+
+    Where even these are too few to read a value, as for darks, ticks are at round values instead.
+    """
     factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
     ticks = [power + math.log10(factor) for power in powers for factor in factors]
-    return [(1.0, [tick for tick in ticks if low <= tick <= high])]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    first, last = 10.0**low, 10.0**high
+    if len(ticks) >= FEWEST_TICKS or not last > first:
+        return [(1.0, ticks)]
+    step = nice_length(last - first)
+    return [(EVEN, [math.log10(k * step) for k in range(math.ceil(first / step), math.floor(last / step) + 1)])]
+
+
+def _log_strings(of_powers: Any, values: list[float], scale: float, spacing: float) -> list[str]:
+    """Write ticks of `_log_ticks`; `of_powers` writes those at powers of ten."""
+    if spacing == EVEN:
+        return [f"{10**value:.6g}" for value in values]
+    return of_powers(values, scale, spacing)  # type: ignore[no-any-return]
 
 
 def _name(axis: Any, label: str, exponent: int) -> None:

@@ -916,3 +916,26 @@ def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedS
     axis = window.panels[LowResolutionPanel].bar.axis
     assert axis.labelText == "photons · 10⁷"
     assert 1e7 * axis.scale == pytest.approx(1)
+
+
+def test_nothing_of_the_run_before_stays_on_a_panel_that_nobody_looked_at(
+    window: LiveWindow, live: LivePlots
+) -> None:
+    before = DerivedScan(
+        live, settings=PipelineSettings(cleaning=CleaningSettings(layout="none", crop_px=16, frame_px=16))
+    )
+    before.start()
+    before.raw(1)
+    before.detector()
+    window.refresh()
+    panel = window.panels[RawPanel]
+    assert len(panel.crop.getData()[0]) and len(panel.center.data)
+    panel.view.setRange(QtCore.QRectF(3, 3, 5, 5), padding=0)
+    panel.view.sigRangeChangedManually.emit([True, True])
+    following = DerivedScan(live)
+    following.start()
+    following.raw(1)
+    window.refresh()
+    assert panel.crop.getData()[0] is None or not len(panel.crop.getData()[0]), "the crop of the run before"
+    assert not len(panel.center.data)
+    assert panel.view.viewRange()[0][1] > 40, "shown whole again"

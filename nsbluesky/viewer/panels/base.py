@@ -33,6 +33,7 @@ class LivePanel(Panel):
         super().__init__(*args, **kwargs)
         self._drawn: tuple[Any, ...] = ()
         self._why_empty = ""
+        self._run_uid = ""
 
     @abstractmethod
     def parts(self, state: LiveState) -> tuple[Any, ...]:
@@ -61,7 +62,10 @@ class LivePanel(Panel):
     def show_state(self, state: LiveState) -> None:
         """Draw the state, or clear where nothing came yet; what cannot be drawn is told in the title."""
         self._drawn = self.parts(state)
+        drawn, self._run_uid = self._run_uid, state.run.uid if state.run is not None else ""
         try:
+            if self._run_uid != drawn:  # nobody may have looked while the new run had nothing to show
+                self.clear()
             if self._drawn[0] is None:
                 self._why_empty = self.why_empty(state)
                 self.set_subtitle(self._why_empty)
