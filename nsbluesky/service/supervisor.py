@@ -147,7 +147,11 @@ class ProcessingService:
         ready = self._start_child(self.settings)
         # the next child takes the same ports, so that clients find it where they lost this one
         self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
-        tell_service(_from_here(ready.address), self.credentials, self._state_directory)
+        try:
+            tell_service(_from_here(ready.address), self.credentials, self._state_directory)
+        except OSError as error:  # as on a full disk
+            self._end_child(0.0)
+            raise ServiceError(f"the service does not start: its token cannot be written: {error}") from error
         self._set_ready(ready)
         self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()

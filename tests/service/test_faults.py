@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -347,6 +348,25 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
     service.command = (sys.executable, "-c", "print('hello', flush=True)")  # type: ignore[misc]
     with pytest.raises(ServiceError, match="it ended, or gave no answer"):
         service.start()
+
+
+def test_a_start_that_cannot_be_told_of_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "tell_service", full)
+    settings = ServiceSettings(
+        directory=str(tmp_path / "results"),
+        roots=("/",),
+        address="tcp://127.0.0.1:0",
+        state=str(tmp_path / "state"),
+        warm_up=False,
+    )
+    service = ProcessingService(settings)
+    with pytest.raises(ServiceError, match="No space left"):
+        service.start()
+    with pytest.raises(ServiceError, match="not running"):
+        _ = service.pid
 
 
 def test_restarts_that_fail_first(scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
