@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 import event_model
 
-from nsbluesky.backend import get_backend
+from nsbluesky.backend import Backend, BackendError, get_backend
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
@@ -111,8 +111,6 @@ class RunProcessor:
         self.roots = tuple(Path(root) for root in roots)
         self.watch = watch or BlockWatch()
         self.backend = get_backend(self.settings.backend)
-        processors = len(os.sched_getaffinity(0))
-        self._resting_in_scans = max(0, self.backend.threads - (processors - LEFT_TO_THE_SCAN))
         self._subscribers = Subscribers()
         self.gate = WriteGate()
         """Shut by `close`."""
@@ -164,7 +162,13 @@ class RunProcessor:
         SettingsError
             For a name or a value that cannot be; nothing is changed then.
         """
-        self.settings = settings = self._checked(self.settings.replace(**changes))
+        settings = self._checked(self.settings.replace(**changes))
+        if settings.backend != self.settings.backend:
+            try:
+                self.backend = get_backend(settings.backend)
+            except BackendError as error:
+                raise SettingsError(str(error)) from error
+        self.settings = settings
         at_once = {name: value for name, value in changes.items() if settings.applies_at_once(name)}
         for chain in list(self._chains) if at_once else ():
             chain.configure(at_once)
@@ -287,7 +291,8 @@ class RunProcessor:
             self._going_on.wait()
             self._save()
             scanning = any(chain.raw_stop is None for chain in self._chains)
-            self.backend.resting = self._resting_in_scans if scanning else 0
+            for backend in (self.backend, *(chain.run.backend for chain in self._chains)):
+                backend.resting = _resting_in_scans(backend) if scanning else 0
             working = [chain for chain in self._chains if chain.has_work]
             started = time.monotonic()
             if working and started >= next_turn:
@@ -397,3 +402,8 @@ class RunProcessor:
     def __repr__(self) -> str:
         """Return the class and what waits."""
         return f"<{type(self).__name__}: {self.queued} documents wait, {len(self._chains)} runs>"
+
+
+def _resting_in_scans(backend: Backend) -> int:
+    """Return how many threads leave their processor to others while a scan runs."""
+    return max(0, backend.threads - (len(os.sched_getaffinity(0)) - LEFT_TO_THE_SCAN))

@@ -103,11 +103,16 @@ def find_endpoints(
     ------
     ServiceAway
         If no answer comes in time.
+    ControlError
+        If what answers is no processing service, or one of another version.
     """
     status = ask(address, "status", credentials, timeout_s=timeout_s)
     host = urlparse(address).hostname
-    documents, publications = (f"tcp://{host}:{int(port)}" for port in status["ports"])
-    return Endpoints(documents, publications, str(status["instance"]), tuple(map(str, status["restarts"])))
+    try:
+        documents, publications = (f"tcp://{host}:{int(port)}" for port in status["ports"])
+        return Endpoints(documents, publications, str(status["instance"]), tuple(map(str, status["restarts"])))
+    except (KeyError, TypeError, ValueError):
+        raise _no_service(address) from None
 
 
 def _ask(
@@ -123,8 +128,18 @@ def _ask(
         if not socket.poll(int(timeout_s * 1000)):
             raise ServiceAway(f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there?")
         header, *parts = socket.recv_multipart()
-    answer: dict[str, Any] = json.loads(header)
-    if not answer.get("ok"):
+    try:
+        answer: dict[str, Any] = json.loads(header)
+        done = answer["ok"]
+    except (KeyError, TypeError, ValueError):
+        raise _no_service(address) from None
+    if not done:
         reason = str(answer.get("error"))
         raise AccessError(reason) if answer.get("refused") else ControlError(reason)
     return answer, parts
+
+
+def _no_service(address: str) -> ControlError:
+    return ControlError(
+        f"what answers at {address} is no processing service of this version: expected 'nsbluesky serve'"
+    )

@@ -275,19 +275,21 @@ class Server:
 
     def _take_request(self) -> None:
         frames = self._control.recv_multipart(copy=False)
-        identity = frames[0].bytes
+        identity, *envelope = (frame.bytes for frame in frames[:-1])
+        route = [identity, *(part for part in envelope[:1] if not part)]  # a REQ socket waits for its empty part
         try:
-            if len(frames) != 2:
+            if envelope not in ([], [b""]):
                 raise ControlError("expected one part")
-            request = parse_request(frames[1].bytes)
+            request = parse_request(frames[-1].bytes)
         except ControlError as error:
             self._refuse("a control message", str(error))
-            self._control.send_multipart([identity, failure(str(error))])
+            self._control.send_multipart([*route, failure(str(error))])
             return
-        if request.action not in OPEN_ACTIONS and not self._rights.may_operate(frames[1], request.token.encode()):
+        token = request.token.encode(errors="replace")  # half a character is a text in JSON, too
+        if request.action not in OPEN_ACTIONS and not self._rights.may_operate(frames[-1], token):
             self._refuse(request.action, "no right")
             reason = f"{request.action} is not allowed: it needs the token or key of an operator of this service"
-            self._control.send_multipart([identity, failure(reason, refused=True)])
+            self._control.send_multipart([*route, failure(reason, refused=True)])
             return
         if request.action not in OPEN_ACTIONS:
             log.info("control: %s %s", request.action, request.fields)
@@ -298,7 +300,7 @@ class Server:
         except Exception as error:  # of a message that nobody thought of: the documents of scans must go on
             log.exception("%s failed", request.action)
             reply = failure(f"{request.action} failed ({type(error).__name__}: {error}): see the log of the server")
-        self._control.send_multipart([identity, *([reply] if isinstance(reply, bytes) else reply)])
+        self._control.send_multipart([*route, *([reply] if isinstance(reply, bytes) else reply)])
 
     def _refuse(self, what: str, why: str) -> None:
         self._num_refused += 1

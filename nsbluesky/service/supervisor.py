@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 LOG_NAME = "process.err"
 KILLED = f"killed by signal {signal.SIGKILL:d}"
 POLL_MS = 100
+MOST_AWAY_S = 1.0
+"""Silence that one look may count: where more time is between two, this process rested, and with it the child, as
+where a queue suspends a job."""
 MAX_FAILURES = 5
 """Starts that may fail one after the other before it is given up."""
 MAX_TOLD = 20
@@ -144,7 +147,11 @@ class ProcessingService:
         ready = self._start_child(self.settings)
         # the next child takes the same ports, so that clients find it where they lost this one
         self.settings = replace(self.settings, address=ready.address, ports=ready.ports)
-        tell_service(_from_here(ready.address), self.credentials, self._state_directory)
+        try:
+            tell_service(_from_here(ready.address), self.credentials, self._state_directory)
+        except OSError as error:  # as on a full disk
+            self._end_child(0.0)
+            raise ServiceError(f"the service does not start: its token cannot be written: {error}") from error
         self._set_ready(ready)
         self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
@@ -291,18 +298,20 @@ class ProcessingService:
             poller = zmq.Poller()
             poller.register(socket, zmq.POLLIN)
             poller.register(child.stdout, zmq.POLLIN)  # its end tells at once that the child has died
-            heard = time.monotonic()
+            silence_s, looked = 0.0, time.monotonic()
             while not self._stopping.is_set():
                 poller.poll(POLL_MS)
+                now = time.monotonic()
+                silence_s, looked = silence_s + min(now - looked, MOST_AWAY_S), now
                 status = child.poll()
                 if status is not None:
                     return "" if status == 0 else _describe_exit(status)
                 while socket.poll(0):
-                    heard = time.monotonic()
+                    silence_s = 0.0
                     stuck = self._stuck(socket.recv_multipart()[-1])
                     if stuck:
                         return stuck
-                if time.monotonic() - heard > self._heartbeat_timeout_s:
+                if silence_s > self._heartbeat_timeout_s:
                     return f"no heartbeat for {self._heartbeat_timeout_s:g} s"
         return ""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from simulated_runs import Streams, simulate
 
+from nsbluesky.backend import BackendError
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
@@ -86,19 +87,36 @@ def test_thresholds_count_for_the_frames_that_come(scan, tmp_path):
     assert lonely < 0.5 * lonely_before
 
 
-def test_what_cannot_be_is_refused_and_changes_nothing(scan, tmp_path):
+def test_what_cannot_be_is_refused_and_changes_nothing(scan, tmp_path, monkeypatch):
     run = HalfWay(scan, tmp_path)
+
+    def absent(name):
+        raise BackendError("no such device")
+
+    monkeypatch.setattr("nsbluesky.callbacks.run_processor.get_backend", absent)
     before = run.processor.settings
     for changes, message in (
         ({"solver.algorithm": "magic"}, "expected one of"),
         ({"solver.modes": 0}, "1 to 64"),
         ({"solver.mode": 1}, "unknown setting"),
+        ({"backend": "cupy"}, "no such device"),
     ):
         with pytest.raises(SettingsError, match=message):
             run.processor.configure(changes)
     assert run.processor.settings is before
     run.go_on()
     assert "settings" not in run.streams.events
+
+
+def test_a_backend_is_for_the_runs_that_start_from_then_on():
+    processor = IncrementalReconstructor()
+    before = processor.backend
+    processor.configure({"backend": "numpy"})
+    assert processor.backend is not before
+    now = processor.backend
+    processor.configure({"solver.modes": 2})
+    assert processor.backend is now
+    processor.close(0)
 
 
 def test_the_fit_of_the_frame_that_is_looked_at(scan, tmp_path):

@@ -44,6 +44,18 @@ def send(service: ProcessingService, message: Any) -> dict[str, Any]:
     return answer
 
 
+def test_a_socket_of_type_req_is_answered(service: ProcessingService) -> None:
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.connect(service.address)
+        for message, ok in (({"do": "status"}, True), ({"do": "pause"}, False), ({}, False)):
+            socket.send(json.dumps(message).encode())
+            assert socket.poll(10_000)
+            answer = json.loads(socket.recv_multipart()[0])
+            ANSWER.validate(answer)
+            assert answer["ok"] == ok
+
+
 @pytest.mark.parametrize("action", [action for action in ACTIONS if action != "shutdown"])
 def test_each_request_and_its_answer(service: ProcessingService, action: str) -> None:
     """As its owner, as anybody, and with a field too many."""

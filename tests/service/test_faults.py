@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -313,6 +316,25 @@ def test_what_a_plug_in_prints_is_no_answer_and_stops_nothing(scan: RecordedScan
     assert "x" * 200_000 in (tmp_path / "state" / "logs" / "process.err").read_text()
 
 
+def test_a_machine_that_rests_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a queue suspends a job: this process has not heard the child, and could not."""
+    rested = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + rested[0])
+    monkeypatch.setattr(supervisor, "time", clock)
+    settings = ServiceSettings(
+        directory=str(tmp_path / "results"),
+        roots=("/",),
+        address="tcp://127.0.0.1:0",
+        state=str(tmp_path / "state"),
+        warm_up=False,
+    )
+    with ProcessingService(settings, heartbeat_timeout_s=60.0) as service:
+        for _ in range(5):
+            rested[0] += 1000.0
+            service.wait_for_restart(1, 0.3)
+    assert service.restarts == []
+
+
 def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:
     service = ProcessingService(scan.settings(tmp_path))
     service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
@@ -326,6 +348,25 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
     service.command = (sys.executable, "-c", "print('hello', flush=True)")  # type: ignore[misc]
     with pytest.raises(ServiceError, match="it ended, or gave no answer"):
         service.start()
+
+
+def test_a_start_that_cannot_be_told_of_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "tell_service", full)
+    settings = ServiceSettings(
+        directory=str(tmp_path / "results"),
+        roots=("/",),
+        address="tcp://127.0.0.1:0",
+        state=str(tmp_path / "state"),
+        warm_up=False,
+    )
+    service = ProcessingService(settings)
+    with pytest.raises(ServiceError, match="No space left"):
+        service.start()
+    with pytest.raises(ServiceError, match="not running"):
+        _ = service.pid
 
 
 def test_restarts_that_fail_first(scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,6 +193,7 @@ def test_a_viewer_cannot_control(service: ProcessingService, action: str) -> Non
         (b'{"do": "status", "x": 1}', "no field"),
         (b'{"do": "configure", "settings": 3}', "wrong type"),
         (b'{"do": "pause", "token": 5}', "token"),
+        (b'{"do": "pause", "token": "\\ud800"}', "pause is not allowed"),
     ],
 )
 def test_control_messages_of_the_wrong_form(service: ProcessingService, message: bytes, reason: str) -> None:

@@ -88,3 +88,26 @@ def test_a_session_waits_for_its_key_file(tmp_path: Path, monkeypatch: pytest.Mo
     with Connection(f"tcp://127.0.0.1:{PORT_OF_NOBODY}", tmp_path) as connection:
         wait_for(lambda: "is no key file" in connection.errors.get("", ""))
         assert connection._sender.is_alive()
+
+
+@pytest.mark.parametrize("reply", [b"hello", b"\xff", b"[]", b"{}", b'{"ok": true}', b'{"ok": true, "ports": [1]}'])
+def test_what_is_no_service_ends_no_connection(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path, reply: bytes
+) -> None:
+    """Another program has the port, or another version of the service: it may be gone in the next minute."""
+    over = threading.Event()
+    with context.socket(zmq.ROUTER) as other:
+        port = other.bind_to_random_port("tcp://127.0.0.1")
+
+        def answer() -> None:
+            while not over.is_set():
+                if other.poll(20):
+                    other.send_multipart([other.recv_multipart()[0], reply])
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with Connection(f"tcp://127.0.0.1:{port}", tmp_path) as connection:
+            wait_for(lambda: "no processing service" in connection.errors.get("", ""))
+            assert connection._sender.is_alive()
+        over.set()
+        answering.join()
