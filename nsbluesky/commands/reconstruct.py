@@ -25,6 +25,7 @@ from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
+from nsbluesky.solver.checkpoint import remove_checkpoint
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
@@ -132,7 +133,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
             )
         _write(out, data, result, settings)
-        checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(checkpoint)
     picture = result.picture
     if options.png is not None:
         save_object_png(options.png, picture.object, picture.pixel_m, quantity="phase")
@@ -172,7 +173,7 @@ def _reconstruct_on_workers(
 ) -> Reconstruction:
     """Reconstruct with a shard of the frames on each of Dask's workers."""
     client, cluster = open_cluster(workers, scheduler)
-    with client, cluster or contextlib.nullcontext():
+    with cluster or contextlib.nullcontext(), client:
         if workers:
             client.wait_for_workers(workers)
         number = len(workers_of(client))
