@@ -29,17 +29,17 @@ from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
-from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, SETTLING_PASSES, IncrementalSolver
-from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
+from nsbluesky.solver.intake import NO_POSITION, reachable, valid_mask
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import rests
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.plausibility import refuse_lost_scan
-from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Checkpoints, Reconstruction
+from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Checkpoints, Reconstruction, valid_input
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
 from nsbluesky.solver.sharded_progress import Progress, identity_of
@@ -235,20 +235,20 @@ def reconstruct_sharded(
     SettingsError
         For an algorithm or a refinement that needs all frames in one process.
     ValueError
-        If most frames cannot be used.
+        If shapes do not fit, or most frames cannot be used.
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     wanted = _checked(settings, passes)
+    places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)
-    places_px = np.asarray(translations_m, np.float64)[:, 1::-1] / pixel_m
-    given = valid_weights(np.ones(count) if weights is None else weights)
+    places_px = places[:, 1::-1] / pixel_m
     reached = reachable(places_px, side, weights=given)
     unplaced = dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION)
     refuse_lost_scan(unplaced, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
     usable = np.flatnonzero(reached & (given > 0))
-    good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
+    good = np.ones((side, side), bool) if mask is None else valid_mask(mask, side)
 
     identity = identity_of(side, pixel_m, geometry, settings)
     spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None

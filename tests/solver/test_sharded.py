@@ -305,6 +305,27 @@ def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"frames": np.ones((4, 48, 40))}, r"frames of shape \(4, 48, 40\): expected \(n, N, N\)"),
+        ({"translations_m": np.zeros((3, 2))}, r"translations of shape \(3, 2\): expected \(4, 2\)"),
+        ({"weights": np.ones(5)}, r"weights of shape \(5,\) for 4 frames: expected one for each"),
+        ({"mask": np.zeros((40, 48))}, r"mask of shape \(40, 48\): expected \(48, 48\)"),
+        ({"mask": np.ones((48, 48))}, "the mask marks every pixel as bad"),
+    ],
+)
+def test_what_does_not_fit_is_named_as_in_one_process(
+    scan: Scan, refer: Any, backend: Backend, change: dict[str, Any], message: str
+) -> None:
+    given = {"frames": scan.frames[:4], "translations_m": scan.translations_m[:4], "mask": None, "weights": None}
+    more = {"geometry": geometry_of(scan), "settings": SETTINGS, "backend": backend}
+    with pytest.raises(ValueError, match=message):
+        reconstruct(**{**given, **change, **more})
+    with pytest.raises(ValueError, match=message):
+        reconstruct_sharded(refer=refer, submit=here, shards=2, **{**given, **change, **more})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"algorithm": "raar"}, "expected 'wasp' where frames lie in several processes"),
         ({"algorithm": "wasp:5,cg:5"}, "expected 'wasp'"),
         ({"refine_positions": "frames"}, "solver.refine_positions needs all frames in one process"),
