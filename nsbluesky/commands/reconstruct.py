@@ -144,6 +144,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "passes": len(result.r_factors),
         "passes_before": result.passes_before,
         "r_factor": float(result.r_factors[-1]),
+        **_quality(result, settings),
         "object_pixel_nm": picture.pixel_m * 1e9,
         "position_errors_nm": _scatter_nm(result),
         "probe_variation_percent": None if result.variation is None else 100 * result.variation.part,
@@ -190,6 +191,18 @@ def _scatter_nm(result: Reconstruction) -> float | None:
     """Return the standard deviation of the corrected errors of the positions along one axis; None where not asked."""
     scatter_px = result.refinement.scatter_px
     return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.rounds else None
+
+
+def _quality(result: Reconstruction, settings: SolverSettings) -> dict[str, float | None]:
+    """Return what held-out pixels and two half-sets tell, where there are any; None where that is not known."""
+    if result.quality is None:
+        return {}
+    told = {}
+    if settings.held_out:
+        told["r_held_out"] = result.quality.r_held_out
+    if settings.quality_share:
+        told["resolution_half_bit_nm"] = result.quality.half_bit_m * 1e9
+    return {name: value if math.isfinite(value) else None for name, value in told.items()}
 
 
 def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSettings) -> None:

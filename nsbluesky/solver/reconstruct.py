@@ -19,6 +19,7 @@ from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.plausibility import refuse_lost_scan
+from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.vacuum import Vacuum
@@ -75,6 +76,8 @@ class Reconstruction:
         How the probe changed over the scan, where it might.
     vacuum : Vacuum or None
         The empty beam that the object was bounded by; None where it was not, or there was no empty place.
+    quality : Quality or None
+        What half-sets and held-out pixels tell, where there are any; None in shards.
     """
 
     picture: Picture
@@ -87,6 +90,7 @@ class Reconstruction:
     orientation: Orientation | None = None
     variation: Variation | None = None
     vacuum: Vacuum | None = None
+    quality: Quality | None = None
 
 
 def reconstruct(
@@ -189,6 +193,7 @@ def reconstruct(
         solver.orientation,
         variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
         solver.constraints.vacuum,
+        solver.quality(),
     )
 
 
