@@ -20,7 +20,7 @@ from nsbluesky.callbacks.second_engine import ReconstructBeside, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.probe_library import KeptProbe, Setup
 from nsbluesky.settings import PipelineSettings
-from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.checkpoint import CheckpointError, remove_checkpoint
 from nsbluesky.solver.good_probe import is_good
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.picture import Picture
@@ -157,7 +157,7 @@ class Reconstruct(Stage):
     def close(self) -> None:
         """Remove the checkpoint: the run is over."""
         if self.run.checkpoint is not None:
-            self.run.checkpoint.unlink(missing_ok=True)
+            remove_checkpoint(self.run.checkpoint)
 
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
         """Give clean frames to the solver."""

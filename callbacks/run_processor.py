@@ -28,6 +28,7 @@ from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
 from nsbluesky.probe_library import ProbeLibrary
 from nsbluesky.settings import PipelineSettings, SettingsError
+from nsbluesky.solver.checkpoint import remove_checkpoint
 
 __all__ = ["RunProcessor"]
 
@@ -253,7 +254,7 @@ class RunProcessor:
         """Remove the checkpoint of a run that is to begin anew; call `close` first."""
         path = self._checkpoint_of(uid)
         if path is not None:
-            path.unlink(missing_ok=True)
+            remove_checkpoint(path)
 
     def activity(self) -> list[RunActivity]:
         """Return what each run is doing; from any thread."""

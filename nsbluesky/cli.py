@@ -112,10 +112,10 @@ def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
 
 
 def _set_log_levels(debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if debug else logging.ERROR,
-        format="%(asctime)s %(name)s %(levelname)s %(message)s",
-    )
+    level = logging.INFO if debug else logging.ERROR
+    printed = logging.StreamHandler()
+    printed.setLevel(level)  # Dask gives its loggers a level of their own
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s", handlers=[printed])
     if not debug:
         logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
+from multiprocessing import resource_tracker
 from typing import Any
 
 from nsbluesky.settings import SettingsError
@@ -150,7 +152,7 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
     except ImportError:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
-        with dask.config.set(MAX_LOST):
+        with dask.config.set(MAX_LOST), _deaf_to_ctrl_c():
             cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
             )
@@ -166,6 +168,20 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
         return distributed.Client(scheduler, timeout=CONNECT_S, **OWN), None  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let threads that begin in this block, and processes that they start, hear no Ctrl-C; this one hears it after.
+
+    In a terminal it goes to all processes: workers would die of it with a traceback each before they are ended.
+    """
+    resource_tracker.ensure_running()  # its start would let the thread hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def workers_of(client: Any) -> dict[str, dict[str, Any]]:

@@ -371,7 +371,7 @@ class SolverSettings(Settings):
         Incoherent probe modes.
     most_modes : int
         Once every frame had many uses, modes are added where frames ask for them, up to so many
-        (`nsbluesky.solver.further_modes`).
+        (`nsbluesky.solver.further_modes`).  Frames have those uses, and the mode its trial, in some 60 passes.
     object_modes : int
         Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
         rpie, mpie, epie) know more than one; positions and half-sets need one.

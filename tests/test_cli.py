@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nsbluesky._version import __version__
-from nsbluesky.cli import COMMANDS, main
+from nsbluesky.cli import COMMANDS, _set_log_levels, main
 from nsbluesky.commands import CommandFailed
 
 TIMEOUT_S = 120
@@ -275,3 +275,17 @@ def test_a_command_does_not_load_what_it_does_not_need() -> None:
     script += "sys.exit(any(name in sys.modules for name in ('qtpy', 'tiled', 'ophyd', 'caproto')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=TIMEOUT_S, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_libraries_are_no_louder_than_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dask gives its loggers a level of their own, at which each process that begins or ends has some lines."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    _set_log_levels(debug=False)
+    talkative = logging.getLogger("talkative")
+    talkative.setLevel(logging.INFO)
+    talkative.info("a worker begins")
+    talkative.error("a worker is lost")
+    told = capsys.readouterr().err
+    assert "a worker begins" not in told and "a worker is lost" in told

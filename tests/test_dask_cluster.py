@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
@@ -119,3 +120,15 @@ def test_other_work_of_this_process_stays_in_it(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(SettingsError, match="expected tcp://HOST:PORT"):
             open_cluster(0, address)
     assert dask.config.get("scheduler", None) is None
+
+
+def heard() -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_of_this_machine_hear_no_ctrl_c() -> None:
+    """In a terminal it goes to them as well, and each would die with a traceback before it is ended."""
+    client, cluster = open_cluster(1, "")
+    with cluster, client:
+        assert not client.submit(heard).result(TIMEOUT_S)
+    assert heard()

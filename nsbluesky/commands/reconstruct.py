@@ -25,6 +25,7 @@ from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
+from nsbluesky.solver.checkpoint import remove_checkpoint
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
@@ -132,7 +133,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
             )
         _write(out, data, result, settings)
-        checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(checkpoint)
     picture = result.picture
     if options.png is not None:
         save_object_png(options.png, picture.object, picture.pixel_m, quantity="phase")
@@ -143,6 +144,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "passes": len(result.r_factors),
         "passes_before": result.passes_before,
         "r_factor": float(result.r_factors[-1]),
+        **_quality(result, settings),
         "object_pixel_nm": picture.pixel_m * 1e9,
         "position_errors_nm": _scatter_nm(result),
         "probe_variation_percent": None if result.variation is None else 100 * result.variation.part,
@@ -172,7 +174,7 @@ def _reconstruct_on_workers(
 ) -> Reconstruction:
     """Reconstruct with a shard of the frames on each of Dask's workers."""
     client, cluster = open_cluster(workers, scheduler)
-    with client, cluster or contextlib.nullcontext():
+    with cluster or contextlib.nullcontext(), client:
         if workers:
             client.wait_for_workers(workers)
         number = len(workers_of(client))
@@ -189,6 +191,18 @@ def _scatter_nm(result: Reconstruction) -> float | None:
     """Return the standard deviation of the corrected errors of the positions along one axis; None where not asked."""
     scatter_px = result.refinement.scatter_px
     return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.rounds else None
+
+
+def _quality(result: Reconstruction, settings: SolverSettings) -> dict[str, float | None]:
+    """Return what held-out pixels and two half-sets tell, where there are any; None where that is not known."""
+    if result.quality is None:
+        return {}
+    told = {}
+    if settings.held_out:
+        told["r_held_out"] = result.quality.r_held_out
+    if settings.quality_share:
+        told["resolution_half_bit_nm"] = result.quality.half_bit_m * 1e9
+    return {name: value if math.isfinite(value) else None for name, value in told.items()}
 
 
 def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSettings) -> None:

@@ -22,6 +22,8 @@ CHUNK_BYTES = 2**26
 LEAST_FRAMES = 16
 """Of a chunk, whatever their size."""
 
+HALF_MOST = float(np.finfo(np.float16).max)
+
 RESERVE = 0.25
 """Part of a device's memory that frames leave to all else: waves, object, sums, transforms."""
 
@@ -80,6 +82,14 @@ class AmplitudeChunks:
         self._size = max(self._size, size)
         while size > self._chunk_frames * len(self._chunks):
             self._add_chunk()
+
+    def check(self, amplitudes: Any) -> None:
+        """Raise a ValueError where amplitudes are too large for half precision: they would be infinite."""
+        if self.is_half and bool((amplitudes > HALF_MOST).any()):
+            raise ValueError(
+                f"{float(amplitudes.max()) ** 2:.3g} photons on a pixel: expected at most {HALF_MOST**2:.3g} with "
+                "half_precision_frames; leave it off, or scale the frames if they are no photons"
+            )
 
     def write(self, slot: int, amplitude: Any) -> None:
         """Keep the amplitudes (N, N) float32 of a slot for which there is room."""

@@ -5,8 +5,10 @@ It is a NumPy ``.npz`` without pickles: each array under ``section/name``, all o
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CheckpointError", "differences", "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointError", "differences", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
 VERSION = 5
@@ -53,12 +55,22 @@ def write_checkpoint(
             else:
                 values[section][name] = value
     text = json.dumps({"format": _format(kind), "version": VERSION, "sections": values, "arrays": list(arrays)})
-    partial = target.with_name(target.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")  # others may write the same file
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, if there is one, and what processes left that were killed as they wrote it."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path, *, kind: str = RECONSTRUCTION) -> Sections:

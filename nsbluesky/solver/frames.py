@@ -263,6 +263,7 @@ class FrameStore:
         else:
             amplitudes = np.empty((len(slots), self.frame_px, self.frame_px), np.float32)
             has_gaps = kernels.take_roots(np.ascontiguousarray(photons, np.float32), amplitudes)
+        self._amplitudes.check(amplitudes)
         for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
             self._amplitudes.write(slot, amplitude)
         self._measure(slots, self._amplitudes.rounded(amplitudes))

@@ -14,7 +14,7 @@ from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, united_box, win
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.plausibility import complaint_about_steps
 
-__all__ = ["NO_POSITION", "Intake", "reachable", "valid_weights"]
+__all__ = ["NO_POSITION", "Intake", "reachable", "valid_mask", "valid_weights"]
 
 NO_POSITION = "no usable position"
 """Why a frame is rejected that lies nowhere, or too far from the others."""
@@ -64,12 +64,7 @@ class Intake:
 
     def set_mask(self, mask: npt.ArrayLike) -> None:
         """Say which pixels can be used: (N, N) CXI codes, 0 and 0x1000 good, zero frequency at N//2."""
-        good = good_pixels(mask)
-        if good.shape != self._good.shape:
-            raise ValueError(f"mask of shape {good.shape}: expected {self._good.shape}")
-        if not good.any():
-            raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
-        self._good = good
+        self._good = valid_mask(mask, self.frames.frame_px)
         self._use_pixels()
 
     def _use_pixels(self) -> None:
@@ -199,6 +194,16 @@ def reachable(
         if usable[place] and wanted[place]:
             box = wider
     return np.asarray(usable)
+
+
+def valid_mask(mask: npt.ArrayLike, frame_px: int) -> npt.NDArray[np.bool_]:
+    """Return where a CXI mask lets pixels be used, or raise a ValueError: it fits no frame, or lets none."""
+    good = good_pixels(mask)
+    if good.shape != (frame_px, frame_px):
+        raise ValueError(f"mask of shape {good.shape}: expected {(frame_px, frame_px)}")
+    if not good.any():
+        raise ValueError("the mask marks every pixel as bad: expected 0 or 0x1000 where pixels may be used")
+    return good
 
 
 def valid_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -19,12 +19,13 @@ from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.plausibility import refuse_lost_scan
+from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.vacuum import Vacuum
 from nsbluesky.solver.variation import Variation, variation_of
 
-__all__ = ["Checkpoints", "Reconstruction", "reconstruct"]
+__all__ = ["Checkpoints", "Reconstruction", "reconstruct", "valid_input"]
 
 BLOCK_FRAMES = 64
 ONE_BATCH_S = 0.0
@@ -75,6 +76,8 @@ class Reconstruction:
         How the probe changed over the scan, where it might.
     vacuum : Vacuum or None
         The empty beam that the object was bounded by; None where it was not, or there was no empty place.
+    quality : Quality or None
+        What half-sets and held-out pixels tell, where there are any; None in shards.
     """
 
     picture: Picture
@@ -87,6 +90,7 @@ class Reconstruction:
     orientation: Orientation | None = None
     variation: Variation | None = None
     vacuum: Vacuum | None = None
+    quality: Quality | None = None
 
 
 def reconstruct(
@@ -137,8 +141,7 @@ def reconstruct(
     """
     if passes is not None:
         settings = settings.replace(passes_final=passes)
-    if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
-        raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (n, N, N); crop them to squares")
+    places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)
     solver = IncrementalSolver(
@@ -151,13 +154,6 @@ def reconstruct(
     )
     if mask is not None:
         solver.set_mask(mask)
-    places = np.asarray(translations_m, np.float64)
-    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    if given.shape != (count,):
-        raise ValueError(f"weights of shape {given.shape} for {count} frames: expected one for each")
-    if places.ndim != 2 or len(places) != count or places.shape[1] < 2:
-        raise ValueError(f"translations of shape {places.shape}: expected ({count}, 2)")
-    given = valid_weights(given)
     reached = reachable(places[:, 1::-1] / pixel_m, side, weights=given)
     known = given, places[:, :2], side, pixel_m
     refuse_lost_scan(dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION), *known)
@@ -197,4 +193,21 @@ def reconstruct(
         solver.orientation,
         variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
         solver.constraints.vacuum,
+        solver.quality(),
     )
+
+
+def valid_input(
+    frames: Any, translations_m: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return translations (n, 2 or more) and weights (n,) of frames (n, N, N), or raise a ValueError."""
+    if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
+        raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (n, N, N); crop them to squares")
+    count = len(frames)
+    places = np.asarray(translations_m, np.float64)
+    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if given.shape != (count,):
+        raise ValueError(f"weights of shape {given.shape} for {count} frames: expected one for each")
+    if places.ndim != 2 or len(places) != count or places.shape[1] < 2:
+        raise ValueError(f"translations of shape {places.shape}: expected ({count}, 2)")
+    return places, valid_weights(given)

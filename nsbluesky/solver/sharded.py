@@ -29,17 +29,17 @@ from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
-from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import DOSE_FRAMES, SETTLING_PASSES, IncrementalSolver
-from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
+from nsbluesky.solver.intake import NO_POSITION, reachable, valid_mask
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import rests
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.plausibility import refuse_lost_scan
-from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction
+from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Checkpoints, Reconstruction, valid_input
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
 from nsbluesky.solver.sharded_progress import Progress, identity_of
@@ -64,7 +64,7 @@ START_PASSES = 10
 
 ALGORITHM = "wasp"
 
-START_WITHOUT = {"quality_share": 0.0, "held_out": 0.0, "refine_flux": False, "find_orientation": False}
+START_WITHOUT = {"refine_flux": False, "find_orientation": False}
 """What the start must not do to its frames: shards do not do it to theirs, or only later."""
 
 
@@ -77,6 +77,8 @@ NEEDS_ALL_FRAMES = {
     "object_phase": "any",
     "probe_radius_m": 0.0,
     "probe_pupil": False,
+    "quality_share": 0.0,
+    "held_out": 0.0,
 }
 """Settings that one process can follow only, and what they have to be here."""
 
@@ -137,6 +139,12 @@ class ShardedSolver:
         self.ledger = FrameStore(side, backend)
         self._sums = PassSums.zeros(backend, state)
         self._places = [self._place(order, which) for order, which in zip(orders, numbers, strict=True)]
+
+    @property
+    def dark(self) -> dict[int, str]:
+        """Numbers of frames without photons, of which shards told, and why they are not used."""
+        known = slice(len(self.ledger))
+        return dict.fromkeys(self.ledger.seq_nums[known][self.ledger.weights[known] == 0].tolist(), "no photons")
 
     def _place(self, order: ShardOrder, numbers: npt.NDArray[np.intp]) -> _Place:
         slots = self.ledger.note(numbers, order.corners_px, order.shifts_px, order.weights)
@@ -227,20 +235,20 @@ def reconstruct_sharded(
     SettingsError
         For an algorithm or a refinement that needs all frames in one process.
     ValueError
-        If most frames cannot be used.
+        If shapes do not fit, or most frames cannot be used.
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     wanted = _checked(settings, passes)
+    places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)
-    places_px = np.asarray(translations_m, np.float64)[:, 1::-1] / pixel_m
-    given = valid_weights(np.ones(count) if weights is None else weights)
+    places_px = places[:, 1::-1] / pixel_m
     reached = reachable(places_px, side, weights=given)
     unplaced = dict.fromkeys(np.flatnonzero(~reached).tolist(), NO_POSITION)
     refuse_lost_scan(unplaced, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
     usable = np.flatnonzero(reached & (given > 0))
-    good = good_pixels(np.zeros((side, side), np.uint32) if mask is None else mask)
+    good = np.ones((side, side), bool) if mask is None else valid_mask(mask, side)
 
     identity = identity_of(side, pixel_m, geometry, settings)
     spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None
@@ -249,7 +257,9 @@ def reconstruct_sharded(
     if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
         known = Progress.load(checkpoints.path, identity, backend)
     else:
-        first = usable[: max(settings.sweep_frames, DOSE_FRAMES)]
+        first = _lit(frames, usable, good, max(settings.sweep_frames, DOSE_FRAMES))
+        if not len(first):
+            raise ValueError(f"none of the {count} frames can be used: expected photons")
         given_first = frames[first], places_px[first] * pixel_m
         known = Progress.of(_beginning(*given_first, good, geometry, settings, backend, probe), backend)
     state = known.state = _on_canvas(backend, known.state, orders)
@@ -265,6 +275,8 @@ def reconstruct_sharded(
         resting = rests(wanted, wanted - done)
         parts = EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1
         solver.run_pass(parts=parts, resting=resting, refine=wanted - done > SETTLING_PASSES)
+        if done == passes_before:  # what is dark, shards have told only now
+            refuse_lost_scan(unplaced | solver.dark, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
         r_factors.append(state.r_factor)
         if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
             known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
@@ -275,9 +287,7 @@ def reconstruct_sharded(
     ledger = solver.ledger
     found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
     found[in_use] = places_px[in_use, ::-1] * pixel_m
-    rejected = solver.rejected | unplaced
-    dark = ledger.seq_nums[: len(ledger)][ledger.weights[: len(ledger)] == 0]
-    rejected |= dict.fromkeys(dark.tolist(), "no photons")
+    rejected = solver.rejected | unplaced | solver.dark
     picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
     return Reconstruction(picture, np.array(r_factors), known.sweep, rejected, found, refinement, passes_before)
 
@@ -315,14 +325,23 @@ def _beginning(
     )
     solver.set_mask(np.where(good, 0, 1).astype(np.uint32))
     solver.add_frames(np.arange(len(frames)), frames, translations_m[:, ::-1])
-    if solver.num_frames == 0:
-        raise ValueError(f"none of the first {len(frames)} frames can be used: expected photons")
     if probe is not None:
         solver.start_with(probe)
     solver.finish()
     while not solver.finished:
         solver.step(1.0)
     return solver
+
+
+def _lit(frames: Any, usable: npt.NDArray[np.intp], good: npt.NDArray[np.bool_], wanted: int) -> npt.NDArray[np.intp]:
+    """Return the first so many of the usable frames that have photons on good pixels."""
+    found = np.empty(0, np.intp)
+    for begin in range(0, len(usable), BLOCK_FRAMES):
+        block = usable[begin : begin + BLOCK_FRAMES]
+        found = np.append(found, block[(np.asarray(frames[block])[:, good] > 0).any(axis=1)])
+        if len(found) >= wanted:
+            break
+    return found[:wanted]
 
 
 def _deal(

@@ -136,3 +136,15 @@ def test_half_the_memory_gives_as_good_an_image(scan, backend):
         errors.append(nrmse(aligned.image, aligned.truth))
         assert solver.frames.nbytes == scan.frames.nbytes // (2 if half else 1)
     assert errors[0] != errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
+def test_half_precision_refuses_what_it_cannot_hold(scan, backend):
+    frames = scan.frames[:3].copy()
+    frames[1, 5, 6] = 5e9
+    full = scan.solver(backend)
+    full.add_frames(scan.seq_nums[:3], frames, scan.translations_m[:3])
+    assert full.frames.amplitude(1).max() == pytest.approx(5e9**0.5)
+    with pytest.raises(ValueError, match=r"5e\+09 photons on a pixel: expected at most 4.29e\+09 with half"):
+        scan.solver(backend, half_precision_frames=True).add_frames(
+            scan.seq_nums[:3], frames, scan.translations_m[:3]
+        )

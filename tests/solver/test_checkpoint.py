@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -214,6 +215,24 @@ def as_text(sections):
 def test_values_come_back_as_they_were(tmp_path):
     write_checkpoint(tmp_path / "c", SECTIONS)
     assert as_text(read_checkpoint(tmp_path / "c")) == as_text(SECTIONS)
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_two_can_write_the_same_checkpoint(tmp_path, monkeypatch):
+    """The one is on its way to the disk when the other begins; what was begun is gone where writing fails."""
+    path, fsync = tmp_path / "c", os.fsync
+
+    def second(file):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_checkpoint(path, {"a": {"of": "the second"}})
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", second)
+    write_checkpoint(path, SECTIONS)
+    assert as_text(read_checkpoint(path)) == as_text(SECTIONS)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        write_checkpoint(path, {"a": {"evil": np.array([{}], object)}})
+    assert as_text(read_checkpoint(path)) == as_text(SECTIONS)
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 

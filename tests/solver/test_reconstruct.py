@@ -137,3 +137,10 @@ def test_the_measured_star_from_an_optic_with_a_wrong_defocus(star, backend):
     assert 95e-6 < result.sweep.defocus_m < 125e-6
     assert result.picture.r_factor < 0.19
     assert result.picture.num_frames == 516
+
+
+def test_the_quality_that_was_asked_for_is_told(scan, backend):
+    settings = SolverSettings(modes=1, sweep_frames=0, held_out=0.02, quality_share=1.0)
+    given = scan.frames, scan.translations_m, None, scan.geometry, settings, backend
+    quality = reconstruct(*given, passes=6).quality
+    assert 0 < quality.r_held_out < 1 and quality.half_bit_m > 0

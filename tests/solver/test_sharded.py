@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_scan import Scan
+from small_scan import Scan, simulate
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
@@ -258,6 +258,29 @@ def test_frames_that_cannot_be_used_are_listed(scan: Scan, tmp_path: Path, backe
     np.testing.assert_allclose(result.translations_m[50], translations[50])
 
 
+def test_the_start_is_from_the_first_frames_with_photons(tmp_path: Path, backend: Backend) -> None:
+    """Also where there are none on good pixels of as many as the start takes; most frames must have some."""
+    scan = simulate(lines=12)
+    frames, mask = scan.frames.copy(), np.zeros(scan.frames.shape[1:], np.uint32)
+    mask[:4] = 1
+    frames[:70, 4:] = 0
+    frames[:70, :4] = 100
+    refer = lambda which: SavedFrames(tmp_path / "frames.npy", tuple(which.tolist()))  # noqa: E731
+    given = frames, refer, scan.translations_m, mask, geometry_of(scan), SETTINGS, backend
+    np.save(tmp_path / "frames.npy", frames)
+    result = reconstruct_sharded(*given, submit=here, shards=2, passes=2)
+    assert result.rejected == dict.fromkeys(range(70), "no photons")
+    assert result.picture.num_frames == len(frames) - 70
+    for dark, message in (
+        (80, "only 64 of the 144 frames can be used: 80 of them have no photons"),
+        (144, "none of"),
+    ):
+        frames[:dark] = 0
+        np.save(tmp_path / "frames.npy", frames)
+        with pytest.raises(ValueError, match=message):
+            reconstruct_sharded(*given, submit=here, shards=2, passes=2)
+
+
 def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, tmp_path: Path) -> None:
     """Also on another number of processes; the image is as good as without the break."""
     path = tmp_path / "image.checkpoint"
@@ -282,11 +305,34 @@ def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"frames": np.ones((4, 48, 40))}, r"frames of shape \(4, 48, 40\): expected \(n, N, N\)"),
+        ({"translations_m": np.zeros((3, 2))}, r"translations of shape \(3, 2\): expected \(4, 2\)"),
+        ({"weights": np.ones(5)}, r"weights of shape \(5,\) for 4 frames: expected one for each"),
+        ({"mask": np.zeros((40, 48))}, r"mask of shape \(40, 48\): expected \(48, 48\)"),
+        ({"mask": np.ones((48, 48))}, "the mask marks every pixel as bad"),
+    ],
+)
+def test_what_does_not_fit_is_named_as_in_one_process(
+    scan: Scan, refer: Any, backend: Backend, change: dict[str, Any], message: str
+) -> None:
+    given = {"frames": scan.frames[:4], "translations_m": scan.translations_m[:4], "mask": None, "weights": None}
+    more = {"geometry": geometry_of(scan), "settings": SETTINGS, "backend": backend}
+    with pytest.raises(ValueError, match=message):
+        reconstruct(**{**given, **change, **more})
+    with pytest.raises(ValueError, match=message):
+        reconstruct_sharded(refer=refer, submit=here, shards=2, **{**given, **change, **more})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"algorithm": "raar"}, "expected 'wasp' where frames lie in several processes"),
         ({"algorithm": "wasp:5,cg:5"}, "expected 'wasp'"),
         ({"refine_positions": "frames"}, "solver.refine_positions needs all frames in one process"),
         ({"probe_variation": 2}, "solver.probe_variation needs all frames in one process"),
         ({"object_most": 1.0}, "solver.object_most needs all frames in one process"),
+        ({"held_out": 0.02}, "solver.held_out needs all frames in one process"),
+        ({"quality_share": 0.5}, "solver.quality_share needs all frames in one process"),
     ],
 )
 def test_what_needs_all_frames_is_refused(
