@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -12,11 +10,10 @@ from typing import Any, Self
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, EpicsSignalWithRBV
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
-from ophyd.utils import DisconnectedError
 
 from nsbluesky.devices.detector import Acquisition, StreamingDetector
 from nsbluesky.devices.plugins import PLUGINS
-from nsbluesky.devices.status import DeviceError, await_reset
+from nsbluesky.devices.status import DeviceError, answering, await_reset
 from nsbluesky.devices.stream_assets import file_uri
 
 __all__ = ["ALS_7011", "CSX", "FCCD", "Acquisition", "CameraSite", "with_plugins"]
@@ -52,7 +49,7 @@ class Camera(Device):  # type: ignore[misc]
 
     def halt(self) -> None:
         """Ask it to stop; does not wait."""
-        with _answering(self.acquire):
+        with answering(self.acquire, "camera"):
             self.acquire.put(0, use_complete=False)
 
 
@@ -105,14 +102,14 @@ class HDF5Plugin(Device):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the file, if one is open; blocks."""
-        with _answering(self.capture):
+        with answering(self.capture, "camera"):
             is_open = self.capture.get(use_monitor=False)
         if is_open:
             _put(self.capture, 0)
 
     def count(self) -> int:
         """Return the frames in the file as of now."""
-        with _answering(self.num_written):
+        with answering(self.num_written, "camera"):
             return int(self.num_written.get(use_monitor=False))
 
     def uri(self) -> str:
@@ -142,16 +139,8 @@ def _decoded(text: str) -> str:
 
 
 def _put(signal: EpicsSignal, value: float | str | list[int]) -> None:
-    with _answering(signal):
+    with answering(signal, "camera"):
         signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
-
-
-@contextlib.contextmanager
-def _answering(signal: EpicsSignal) -> Iterator[None]:
-    try:
-        yield
-    except (TimeoutError, DisconnectedError) as error:
-        raise DeviceError(f"{signal.pvname} does not answer: is the camera's IOC running? ({error})") from error
 
 
 @dataclass(frozen=True)

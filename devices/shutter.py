@@ -8,6 +8,7 @@ from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, SubscriptionStatus
 
 from nsbluesky.devices.connection import Connection
+from nsbluesky.devices.status import answering
 
 __all__ = ["POSITIONS", "Shutter", "ShutterVerbs"]
 
@@ -65,10 +66,17 @@ class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
         """Whether the status says open."""
         return bool(self.status.get() == 1)
 
+    def describe(self) -> dict[str, Any]:
+        """Describe the status."""
+        with answering(self.status, "shutter"):
+            described: dict[str, Any] = super().describe()
+        return described
+
     def set(self, value: str) -> DeviceStatus:
         """Move the blade; done when the status agrees."""
         self.check_value(value)
         wanted = POSITIONS.index(value)
-        self.command.put(wanted)
+        with answering(self.command, "shutter"):
+            self.command.put(wanted)
         moved = SubscriptionStatus(self.status, lambda *, value, **_: value == wanted, timeout=self._timeout_s)
         return self.connection.fail_on_loss(moved)

@@ -19,7 +19,7 @@ from ophyd.status import DeviceStatus, MoveStatus
 from ophyd.utils import DisconnectedError, InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
-from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, label, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, answering, await_reset, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
@@ -298,6 +298,12 @@ class Axis(EpicsMotor):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._ended = threading.Event()
         super().__init__(*args, **kwargs)
+
+    @property
+    def egu(self) -> str:
+        """The engineering unit."""
+        with answering(self.motor_egu, "stage"):
+            return str(super().egu)
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
-from ophyd.utils import InvalidState
+from ophyd.utils import DisconnectedError, InvalidState
 
-__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "await_reset", "label", "on_thread"]
+__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "answering", "await_reset", "label", "on_thread"]
 
 
 class DeviceError(RuntimeError):
@@ -25,6 +25,29 @@ class DeviceLost(DeviceError):
 def label(signal: Any) -> str:
     """Return what people know a signal by: its PV, or its name where it has none."""
     return str(getattr(signal, "pvname", signal.name))
+
+
+@contextmanager
+def answering(signal: Any, part: str) -> Iterator[None]:
+    """Turn ophyd's errors of a signal that does not answer into one that says where to look.
+
+    Parameters
+    ----------
+    signal : Signal
+    part : str
+        Of the beamline: "camera", "stage" or "shutter".
+
+    Raises
+    ------
+    DeviceError
+        Where the signal cannot be reached.
+    """
+    try:
+        yield
+    except (TimeoutError, DisconnectedError) as error:
+        raise DeviceError(
+            f"{label(signal)} does not answer: is the {part}'s IOC running? does it have this PV? ({error})"
+        ) from error
 
 
 def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> DeviceStatus:

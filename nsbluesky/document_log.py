@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 ARRAY_KEY = "__ndarray__"
 SUFFIX = ".jsonl"
 UID = re.compile(r"[A-Za-z0-9_-]+")
+NO_LOG = "{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows the runs of the session"
 
 
 class DocumentLogError(ValueError):
@@ -136,7 +137,7 @@ def find_log(uid: str, directory: str | Path) -> Path:
     """
     path = _find(uid, Path(directory))
     if not path.is_file():
-        raise DocumentLogError(f"{path}: no such document log; see nsbluesky.document_log.find_runs")
+        raise DocumentLogError(NO_LOG.format(path=path))
     return path
 
 
@@ -163,7 +164,7 @@ def read_documents(
         return _read(find_log(str(path_or_uid), directory))
     path = Path(path_or_uid)
     if not path.is_file():
-        raise DocumentLogError(f"{path}: no such document log; see nsbluesky.document_log.find_runs")
+        raise DocumentLogError(NO_LOG.format(path=path))
     return _read(path)
 
 

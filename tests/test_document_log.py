@@ -183,7 +183,7 @@ def test_unknown_and_ambiguous_runs_are_told_at_once(tmp_path: Path) -> None:
     write(log, documents_of_run("aa2"))
     with pytest.raises(DocumentLogError, match="2 runs begin with 'aa'"):
         read_documents("aa", tmp_path)
-    with pytest.raises(DocumentLogError, match="no such document log"):
+    with pytest.raises(DocumentLogError, match="no such document log: check uid and folder"):
         read_documents("b", tmp_path)
     with pytest.raises(DocumentLogError, match="letters, digits"):
         read_documents("../aa1", tmp_path)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bluesky import RunEngine
@@ -17,7 +18,7 @@ from nsbluesky.devices.fccd import FCCD
 from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage
 from nsbluesky.devices.status import DeviceError
-from nsbluesky.plans import ptycho_fly_scan
+from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.simulation.beamline import SimulatedBeamline
 
 pytestmark = pytest.mark.epics
@@ -90,3 +91,18 @@ def test_killed_ioc_ends_the_run_and_the_session_goes_on(
         device.wait_for_connection(timeout=20)
     RE(ptycho_fly_scan(*devices, geometry=beamline.geometry, shape=(2, 2), rate_hz=20.0, num_dark=2, step_um=0.05))
     assert run.all("stop")[-1]["exit_status"] == "success", "once it is back, the same session goes on"
+
+
+def test_a_wrong_prefix_is_told_by_the_part_and_its_pv(
+    RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter], tmp_path: Path
+) -> None:
+    fccd, stage, shutter = devices
+    options: dict[str, Any] = {"geometry": beamline.geometry, "shape": (2, 2), "num_dark": 2}
+    elsewhere = ScanStage("WRONG:", name="stage", write_path=tmp_path)
+    with pytest.raises(DeviceError, match=r"WRONG:X.EGU does not answer: is the stage's IOC running\? does it have"):
+        RE(ptycho_scan(fccd, elsewhere, shutter, **options))
+    closed = Shutter("WRONG:", name="shutter")
+    with pytest.raises(DeviceError, match="WRONG:Status_RBV does not answer: is the shutter's IOC running"):
+        RE(ptycho_scan(fccd, stage, closed, **options))
+    with pytest.raises(DeviceError, match="WRONG:Cmd does not answer"):
+        closed.set("open")
