@@ -11,7 +11,7 @@ from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 from ophyd.utils import InvalidState
 
-__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "await_reset", "label", "on_thread"]
+__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "await_reset", "finished", "label", "on_thread"]
 
 
 class DeviceError(RuntimeError):
@@ -25,6 +25,13 @@ class DeviceLost(DeviceError):
 def label(signal: Any) -> str:
     """Return what people know a signal by: its PV, or its name where it has none."""
     return str(getattr(signal, "pvname", signal.name))
+
+
+def finished(device: Device) -> DeviceStatus:
+    """Return a status that is done already."""
+    status = DeviceStatus(device)
+    status.set_finished()
+    return status
 
 
 def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> DeviceStatus:
