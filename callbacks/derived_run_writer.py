@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import event_model
 import numpy as np
@@ -24,6 +23,7 @@ from nsbluesky.callbacks.derived_run import num_bytes, units_of
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
 from nsbluesky.disk_space import require_space
+from nsbluesky.file_uris import HDF5_MIMETYPE, file_uri
 from nsbluesky.run_index import RunIndex
 from nsbluesky.streams import holds_frames
 
@@ -311,8 +311,8 @@ def _emit_external(
     count = len(rows)
     for key, item in external.items():
         resource = bundle.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{quote(str(item.path.resolve()))}",
+            mimetype=HDF5_MIMETYPE,
+            uri=file_uri(item.path.resolve()),
             data_key=key,
             parameters={
                 "dataset": item.dataset,

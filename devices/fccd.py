@@ -17,7 +17,7 @@ from ophyd.utils import DisconnectedError
 from nsbluesky.devices.detector import Acquisition, StreamingDetector
 from nsbluesky.devices.plugins import PLUGINS
 from nsbluesky.devices.status import DeviceError, await_reset
-from nsbluesky.devices.stream_assets import file_uri
+from nsbluesky.file_uris import file_uri
 
 __all__ = ["ALS_7011", "CSX", "FCCD", "Acquisition", "CameraSite", "with_plugins"]
 

@@ -20,7 +20,8 @@ from ophyd.utils import DisconnectedError, InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
 from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, await_reset, finished, label, on_thread
-from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
+from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
+from nsbluesky.file_uris import file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
 

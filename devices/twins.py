@@ -19,7 +19,7 @@ from nsbluesky.devices.detector import DATASET, StreamingDetector
 from nsbluesky.devices.shutter import POSITIONS, ShutterVerbs
 from nsbluesky.devices.stage import Positions, StreamingStage, Trajectory
 from nsbluesky.devices.status import finished
-from nsbluesky.devices.stream_assets import file_uri
+from nsbluesky.file_uris import file_uri
 
 __all__ = ["MakeFrame", "SimFCCD", "SimShutter", "SimStage"]
 
