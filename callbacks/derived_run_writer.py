@@ -216,7 +216,7 @@ class _Output:
 
     def __init__(self, start: Mapping[str, Any], target: Target) -> None:
         metadata = {key: value for key, value in start.items() if key not in ("uid", "time")}
-        self._bundle = event_model.compose_run(uid=start["uid"], time=start["time"], metadata=metadata)
+        self._bundle: Any = event_model.compose_run(uid=start["uid"], time=start["time"], metadata=metadata)
         self._target = target
 
     def start(self) -> None:
