@@ -165,9 +165,9 @@ class _Run:
         numbers = sorted(self._clean)
         if path is not None:
             with read_cxi(path) as data:
-                assert data.frames is not None
+                frames = data.clean_frames
                 numbers = [int(n) for n in data.seq_nums]
-                external["frame"] = _External(path, f"/{DATA}", data.frames.shape, data.frames.dtype, swmr=False)
+                external["frame"] = _External(path, f"/{DATA}", frames.shape, frames.dtype, swmr=False)
         rows = np.array([self._clean[number] for number in numbers])
         columns = {
             "raw_seq_num": np.array(numbers, dtype=float),
