@@ -14,12 +14,12 @@ from ophyd.device import create_device_from_components
 from ophyd.status import Status
 from ophyd.utils import DisconnectedError
 
-from nsbluesky.devices.detector import Acquisition, StreamingDetector
+from nsbluesky.devices.detector import StreamingDetector
 from nsbluesky.devices.plugins import PLUGINS
 from nsbluesky.devices.status import DeviceError, await_reset
 from nsbluesky.file_uris import file_uri
 
-__all__ = ["ALS_7011", "CSX", "FCCD", "Acquisition", "CameraSite", "with_plugins"]
+__all__ = ["ALS_7011", "CSX", "FCCD", "CameraSite", "with_plugins"]
 
 PUT_TIMEOUT_S = 10.0
 
