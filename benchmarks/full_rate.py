@@ -34,8 +34,8 @@ from nsbluesky.camera.frame_file import DATASET
 from nsbluesky.camera.virtual_fccd import VirtualFCCD
 from nsbluesky.cleaning.layout import LAYOUTS
 from nsbluesky.devices.detector import StreamingDetector
-from nsbluesky.devices.stream_assets import file_uri
 from nsbluesky.devices.twins import SimShutter, SimStage
+from nsbluesky.file_uris import file_uri
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import gold_balls
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import event_model
 import numpy as np
@@ -24,6 +23,7 @@ from nsbluesky.callbacks.derived_run import num_bytes, units_of
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
 from nsbluesky.disk_space import require_space
+from nsbluesky.file_uris import HDF5_MIMETYPE, file_uri
 from nsbluesky.run_index import RunIndex
 from nsbluesky.streams import holds_frames
 
@@ -78,7 +78,7 @@ class DerivedRunWriter:
         """Take one document of a derived run; other runs are left alone."""
         for uid in self._index.runs_of(name, document):
             if name == "start" and "raw_uid" in document:
-                self._runs[uid] = _Run(self.directory / uid, self._target, self._cxi, self._interval_s)
+                self._runs[uid] = _Run(document, self.directory / uid, self._target, self._cxi, self._interval_s)
             try:
                 if uid in self._runs:
                     require_space(self.directory, num_bytes(document))
@@ -95,9 +95,12 @@ class DerivedRunWriter:
 class _Run:
     """One derived run."""
 
-    def __init__(self, folder: Path, target: Target, cxi: CXIWriter | None, interval_s: float) -> None:
+    def __init__(
+        self, start: Mapping[str, Any], folder: Path, target: Target, cxi: CXIWriter | None, interval_s: float
+    ) -> None:
+        self._uid = start["uid"]
+        self._output = _Output(start, target)
         self._folder = folder
-        self._target = target
         self._cxi = cxi
         self._interval_s = interval_s
         self._names: dict[str, str] = {}
@@ -111,10 +114,8 @@ class _Run:
         if method is not None:
             method(document)
 
-    def on_start(self, doc: Mapping[str, Any]) -> None:
-        metadata = {key: value for key, value in doc.items() if key not in ("uid", "time")}
-        self._bundle = event_model.compose_run(uid=doc["uid"], time=doc["time"], metadata=metadata)
-        self._target("start", dict(self._bundle.start_doc))
+    def on_start(self, _: Mapping[str, Any]) -> None:
+        self._output.start()
 
     def on_descriptor(self, doc: Mapping[str, Any]) -> None:
         self._names[doc["uid"]] = doc["name"]
@@ -150,26 +151,23 @@ class _Run:
             stream.finish()
         if self._clean:
             self._pass_clean(doc["time"])
-        stop = self._bundle.compose_stop(
-            exit_status=doc["exit_status"], reason=doc.get("reason", ""), uid=doc["uid"], time=doc["time"]
-        )
-        self._target("stop", dict(stop))
+        self._output.stop(doc)
 
     def _pass(self, stream: str, event: Mapping[str, Any]) -> None:
         if stream not in self._streams:
-            self._streams[stream] = _Stream(stream, self._folder, self._bundle, self._target)
+            self._streams[stream] = _Stream(stream, self._folder, self._output)
         self._streams[stream].add(event["data"], event["time"])
 
     def _pass_clean(self, moment: float) -> None:
         """Pass the clean frames on in the order of the CXI file, or of their numbers where there is none."""
-        path = self._cxi.paths.get(self._bundle.start_doc["uid"]) if self._cxi is not None else None
+        path = self._cxi.paths.get(self._uid) if self._cxi is not None else None
         external: dict[str, _External] = {}
         numbers = sorted(self._clean)
         if path is not None:
             with read_cxi(path) as data:
-                assert data.frames is not None
+                frames = data.clean_frames
                 numbers = [int(n) for n in data.seq_nums]
-                external["frame"] = _External(path, f"/{DATA}", data.frames.shape, data.frames.dtype, swmr=False)
+                external["frame"] = _External(path, f"/{DATA}", frames.shape, frames.dtype, swmr=False)
         rows = np.array([self._clean[number] for number in numbers])
         columns = {
             "raw_seq_num": np.array(numbers, dtype=float),
@@ -184,7 +182,7 @@ class _Run:
             file.write(key, column)
             external[key] = _External.of(file, key)
         file.close()
-        _emit_external("clean", external, [{}] * len(numbers), [moment] * len(numbers), self._bundle, self._target)
+        self._output.whole_stream("clean", external, [{}] * len(numbers), [moment] * len(numbers))
 
 
 @dataclass(frozen=True)
@@ -213,16 +211,80 @@ class _External:
         }
 
 
+class _Output:
+    """The run that goes out: composes its documents, and hands them to the target."""
+
+    def __init__(self, start: Mapping[str, Any], target: Target) -> None:
+        metadata = {key: value for key, value in start.items() if key not in ("uid", "time")}
+        self._bundle: Any = event_model.compose_run(uid=start["uid"], time=start["time"], metadata=metadata)
+        self._target = target
+
+    def start(self) -> None:
+        self._target("start", dict(self._bundle.start_doc))
+
+    def stop(self, doc: Mapping[str, Any]) -> None:
+        stop = self._bundle.compose_stop(
+            exit_status=doc["exit_status"], reason=doc.get("reason", ""), uid=doc["uid"], time=doc["time"]
+        )
+        self._target("stop", dict(stop))
+
+    def describe(self, name: str, external: Mapping[str, _External], numbers: Mapping[str, Any]) -> Any:
+        """Tell of a stream, and return what composes its events."""
+        kinds = {bool: "boolean", float: "number", str: "string"}
+        data_keys = {key: item.data_key | units_of(name, key) for key, item in external.items()}
+        for key, value in numbers.items():
+            described = {"source": f"nsbluesky:{name}", "dtype": kinds[type(value)], "shape": []}
+            data_keys[key] = described | units_of(name, key)
+        descriptor = self._bundle.compose_descriptor(name=name, data_keys=data_keys)
+        self._target("descriptor", dict(descriptor.descriptor_doc))
+        return descriptor
+
+    def event(self, descriptor: Any, numbers: Mapping[str, Any], moment: float) -> None:
+        event = descriptor.compose_event(data=dict(numbers), timestamps=dict.fromkeys(numbers, moment), time=moment)
+        self._target("event", dict(event))
+
+    def whole_stream(
+        self,
+        name: str,
+        external: Mapping[str, _External],
+        rows: Sequence[Mapping[str, Any]],
+        times: Sequence[float],
+    ) -> None:
+        """Tell all of a stream: descriptor, references to the arrays, and events where there are numbers besides."""
+        descriptor = self.describe(name, external, rows[0])
+        count = len(rows)
+        for key, item in external.items():
+            resource = self._bundle.compose_stream_resource(
+                mimetype=HDF5_MIMETYPE,
+                uri=file_uri(item.path.resolve()),
+                data_key=key,
+                parameters={
+                    "dataset": item.dataset,
+                    "swmr": item.swmr,
+                    "chunk_shape": (1, *item.shape[1:]) if item.shape[1:] else (count,),
+                },
+            )
+            self._target("stream_resource", dict(resource.stream_resource_doc))
+            datum = resource.compose_stream_datum(
+                indices={"start": 0, "stop": count},
+                seq_nums={"start": 1, "stop": count + 1},
+                descriptor=descriptor.descriptor_doc,
+            )
+            self._target("stream_datum", dict(datum))
+        for numbers, moment in zip(rows, times, strict=True):
+            if numbers:
+                self.event(descriptor, numbers, moment)
+
+
 class _Stream:
     """One stream: events that go on at once, or whose arrays go to a file until the run stops."""
 
-    def __init__(self, name: str, folder: Path, bundle: Any, target: Target) -> None:
+    def __init__(self, name: str, folder: Path, output: _Output) -> None:
         self._name = name
         self._folder = folder
-        self._bundle = bundle
-        self._target = target
+        self._output = output
         self._file: ArrayFile | None = None
-        self._compose_event: Any = None
+        self._descriptor: Any = None
         self._rows: list[dict[str, Any]] = []
         self._times: list[float] = []
         self._pixels_m: list[tuple[float, float]] = []
@@ -233,9 +295,9 @@ class _Stream:
         arrays = {key: value for key, value in data.items() if isinstance(value, np.ndarray)}
         numbers = {key: _plain(value) for key, value in data.items() if key not in arrays}
         if not arrays and self._file is None:
-            if self._compose_event is None:
-                self._compose_event = _describe(self._name, {}, numbers, self._bundle, self._target)
-            _emit_event(self._compose_event, numbers, moment, self._target)
+            if self._descriptor is None:
+                self._descriptor = self._output.describe(self._name, {}, numbers)
+            self._output.event(self._descriptor, numbers, moment)
             return
         if self._file is None:
             self._file = ArrayFile(self._folder / f"{self._name}.h5", arrays)
@@ -258,7 +320,7 @@ class _Stream:
         keys = [key for key in self._keys if 0 not in self._file.shape(key)]
         external = {key: _External.of(self._file, key) for key in keys}
         self._file.close()
-        _emit_external(self._name, external, self._rows, self._times, self._bundle, self._target)
+        self._output.whole_stream(self._name, external, self._rows, self._times)
 
     def _widen_extents(self, file: ArrayFile) -> None:
         """Let the outer edges be those of the padded pictures."""
@@ -277,56 +339,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (int, float, np.number)):
         return float(value)
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _describe(
-    name: str, external: Mapping[str, _External], numbers: Mapping[str, Any], bundle: Any, target: Target
-) -> Any:
-    """Emit the descriptor of a stream, and return what composes its events."""
-    kinds = {bool: "boolean", float: "number", str: "string"}
-    data_keys = {key: item.data_key | units_of(name, key) for key, item in external.items()}
-    for key, value in numbers.items():
-        described = {"source": f"nsbluesky:{name}", "dtype": kinds[type(value)], "shape": []}
-        data_keys[key] = described | units_of(name, key)
-    descriptor = bundle.compose_descriptor(name=name, data_keys=data_keys)
-    target("descriptor", dict(descriptor.descriptor_doc))
-    return descriptor
-
-
-def _emit_event(descriptor: Any, numbers: Mapping[str, Any], moment: float, target: Target) -> None:
-    event = descriptor.compose_event(data=dict(numbers), timestamps=dict.fromkeys(numbers, moment), time=moment)
-    target("event", dict(event))
-
-
-def _emit_external(
-    name: str,
-    external: Mapping[str, _External],
-    rows: Sequence[Mapping[str, Any]],
-    times: Sequence[float],
-    bundle: Any,
-    target: Target,
-) -> None:
-    """Emit a whole stream: descriptor, references to the arrays, and events where there are numbers besides."""
-    descriptor = _describe(name, external, rows[0], bundle, target)
-    count = len(rows)
-    for key, item in external.items():
-        resource = bundle.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{quote(str(item.path.resolve()))}",
-            data_key=key,
-            parameters={
-                "dataset": item.dataset,
-                "swmr": item.swmr,
-                "chunk_shape": (1, *item.shape[1:]) if item.shape[1:] else (count,),
-            },
-        )
-        target("stream_resource", dict(resource.stream_resource_doc))
-        datum = resource.compose_stream_datum(
-            indices={"start": 0, "stop": count},
-            seq_nums={"start": 1, "stop": count + 1},
-            descriptor=descriptor.descriptor_doc,
-        )
-        target("stream_datum", dict(datum))
-    for numbers, moment in zip(rows, times, strict=True):
-        if numbers:
-            _emit_event(descriptor, numbers, moment, target)

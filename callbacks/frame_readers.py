@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from nsbluesky.callbacks.stage import DocumentError
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
+from nsbluesky.file_uris import HDF5_MIMETYPE
 
 __all__ = [
     "FrameRange",
@@ -254,9 +255,9 @@ def _checked(path: Path, roots: Sequence[Path]) -> Path:
 
 
 def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
-    """Return a reader for a stream resource of type ``application/x-hdf5``."""
-    if document["mimetype"] != "application/x-hdf5":
-        raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected application/x-hdf5")
+    """Return a reader for a stream resource of an HDF5 file."""
+    if document["mimetype"] != HDF5_MIMETYPE:
+        raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected {HDF5_MIMETYPE}")
     return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
 
 

@@ -16,7 +16,8 @@ from nsbluesky.callbacks.frame_cleaner import CleanFrames
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.run_processor import RunProcessor
-from nsbluesky.callbacks.second_engine import ReconstructBeside, picture_data
+from nsbluesky.callbacks.second_engine import ReconstructBeside
+from nsbluesky.callbacks.solver_documents import add_clean_frames, is_last_picture_due, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.probe_library import KeptProbe, Setup
 from nsbluesky.settings import PipelineSettings
@@ -162,9 +163,7 @@ class Reconstruct(Stage):
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
         """Give clean frames to the solver."""
         if self.stream_of(page) == "clean" and self._solver is not None:
-            data = page["data"]
-            translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
-            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m, data["weight"])
+            add_clean_frames(self._solver, page)
             self._arrived.update(zip(page["seq_num"], page["time"], strict=True))
             self.run.image_is_final = False  # a frame that comes late, after the last picture, makes one more
         yield from ()
@@ -194,11 +193,7 @@ class Reconstruct(Stage):
         solver = self._solver
         if solver is None or not (self.run.settings.solver.live or self._stopped):
             return False
-        return not self.run.image_is_final and (solver.has_work or self._final_due(solver))
-
-    def _final_due(self, solver: IncrementalSolver) -> bool:
-        late = time.monotonic() > self._deadline and solver.is_settled
-        return (solver.finished or late) and solver.state is not None and not self.run.image_is_final
+        return not self.run.image_is_final and (solver.has_work or is_last_picture_due(solver, self._deadline))
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -225,7 +220,7 @@ class Reconstruct(Stage):
                 orientation_certain=found is not None and found.certain,
                 **self._warm_start(sweep),
             )
-        if self._final_due(solver):
+        if is_last_picture_due(solver, self._deadline):
             self.run.image_is_final = True
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:

@@ -438,11 +438,3 @@ class LiveState:
             elif 0 <= point < len(planned_m):
                 places[seq_num] = (float(planned_m[point, 0]), float(planned_m[point, 1]))
         return places
-
-    @property
-    def positions_extent_m(self) -> tuple[float, float, float, float] | None:
-        """x0, x1, y0, y1 of the points measured so far."""
-        if not len(self.positions_m):
-            return None
-        (x0, y0), (x1, y1) = self.positions_m.min(axis=0), self.positions_m.max(axis=0)
-        return float(x0), float(x1), float(y0), float(y1)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import event_model
 
@@ -358,20 +358,13 @@ class RunProcessor:
 
     def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
         """Make the stages for a new run; the factory of the RunRouter."""
-        geometry, stages = self.geometry, self.make_stages()
-        if geometry is None:
-            if "ptycho" not in start:
-                return [], []
-            try:
-                geometry = Geometry.from_start(start)
-            except SettingsError as error:
-                log.error("Run %s cannot be processed: %s", start["uid"], error)
-                geometry, stages = cast(Geometry, None), (RefuseRun,)  # which asks for none
+        if self.geometry is None and "ptycho" not in start:
+            return [], []
         derived = DerivedRun(start, self.settings)
         run = RunContext(
             start,
             self.settings,
-            geometry,
+            self.geometry,
             self.backend,
             derived,
             roots=self.roots,
@@ -382,6 +375,12 @@ class RunProcessor:
             checkpoint=self._checkpoint_of(start["uid"]),
             probes=self._probes,
         )
+        stages = self.make_stages()
+        try:
+            _ = run.geometry
+        except SettingsError as error:
+            log.error("Run %s cannot be processed: %s", start["uid"], error)
+            stages = (RefuseRun,)
         chain = RunChain(run, stages)
         self._chains.append(chain)
 

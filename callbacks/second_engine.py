@@ -7,30 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.solver_documents import add_clean_frames, is_last_picture_due, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
-from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["ReconstructBeside", "picture_data"]
-
-
-def picture_data(picture: Picture) -> dict[str, Any]:
-    """Return what events tell of a picture, whatever engine made it."""
-    return {
-        "object": picture.object,
-        "probe": picture.probe,
-        "pixel_size_m": float(picture.pixel_m),
-        "extent_m": np.asarray(picture.extent_m, dtype=np.float64),
-        "r_factor": float(picture.r_factor),
-        "num_frames": int(picture.num_frames),
-        "num_passes": float(picture.num_passes),
-        "coverage": float(picture.coverage),
-    }
+__all__ = ["ReconstructBeside"]
 
 
 class ReconstructBeside(Stage):
@@ -74,9 +58,7 @@ class ReconstructBeside(Stage):
     def on_event_page(self, page: dict[str, Any]) -> Iterator[Document]:
         """Give clean frames to the solver."""
         if self.stream_of(page) == "clean" and self._solver is not None:
-            data = page["data"]
-            translations_m = np.stack([data["x_m"], data["y_m"]], axis=1)
-            self._solver.add_frames(np.asarray(page["seq_num"]), data["frame"], translations_m, data["weight"])
+            add_clean_frames(self._solver, page)
             self._final_told = False
         yield from ()
 
@@ -103,11 +85,9 @@ class ReconstructBeside(Stage):
             return False
         if not (self.run.image_is_final if self._stopped else self.run.settings.solver.live):
             return False
-        return solver is None or (not self._final_told and (solver.has_work or self._final_due(solver)))
-
-    def _final_due(self, solver: IncrementalSolver) -> bool:
-        late = time.monotonic() > self._deadline and solver.is_settled
-        return (solver.finished or late) and solver.state is not None
+        if solver is None:
+            return True
+        return not self._final_told and (solver.has_work or is_last_picture_due(solver, self._deadline))
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -118,7 +98,7 @@ class ReconstructBeside(Stage):
         if self._stopped and self._deadline == math.inf and self.run.settings.solver.live:
             self._deadline = time.monotonic() + self.run.settings.solver.final_s
         solver.step(budget_s)
-        if self._final_due(solver):
+        if is_last_picture_due(solver, self._deadline):
             self._final_told = True
             yield from self._picture(solver, final=True)
         elif self.run.settings.solver.live and time.monotonic() >= self._next:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,7 +64,8 @@ class RunContext:
     start : dict
         Start document of the raw run.
     settings : PipelineSettings
-    geometry : Geometry
+    given_geometry : Geometry or None
+        In the place of what the start document tells.
     backend : Backend
     derived : DerivedRun
         Composes what the stages yield.
@@ -95,7 +97,7 @@ class RunContext:
 
     start: Mapping[str, Any]
     settings: PipelineSettings
-    geometry: Geometry
+    given_geometry: Geometry | None
     backend: Backend
     derived: DerivedRun
     lost: dict[int, str] = field(default_factory=dict)
@@ -110,6 +112,17 @@ class RunContext:
     probes: ProbeLibrary | None = None
     solver: IncrementalSolver | None = None
     image_is_final: bool = False
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The experiment: as given, else as the start document tells.
+
+        Raises
+        ------
+        SettingsError
+            Where that tells no usable one: such a run has no stage but `RefuseRun`.
+        """
+        return self.given_geometry or Geometry.from_start(self.start)
 
 
 class Stage:
@@ -181,5 +194,5 @@ class RefuseRun(Stage):
     def on_start(self, document: dict[str, Any]) -> Iterator[Document]:
         """Raise what is wrong, once."""
         if document["uid"] == self.run.start["uid"]:
-            Geometry.from_start(document)
+            _ = self.run.geometry
         yield from ()

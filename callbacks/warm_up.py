@@ -86,7 +86,7 @@ def _through(stages: Sequence[type[Stage]], settings: PipelineSettings, backend:
     documents = invented_run(settings)
     _, start = next(documents)
     derived = DerivedRun(start, settings)
-    run = RunContext(start, settings, Geometry.from_start(start), backend, derived)
+    run = RunContext(start, settings, None, backend, derived)
     made = [stage(run) for stage in stages]
     with contextlib.ExitStack() as stack:
         for stage in made:

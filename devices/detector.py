@@ -17,7 +17,7 @@ from ophyd.status import DeviceStatus, Status
 from ophyd.utils import WaitTimeoutError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
-from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, all_done, label, on_thread
+from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, all_done, finished, label, on_thread
 from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
 
 __all__ = ["Acquisition", "CameraLogic", "FileLogic", "StreamingDetector"]
@@ -295,9 +295,7 @@ class StreamingDetector(KnownConfiguration):
             self._goal = self._prepared.num_frames
             self._flying, self._held = True, False
             self._idle = self.camera.start(self._goal - count)
-        status = DeviceStatus(self)
-        status.set_finished()
-        return status
+        return finished(self)
 
     def complete(self) -> DeviceStatus:
         """Return a status that is done when every frame is in the file."""

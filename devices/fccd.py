@@ -11,12 +11,12 @@ from ophyd import Component, Device, EpicsSignal, EpicsSignalRO, EpicsSignalWith
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
 
-from nsbluesky.devices.detector import Acquisition, StreamingDetector
+from nsbluesky.devices.detector import StreamingDetector
 from nsbluesky.devices.plugins import PLUGINS
 from nsbluesky.devices.status import DeviceError, answering, await_reset
-from nsbluesky.devices.stream_assets import file_uri
+from nsbluesky.file_uris import file_uri
 
-__all__ = ["ALS_7011", "CSX", "FCCD", "Acquisition", "CameraSite", "with_plugins"]
+__all__ = ["ALS_7011", "CSX", "FCCD", "CameraSite", "with_plugins"]
 
 PUT_TIMEOUT_S = 10.0
 

@@ -19,8 +19,18 @@ from ophyd.status import DeviceStatus, MoveStatus
 from ophyd.utils import DisconnectedError, InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
-from nsbluesky.devices.status import CountReached, DeviceError, DeviceLost, answering, await_reset, label, on_thread
-from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey, file_uri
+from nsbluesky.devices.status import (
+    CountReached,
+    DeviceError,
+    DeviceLost,
+    answering,
+    await_reset,
+    finished,
+    label,
+    on_thread,
+)
+from nsbluesky.devices.stream_assets import Asset, StreamAssets, StreamKey
+from nsbluesky.file_uris import file_uri
 
 __all__ = ["ScanStage", "StreamingStage", "Trajectory", "TrajectoryLogic"]
 
@@ -176,9 +186,7 @@ class StreamingStage(KnownConfiguration):
             raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
         self._check_not_lost()
         self._flying = True
-        status = DeviceStatus(self)
-        status.set_finished()
-        return status
+        return finished(self)
 
     def complete(self) -> DeviceStatus:
         """Return a status that is done when every point was triggered."""

@@ -11,7 +11,17 @@ from ophyd import Device
 from ophyd.status import DeviceStatus, Status, SubscriptionStatus
 from ophyd.utils import DisconnectedError, InvalidState
 
-__all__ = ["CountReached", "DeviceError", "DeviceLost", "all_done", "answering", "await_reset", "label", "on_thread"]
+__all__ = [
+    "CountReached",
+    "DeviceError",
+    "DeviceLost",
+    "all_done",
+    "answering",
+    "await_reset",
+    "finished",
+    "label",
+    "on_thread",
+]
 
 
 class DeviceError(RuntimeError):
@@ -48,6 +58,13 @@ def answering(signal: Any, part: str) -> Iterator[None]:
         raise DeviceError(
             f"{label(signal)} does not answer: is the {part}'s IOC running? does it have this PV? ({error})"
         ) from error
+
+
+def finished(device: Device) -> DeviceStatus:
+    """Return a status that is done already."""
+    status = DeviceStatus(device)
+    status.set_finished()
+    return status
 
 
 def on_thread(device: Device, work: Callable[[], None], timeout_s: float) -> DeviceStatus:

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
-from urllib.parse import quote
 
 from event_model import compose_stream_resource
 
-__all__ = ["MIMETYPE", "Asset", "StreamAssets", "StreamKey", "file_uri"]
+from nsbluesky.file_uris import HDF5_MIMETYPE
 
-MIMETYPE = "application/x-hdf5"
+__all__ = ["Asset", "StreamAssets", "StreamKey"]
 
 Asset = tuple[str, Any]
 """Name and document."""
-
-
-def file_uri(path: str | PurePath) -> str:
-    """Return the ``file://localhost`` URI of an absolute path.
-
-    Raises
-    ------
-    ValueError
-        For a relative path: whoever reads the documents works in another folder.
-    """
-    if not PurePath(path).is_absolute():
-        raise ValueError(f"{path}: expected an absolute path, documents are read elsewhere")
-    return "file://localhost" + quote(str(path))
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,9 @@ class StreamAssets:
                     "swmr": True,
                     "chunk_shape": (self._rows_per_chunk, *key.shape),
                 }
-                bundle = compose_stream_resource(mimetype=MIMETYPE, uri=uri, data_key=key.name, parameters=parameters)
+                bundle = compose_stream_resource(
+                    mimetype=HDF5_MIMETYPE, uri=uri, data_key=key.name, parameters=parameters
+                )
                 self._bundles.append(bundle)
                 yield "stream_resource", bundle.stream_resource_doc
         start, self._told = self._told, stop

@@ -18,7 +18,8 @@ from ophyd.status import DeviceStatus, Status
 from nsbluesky.devices.detector import DATASET, StreamingDetector
 from nsbluesky.devices.shutter import POSITIONS, ShutterVerbs
 from nsbluesky.devices.stage import Positions, StreamingStage, Trajectory
-from nsbluesky.devices.stream_assets import file_uri
+from nsbluesky.devices.status import finished
+from nsbluesky.file_uris import file_uri
 
 __all__ = ["MakeFrame", "SimFCCD", "SimShutter", "SimStage"]
 
@@ -52,9 +53,7 @@ class SimShutter(ShutterVerbs, Device):  # type: ignore[misc]
         """Move the blade."""
         self.check_value(value)
         self.status.put(POSITIONS.index(value))
-        status = DeviceStatus(self)
-        status.set_finished()
-        return status
+        return finished(self)
 
 
 class SimTrajectory(Device):  # type: ignore[misc]

@@ -25,6 +25,8 @@ import numpy as np
 from nsbluesky.run_index import RunIndex
 
 __all__ = [
+    "SUFFIX",
+    "UID",
     "DocumentLog",
     "DocumentLogError",
     "GrowingLog",
@@ -41,7 +43,6 @@ logger = logging.getLogger(__name__)
 ARRAY_KEY = "__ndarray__"
 SUFFIX = ".jsonl"
 UID = re.compile(r"[A-Za-z0-9_-]+")
-NO_LOG = "{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows the runs of the session"
 
 
 class DocumentLogError(ValueError):
@@ -135,10 +136,14 @@ def find_log(uid: str, directory: str | Path) -> Path:
     DocumentLogError
         If there is no such run, or the uid's beginning fits several.
     """
-    path = _find(uid, Path(directory))
+    directory = Path(directory)
+    path = _path_of(uid, directory)
     if not path.is_file():
-        raise DocumentLogError(NO_LOG.format(path=path))
-    return path
+        found = sorted(directory.glob(f"{uid}*{SUFFIX}"))
+        if len(found) > 1:
+            raise DocumentLogError(f"{len(found)} runs begin with {uid!r}: give more of the uid")
+        path = found[0] if found else path
+    return _existing(path)
 
 
 def read_documents(
@@ -160,12 +165,7 @@ def read_documents(
         At once if there is no such run, or the uid's beginning fits several; while reading, at a line that is not a
         document.
     """
-    if directory is not None:
-        return _read(find_log(str(path_or_uid), directory))
-    path = Path(path_or_uid)
-    if not path.is_file():
-        raise DocumentLogError(NO_LOG.format(path=path))
-    return _read(path)
+    return _read(_existing(Path(path_or_uid)) if directory is None else find_log(str(path_or_uid), directory))
 
 
 class GrowingLog:
@@ -213,12 +213,11 @@ def end_log(path: str | Path) -> bool:
     DocumentLogError
         If a session of this machine is writing it.
     """
-    names = {}
-    for name, document in _read(Path(path)):
-        names[name] = document
-    if "stop" in names or "start" not in names:
+    path = Path(path)
+    newest = dict(_read(path))
+    if "stop" in newest or "start" not in newest:
         return False
-    with Path(path).open("r+b") as file:
+    with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -226,7 +225,7 @@ def end_log(path: str | Path) -> bool:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
-        stop = aborted(names["start"]["uid"], "its session ended before the run did")
+        stop = aborted(newest["start"]["uid"], "its session ended before the run did")
         file.write(_to_line("stop", stop).encode())
     return True
 
@@ -257,14 +256,12 @@ def _path_of(uid: str, directory: Path) -> Path:
     return directory / f"{uid}{SUFFIX}"
 
 
-def _find(uid: str, directory: Path) -> Path:
-    path = _path_of(uid, directory)
-    if path.is_file():
-        return path
-    found = sorted(directory.glob(f"{uid}*{SUFFIX}"))
-    if len(found) > 1:
-        raise DocumentLogError(f"{len(found)} runs begin with {uid!r}: give more of the uid")
-    return found[0] if found else path
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DocumentLogError(
+            f"{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows the runs of the session"
+        )
+    return path
 
 
 def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -260,6 +260,11 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
     devices = fccd, stage, shutter
     x0, y0, x, y = yield from _place(scan)
 
+    def leave(_: Exception) -> Plan:
+        yield from bps.stop(fccd)
+        yield from bps.stop(stage)
+
+    @bpp.contingency_decorator(except_plan=leave)  # type: ignore[untyped-decorator]
     def measure() -> Plan:
         yield from _darks(scan)
         yield from outlasting(devices, prepare)
@@ -281,12 +286,8 @@ def _step_scan(scan: _Scan, name: str, baseline: Baseline | None, md: Mapping[st
             yield from bps.abs_set(fccd.camera.exposure, exposure_s, wait=True)
         yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
-    def leave(_: Exception) -> Plan:
-        yield from bps.stop(fccd)
-        yield from bps.stop(stage)
-
     md = {**scan.metadata(name), **_checked_md(md)}
-    return (yield from _run(scan, _safely(measure, leave), (x0, y0), baseline, md))
+    return (yield from _run(scan, measure, (x0, y0), baseline, md))
 
 
 @dataclass(frozen=True)
@@ -508,15 +509,6 @@ def _baseline_wrapper(plan: Plan, devices: Baseline) -> Plan:
 _baseline_decorator = make_decorator(_baseline_wrapper)
 
 
-def _safely(measure: Callable[[], Plan], leave: Callable[[Exception], Plan]) -> Callable[[], Plan]:
-    """Return a plan that calls `leave` if `measure` is stopped, aborted or fails."""
-
-    def plan() -> Plan:
-        yield from bpp.contingency_wrapper(measure(), except_plan=leave)
-
-    return plan
-
-
 def _fly(
     fccd: Any,
     others: Sequence[Any],
@@ -554,6 +546,12 @@ def _fly(
     def collect() -> Plan:
         yield from bpp.rewindable_wrapper(documents(), False)
 
+    def leave(_: Exception) -> Plan:
+        for device in reversed(devices):
+            yield from undisturbed(bps.stop(device))
+        yield from collect()
+
+    @bpp.contingency_decorator(except_plan=leave)  # type: ignore[untyped-decorator]
     def follow(wanted: int) -> Plan:
         for device in devices:
             yield from bps.kickoff(device, wait=True)
@@ -577,11 +575,6 @@ def _fly(
             if done:
                 return
 
-    def leave(_: Exception) -> Plan:
-        for device in reversed(devices):
-            yield from undisturbed(bps.stop(device))
-        yield from collect()
-
     def fly_the_rest() -> Plan:
         nonlocal taken, declared
         first = taken
@@ -596,7 +589,7 @@ def _fly(
         yield from bps.abs_set(shutter, light, wait=True)
         yield from prepare(first)
         try:
-            yield from _safely(functools.partial(follow, num_frames - first), leave)()
+            yield from follow(num_frames - first)
         finally:
             taken = first + fccd.told
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 
 from event_model import compose_stream_resource
 
-from nsbluesky.document_log import DocumentLogError, find_log, find_runs, read_documents
+from nsbluesky.document_log import SUFFIX, DocumentLogError, find_log, find_runs, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.streams import PRIMARY, exposure_of_dark
 
@@ -155,7 +155,7 @@ def find_darks(told: str, fccd: Any, exposures_s: Sequence[float], directory: st
     if told == LATEST:
         return _latest(fccd, exposures_s, directory)
     try:
-        is_path = told.endswith(".jsonl")
+        is_path = told.endswith(SUFFIX)
         run = read_dark_run(Path(told) if is_path else find_log(told, directory))
     except DocumentLogError as error:
         raise DarksError(f"darks_from = {told!r}: {error}") from error

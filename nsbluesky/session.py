@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from nsbluesky.bound_plan import bind
 from nsbluesky.geometry import Geometry
+from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.settings import PipelineSettings
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
+    from nsbluesky.callbacks.cxi_writer import CXIWriter
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import Catalog, CatalogWriter
     from nsbluesky.document_log import DocumentLog
     from nsbluesky.service.connection import Connection
-    from nsbluesky.service.finished import FinishedRun
     from nsbluesky.service.supervisor import ProcessingService
     from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.control_panel import Processing
@@ -190,21 +191,21 @@ def fccd(site: Site) -> Any:
         frame_shape=site.frame_shape,
         plugins=site.plugins,
     )
-    return _connect(camera, site)
+    return _connected(camera, site)
 
 
 def scan_stage(site: Site) -> Any:
     """Make the scan stage ``stage``."""
     from nsbluesky.devices.stage import ScanStage
 
-    return _connect(ScanStage(site.stage, name="stage", write_path=site.read_path), site)
+    return _connected(ScanStage(site.stage, name="stage", write_path=site.read_path), site)
 
 
 def shutter(site: Site) -> Any:
     """Make the shutter ``shutter``."""
     from nsbluesky.devices.shutter import Shutter
 
-    return _connect(Shutter(site.shutter, name="shutter"), site)
+    return _connected(Shutter(site.shutter, name="shutter"), site)
 
 
 def suspend_while_away(RE: RunEngine, *devices: Any) -> None:
@@ -306,9 +307,10 @@ def subscribe(
         results = directory / "results"
         results.mkdir(parents=True, exist_ok=True)
         processing = PtychoPipeline(site.pipeline, directory=results)
+        assert processing.cxi is not None  # it has a directory
         files = DerivedRunWriter(results, writer, cxi=processing.cxi)
         processing.subscribe(files)
-        processing.subscribe(_recorder_of_finished(results, processing, files))
+        processing.subscribe(FinishedRunRecorder(results, processing.cxi, files))
         processing.warm_up()
     catalog.find_finished = functools.partial(_find_finished, directory / "results", processing)
     _before_threads_end(functools.partial(_end_processing, processing, service))
@@ -354,25 +356,33 @@ def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connectio
     return connect(service.address, log, service.credentials)
 
 
-def _recorder_of_finished(
-    results: Path, pipeline: PtychoPipeline, files: DerivedRunWriter
-) -> Callable[[str, dict[str, Any]], None]:
-    """Return a callback, the last one, that records finished runs as a service does: nothing is done twice."""
-    from nsbluesky.service.finished import FinishedRun, FinishedRuns
+class FinishedRunRecorder:
+    """Callback of derived runs, the last one: records those that are whole, so that none is processed twice.
 
-    record, raw_uids = FinishedRuns(results), {}
+    Parameters
+    ----------
+    results : path
+    cxi : CXIWriter
+    files : DerivedRunWriter
+    """
 
-    def note(name: str, document: dict[str, Any]) -> None:
+    def __init__(self, results: Path, cxi: CXIWriter, files: DerivedRunWriter) -> None:
+        self._record = FinishedRuns(results)
+        self._cxi = cxi
+        self._files = files
+        self._raw_uids: dict[str, str] = {}
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        """Take one document."""
         if name == "start":
-            raw_uids[document["uid"]] = document["raw_uid"]
+            self._raw_uids[document["uid"]] = document["raw_uid"]
         elif name == "stop":
-            uid, cxi = document["run_start"], pipeline.cxi
-            raw_uid = raw_uids.pop(uid)
-            if cxi is not None and uid not in cxi.errors and uid not in files.errors:
+            uid = document["run_start"]
+            raw_uid = self._raw_uids.pop(uid)
+            if uid not in self._cxi.errors and uid not in self._files.errors:
                 status, reason = document["exit_status"], document.get("reason", "")
-                record.add(FinishedRun(raw_uid, uid, status, reason, str(cxi.paths.get(uid) or "")))
-
-    return note
+                cxi = str(self._cxi.paths.get(uid, ""))
+                self._record.add(FinishedRun(raw_uid, uid, status, reason, cxi))
 
 
 def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:
@@ -450,7 +460,7 @@ def live_window(
     return window
 
 
-def _connect(device: Any, site: Site) -> Any:
+def _connected(device: Any, site: Site) -> Any:
     if site.connected:
         device.wait_for_connection(timeout=CONNECT_TIMEOUT_S)
     return device

@@ -36,6 +36,7 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
         raise SettingsError(f"{name} = {value!r}: expected {expected}")
 
 
+@dataclass(frozen=True)
 class Settings:
     """What all settings can do: become JSON, come from JSON, and be changed by dotted names."""
 
@@ -63,7 +64,7 @@ class Settings:
 
     def to_json(self) -> str:
         """Return the settings as a JSON object."""
-        return json.dumps(dataclasses.asdict(self))  # type: ignore[call-overload]
+        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -74,7 +75,7 @@ class Settings:
         SettingsError
             For an unknown key, one that is missing, a wrong type or a value out of range.
         """
-        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        fields = {f.name: f for f in dataclasses.fields(cls)}
         hints = _hints(cls)  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(fields))
         if unknown:
@@ -101,13 +102,13 @@ class Settings:
                 expected = f"expected one of {groups}" if groups else f"there are none here, write {rest!r} alone"
                 raise SettingsError(f"unknown group of settings {head!r}: {expected}")
             own[head] = part.replace(**inner)
-        unknown = set(own) - {f.name for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        unknown = set(own) - {f.name for f in dataclasses.fields(self)}
         if unknown:
-            names = ", ".join(f.name for f in dataclasses.fields(self))  # type: ignore[arg-type]
+            names = ", ".join(f.name for f in dataclasses.fields(self))
             raise SettingsError(f"unknown setting {sorted(unknown)[0]!r}: expected one of {names}")
         hints = _hints(type(self))  # type: ignore[arg-type]
         checked = {k: v if isinstance(v, Settings) else _convert(k, v, hints[k]) for k, v in own.items()}
-        return dataclasses.replace(self, **checked)  # type: ignore[type-var]
+        return dataclasses.replace(self, **checked)
 
     def set_from_text(self, assignments: list[str]) -> Self:
         """Apply ``KEY=VALUE`` texts as the command line gives them; VALUE is JSON or a bare word."""
@@ -133,7 +134,7 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def _groups(settings: Settings) -> str:
-    names = [f.name for f in dataclasses.fields(settings) if isinstance(getattr(settings, f.name), Settings)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(settings) if isinstance(getattr(settings, f.name), Settings)]
     return ", ".join(names)
 
 

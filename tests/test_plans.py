@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from ophyd.sim import SynAxis
 from ophyd.status import Status
 from ophyd.utils import LimitError
 from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
+from twin_beamline import Twins
 
 from nsbluesky.devices.status import DeviceError
-from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
+from nsbluesky.devices.twins import SimShutter
 from nsbluesky.geometry import Geometry, Optic
 from nsbluesky.plans import ptycho_darks, ptycho_fly_scan, ptycho_points, ptycho_scan, take_darks
 from nsbluesky.trajectories import make_trajectory
@@ -59,16 +59,7 @@ def positions_nm(frames: Any) -> Any:
     return frames[:, 0, :2].astype(int) - OFFSET_NM
 
 
-@dataclass
-class Beamline:
-    fccd: SimFCCD
-    stage: SimStage
-    shutter: SimShutter
-
-    @property
-    def devices(self) -> tuple[SimFCCD, SimStage, SimShutter]:
-        return self.fccd, self.stage, self.shutter
-
+class Beamline(Twins):
     def is_safe(self) -> bool:
         """Shutter closed, camera idle, file closed."""
         return not self.shutter.is_open and self.fccd.is_idle and self.fccd.file._file is None
@@ -76,19 +67,10 @@ class Beamline:
 
 @pytest.fixture
 def beamline(tmp_path: Path) -> Beamline:
-    stage, shutter = SimStage(name="stage", directory=tmp_path), SimShutter(name="shutter")
-    fccd = SimFCCD(
-        name="fccd",
-        directory=tmp_path,
-        stage=stage,
-        shutter=shutter,
-        make_frame=encode_position,
-        frame_shape=(8, 8),
-        stall_s=5.0,
-    )
-    stage.x.set(1.0)
-    stage.y.set(-2.0)
-    return Beamline(fccd, stage, shutter)
+    beamline = Beamline.make(tmp_path, encode_position, (8, 8), stall_s=5.0)
+    beamline.stage.x.set(1.0)
+    beamline.stage.y.set(-2.0)
+    return beamline
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
+from twin_beamline import Twins
 
 from nsbluesky.callbacks import DarkAverager
-from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.geometry import Geometry, Optic
 from nsbluesky.plans import ptycho_darks, ptycho_fly_scan, ptycho_points, ptycho_scan
@@ -44,17 +43,10 @@ def numbered(x_m: float, y_m: float, *, shutter_open: bool, exposure_s: float, i
     return frame
 
 
-@dataclass
-class Beamline:
+@dataclass(frozen=True)
+class Beamline(Twins):
     RE: RunEngine
-    fccd: SimFCCD
-    stage: SimStage
-    shutter: SimShutter
     logs: Path
-
-    @property
-    def devices(self) -> tuple[SimFCCD, SimStage, SimShutter]:
-        return self.fccd, self.stage, self.shutter
 
     def record(self, plan: Any) -> RecordedRun:
         """Run a plan, and return its documents."""
@@ -76,14 +68,9 @@ class Beamline:
 
 
 @pytest.fixture
-def beamline(RE: RunEngine, tmp_path: Path, data_folder: Path) -> Iterator[Beamline]:
-    stage, shutter = SimStage(name="stage", directory=tmp_path), SimShutter(name="shutter")
-    shape = (8, 8)
-    fccd = SimFCCD(
-        name="fccd", directory=tmp_path, stage=stage, shutter=shutter, make_frame=numbered, frame_shape=shape
-    )
+def beamline(RE: RunEngine, tmp_path: Path, data_folder: Path) -> Beamline:
     RE.subscribe(DocumentLog(data_folder / "documents"))
-    yield Beamline(RE, fccd, stage, shutter, data_folder / "documents")
+    return Beamline.make(tmp_path, numbered, (8, 8), RE=RE, logs=data_folder / "documents")
 
 
 @pytest.mark.parametrize("told", ["uid", "beginning", "path", "latest"])
@@ -228,7 +215,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(
 
     period = beamline.fccd.camera.period
     was = darks.descriptor("dark")["configuration"]["fccd"]["data"][period.name]
-    monkeypatch.setattr(SimFCCD, "dark_signals", (period.name,))
+    monkeypatch.setattr(type(beamline.fccd), "dark_signals", (period.name,))
     period.put(0.75)
     assert f"fccd_camera_period was {was!r} for its darks and is 0.75 now" in beamline.refusal(darks_from=uid)
     period.put(was)

@@ -1,12 +1,12 @@
-"""A beamline of twins that looks at the simulated sample: real plans, documents and files, without EPICS."""
+"""Beamlines of twins: real plans, documents and files, without EPICS."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
+from nsbluesky.devices.twins import MakeFrame, SimFCCD, SimShutter, SimStage
 from nsbluesky.settings import PipelineSettings, SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import gold_balls
@@ -19,15 +19,38 @@ QUICK_SOLVER: dict[str, Any] = {"sweep_candidates": 3, "sweep_passes": 2, "sweep
 
 
 @dataclass(frozen=True)
-class TwinBeamline:
-    simulator: FrameSimulator
+class Twins:
     fccd: SimFCCD
     stage: SimStage
     shutter: SimShutter
 
+    @classmethod
+    def make(
+        cls, directory: Path, make_frame: MakeFrame, frame_shape: tuple[int, int], stall_s: float = 10.0, **more: Any
+    ) -> Self:
+        """Make them; all their files go to `directory`."""
+        stage, shutter = SimStage(name="stage", directory=directory), SimShutter(name="shutter")
+        fccd = SimFCCD(
+            name="fccd",
+            directory=directory,
+            stage=stage,
+            shutter=shutter,
+            make_frame=make_frame,
+            frame_shape=frame_shape,
+            stall_s=stall_s,
+        )
+        return cls(fccd=fccd, stage=stage, shutter=shutter, **more)
+
     @property
     def devices(self) -> tuple[SimFCCD, SimStage, SimShutter]:
         return self.fccd, self.stage, self.shutter
+
+
+@dataclass(frozen=True)
+class TwinBeamline(Twins):
+    """Twins that look at the simulated sample."""
+
+    simulator: FrameSimulator
 
     @property
     def scan_range_um(self) -> float:
@@ -47,13 +70,4 @@ class TwinBeamline:
 
 def make_twin_beamline(directory: Path, seed: int = 0) -> TwinBeamline:
     simulator = FrameSimulator(gold_balls(), layout="none", seed=seed)
-    stage, shutter = SimStage(name="stage", directory=directory), SimShutter(name="shutter")
-    fccd = SimFCCD(
-        name="fccd",
-        directory=directory,
-        stage=stage,
-        shutter=shutter,
-        make_frame=simulator.raw_frame,
-        frame_shape=simulator.shape,
-    )
-    return TwinBeamline(simulator, fccd, stage, shutter)
+    return TwinBeamline.make(directory, simulator.raw_frame, simulator.shape, simulator=simulator)

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["WaitingLogs"]
+from nsbluesky.document_log import SUFFIX
 
-SUFFIX = ".jsonl"
+__all__ = ["WaitingLogs"]
 
 
 class WaitingLogs:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.catalog.supervisor import WriterProcess
-from nsbluesky.document_log import DocumentLog, find_log
+from nsbluesky.document_log import SUFFIX, DocumentLog, find_log
 
 __all__ = ["CatalogWriter"]
 
@@ -83,7 +83,7 @@ class CatalogWriter:
             self._log.close()
 
     def _path(self, uid: str) -> Path:
-        return self._log.directory / f"{uid}.jsonl"
+        return self._log.directory / f"{uid}{SUFFIX}"
 
     def _note(self, uid: str, error: str, traceback: str = "") -> None:
         self.errors[uid] = error

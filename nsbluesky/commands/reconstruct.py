@@ -110,13 +110,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         read_cxi(source) as data,
         tqdm(total=passes, unit="pass", disable=options.progress or None) as bar,
     ):
-        if data.frames is None:
-            raise CxiError(f"{options.source} has raw frames only: run nsbluesky raw2cxi first")
+        frames = data.clean_frames
         if options.use_probe and data.illumination is None:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
-        given = (data.frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
+        given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
             "passes": options.passes,

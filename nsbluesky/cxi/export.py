@@ -27,15 +27,12 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
     OSError
         If the file cannot be written.
     """
-    frames = data.frames
-    if frames is None:
-        raise CxiError(f"{data.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
     cxi = CxiFile.create(
         path,
         energy_eV=data.energy_eV,
         detector_distance_m=data.detector_distance_m,
         pixel_size_m=data.pixel_size_m,
-        frame_shape=frames.shape[1:],
+        frame_shape=data.clean_frames.shape[1:],
         mask=data.mask,
         start_time=data.start_time,
         parameters=data.parameters or None,
@@ -57,11 +54,11 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
 
 def append_frames(cxi: CxiFile, data: CxiData, seq_nums: npt.NDArray[np.int64]) -> None:
     """Append the clean frames of `data` to a file, with these numbers (n,), in blocks."""
-    assert data.frames is not None
-    for start in range(0, len(data.frames), BLOCK_FRAMES):
+    frames = data.clean_frames
+    for start in range(0, len(frames), BLOCK_FRAMES):
         block = slice(start, start + BLOCK_FRAMES)
         cxi.append(
-            data.frames[block].astype(np.float32),
+            frames[block].astype(np.float32),
             data.translation_m[block],
             seq_nums[block],
             flags=data.frame_flags[block],
@@ -92,14 +89,13 @@ def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -
     images = data.images
     image = image or (images[-1] if images else None)
     with copied_frames(path, data) as cxi:
-        assert data.frames is not None
-        side = data.frames.shape[-1]
         if image is not None:
+            shape = data.clean_frames.shape[1:]
             measured = (image.mask == 0) & (image.object != 0)
             cxi.write_image(
                 np.where(measured, image.object, np.complex64(complex(np.nan, np.nan))),
-                np.zeros((1, *data.frames.shape[1:]), np.complex64) if image.probe is None else image.probe,
-                image.pixel_m if np.isfinite(image.pixel_m) else data.geometry().object_pixel_m(side),
+                np.zeros((1, *shape), np.complex64) if image.probe is None else image.probe,
+                image.pixel_m if np.isfinite(image.pixel_m) else data.geometry().object_pixel_m(shape[-1]),
                 image.parameters,
                 image.errors,
                 center_m=image.center_m,

@@ -44,9 +44,9 @@ def join_scans(path: str | Path, first: str | Path, others: Sequence[str | Path]
         for other in others:
             with read_cxi(other) as more:
                 _check_alike(data, more)
-                assert more.frames is not None
-                append_frames(cxi, more, next_number + np.arange(len(more.frames)))
-                next_number += len(more.frames)
+                count = len(more.clean_frames)
+                append_frames(cxi, more, next_number + np.arange(count))
+                next_number += count
                 bad = (more.mask & ~np.uint32(GOOD_MASK_BITS)) != 0
                 mask = np.where(bad, more.mask, mask)
         cxi.set_mask(mask)
@@ -54,12 +54,9 @@ def join_scans(path: str | Path, first: str | Path, others: Sequence[str | Path]
 
 
 def _check_alike(first: CxiData, other: CxiData) -> None:
-    if other.frames is None:
-        raise CxiError(f"{other.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
-    assert first.frames is not None
-    shape = first.frames.shape[1:]
-    if other.frames.shape[1:] != shape:
-        raise CxiError(f"{other.path} has frames of {other.frames.shape[1:]}: expected {shape}, as in {first.path}")
+    shape, other_shape = (data.clean_frames.shape[1:] for data in (first, other))
+    if other_shape != shape:
+        raise CxiError(f"{other.path} has frames of {other_shape}: expected {shape}, as in {first.path}")
     for name, here, there in (
         ("energy (eV)", first.energy_eV, other.energy_eV),
         ("detector distance (m)", first.detector_distance_m, other.detector_distance_m),

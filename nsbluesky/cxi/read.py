@@ -199,7 +199,7 @@ class CxiData:
         self.orientation = 0 if vectors is None else orientation_of(_basis(vectors))
         self.propagation = _text(file, PROPAGATION) or "far"
         self.source_distance_m = _number(file, SOURCE_DISTANCE) or 0.0
-        data, raw = _dataset(file, DATA), _dataset(file, f"{DETECTOR}/raw_data")
+        data, raw, dark = (_dataset(file, name) for name in (DATA, f"{DETECTOR}/raw_data", f"{DETECTOR}/dark_data"))
         if data is None:
             data = _dataset(file, "entry_1/data_1/data")
         self._turn = 0 if data is None else self.orientation
@@ -208,13 +208,12 @@ class CxiData:
         if data is None and raw is None:
             raise CxiError(f"{DETECTOR}/data is missing: expected it or raw_data; is this a ptychography file?")
         frames: h5py.Dataset = raw if data is None else data
-        for dataset in (data, raw, _dataset(file, f"{DETECTOR}/dark_data")):
+        for dataset in (data, raw, dark):
             _check_stack(dataset)
         translation, rows = _translation(file, len(frames))
         self.translation_m = translation
         self.frames = None if data is None else FrameStack(data, rows, self._turn)
         self.raw_data = None if raw is None else FrameStack(raw, rows if len(raw) == len(frames) else _all(raw))
-        dark = _dataset(file, f"{DETECTOR}/dark_data")
         self.dark_data = None if dark is None else FrameStack(dark, _all(dark))
         numbers = _array(file, SEQ_NUM)
         self.seq_nums = rows + 1 if numbers is None or len(numbers) < len(frames) else numbers[rows].astype(np.int64)
@@ -255,6 +254,19 @@ class CxiData:
     def good(self) -> npt.NDArray[np.bool_]:
         """(ny, nx) True where a pixel's value can be used."""
         return np.asarray((self.mask & ~np.uint32(GOOD_MASK_BITS)) == 0)
+
+    @property
+    def clean_frames(self) -> FrameStack:
+        """`frames`, for those who can do nothing without them.
+
+        Raises
+        ------
+        CxiError
+            Where the file has raw frames only.
+        """
+        if self.frames is None:
+            raise CxiError(f"{self.path} has raw frames only: expected clean ones; run nsbluesky raw2cxi first")
+        return self.frames
 
     def geometry(self) -> Geometry:
         """Return the experiment as the solver needs it; `pixel_size_m` is that of the frames as they are.

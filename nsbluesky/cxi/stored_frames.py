@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.cxi.layout import CxiError
 from nsbluesky.cxi.read import FrameStack, read_cxi
 
 __all__ = ["StoredFrames"]
@@ -43,6 +42,4 @@ class StoredFrames:
             If they are not there any more.
         """
         with read_cxi(self.path) as data:
-            if data.frames is None:
-                raise CxiError(f"{self.path} has no frames any more: expected those that it had before")
-            return data.frames[np.array(self.which, np.intp)]
+            return data.clean_frames[np.array(self.which, np.intp)]

@@ -122,7 +122,7 @@ class SettingsForm(QtWidgets.QWidget):
         form = QtWidgets.QFormLayout(page)
         form.setVerticalSpacing(2)
         form.setFieldGrowthPolicy(QtWidgets.QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for field in dataclasses.fields(group):  # type: ignore[arg-type]
+        for field in dataclasses.fields(group):
             value = getattr(group, field.name)
             if isinstance(value, Settings):
                 continue
@@ -193,7 +193,7 @@ class SettingsForm(QtWidgets.QWidget):
 
 def _groups(settings: Settings) -> list[tuple[str, str, Settings]]:
     """Return title, prefix of the names, and settings of each tab: the nested groups, then what is left."""
-    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(settings)]
     nested = [name for name in names if isinstance(getattr(settings, name), Settings)]
     groups = [(name, f"{name}.", getattr(settings, name)) for name in reversed(nested)]
     return [*groups, ("general" if nested else "settings", "", settings)] if len(names) > len(nested) else groups

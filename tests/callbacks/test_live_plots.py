@@ -32,7 +32,6 @@ def test_before_a_run_everything_is_empty() -> None:
     assert state.run is None
     assert state.raw is None
     assert state.positions_m.shape == (0, 2)
-    assert state.positions_extent_m is None
     assert not state.finished
     assert state.errors == []
 
@@ -89,7 +88,6 @@ def test_positions_are_ordered_by_seq_num_and_the_later_wins(live: LivePlots, sc
     again = {"frame": np.zeros((1, *RAW_SHAPE)), "x_m": np.array([7e-6]), "y_m": np.array([8e-6])}
     scan.feed(scan.run.page("primary", [1], [0.0], **again))
     np.testing.assert_allclose(live.snapshot().positions_m, [(7e-6, 8e-6), scan.position_m(3)])
-    assert live.snapshot().positions_extent_m == pytest.approx((7e-6, 50.2e-6, -20e-6, 8e-6), rel=1e-9, abs=0)
 
 
 def test_many_positions_fit(live: LivePlots, scan: DerivedScan) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from ophyd.status import SubscriptionStatus
 from recorded_run import path_of
+from twin_beamline import Twins
 
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.status import DeviceError
-from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
+from nsbluesky.devices.twins import SimFCCD
 
 TIMEOUT_S = 10.0
 SHAPE = (2, 3)
@@ -54,16 +55,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def fccd(tmp_path: Path, gate: Gate) -> SimFCCD:
-    stage, shutter = SimStage(name="stage", directory=tmp_path), SimShutter(name="shutter")
-    camera = SimFCCD(
-        name="fccd",
-        directory=tmp_path,
-        stage=stage,
-        shutter=shutter,
-        make_frame=gate,
-        frame_shape=SHAPE,
-        stall_s=60.0,
-    )
+    camera = Twins.make(tmp_path, gate, SHAPE, stall_s=60.0).fccd
     camera.stage()
     return camera
 
