@@ -259,7 +259,7 @@ def _path_of(uid: str, directory: Path) -> Path:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise DocumentLogError(
-            f"{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows the runs of the session"
+            f"{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows a session's runs"
         )
     return path
 
