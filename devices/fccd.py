@@ -75,6 +75,18 @@ class HDF5Plugin(Device):  # type: ignore[misc]
         self.write_path = write_path
         self.read_path = read_path
 
+    def point(self) -> None:
+        """Tell the IOC where to write; blocks.
+
+        Raises
+        ------
+        DeviceError
+            If the folder is not there on the IOC's machine.
+        """
+        _put(self.path, [*self.write_path.encode(), 0])  # as a text, pyepics would send ASCII only
+        if not self.path_exists.get():
+            raise DeviceError(f"{self.path.pvname}: the IOC sees no folder {self.write_path!r}; create it there")
+
     def open(self) -> None:
         """Begin a new file; blocks.
 
@@ -83,9 +95,7 @@ class HDF5Plugin(Device):  # type: ignore[misc]
         DeviceError
             If the folder is not there on the IOC's machine, or the plugin cannot open the file.
         """
-        _put(self.path, [*self.write_path.encode(), 0])  # as a text, pyepics would send ASCII only
-        if not self.path_exists.get():
-            raise DeviceError(f"{self.path.pvname}: the IOC sees no folder {self.write_path!r}; create it there")
+        self.point()
         _put(self.file_name, uuid.uuid4().hex)
         for signal, value in (
             (self.enable, "Enable"),

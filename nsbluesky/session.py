@@ -27,6 +27,7 @@ from nsbluesky.settings import PipelineSettings
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
+    from nsbluesky.beamline_check import BeamlineCheck
     from nsbluesky.callbacks.cxi_writer import CXIWriter
     from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Site",
     "bind",
+    "check",
     "fccd",
     "has_screen",
     "live_window",
@@ -206,6 +208,15 @@ def shutter(site: Site) -> Any:
     from nsbluesky.devices.shutter import Shutter
 
     return _connected(Shutter(site.shutter, name="shutter"), site)
+
+
+def check(site: Site, fccd: Any, stage: Any, shutter: Any) -> BeamlineCheck:
+    """Look whether camera, stage, shutter and the folder of the frames are as scans need them; nothing moves."""
+    from nsbluesky.beamline_check import check_beamline
+
+    return check_beamline(
+        fccd, stage, shutter, geometry=site.geometry, cleaning=site.pipeline.cleaning, step_um=site.step_um
+    )
 
 
 def suspend_while_away(RE: RunEngine, *devices: Any) -> None:
@@ -396,7 +407,6 @@ def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:
 def _find_finished(results: Path, processing: PtychoPipeline | Connection, raw_uid: str) -> FinishedRun | None:
     """Return what became of the processing of a run in this session, or in another one with the same folder."""
     from nsbluesky.callbacks.pipeline import PtychoPipeline
-    from nsbluesky.service.finished import FinishedRuns
 
     if not isinstance(processing, PtychoPipeline) and raw_uid in processing.finished:
         return processing.finished[raw_uid]
