@@ -16,7 +16,7 @@ from simulated_runs import METRES_PER_UM, Streams, process, simulate
 
 from nsbluesky import backend
 from nsbluesky.backend import get_backend
-from nsbluesky.callbacks import incremental_reconstructor
+from nsbluesky.callbacks import incremental_reconstructor, solver_documents
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor, Reconstruct
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -275,7 +275,8 @@ def test_a_search_after_the_last_frame_takes_no_time_from_the_last_passes(scan, 
     """On a busy machine, a short scan with its sweep at the end would be cut short else."""
     clock_s = 0.0
     clock = SimpleNamespace(monotonic=lambda: clock_s, time=time.time)
-    monkeypatch.setattr(incremental_reconstructor, "time", clock)
+    for module in (incremental_reconstructor, solver_documents):
+        monkeypatch.setattr(module, "time", clock)
     sweep = {"sweep_frames": 1000, "sweep_candidates": 2, "sweep_passes": 1, "find_orientation": False}
     stage, stop = drive(scan, final_s=3.0, coarse_uses=0, **sweep)
     list(stage.process("stop", stop))
