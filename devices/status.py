@@ -57,7 +57,7 @@ def answering(signal: Any, part: str) -> Iterator[None]:
     except (TimeoutError, DisconnectedError) as error:
         raise DeviceError(
             f"{label(signal)} does not answer: is the {part}'s IOC running? does it have this PV? ({error})"
-        ) from error
+        ) from None
 
 
 def finished(device: Device) -> DeviceStatus:
