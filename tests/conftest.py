@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from own_run_engine import run_engine
 
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
+
+# Many modules, few cycles: by default a twelfth of the tests' time goes by in looking for garbage.
+gc.set_threshold(20_000, 20, 20)
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
 hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
