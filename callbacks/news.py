@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["age_text", "news_of", "numbered"]
+__all__ = ["age_text", "news_of", "number_text", "numbered", "passes_text"]
 
 Data = Mapping[str, Any]
 
@@ -19,6 +20,17 @@ def news_of(stream: str, data: Data) -> str:
 def numbered(count: int, name: str) -> str:
     """Return how many there are of something: "1 frame", "3 frames"."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+def number_text(value: float, form: str = ".3f") -> str:
+    """Return a number in a form as of `format`; a dash where it is not known."""
+    return format(value, form) if math.isfinite(value) else "–"
+
+
+def passes_text(count: float) -> str:
+    """Return how many passes that were: "1 pass", "2.5 passes"."""
+    text = number_text(count, ".3g")
+    return f"{text} pass" if text == "1" else f"{text} passes"
 
 
 def _darks(data: Data) -> str:
@@ -50,7 +62,8 @@ def age_text(seconds: float) -> str:
 def _picture(data: Data) -> str:
     if not data["final"]:
         return ""
-    found = f"R {data['r_factor']:.3f} from {numbered(data['num_frames'], 'frame')}, {data['num_passes']:.3g} passes"
+    used = f"{numbered(data['num_frames'], 'frame')}, {passes_text(data['num_passes'])}"
+    found = f"R {number_text(data['r_factor'])} from {used}"
     return f"last image by {data['engine']}: {found}" if "engine" in data else f"last image: {found}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.news import numbered
 from nsbluesky.conversion.frames import ConversionError, StoredFrames
 from nsbluesky.conversion.scan import ONE_EXPOSURE, RawScan, check_exposures
 from nsbluesky.cxi import CxiData, FrameStack, read_cxi
@@ -50,7 +51,8 @@ def scan_of_cxi(path: Path, exposures_s: Sequence[float] | None = None) -> RawSc
         warnings = []
         darks = raw.dark_data
         if darks is not None and len(darks) % count:
-            warnings.append(f"{len(darks)} dark frames for {count} exposures: the last {len(darks) % count} unused")
+            told = f"{numbered(len(darks), 'dark frame')} for {count} exposures"
+            warnings.append(f"{told}: the last {len(darks) % count} unused")
         return RawScan(
             source=str(path.resolve()),
             geometry=raw.geometry(),
@@ -97,7 +99,7 @@ def _points(
     number = 1
     for group in np.split(indices, np.flatnonzero(moved) + 1):
         if len(group) % count:
-            where = f"{len(group)} frames at one place (from frame {group[0]} on)"
+            where = f"{numbered(len(group), 'frame')} at one place (from frame {group[0]} on)"
             left_out[number] = f"{where}: expected {count} exposures"
             number += 1
             continue

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.cxi.compare import Comparison
 from nsbluesky.viewer.display import robust_range
 from nsbluesky.viewer.image_panel import ImagePanel
@@ -115,4 +115,4 @@ class CorrelationPanel(ImagePanel):
         self.plot.getAxis("bottom").setLabel(f"this file: {unit}")
         self.plot.getAxis("left").setLabel(f"the other: {unit}")
         self.correlation = pearson(first, second)
-        self.set_subtitle(f"r {self.correlation:.3f} over {numbered(len(first), 'pixel')}")
+        self.set_subtitle(f"r {number_text(self.correlation)} over {numbered(len(first), 'pixel')}")

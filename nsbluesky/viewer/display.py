@@ -21,6 +21,7 @@ __all__ = [
     "measured_window",
     "mode_powers",
     "nice_length",
+    "photons_text",
     "power_text",
     "probe_mosaic",
     "remove_ramp",
@@ -47,7 +48,10 @@ def thin_out(image: npt.NDArray[Any], max_px: int) -> npt.NDArray[Any]:
 
 
 def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Span:
-    """Return the two percentiles of the finite values, of a regular sample where there are many; never empty."""
+    """Return the two percentiles of the finite values, of a regular sample where there are many; never empty.
+
+    Of one value alone, a thousandth of it to both sides, and of zeros 0 to 1.
+    """
     flat = image.ravel()
     flat = flat[:: max(1, flat.size // MAX_RANGE_SAMPLES)]
     flat = flat[np.isfinite(flat)]
@@ -56,8 +60,8 @@ def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Sp
     low, high = (float(value) for value in np.percentile(flat, percentiles))
     if high > low:
         return low, high
-    margin = abs(low) * 1e-3 or 1.0
-    return low - margin, high + margin
+    margin = abs(low) * 1e-3
+    return (low - margin, high + margin) if margin else (0.0, 1.0)
 
 
 def symmetric_range(image: npt.NDArray[Any]) -> Span:
@@ -168,6 +172,12 @@ def count_text(count: float) -> str:
         return "no"
     exponent = common_exponent((count, count))
     return f"{count / 10**exponent:.2f}·{power_text(exponent)}" if exponent > 0 else f"{count:.0f}"
+
+
+def photons_text(count: float) -> str:
+    """Write a number of photons for people: "1 photon", "1.11·10⁷ photons"."""
+    text = count_text(count)
+    return f"{text} photon" if text == "1" else f"{text} photons"
 
 
 def half_period_text(resolution_m: float, *, is_pixel: bool) -> str:

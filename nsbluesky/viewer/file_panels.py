@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.solver.quality import FRC
 from nsbluesky.viewer.display import half_period_text, length_text
 from nsbluesky.viewer.image_panel import ImagePanel, Panel
@@ -83,6 +83,7 @@ class ErrorPanel(Panel):
             "R = Σ||model|−A| / ΣA, A the measured amplitudes"
         )
         self.plot.showGrid(x=True, y=True, alpha=0.3)
+        self.plot.getAxis("bottom").whole = True
         self.curve = curve()
         self.plot.addItem(self.curve)
 
@@ -90,7 +91,7 @@ class ErrorPanel(Panel):
         """Draw the errors (k,), or say that there are none."""
         self.curve.setData(np.arange(1, len(errors) + 1), errors)
         self.set_blank(not len(errors))
-        self.set_subtitle(f"{errors[-1]:.4g} at the end" if len(errors) else "none in this file")
+        self.set_subtitle(f"{number_text(errors[-1], '.4g')} at the end" if len(errors) else "none in this file")
 
 
 class HistogramPanel(Panel):
@@ -98,11 +99,13 @@ class HistogramPanel(Panel):
 
     def __init__(self) -> None:
         super().__init__("Histogram", "value", "pixels")
-        self.graphics.setToolTip("pixels of each value of the object, or of the frame where there is none")
+        self.graphics.setToolTip(
+            "pixels of each value of the object, or of the frame where there is none; σ: standard deviation"
+        )
         self.steps = pg.PlotDataItem(stepMode="center", pen=pg.mkPen(DATA_COLOR, width=2), fillLevel=None)
         self.plot.addItem(self.steps)
         self.plot.showGrid(x=True, y=True, alpha=0.3)
-        self.plot.getAxis("bottom").enableAutoSIPrefix(False)
+        self.plot.getAxis("left").whole = True
         self.set_blank(True)
 
     def show_image(self, panel: ImagePanel) -> None:
@@ -117,8 +120,8 @@ class HistogramPanel(Panel):
         counts, edges = np.histogram(values, BINS)
         self.steps.setData(edges, counts)
         self.plot.getAxis("bottom").setLabel(panel.value_label)
-        of = f"{panel.title} · " + (f"{panel.value_label}: " if panel.is_log else "")  # no mean of what is told
-        self.set_subtitle(f"{of}mean {values.mean():.4g}, standard deviation {values.std():.4g}")
+        told = f"mean {values.mean():.4g}, σ {values.std():.4g} {panel.unit}"
+        self.set_subtitle(f"{told} · {panel.title}")
 
 
 class ProfilePanel(Panel):
@@ -207,4 +210,4 @@ class FrcPanel(Panel):
         if found:
             self.mark.setValue(0.5e-6 / frc.resolution_m)
         resolution = half_period_text(frc.resolution_m, is_pixel=not (frc.correlation < frc.half_bit).any())
-        self.set_subtitle(f"half period {resolution} · contrast correlation {correlation:.3f}")
+        self.set_subtitle(f"half period {resolution} · contrast correlation {number_text(correlation)}")

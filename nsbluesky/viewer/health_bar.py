@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsbluesky.callbacks.live_state import LiveState, StageHealth
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 
@@ -94,7 +94,7 @@ def _status_line(state: LiveState) -> str:
         x, y = state.positions_m[-1] * 1e6
         parts.append(f"at {x:.2f}, {y:.2f} µm")
     if state.reconstruction is not None:
-        parts.append(f"R {state.reconstruction.r_factor:.3f}")
+        parts.append(f"R {number_text(state.reconstruction.r_factor)}")
         if not state.finished:
             parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
     parts.append(run.label.partition(" · ")[0])  # the title of the window has the rest

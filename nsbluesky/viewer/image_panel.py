@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ FEW_DECADES = 2.5
 FEWEST_TICKS = 2
 EVEN = 0.0
 """What stands for the distance of ticks at a logarithmic colour bar that are the same value apart."""
+_UNIT = re.compile(r"( \([^()]+\)| · 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)*$")
+"""What is kept of an axis' name where there is no room for all of it: unit and power of ten."""
 OWN_COLORS = (0, 255)
 """Levels of an image in its own colours."""
 LEGEND_ALPHA = 200
@@ -49,15 +52,68 @@ class ElidedLabel(QtWidgets.QLabel):
 
 
 class Axis(pg.AxisItem):  # type: ignore[misc]
-    """An axis whose numbers can be told apart, however far from 0 they are: as on a stage at millimetres."""
+    """An axis whose numbers can be told apart, however far from 0 they are: as on a stage at millimetres.
+
+    Attributes
+    ----------
+    whole : bool
+        There is nothing between whole numbers, as of frames.
+    """
+
+    whole = False
+    _period = 0
+
+    def count_anew(self, period: int) -> None:
+        """Count two images side by side, each `period` wide, from 0 both; 0 where there is one."""
+        if period != self._period:
+            self._period = period
+            self.picture = None
+            self.update()
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        """Return the distances and places of ticks."""
+        levels: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
+        if not self._period:
+            return levels
+        last = max(self._period - levels[0][0] / 2, 1)  # further on is no room for a number before the next 0
+        found: dict[float, float] = {}
+        for spacing, _ in levels:
+            for place in np.add.outer((0, self._period), np.arange(0, last, spacing)).ravel().tolist():
+                if low <= place <= high:
+                    found.setdefault(place, spacing)
+        return [(spacing, [place for place, of in found.items() if of == spacing]) for spacing, _ in levels]
+
+    def setLabel(self, *args: Any, **kwargs: Any) -> None:
+        """Name the axis, and put the name into its middle."""
+        super().setLabel(*args, **kwargs)
+        self.resizeEvent()
+
+    def labelString(self) -> str:
+        """Return the name as HTML, shortened to the length of the axis; its unit and power of ten stay."""
+        unit = _UNIT.search(self.labelText)[0]  # type: ignore[index]  # there may be nothing, and that is found
+        name = self.labelText.removesuffix(unit)
+        metrics = QtGui.QFontMetricsF(self.label.font())
+        length = self.width() if self.orientation in ("bottom", "top") else self.height()
+        room = length - metrics.horizontalAdvance(unit)
+        short = metrics.elidedText(name, QtCore.Qt.TextElideMode.ElideRight, max(room, 0.0))
+        return str(super().labelString()).replace(self.labelText, f"{short}{unit}") if self.labelText else ""
+
+    def resizeEvent(self, event: object = None) -> None:
+        """Write as much of the name as there is room for, all of it under the mouse."""
+        if self.label is not None:
+            self.label.setHtml(self.labelString())
+            self.label.setToolTip(self.labelText)
+        super().resizeEvent(event)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Write the numbers, large ones in full too; the axis grows where they reach into its label."""
+        if self._period:
+            values = [value % self._period for value in values]
         texts: list[str] = super().tickStrings(values, scale, spacing)
         if not self.logMode and any(abs(value * scale) >= LARGE for value in values):
             places = max(0, math.ceil(-math.log10(spacing * scale)))
             texts = [f"{value * scale:.{places}f}" for value in values]
-        if texts and self.orientation == "left":
+        if texts and self.orientation in ("left", "right"):
             width = self._widest(texts) + self.label.boundingRect().height() + NUMBERS_APART_PX / 2
             if width > self.width():
                 self.setWidth(width)
@@ -66,6 +122,8 @@ class Axis(pg.AxisItem):  # type: ignore[misc]
     def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
         """Return distances between ticks, in a row so large that the numbers have room."""
         levels = super().tickSpacing(low, high, size)
+        if self.whole:
+            levels = [level for level in levels if level[0] >= 1.0] or [(1.0, 0.0)]
         if self.logMode or self.orientation not in ("bottom", "top") or not high > low:
             return levels  # type: ignore[no-any-return]
         spacing, power = levels[0][0], 10.0 ** math.floor(math.log10(levels[0][0]))
@@ -79,6 +137,31 @@ class Axis(pg.AxisItem):  # type: ignore[misc]
     def _widest(self, texts: list[str]) -> float:
         metrics = QtGui.QFontMetricsF(self.style["tickFont"] or self.font())
         return max(metrics.horizontalAdvance(text) for text in texts)
+
+
+class ColorAxis(Axis):
+    """The axis of a colour bar."""
+
+    def logTickValues(self, low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
+        """Return ticks at powers of ten; where they are few, also at 2 and 5 of each.
+
+        Where even these are too few to read a value, as for darks, ticks are at round values instead.
+        """
+        factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        ticks = [power + math.log10(factor) for power in powers for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        first, last = 10.0**low, 10.0**high
+        if len(ticks) >= FEWEST_TICKS or not last > first:
+            return [(1.0, ticks)]
+        step = nice_length(last - first)
+        return [(EVEN, [math.log10(k * step) for k in range(math.ceil(first / step), math.floor(last / step) + 1)])]
+
+    def logTickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        """Write ticks of `logTickValues`."""
+        if spacing == EVEN:
+            return [f"{10**value:.6g}" for value in values]
+        return super().logTickStrings(values, scale, spacing)  # type: ignore[no-any-return]
 
 
 class Panel(QtWidgets.QWidget):
@@ -274,12 +357,13 @@ class ImagePanel(Panel):
         self.view.invertY(row_0_on_top)
         self.view.setDefaultPadding(0.0)
         self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
+        self.graphics.addItem(self.bar, row=0, col=1)
+        self.bar.setAxisItems({"right": ColorAxis("right")})
+        self.bar.axis = self.bar.getAxis("right")
+        self.bar.axis.unlinkFromView()
         self.style_axis(self.bar.axis)
         self.bar.axis.setWidth(self.font_scale * AXIS_WIDTH_PX)
-        self.bar.axis.logTickValues = _log_ticks
-        self.bar.axis.logTickStrings = functools.partial(_log_strings, self.bar.axis.logTickStrings)
         self.bar.setImageItem(self.item)
-        self.graphics.addItem(self.bar, row=0, col=1)
         self._colormap = "viridis"
         self._log = False
         self._label = ""
@@ -379,9 +463,10 @@ class ImagePanel(Panel):
         return f"log₁₀ {self._label}" if self._log else self._label
 
     @property
-    def is_log(self) -> bool:
-        """Whether the numbers of `picture` are logarithms."""
-        return self._log
+    def unit(self) -> str:
+        """The unit of these numbers alone: "rad" of "phase (rad)"."""
+        found = _UNIT.search(self._label)
+        return found[0].strip(" ()") if found and found[0] and not self._log else self.value_label
 
     def values_along(
         self, start: tuple[float, float], stop: tuple[float, float]
@@ -408,13 +493,17 @@ class ImagePanel(Panel):
             return ""
         column = min(int((x - rect.left()) / rect.width() * image.shape[1]), image.shape[1] - 1)
         row = min(int((y - rect.top()) / rect.height() * image.shape[0]), image.shape[0] - 1)
-        place = f"{x:.3f}, {y:.3f} µm" if self.scale_bar is not None else f"column {column}, row {row}"
+        place = f"{x:.3f}, {y:.3f} µm" if self.scale_bar is not None else self.pixel_text(column, row)
         if image.ndim == 3:
             return place
         value = float(image[row, column])
         if not np.isfinite(value):
             return f"{place}: not measured"
         return f"{place}: {10**value if self._log else value:.4g} {self._label}"
+
+    def pixel_text(self, column: int, row: int) -> str:
+        """Write which pixel that is."""
+        return f"column {column}, row {row}"
 
     def _read_out(self, point: QtCore.QPointF) -> None:
         inside = self.view.sceneBoundingRect().contains(point)
@@ -477,29 +566,6 @@ class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
         self._text.setPos(center - text.width() / 2, top - text.height() - 1)
         frame = QtCore.QRectF(center - width / 2, top - text.height(), width, text.height() + self.HEIGHT_PX)
         self._back.setRect(frame.adjusted(-4, -2, 4, 4))
-
-
-def _log_ticks(low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
-    """Return ticks at powers of ten, as pyqtgraph's `logTickValues`; where they are few, also at 2 and 5 of each.
-
-    Where even these are too few to read a value, as for darks, ticks are at round values instead.
-    """
-    factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [power + math.log10(factor) for power in powers for factor in factors]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    first, last = 10.0**low, 10.0**high
-    if len(ticks) >= FEWEST_TICKS or not last > first:
-        return [(1.0, ticks)]
-    step = nice_length(last - first)
-    return [(EVEN, [math.log10(k * step) for k in range(math.ceil(first / step), math.floor(last / step) + 1)])]
-
-
-def _log_strings(of_powers: Any, values: list[float], scale: float, spacing: float) -> list[str]:
-    """Write ticks of `_log_ticks`; `of_powers` writes those at powers of ten."""
-    if spacing == EVEN:
-        return [f"{10**value:.6g}" for value in values]
-    return of_powers(values, scale, spacing)  # type: ignore[no-any-return]
 
 
 def _name(axis: Any, label: str, exponent: int) -> None:

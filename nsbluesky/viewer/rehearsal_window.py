@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.rehearsal import Rehearsal, RehearsalPlan, RehearsalSettings
 from nsbluesky.viewer.display import log10_image, robust_range
 from nsbluesky.viewer.image_panel import ImagePanel
@@ -269,5 +269,6 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         if self.rehearsal.error:
             self.status.setText(self.rehearsal.error)
         elif picture is not None and self.status.text() != "cancelled":
-            self.status.setText(f"done: R {picture.r_factor:.3f} from {numbered(picture.num_frames, 'frame')}")
+            r_factor = number_text(picture.r_factor)
+            self.status.setText(f"done: R {r_factor} from {numbered(picture.num_frames, 'frame')}")
         self._mark()

@@ -266,16 +266,24 @@ class ScanPanel(QtWidgets.QWidget):
         below.addWidget(self.answer, 1)
         below.addWidget(self.copy)
         below.addWidget(self.run)
+        page = QtWidgets.QWidget()
+        fields = QtWidgets.QVBoxLayout(page)
+        fields.setContentsMargins(0, 0, 0, 0)
+        fields.addLayout(form)
+        fields.addWidget(self.command)
+        fields.addStretch(1)
+        scroll = QtWidgets.QScrollArea()  # in a small window, so that all buttons are seen
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
+        scroll.setWidget(page)
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)
         layout.addWidget(self.state)
         layout.addLayout(steering)
         layout.addLayout(calls)
         layout.addWidget(self.where)
-        layout.addLayout(form)
-        layout.addWidget(self.command)
+        layout.addWidget(scroll, 1)
         layout.addLayout(below)
-        layout.addStretch(1)
 
     def _type(self) -> None:
         self._typed = True

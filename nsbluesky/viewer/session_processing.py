@@ -26,6 +26,7 @@ class SessionProcessing:
     def __init__(self, pipeline: PtychoPipeline, log: Path | None = None) -> None:
         self._pipeline = pipeline
         self._log = log
+        self._cleared = ""
 
     def settings(self) -> PipelineSettings:
         """Return the settings of the next run."""
@@ -57,21 +58,24 @@ class SessionProcessing:
             self._pipeline.abort()
             return "the final passes of the runs that have ended are cut short"
         if action == "clear":
+            run = self._pipeline.live.snapshot().run
+            self._cleared = run.raw_uid if run is not None else self._cleared
             self._pipeline.live.clear()
             return "nothing is shown until the next run"
         return self._process_again()
 
     def _process_again(self) -> str:
-        """Give the documents of the last run to the pipeline once more."""
+        """Give the documents of the last run to the pipeline once more, also where it is not shown any more."""
         run = self._pipeline.live.snapshot().run
-        if run is None or self._log is None:
+        raw_uid = run.raw_uid if run is not None else self._cleared
+        if not raw_uid or self._log is None:
             raise ValueError("no run to process again: expected one that was shown here and is in the document log")
         if self._pipeline.activity() or self._pipeline.queued:
             raise ValueError("a run is being processed: wait for its end, or abort it, then reset")
         try:
-            documents = list(documents_of(run.raw_uid, self._log))
+            documents = list(documents_of(raw_uid, self._log))
         except DocumentLogError as error:
             raise ValueError(str(error)) from error
         for name, document in documents:
             self._pipeline(name, document)
-        return f"run {run.raw_uid[:8]} is processed again"
+        return f"run {raw_uid[:8]} is processed again"

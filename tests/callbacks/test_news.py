@@ -30,6 +30,11 @@ def test_a_run_in_the_log(tmp_path, caplog):
     ]
 
 
+def test_one_pass_is_one_and_what_is_not_known_is_a_dash() -> None:
+    told = {"final": True, "r_factor": float("nan"), "num_frames": 1, "num_passes": 1.0}
+    assert news_of("reconstruction", told) == "last image: R – from 1 frame, 1 pass"
+
+
 @pytest.mark.parametrize(("final", "text"), [(False, ""), (True, "last image: R 0.071 from 196 frames, 12 passes")])
 def test_only_the_last_image_is_news(final, text):
     assert (

@@ -87,6 +87,9 @@ def test_darks_that_do_not_come_in_sets_are_told(tmp_path: Path) -> None:
     scan = scan_of_cxi(path)
     assert [len(darks) for darks in scan.darks] == [5, 5]
     assert scan.warnings == ("11 dark frames for 2 exposures: the last 1 unused",)
+    with h5py.File(path, "r+") as file:
+        file[f"{DETECTOR}/dark_data"].resize(1, axis=0)
+    assert scan_of_cxi(path).warnings == ("1 dark frame for 2 exposures: the last 1 unused",)
 
 
 def test_a_clean_file_is_no_raw_scan(tmp_path: Path) -> None:

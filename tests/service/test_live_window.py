@@ -124,7 +124,7 @@ def test_the_run_that_goes_on_is_steered(scan: RecordedScan, tmp_path: Path, qtb
         assert session.connection.wait(TIMEOUT_S)
         window.docks.show_dock("ProbePanel")
         qtbot.waitUntil(lambda: "3 modes" in probe.title_label.text(), timeout=PATIENCE_MS)
-        qtbot.waitUntil(lambda: "Fit · 4 · R 0." in fit.title_label.text(), timeout=PATIENCE_MS)
+        qtbot.waitUntil(lambda: "Fit · frame 4 · R 0." in fit.title_label.text(), timeout=PATIENCE_MS)
         state = runs.live.snapshot()
         assert state.run is not None and state.run.settings is not None and state.run.settings.solver.modes == 3
         assert "to viewers" in window.health_panel.traffic.text()

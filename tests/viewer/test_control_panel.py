@@ -96,6 +96,13 @@ def test_clear_shows_nothing(panel: ControlPanel, pipeline: PtychoPipeline, qtbo
     assert pipeline.live.snapshot().clean is None
 
 
+def test_what_was_cleared_can_be_processed_again(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
+    DerivedScan(pipeline.live).start()
+    for action in ("clear", "clear", "reset"):
+        press(qtbot, panel, action)
+    assert "0123456789abcdef" in panel.answer.text()  # that it looked for in the log
+
+
 def test_what_cannot_be_done_is_told(panel: ControlPanel, pipeline: PtychoPipeline, qtbot: QtBot) -> None:
     press(qtbot, panel, "reset")
     assert "no run to process again" in panel.answer.text()

@@ -156,6 +156,10 @@ def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -
     assert amplitude.title_label.text() == "Object amplitude · final · pixel 25 nm"
     assert [label.toPlainText() for label in probe.labels[:2]] == ["80.0 %", "20.0 %"]
     assert window.errors.curve.getData()[1].tolist() == [0.5, 0.3]
+    ticks = window.errors.plot.getAxis("bottom").tickValues(0.9, 2.1, 300)
+    assert {place for _, places in ticks for place in places} == {1, 2}
+    window.errors.show_errors(np.array([0.5, np.nan]))
+    assert window.errors.title_label.text() == "Error · – at the end"
 
 
 def test_a_file_without_a_picture(
@@ -193,7 +197,7 @@ def test_a_raw_file_with_its_darks(tmp_path: Path, rng: np.random.Generator, qtb
     assert window.dark_panel is not None
     assert window.dark_panel.title_label.text() == "Dark · 3 frames · 0 bad"
     assert "raw file" in window.status.text()
-    assert "log₁₀ ADU: mean" in window.histogram.title_label.text()
+    assert window.histogram.title_label.text().endswith(" log₁₀ ADU · Raw frame")
 
 
 def test_each_exposure_of_a_raw_file_has_its_darks(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
@@ -261,7 +265,7 @@ def test_the_histogram_counts_every_measured_pixel(window: CxiWindow, picture: n
     edges, counts = window.histogram.steps.getData()
     assert counts.sum() == np.isfinite(picture).sum()
     assert len(edges) == len(counts) + 1
-    assert window.histogram.title_label.text().startswith("Histogram · Object phase")
+    assert window.histogram.title_label.text() == "Histogram · mean 0, σ 0 rad · Object phase"
 
 
 def test_corrected_positions_are_arrows(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
@@ -414,7 +418,7 @@ def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) 
     window.docks.show_dock("Fit")
     qtbot.waitUntil(lambda: window.fit.item.image is not None, timeout=10_000)
     window.slider.setValue(4)
-    assert window.fit.title_label.text().startswith("Fit · 5 · R ")
+    assert window.fit.title_label.text().startswith("Fit · frame 5 · R ")
     window.fit.choice.setCurrentText("data")
     shown, good = window.fit.item.image, np.arange(FRAME_PX) != 2
     np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[4], 0.1))[:, good], rtol=1e-5)

@@ -19,6 +19,7 @@ from nsbluesky.viewer.display import (
     measured_window,
     mode_powers,
     nice_length,
+    photons_text,
     power_text,
     probe_mosaic,
     remove_ramp,
@@ -32,6 +33,15 @@ from nsbluesky.viewer.display import (
 def ramp(shape: tuple[int, int], row: float, column: float) -> np.ndarray:
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     return np.exp(1j * (row * rows + column * columns)).astype(np.complex64)
+
+
+def test_the_range_of_zeros_begins_at_zero() -> None:
+    assert robust_range(np.zeros((3, 3))) == (0.0, 1.0)
+    assert robust_range(np.full((3, 3), 1000.0)) == (999.0, 1001.0)
+
+
+def test_one_photon_is_one() -> None:
+    assert [photons_text(count) for count in (1.2, 2.0, 3e7)] == ["1 photon", "2 photons", "3.00·10⁷ photons"]
 
 
 def test_robust_range_leaves_out_outliers_and_what_is_not_measured() -> None:

@@ -67,6 +67,38 @@ def test_every_logarithmic_colour_bar_can_be_read(
     assert axis.tickStrings(ticks, 1.0, spacing) == expected
 
 
+def test_what_the_axis_of_a_small_plot_is_called_keeps_its_unit_and_power_of_ten(
+    panel: ImagePanel, qtbot: QtBot
+) -> None:
+    panel.set_image(np.zeros((4, 4)), EXTENT, (0, 2e7), label="photons of the whole frame (kept)")
+    panel.resize(300, 180)
+    qtbot.waitUntil(lambda: "…" in panel.bar.axis.label.toPlainText(), timeout=5000)
+    label = panel.bar.axis.label
+    assert label.toPlainText().strip().endswith("… (kept) · 10⁷")
+    assert label.toolTip() == panel.bar.axis.labelText == "photons of the whole frame (kept) · 10⁷"
+    assert label.sceneBoundingRect().height() < panel.graphics.height()
+
+
+def test_a_new_name_lies_in_the_middle_of_its_axis(panel: ImagePanel) -> None:
+    axis = panel.bar.axis
+    for label in ("rad", "phase (rad)"):
+        panel.set_image(np.zeros((4, 4)), EXTENT, (0, 1), label=label)
+        QtWidgets.QApplication.processEvents()
+        middle = axis.mapFromScene(axis.label.sceneBoundingRect().center()).y()
+        assert abs(middle - axis.size().height() / 2) < 2
+
+
+def test_the_numbers_of_a_colour_bar_do_not_reach_into_its_name(panel: ImagePanel) -> None:
+    panel.set_image(np.zeros((4, 4)), EXTENT, (0.999, 1.001), label="ADU")
+    panel.graphics.grab()
+    axis = panel.bar.axis
+    QtWidgets.QApplication.processEvents()
+    numbers_end = axis.style["tickLength"] + axis.style["tickTextOffset"][0]
+    numbers_end += QtGui.QFontMetricsF(axis.style["tickFont"]).horizontalAdvance("1.0000")
+    name = axis.label.mapRectToParent(axis.label.boundingRect()).left() + axis.label.document().documentMargin()
+    assert numbers_end < name
+
+
 @pytest.mark.parametrize("place_um", [(12345.6, -8765.4), (512000.0, -250000.0)])
 def test_numbers_of_a_stage_at_millimetres_can_be_told_apart(
     panel: ImagePanel, place_um: tuple[float, float]

@@ -396,14 +396,22 @@ def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:
     data, model = scan.fit(7, 0.081)
     window.refresh()
     panel = window.panels[FitPanel]
-    assert panel.title_label.text() == "Fit · 7 · R 0.081"
+    assert panel.title_label.text() == "Fit · frame 7 · R 0.081"
     shown = panel.item.image
     assert shown.shape == (FRAME_PX, 2 * FRAME_PX)
     np.testing.assert_allclose(shown[1:, :FRAME_PX], np.log10(np.maximum(data[1:], 0.1)), rtol=1e-5)
     np.testing.assert_allclose(shown[:, FRAME_PX:], np.log10(np.maximum(model, 0.1)), rtol=1e-4, atol=1e-5)
     assert np.isnan(shown[0, :FRAME_PX]).all()
+    assert panel.value_at(3.0, 2.0) == f"data, column 3, row 2: {max(data[2, 3], 0.1):.4g} photons"
+    assert panel.value_at(FRAME_PX + 3.0, 2.0) == f"model, column 3, row 2: {model[2, 3]:.4g} photons"
+    axis = panel.plot.getAxis("bottom")
+    spacing, places = axis.tickValues(-0.5, 2 * FRAME_PX - 0.5, 200)[0]
+    assert places == [0, 10, 16, 26]
+    assert axis.tickStrings(places, 1.0, spacing) == 2 * ["0", "10"]
     panel.choice.setCurrentText("residual")
     window.refresh()
+    assert axis.tickStrings([20], 1.0, spacing) == ["20"]
+    assert panel.value_at(3.0, 2.0).startswith("column 3, row 2: ")
     np.testing.assert_allclose(panel.item.image[1:], (np.sqrt(model) - np.sqrt(data))[1:], rtol=1e-4, atol=1e-4)
     low, high = panel.bar.levels()
     assert low == -high and panel.bar.axis.labelText == "√photons"
@@ -415,6 +423,27 @@ def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:
     panel.redraw()
     window.refresh()
     assert panel.title_label.text().endswith("3 is not in use")
+
+
+def test_a_number_that_is_not_known_is_a_dash(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.fit(7, float("nan"))
+    scan.reconstruction(3, float("nan"))
+    scan.second_engine("rpie", 3, float("nan"))
+    window.refresh()
+    titles = [panel.title_label.text() for panel in window.panels.values()]
+    assert "Fit · frame 7 · R –" in titles
+    assert not any("nan" in text for text in [*titles, window.health.status.text()])
+
+
+def test_frames_are_counted_in_whole_numbers(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.clean(1, 2)
+    scan.reconstruction(2, 0.3)
+    window.refresh()
+    for panel in (LightPanel, QualityPanel):
+        ticks = window.panels[panel].plot.getAxis("bottom").tickValues(0.8, 2.2, 300)
+        assert {place % 1 for _, places in ticks for place in places} == {0}
 
 
 def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedScan) -> None:

@@ -100,7 +100,7 @@ def test_a_run_from_raw_frames_to_the_object(browser: RunBrowser, recorded: Reco
     assert window.panels["Object phase"].item.image is not None  # type: ignore[attr-defined]
     window.docks.show_dock("Fit")
     qtbot.waitUntil(lambda: window.fit.item.image is not None, timeout=10_000)
-    assert window.fit.title_label.text().startswith(f"Fit · {seq_num} · R 0.")
+    assert window.fit.title_label.text().startswith(f"Fit · frame {seq_num} · R 0.")
 
 
 def test_frames_that_are_gone_are_told(recorded: Recorded, tmp_path: Path, qtbot: QtBot) -> None:

@@ -358,3 +358,13 @@ def send_mouse(widget: QtWidgets.QWidget, event: str, point: QtCore.QPoint) -> N
     )
     QtWidgets.QApplication.sendEvent(widget, mouse)
     QtWidgets.QApplication.processEvents()
+
+
+def test_where_there_is_little_room_all_buttons_are_seen(qtbot: QtBot) -> None:
+    panel = ScanPanel(None)
+    qtbot.addWidget(panel)
+    panel.resize(240, 230)
+    panel.show()
+    assert panel.height() == 230
+    for button in (panel.copy, panel.run):
+        assert panel.rect().contains(QtCore.QRect(button.mapTo(panel, QtCore.QPoint()), button.size()))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import Fit, LiveState
+from nsbluesky.callbacks.news import number_text
 from nsbluesky.viewer.display import log10_image, robust_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, pixel_extent
 from nsbluesky.viewer.qt import QtWidgets, Signal
@@ -17,6 +18,7 @@ __all__ = ["FitPanel", "residual"]
 FLOOR_PHOTONS = 0.1
 NEWEST = 0
 LAST_FRAME = 10**9
+BOTH = "data | model"
 
 
 def residual(fit: Fit) -> npt.NDArray[np.float32]:
@@ -28,7 +30,7 @@ def residual(fit: Fit) -> npt.NDArray[np.float32]:
 class FitPanel(LiveImagePanel):
     """Data, model and residual of one frame; a number chooses the frame, 0 the newest."""
 
-    CHOICES = ("data | model", "data", "model", "residual")
+    CHOICES = (BOTH, "data", "model", "residual")
     place = "left top"
 
     frame_chosen = Signal(int)
@@ -36,6 +38,7 @@ class FitPanel(LiveImagePanel):
 
     def __init__(self) -> None:
         super().__init__("Fit", "column (px)", "row (px)", row_0_on_top=True)
+        self._data_px = 0
         self.choice = self.add_selector(list(self.CHOICES), "the frame, its model, or √model − √data")
         self.choice.currentIndexChanged.connect(self.redraw)
         self.number = QtWidgets.QSpinBox()
@@ -59,6 +62,8 @@ class FitPanel(LiveImagePanel):
         """Draw what is chosen."""
         fit = state.fit
         assert fit is not None
+        self._data_px = fit.data.shape[1] if self.choice.currentText() == BOTH else 0
+        self.plot.getAxis("bottom").count_anew(self._data_px)
         if self.choice.currentText() == "residual":
             image = residual(fit)
             limit = max(abs(edge) for edge in robust_range(image))
@@ -67,7 +72,14 @@ class FitPanel(LiveImagePanel):
             self._draw_photons(to_host(fit.data), to_host(fit.model))
         wanted = self.number.value()
         instead = f" · {wanted} is not in use" if wanted not in (NEWEST, fit.seq_num) else ""
-        self.set_subtitle(f"{fit.seq_num} · R {fit.r_factor:.3f}{instead}")
+        self.set_subtitle(f"frame {fit.seq_num} · R {number_text(fit.r_factor)}{instead}")
+
+    def pixel_text(self, column: int, row: int) -> str:
+        """Write which pixel that is; data and model side by side count their own columns."""
+        if not self._data_px:
+            return super().pixel_text(column, row)
+        name = "data" if column < self._data_px else "model"
+        return f"{name}, {super().pixel_text(column % self._data_px, row)}"
 
     def _draw_photons(self, data: npt.NDArray[np.float32], model: npt.NDArray[np.float32]) -> None:
         """Draw data, model or both on one scale, so that they can be compared."""

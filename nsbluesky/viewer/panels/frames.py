@@ -11,7 +11,7 @@ from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import numbered
 from nsbluesky.cleaning.layout import FCCDLayout, get_layout
 from nsbluesky.settings import SettingsError
-from nsbluesky.viewer.display import count_text, log10_image, robust_range, to_host
+from nsbluesky.viewer.display import log10_image, photons_text, robust_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, pixel_extent
 from nsbluesky.viewer.panels.colors import CENTER_COLOR
 from nsbluesky.viewer.qt import pg
@@ -162,4 +162,4 @@ class CleanPanel(LiveImagePanel):
                 logarithm = np.where(mask == 0, logarithm, np.float32(np.nan))
         high = max(robust_range(logarithm, (0.0, 100.0))[1], 1.0)
         self.set_image(logarithm, pixel_extent(photons), (-1.0, high), colors="inferno", label="photons", log=True)
-        self.set_subtitle(f"frame {state.clean.seq_num} · {count_text(float(np.nansum(photons)))} photons")
+        self.set_subtitle(f"frame {state.clean.seq_num} · {photons_text(float(np.nansum(photons)))}")

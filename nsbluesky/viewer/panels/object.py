@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import LiveState, Reconstruction
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.colormaps import complex_colors
 from nsbluesky.viewer.display import display_phase, measured_window, remove_ramp, robust_range, thin_out, to_host
 from nsbluesky.viewer.panels.base import Extent, LiveImagePanel, extent_in_um
@@ -87,7 +87,7 @@ class SecondEnginePanel(ObjectPanel):
         """Engine and R."""
         assert state.second is not None
         of_centre = " of the centre" if state.second.coarse else ""
-        return f"{state.second.engine}: R {state.second.r_factor:.3f}{of_centre} · "
+        return f"{state.second.engine}: R {number_text(state.second.r_factor)}{of_centre} · "
 
     def why_empty(self, state: LiveState) -> str:
         """Return where one is named."""

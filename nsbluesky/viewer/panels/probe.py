@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nsbluesky.callbacks.live_state import LiveState
-from nsbluesky.callbacks.news import numbered
+from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.display import mode_powers, probe_mosaic, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel
 from nsbluesky.viewer.qt import pg
@@ -59,6 +59,6 @@ class ProbePanel(LiveImagePanel):
             label.setVisible(mode < len(powers))
             if mode < len(powers):
                 row, column = divmod(mode, columns)
-                label.setText(f"{100 * powers[mode]:.1f} %")
+                label.setText(f"{number_text(100 * powers[mode], '.1f')} %")
                 label.setPos((column + 0.5) * side_um, (row + 1) * side_um)
         self.set_subtitle(numbered(len(probe), "mode"))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nsbluesky.callbacks.live_state import History, LiveState
-from nsbluesky.callbacks.news import age_text
-from nsbluesky.viewer.display import count_text, half_period_text
+from nsbluesky.callbacks.news import age_text, number_text, passes_text
+from nsbluesky.viewer.display import half_period_text, photons_text
 from nsbluesky.viewer.panels.base import LivePanel
 from nsbluesky.viewer.panels.colors import COMING_COLOR, DATA_COLOR, MARK_COLOR, OTHER_COLOR, SECOND_COLOR
 from nsbluesky.viewer.qt import QtCore, pg
@@ -103,7 +103,7 @@ class QualityPanel(LivePanel):
                 self._of_history(history, coarse, "R of the centre"),
                 *self._of_second(state),
             ]
-            text = f"R {history.r_factor[-1]:.3f}" + (" of the centre" if history.coarse[-1] else "")
+            text = f"R {number_text(history.r_factor[-1])}" + (" of the centre" if history.coarse[-1] else "")
             if np.isfinite(history.r_held_out[-1]):
                 text += f", held out {history.r_held_out[-1]:.3f}"
         else:
@@ -114,13 +114,12 @@ class QualityPanel(LivePanel):
             ]
             text = self._resolution(state) if np.isfinite(half_bit[-1]) else self._why_none(state)
         self.label_axis("bottom", self.LABELS[index])
+        self.plot.getAxis("bottom").whole = self.choice.currentText() == "frames"
         self.label_axis("left", "R" if quantity == "R" else "resolution (nm)")
         told = self._draw_curves(curves)
-        passes = history.num_passes[-1]
         self.set_subtitle(text)
         if told:
-            tip = f"{self.title_label.text()} after {passes:.3g} pass{'es' if passes != 1 else ''}"
-            self.title_label.setToolTip(tip)
+            self.title_label.setToolTip(f"{self.title_label.text()} after {passes_text(history.num_passes[-1])}")
 
     def _of_history(self, history: History, values: Any, name: str) -> Curve:
         """Return a curve against what is chosen."""
@@ -139,6 +138,7 @@ class QualityPanel(LivePanel):
         """Draw the correlation of the two halves over spatial frequency."""
         found, picture = state.frc, state.reconstruction
         self.label_axis("bottom", "spatial frequency (1/µm)")
+        self.plot.getAxis("bottom").whole = False
         self.label_axis("left", "correlation")
         if found is None or picture is None:
             self._draw_curves([])
@@ -247,6 +247,7 @@ class LightPanel(LivePanel):
 
     def __init__(self) -> None:
         super().__init__("Light", "frame", "photons")
+        self.plot.getAxis("bottom").whole = True
         self.points = pg.PlotDataItem(
             pen=None, symbol="o", symbolSize=4, symbolBrush=DATA_COLOR, symbolPen=None, name="photons"
         )
@@ -282,4 +283,4 @@ class LightPanel(LivePanel):
         self.median.setValue(median)
         self.median.show()
         self.set_blank(False)
-        self.set_subtitle(f"median {count_text(median)} photons · {int(flagged.sum())} flagged")
+        self.set_subtitle(f"median {photons_text(median)} · {int(flagged.sum())} flagged")
