@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
 
-from nsbluesky.service import supervisor
+from nsbluesky.service import crashes, supervisor
 from nsbluesky.service.access import Credentials, local_credentials
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
@@ -288,6 +288,37 @@ def test_services_that_share_a_folder_have_each_their_own_block(tmp_path: Path) 
     assert CrashRecord(tmp_path, 1).note_crash("") == "in clean, primary 5 to 7"
     assert CrashRecord(tmp_path, 2).suspects().keys() == {"run"}
     assert len(list(tmp_path.glob("block-at-work*"))) == 2
+
+
+def test_without_space_for_its_file_a_block_is_written_down_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that cannot begin is tried five times, and then the service is given up."""
+    monkeypatch.setattr(crashes, "RETRY_S", 0.0)
+    away = tmp_path / "away"
+    journal, record = BlockJournal(away, 1), CrashRecord(away, 1)
+    for _ in range(3):
+        journal.begin("run", "clean", "primary", [5, 6, 7])
+        journal.end()
+    assert len(caplog.messages) == 1 and "cannot be written down" in caplog.text
+    away.mkdir()
+    journal.begin("run", "clean", "primary", [5, 6, 7])
+    assert record.note_crash("") == "in clean, primary 5 to 7"
+
+
+def test_the_next_process_takes_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no space that others may have taken meanwhile."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    BlockJournal(tmp_path, 1).begin("run", "clean", "primary", [5, 6, 7])
+    monkeypatch.setattr(Path, "write_bytes", full)
+    journal, record = BlockJournal(tmp_path, 1), CrashRecord(tmp_path, 1)
+    assert record.note_crash("") == ""
+    journal.begin("run", "clean", "primary", [5])
+    monkeypatch.undo()
+    assert record.note_crash("") == "in clean, primary 5 to 5"
 
 
 TALKATIVE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,28 @@ def test_reset_begins_anew_in_the_same_process(scan: RecordedScan, tmp_path: Pat
         assert service.pid == pid and service.restarts == []
         ask(service.address, "clear", service.credentials)
         assert ask_snapshot(service.address)[1] == []
+
+
+def test_a_folder_of_results_that_is_away_for_a_while(scan: RecordedScan, tmp_path: Path) -> None:
+    """What is changed meanwhile is in force, and nothing that cannot begin ends what there is."""
+    results = tmp_path / "results"
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        owner = service.credentials
+        shutil.rmtree(results)
+        results.write_text("a file in its place")
+        changed = ask(service.address, "configure", owner, settings={"solver.modes": 1, "solver.most_modes": 1})
+        assert changed["settings"]["solver"]["modes"] == 1
+        with pytest.raises(ControlError, match=str(results)):
+            ask(service.address, "reset", owner)
+        results.unlink()
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        result = session.connection.results[scan.uid]
+        assert result["num_frames"] == scan.num_points and len(result["probe"]) == 1
+        assert service.restarts == []
 
 
 # ---- viewers and logs
