@@ -24,6 +24,7 @@ from nsbluesky.service.finished import FinishedRuns
 from nsbluesky.service.process import Order
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
+from nsbluesky.service.wire import pack
 from nsbluesky.simulation.loopback import free_port
 from nsbluesky.simulation.network import CuttableNetwork
 
@@ -364,6 +365,29 @@ def test_a_machine_that_rests_is_no_silence(tmp_path: Path, monkeypatch: pytest.
             rested[0] += 1000.0
             service.wait_for_restart(1, 0.3)
     assert service.restarts == []
+
+
+def test_a_rest_in_the_middle_of_a_block_is_no_work(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process is replaced when the machine goes on, and frames are suspected that nothing is wrong with."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(supervisor, "time", clock)
+    service, rests = ProcessingService(scan.settings(tmp_path), block_timeout_s=120.0), supervisor._Rests()
+
+    def stuck_after(*times_s: float, block_s: float) -> str:
+        for time_s in times_s:
+            clock.now += time_s
+            rests.look()
+        return service._stuck(
+            pack((0, 0, 0, {"runs": [{"stages": [{"stage": "clean", "block_s": block_s}]}]})), rests
+        )
+
+    assert not stuck_after(1.0, 1000.0, 1.0, block_s=1002.0)
+    assert not stuck_after(*(100 * [1.0]), block_s=1102.0)
+    assert not stuck_after(0.5, block_s=100.0), "another block, which began after the rest"
+    assert stuck_after(*(30 * [1.0]), block_s=1132.5) == "clean works on one block for more than 120 s"
+    assert stuck_after(block_s=130.0), "and so would one that began after it"
 
 
 def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:
