@@ -88,8 +88,13 @@ class Processing:
             self._stopped.append(run)
 
     def end_run(self, uid: str) -> None:
-        """Let a run end as if its stop document had come."""
-        self("stop", aborted(uid, "ended at the processing service"))
+        """Let a run end as if its stop document had come, and for good: a process that takes over leaves it alone."""
+        stop = aborted(uid, "ended at the processing service")
+        try:
+            self._record.add(FinishedRun(uid, exit_status=stop["exit_status"], reason=stop["reason"]))
+        except OSError as error:
+            log.error("a process that takes over will process run %s: %s", uid, error)
+        self("stop", stop)
 
     @property
     def recording(self) -> list[str]:

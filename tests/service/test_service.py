@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,28 @@ def test_a_run_that_goes_on_is_told_of_and_aborted(scan: RecordedScan, tmp_path:
         assert stop["exit_status"] == "abort"
         assert 0 < session.connection.results[scan.uid]["num_frames"] < scan.num_points
         assert ask(service.address, "status")["runs"] == []
+
+
+def test_a_run_that_was_aborted_stays_so_when_the_process_dies_before_its_end(
+    scan: RecordedScan, tmp_path: Path
+) -> None:
+    """As where it is aborted because it hangs, and the process is replaced for that."""
+    first, second = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        ask(service.address, "pause", service.credentials)
+        session.send(first)
+        wait_for(lambda: session.connection.queued == 0)
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        finished = session.connection.finished[scan.uid]
+        assert (finished.exit_status, finished.reason) == ("abort", "ended at the processing service")
+        assert session.connection.results == {}
 
 
 def assert_tells_of_every_stage(heartbeat: dict[str, Any], uid: str) -> None:
