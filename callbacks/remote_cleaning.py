@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
@@ -31,6 +32,9 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings
 
 __all__ = ["CleanBlock", "Recipe", "RemoteCleaning", "Task", "clean_block", "clean_exposures"]
+
+STALLED_S = 120.0
+"""Time without a block from the workers after which those that wait are given back: the processing may try itself."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -216,6 +220,7 @@ class RemoteCleaning:
         self._recipes: tuple[Path, ...] = ()
         self._written: list[Path] = []
         self._tasks: deque[Task] = deque()
+        self._heard = time.monotonic()
 
     @property
     def num_frames(self) -> int:
@@ -232,6 +237,8 @@ class RemoteCleaning:
 
     def submit(self, page: dict[str, Any], exposure: npt.NDArray[np.intp]) -> None:
         """Give a page to the workers; where they take nothing any more, its task has failed with `BrokenExecutor`."""
+        if not self._tasks:
+            self._heard = time.monotonic()
         task = Task(page, exposure)
         self._begin(task)
         self._tasks.append(task)
@@ -245,13 +252,21 @@ class RemoteCleaning:
         self._tasks.extendleft(reversed(again))
 
     def finished(self, wait_s: float = 0.0) -> Iterator[Task]:
-        """Yield what is finished, in the order in which it was given; wait for the first one."""
+        """Yield what is finished, in the order in which it was given; wait for the first one.
+
+        Where the workers hang, what waits has failed with `BrokenExecutor`.
+        """
         while self._tasks:
             first = self._tasks[0]
             future = first.future or self._begin(first)
             wait([future], wait_s)
-            if not future.done():
+            if future.done():
+                self._heard = time.monotonic()
+            elif time.monotonic() - self._heard <= STALLED_S:
                 return
+            else:
+                future.cancel()
+                first.future = _failed(f"no block has come back for {STALLED_S:g} s")
             wait_s = 0.0
             yield self._tasks.popleft()
 
@@ -270,7 +285,12 @@ class RemoteCleaning:
         try:
             future = self._executor.submit(clean_block, *arguments)
         except Exception as error:
-            future = Future()
-            future.set_exception(BrokenExecutor(str(error)))
+            future = _failed(str(error))
         task.future = future
         return future
+
+
+def _failed(reason: str) -> Future[CleanBlock]:
+    future: Future[CleanBlock] = Future()
+    future.set_exception(BrokenExecutor(reason))
+    return future

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 RETRIES = 3
 """How often a task is tried again that failed on a worker; a worker that is lost does not count."""
-MAX_LOST = {"distributed.scheduler.allowed-failures": 1}
-"""Of this machine's own workers a task may take two with it; then it is given up."""
+OF_OWN_WORKERS = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-ttl": "30s"}
+"""Of this machine's own workers a task may take two with it; then it is given up.  One that is silent for that long
+hangs: it is replaced when the scheduler looks next, which it does as often."""
 CONNECT_S = 10.0
 OWN: dict[str, Any] = {"set_as_default": False}
 """A client is for what asks for it: as the default one it would take over all else that this process computes with
@@ -152,7 +153,7 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
     except ImportError:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
-        with dask.config.set(MAX_LOST), _deaf_to_ctrl_c():
+        with dask.config.set(OF_OWN_WORKERS), _deaf_to_ctrl_c():
             cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
 from typing import Any
@@ -91,6 +93,28 @@ def test_a_task_that_dask_takes_back_is_told(client: Client) -> None:
         waiting.result(TIMEOUT_S)
     over.set()
     executor.shutdown()
+
+
+@pytest.mark.nightly
+def test_a_worker_of_ones_own_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    ttl = "distributed.scheduler.worker-ttl"
+    assert dask_cluster.OF_OWN_WORKERS[ttl] == "30s"
+    monkeypatch.setitem(dask_cluster.OF_OWN_WORKERS, ttl, "1s")
+    pytest.importorskip("distributed")
+    client, cluster = open_cluster(2, "")
+    executor = DaskExecutor(client)
+    try:
+        hanging, *_ = client.run(os.getpid).values()
+        os.kill(hanging, signal.SIGSTOP)
+        tasks = [executor.submit(time.sleep, 0.1) for _ in range(20)]
+        for task in tasks:
+            assert task.result(TIMEOUT_S * 6) is None
+        with pytest.raises(ProcessLookupError):
+            os.kill(hanging, 0)
+    finally:
+        executor.shutdown(cancel_futures=True)
+        client.close()
+        cluster.close()
 
 
 def recurse(depth: int) -> int:

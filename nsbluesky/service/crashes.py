@@ -8,7 +8,9 @@ in two crashes; a run that the processing dies on again and again is given up.
 from __future__ import annotations
 
 import json
+import logging
 import mmap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +20,15 @@ from nsbluesky.whole_file import write_whole
 
 __all__ = ["MAX_CRASHES", "BlockJournal", "CrashRecord"]
 
+log = logging.getLogger(__name__)
+
 BLOCK = "block-at-work-{}"
 """With the process id of the supervisor: services of two sessions may share a folder of results."""
 RECORD = "crashes.json"
 SIZE = 4096
 MAX_SEQ_NUMS = 256
+RETRY_S = 10.0
+"""Time between two tries to have the file, where a disk is full."""
 
 MAX_CRASHES = 8
 """A run that the processing died on so often is given up."""
@@ -30,6 +36,8 @@ MAX_CRASHES = 8
 
 class BlockJournal(BlockWatch):
     """Keeps the block at work in a file, and knows the suspects of former crashes.
+
+    Without space for the file the work goes on, and a crash blames no frame.
 
     Parameters
     ----------
@@ -41,20 +49,40 @@ class BlockJournal(BlockWatch):
 
     def __init__(self, directory: Path, supervisor: int) -> None:
         self._path = directory / BLOCK.format(supervisor)
-        self._path.write_bytes(bytes(SIZE))
-        with self._path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), SIZE)
+        self._map: mmap.mmap | None = None
+        self._next_try = 0.0
+        self._trouble = ""
+        self._open()
         self._suspects = CrashRecord(directory, supervisor).suspects()
 
     def begin(self, run: str, stage: str, stream: str, seq_nums: Sequence[int]) -> None:
         """Write the block."""
+        if self._map is None and time.monotonic() >= self._next_try:
+            self._open()
+        if self._map is None:
+            return
         block = [run, stage, stream, [int(k) for k in seq_nums[:MAX_SEQ_NUMS]]]
         content = json.dumps(block).encode()[: SIZE - 1]
         self._map[: len(content) + 1] = content + b"\0"
 
     def end(self) -> None:
         """Write that there is none."""
-        self._map[:1] = b"\0"
+        if self._map is not None:
+            self._map[:1] = b"\0"
+
+    def _open(self) -> None:
+        """Have the file in memory; one that is there already needs no space."""
+        self._next_try = time.monotonic() + RETRY_S
+        try:
+            if not self._path.exists() or self._path.stat().st_size != SIZE:
+                self._path.write_bytes(bytes(SIZE))
+            with self._path.open("r+b") as file:
+                self._map = mmap.mmap(file.fileno(), SIZE)
+        except OSError as error:
+            if str(error) != self._trouble:
+                log.error("the block at work cannot be written down, a crash would blame no frame: %s", error)
+            self._trouble = str(error)
+        self.end()
 
     def close(self) -> None:
         """Remove the file: the process ends as it should."""

@@ -75,7 +75,7 @@ class FinishedRuns:
         if not self._path.exists():
             return []
         runs = []
-        for line in self._path.read_text().splitlines():
+        for line in self._path.read_bytes().splitlines():
             try:
                 runs.append(FinishedRun(**json.loads(line)))
             except (ValueError, TypeError):

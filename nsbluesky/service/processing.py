@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import Workers
 from nsbluesky.document_log import DocumentLog, aborted
-from nsbluesky.service.crashes import BlockJournal
 from nsbluesky.service.finished import FinishedRun, FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
@@ -42,6 +41,8 @@ class Processing:
         Takes the derived documents, with their arrays in memory.
     workers : Workers, optional
         Clean frames.
+    watch : BlockWatch, optional
+        Is told which block is at work.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Processing:
         pipeline: PipelineSettings,
         publish: Callable[[str, dict[str, Any]], Any],
         workers: Workers | None = None,
+        watch: BlockWatch | None = None,
     ) -> None:
         self.directory = Path(settings.directory)
         self._record = FinishedRuns(self.directory)
@@ -60,12 +62,11 @@ class Processing:
         self._stopped: list[str] = []
         self.not_whole: set[str] = set()
         """Raw runs whose files could not be written whole: they may be processed again."""
-        self._journal = BlockJournal(self.directory, supervisor=os.getppid())
         self.pipeline = PtychoPipeline(
             pipeline,
             directory=self.directory,
             roots=settings.roots,
-            watch=self._journal,
+            watch=watch,
             workers=workers,
         )
         if settings.warm_up:
@@ -87,8 +88,13 @@ class Processing:
             self._stopped.append(run)
 
     def end_run(self, uid: str) -> None:
-        """Let a run end as if its stop document had come."""
-        self("stop", aborted(uid, "ended at the processing service"))
+        """Let a run end as if its stop document had come, and for good: a process that takes over leaves it alone."""
+        stop = aborted(uid, "ended at the processing service")
+        try:
+            self._record.add(FinishedRun(uid, exit_status=stop["exit_status"], reason=stop["reason"]))
+        except OSError as error:
+            log.error("a process that takes over will process run %s: %s", uid, error)
+        self("stop", stop)
 
     @property
     def recording(self) -> list[str]:
@@ -104,7 +110,10 @@ class Processing:
             For a stage that there is not.
         """
         self.pipeline.record(stages)
-        write_whole(self._recording, json.dumps(self.recording))
+        try:
+            write_whole(self._recording, json.dumps(self.recording))
+        except OSError as error:  # as on a full disk: it is in force all the same
+            log.error("a process that takes over will not record the same stages: %s", error)
 
     def _record_as_before(self) -> None:
         """Go on with what the process before this one recorded; a damaged file must not keep the service away."""
@@ -143,7 +152,6 @@ class Processing:
         assert self.pipeline.cxi is not None
         self.pipeline.cxi.close()
         self._derived.close()
-        self._journal.close()
         return complete
 
     def _note(self, name: str, document: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import zmq
 from nsbluesky import heap
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.configured import ConfiguredSettings
+from nsbluesky.service.crashes import BlockJournal
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.intake import DocumentRefused, Intake
 from nsbluesky.service.keys import ROLES, KeyFolder
@@ -95,6 +96,7 @@ class Server:
         self._publisher = Publisher(publications, self.instance)
         self._configured = ConfiguredSettings(Path(settings.directory))
         self._pipeline_settings = self._configured.of(settings.pipeline)
+        self._journal = BlockJournal(Path(settings.directory), supervisor=os.getppid())
         self._processing = self._begin()
         self._finished = {run.raw_uid: run for run in self._processing.finished_before()}
         self._intake = Intake(self._deliver)
@@ -155,6 +157,7 @@ class Server:
     def close(self, timeout: float = 0.0) -> None:
         """End the processing and close the sockets."""
         self._processing.close(timeout)
+        self._journal.close()
         self._tell_finished()
         self._publisher.close()
         self._documents.close(linger=500)
@@ -316,7 +319,10 @@ class Server:
         changes = request.fields.get("settings", {})
         self._pipeline_settings = self._processing.pipeline.configure(changes)
         if changes:
-            self._configured.keep(self.settings.pipeline, self._pipeline_settings)
+            try:
+                self._configured.keep(self.settings.pipeline, self._pipeline_settings)
+            except OSError as error:  # as on a full disk: they are in force all the same
+                log.error("a process that takes over will not have the changed settings: %s", error)
         return answer(settings=self._pipeline_settings.to_dict())
 
     def _fit(self, request: Request) -> bytes:
@@ -351,10 +357,10 @@ class Server:
     def _reset(self, _: Request) -> bytes:
         """Begin all open runs anew; their documents come again from the sessions' logs."""
         runs = self._intake.open_runs
-        closed = self._processing
+        begun, closed = self._begin(), self._processing  # where it cannot begin, what there is goes on
         closed.close(0)
         self._publisher.drop_open()
-        self._processing = self._begin()
+        self._processing = begun
         for uid in runs:
             closed.pipeline.forget(uid)
             self._intake.forget(uid)
@@ -389,7 +395,7 @@ class Server:
 
     def _begin(self) -> Processing:
         workers = self._workers.workers if self._workers is not None else None
-        return Processing(self.settings, self._pipeline_settings, self._publisher, workers)
+        return Processing(self.settings, self._pipeline_settings, self._publisher, workers, self._journal)
 
     def _socket(self, name: str, kind: int, address: str, max_bytes: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

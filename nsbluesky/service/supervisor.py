@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,9 @@ LOG_NAME = "process.err"
 KILLED = f"killed by signal {signal.SIGKILL:d}"
 POLL_MS = 100
 MOST_AWAY_S = 1.0
-"""Silence that one look may count: where more time is between two, this process rested, and with it the child, as
-where a queue suspends a job."""
+"""Time that one look may count: where more is between two, this process rested, and with it the child, as where a
+queue suspends a job."""
+MAX_RESTS = 1000
 MAX_FAILURES = 5
 """Starts that may fail one after the other before it is given up."""
 MAX_TOLD = 20
@@ -298,24 +300,23 @@ class ProcessingService:
             poller = zmq.Poller()
             poller.register(socket, zmq.POLLIN)
             poller.register(child.stdout, zmq.POLLIN)  # its end tells at once that the child has died
-            silence_s, looked = 0.0, time.monotonic()
+            silence_s, rests = 0.0, _Rests()
             while not self._stopping.is_set():
                 poller.poll(POLL_MS)
-                now = time.monotonic()
-                silence_s, looked = silence_s + min(now - looked, MOST_AWAY_S), now
+                silence_s += rests.look()
                 status = child.poll()
                 if status is not None:
                     return "" if status == 0 else _describe_exit(status)
                 while socket.poll(0):
                     silence_s = 0.0
-                    stuck = self._stuck(socket.recv_multipart()[-1])
+                    stuck = self._stuck(socket.recv_multipart()[-1], rests)
                     if stuck:
                         return stuck
                 if silence_s > self._heartbeat_timeout_s:
                     return f"no heartbeat for {self._heartbeat_timeout_s:g} s"
         return ""
 
-    def _stuck(self, beat: bytes) -> str:
+    def _stuck(self, beat: bytes, rests: _Rests) -> str:
         """Return which stage works for too long on one block, "" where none does."""
         try:
             content = unpack(beat)[3]
@@ -323,9 +324,30 @@ class ProcessingService:
             return ""
         for run in content["runs"]:
             for stage in run["stages"]:
-                if stage["block_s"] > self._block_timeout_s:
+                if stage["block_s"] - rests.within(stage["block_s"]) > self._block_timeout_s:
                     return f"{stage['stage']} works on one block for more than {self._block_timeout_s:g} s"
         return ""
+
+
+class _Rests:
+    """Tells the time in which something could be done from that in which this process rested."""
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+        self._rests: deque[tuple[float, float]] = deque(maxlen=MAX_RESTS)
+
+    def look(self) -> float:
+        """Return the seconds since the last look that were no rest."""
+        before, self._looked = self._looked, time.monotonic()
+        rested_s = self._looked - before - MOST_AWAY_S
+        if rested_s <= 0:
+            return self._looked - before
+        self._rests.append((self._looked, rested_s))
+        return MOST_AWAY_S
+
+    def within(self, last_s: float) -> float:
+        """Return how many of the last seconds were rest."""
+        return sum(rested_s for end, rested_s in self._rests if end > self._looked - last_s)
 
 
 def _from_here(address: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 from own_run_engine import run_engine
 from twin_beamline import TwinBeamline, make_twin_beamline
 
+from nsbluesky.callbacks import remote_cleaning
 from nsbluesky.callbacks.frame_cleaner import FrameCleaner
 from nsbluesky.callbacks.frame_readers import FrameRange, HDF5Frames, NotYetWritten
 from nsbluesky.callbacks.remote_cleaning import Recipe
@@ -145,6 +146,26 @@ def test_what_was_taken_back_is_cleaned_here(
     assert cleaner.close(TIMEOUT_S)
     held.set()
     assert_same(cleaned, serial)
+
+
+def test_what_workers_hang_at_is_cleaned_here(
+    beamline: TwinBeamline,
+    documents: list[Document],
+    serial: Cleaned,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at a file on a disk that is away: Dask sees nothing, its worker answers."""
+    monkeypatch.setattr(remote_cleaning, "STALLED_S", 0.5)
+    held = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(held.wait)
+        try:
+            cleaned = clean(beamline, documents, Workers(executor, tmp_path))
+        finally:
+            held.set()
+    assert_same(cleaned, serial)
+    assert any("no block has come back for 0.5 s" in message for message in cleaned.warnings)
 
 
 class OneFrameFails(ThreadPoolExecutor):

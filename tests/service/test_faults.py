@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
 
-from nsbluesky.service import supervisor
+from nsbluesky.service import crashes, supervisor
 from nsbluesky.service.access import Credentials, local_credentials
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
@@ -24,6 +24,7 @@ from nsbluesky.service.finished import FinishedRuns
 from nsbluesky.service.process import Order
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
+from nsbluesky.service.wire import pack
 from nsbluesky.simulation.loopback import free_port
 from nsbluesky.simulation.network import CuttableNetwork
 
@@ -290,6 +291,37 @@ def test_services_that_share_a_folder_have_each_their_own_block(tmp_path: Path) 
     assert len(list(tmp_path.glob("block-at-work*"))) == 2
 
 
+def test_without_space_for_its_file_a_block_is_written_down_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that cannot begin is tried five times, and then the service is given up."""
+    monkeypatch.setattr(crashes, "RETRY_S", 0.0)
+    away = tmp_path / "away"
+    journal, record = BlockJournal(away, 1), CrashRecord(away, 1)
+    for _ in range(3):
+        journal.begin("run", "clean", "primary", [5, 6, 7])
+        journal.end()
+    assert len(caplog.messages) == 1 and "cannot be written down" in caplog.text
+    away.mkdir()
+    journal.begin("run", "clean", "primary", [5, 6, 7])
+    assert record.note_crash("") == "in clean, primary 5 to 7"
+
+
+def test_the_next_process_takes_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no space that others may have taken meanwhile."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    BlockJournal(tmp_path, 1).begin("run", "clean", "primary", [5, 6, 7])
+    monkeypatch.setattr(Path, "write_bytes", full)
+    journal, record = BlockJournal(tmp_path, 1), CrashRecord(tmp_path, 1)
+    assert record.note_crash("") == ""
+    journal.begin("run", "clean", "primary", [5])
+    monkeypatch.undo()
+    assert record.note_crash("") == "in clean, primary 5 to 5"
+
+
 TALKATIVE = """
 import runpy
 from nsbluesky.callbacks.pipeline import PtychoPipeline
@@ -333,6 +365,29 @@ def test_a_machine_that_rests_is_no_silence(tmp_path: Path, monkeypatch: pytest.
             rested[0] += 1000.0
             service.wait_for_restart(1, 0.3)
     assert service.restarts == []
+
+
+def test_a_rest_in_the_middle_of_a_block_is_no_work(
+    scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process is replaced when the machine goes on, and frames are suspected that nothing is wrong with."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(supervisor, "time", clock)
+    service, rests = ProcessingService(scan.settings(tmp_path), block_timeout_s=120.0), supervisor._Rests()
+
+    def stuck_after(*times_s: float, block_s: float) -> str:
+        for time_s in times_s:
+            clock.now += time_s
+            rests.look()
+        return service._stuck(
+            pack((0, 0, 0, {"runs": [{"stages": [{"stage": "clean", "block_s": block_s}]}]})), rests
+        )
+
+    assert not stuck_after(1.0, 1000.0, 1.0, block_s=1002.0)
+    assert not stuck_after(*(100 * [1.0]), block_s=1102.0)
+    assert not stuck_after(0.5, block_s=100.0), "another block, which began after the rest"
+    assert stuck_after(*(30 * [1.0]), block_s=1132.5) == "clean works on one block for more than 120 s"
+    assert stuck_after(block_s=130.0), "and so would one that began after it"
 
 
 def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None:

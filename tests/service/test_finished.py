@@ -32,6 +32,16 @@ def test_a_line_that_a_full_disk_cut_off_costs_itself_alone(tmp_path: Path, left
     assert record.read() == [FIRST, THIRD]
 
 
+def test_a_line_of_other_bytes_costs_itself_alone(tmp_path: Path) -> None:
+    """As a disk leaves them that has lost its power; a service must not fail on them when it starts."""
+    record = FinishedRuns(tmp_path)
+    record.add(FIRST)
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(b"\xff\xfe\x80\n" + bytes(300) + b"\n")
+    record.add(SECOND)
+    assert record.read() == [FIRST, SECOND]
+
+
 def test_a_line_without_its_end_still_counts(tmp_path: Path) -> None:
     record = FinishedRuns(tmp_path)
     record.add(FIRST)

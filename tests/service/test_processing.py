@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,16 @@ def test_what_was_recorded_is_recorded_by_the_next_process(tmp_path: Path) -> No
         first.record(["clean", "raw"])
     with processing(tmp_path) as second:
         assert second.recording == ["raw", "clean"]
+
+
+def test_what_cannot_be_written_down_is_recorded_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with processing(tmp_path / "results") as made:
+        shutil.rmtree(tmp_path / "results")
+        made.record(["clean"])
+        assert made.recording == ["clean"]
+        assert "will not record the same stages" in caplog.text
 
 
 @pytest.mark.parametrize("told", ["", '["raw", "cle', "7", '{"raw": 1', '["no such stage"]', '[["raw"]]', "null"])

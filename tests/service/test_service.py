@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,28 @@ def test_a_run_that_goes_on_is_told_of_and_aborted(scan: RecordedScan, tmp_path:
         assert ask(service.address, "status")["runs"] == []
 
 
+def test_a_run_that_was_aborted_stays_so_when_the_process_dies_before_its_end(
+    scan: RecordedScan, tmp_path: Path
+) -> None:
+    """As where it is aborted because it hangs, and the process is replaced for that."""
+    first, second = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        ask(service.address, "pause", service.credentials)
+        session.send(first)
+        wait_for(lambda: session.connection.queued == 0)
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        session.send(second)
+        assert session.connection.wait(TIMEOUT_S)
+        finished = session.connection.finished[scan.uid]
+        assert (finished.exit_status, finished.reason) == ("abort", "ended at the processing service")
+        assert session.connection.results == {}
+
+
 def assert_tells_of_every_stage(heartbeat: dict[str, Any], uid: str) -> None:
     (run,) = heartbeat["runs"]
     assert run["raw_uid"] == uid
@@ -192,6 +216,28 @@ def test_reset_begins_anew_in_the_same_process(scan: RecordedScan, tmp_path: Pat
         assert service.pid == pid and service.restarts == []
         ask(service.address, "clear", service.credentials)
         assert ask_snapshot(service.address)[1] == []
+
+
+def test_a_folder_of_results_that_is_away_for_a_while(scan: RecordedScan, tmp_path: Path) -> None:
+    """What is changed meanwhile is in force, and nothing that cannot begin ends what there is."""
+    results = tmp_path / "results"
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, passes_final=2)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        owner = service.credentials
+        shutil.rmtree(results)
+        results.write_text("a file in its place")
+        changed = ask(service.address, "configure", owner, settings={"solver.modes": 1, "solver.most_modes": 1})
+        assert changed["settings"]["solver"]["modes"] == 1
+        with pytest.raises(ControlError, match=str(results)):
+            ask(service.address, "reset", owner)
+        results.unlink()
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        result = session.connection.results[scan.uid]
+        assert result["num_frames"] == scan.num_points and len(result["probe"]) == 1
+        assert service.restarts == []
 
 
 # ---- viewers and logs
