@@ -23,6 +23,7 @@ __all__ = ["LowResolution", "LowResolutionAccumulator", "bright_field", "grid_im
 REACH = 1.0
 THIN = 1e-3  # points whose extents are less alike than this lie on a line
 BRIGHT = 0.02  # of the brightest pixel of the first frames' mean: from here on a pixel is in the optic's own light
+ONE_PLACE_M = 1e-6  # width of a pixel while all frames lie at one place
 MAX_CELLS = 2048  # per side: a scan of few, far points must not ask for all memory
 
 
@@ -239,7 +240,8 @@ class LowResolutionAccumulator:
         if self._sum is None or self._measured is None or not self._rows:
             raise ValueError("no frames yet: expected at least one, at a position that is a number")
         table = np.array(list(self._rows.values()))
-        image, extent = grid_image(table[:, :2], table[:, 2:])
+        places_m = table[:, :2]
+        image, extent = grid_image(places_m, table[:, 2:], grid_pitch(places_m) or ONE_PLACE_M)
         return LowResolution(
             transmission=image[..., 0],
             dpc_x=image[..., 1],

@@ -165,6 +165,12 @@ def test_accumulator_keys_on_seq_num_and_the_later_frame_wins():
     assert {a.dtype for a in (result.transmission, result.dpc_x, result.illumination)} == {np.dtype(np.float32)}
 
 
+def test_one_place_is_a_pixel_of_a_micrometre():
+    accumulator = LowResolutionAccumulator(np.zeros((16, 16), np.uint32))
+    accumulator.add([1], frames_for(np.zeros((1, 2))), [3e-6], [0.0])
+    np.testing.assert_allclose(accumulator.result().extent_m, [2.5e-6, 3.5e-6, -5e-7, 5e-7])
+
+
 def test_dark_field_is_what_falls_outside_of_the_light_of_the_optic():
     frames = np.zeros((4, 16, 16), np.float32)
     frames[:, 6:10, 6:10] = 100
