@@ -204,7 +204,7 @@ def test_any_camera_of_areadetector(connected: Connected) -> None:
     )
     try:
         camera.wait_for_connection(timeout=TIMEOUT_S)
-        camera.file.template.put([0])
+        camera.file.template.set([*b"no template", 0]).wait(TIMEOUT_S)
         camera.prepare(Acquisition(0.01)).wait(TIMEOUT_S)
         camera.trigger().wait(TIMEOUT_S)
         (_, resource), _ = camera.collect_asset_docs()
