@@ -52,7 +52,9 @@ class AverageDarks(Stage):
             yield from self._statistics()
 
     def _statistics(self) -> Iterator[Document]:
-        if not self._came and not self._told:
+        settings = self.run.settings.cleaning
+        are_wanted = settings.subtract_dark or settings.layout != "none"
+        if are_wanted and not self._came and not self._told:
             self.run.warnings.append(
                 "no dark frames: pedestals are taken from the frames themselves, bad pixels stay in (take darks)"
             )

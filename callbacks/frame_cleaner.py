@@ -23,6 +23,7 @@ from nsbluesky.cleaning.flags import FluxMonitor, weights_of
 from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.cleaning.plan import CleaningPlan, center_and_mean
 from nsbluesky.cleaning.spikes import InterferenceLines
+from nsbluesky.cleaning.words import as_counts, never_measured
 from nsbluesky.streams import PRIMARY, exposure_of_dark, num_exposures
 
 __all__ = ["CleanFrames", "FrameCleaner"]
@@ -185,12 +186,13 @@ class CleanFrames(Stage):
             settings = self._settings
             layout = get_layout(settings, frames.shape[1:])
             recipes: dict[int, Recipe] = {}
+            silent = never_measured(as_counts(frames), layout)  # in no exposure
+            energy_eV, pixel_size_m = run.geometry.energy_eV, run.geometry.pixel_size_m
             for exposure in self._longest_first():
                 dark = self._darks.get(exposure)
                 some = frames[(seq_nums - 1) % self._num_exposures == exposure]
-                center, mean = center_and_mean(some, settings, layout, dark, energy_eV=run.geometry.energy_eV)
+                center, mean = center_and_mean(some, settings, layout, dark, energy_eV=energy_eV, silent=silent)
                 settings = settings.replace(center_px=center)  # the same for all
-                energy_eV, pixel_size_m = run.geometry.energy_eV, run.geometry.pixel_size_m
                 recipes[exposure] = Recipe(settings, frames.shape[1:], dark, mean, energy_eV, pixel_size_m)
             self._recipes = [recipes[exposure] for exposure in sorted(recipes)]
             self._plans = [recipe.plan(run.backend.xp) for recipe in self._recipes]

@@ -1,7 +1,7 @@
 """A detector that streams frames into HDF5: the verbs of step and fly scans over two replaceable logics.
 
-`camera` makes frames, `file` writes them.  `FCCD` composes them from EPICS devices and `SimFCCD` from Python, so both
-behave alike.
+`camera` makes frames, `file` writes them.  `AreaDetector` composes them from EPICS devices and `SimFCCD` from Python,
+so both behave alike.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Acquisition:
 
 class CameraLogic(Protocol):
     """Makes frames."""
+
+    exposure: Any
+    """Signal to set: seconds; only scans with several exposures a point use it."""
 
     def configure(self, exposure_s: float, period_s: float) -> None:
         """Set the times; blocks."""
@@ -132,6 +135,16 @@ class StreamingDetector(KnownConfiguration):
     def frame_shape(self) -> tuple[int, int]:
         """Rows and columns of a frame."""
         raise NotImplementedError
+
+    @property
+    def frame_dtype(self) -> str:
+        """Type of a pixel, as NumPy writes it."""
+        return "<u2"
+
+    @property
+    def dataset(self) -> str:
+        """Where the frames are in the file."""
+        return DATASET
 
     @property
     def image_key(self) -> str:
@@ -327,7 +340,7 @@ class StreamingDetector(KnownConfiguration):
             self._arriving.give_up()
 
     def _stream_key(self) -> StreamKey:
-        return StreamKey(self.image_key, DATASET, self.frame_shape, "<u2", self._source)
+        return StreamKey(self.image_key, self.dataset, self.frame_shape, self.frame_dtype, self._source)
 
     def _open_file(self) -> None:
         self.file.open()

@@ -26,7 +26,7 @@ __all__ = ["MakeFrame", "SimFCCD", "SimShutter", "SimStage"]
 TRAVEL_UM = (-50.0, 50.0)
 METRES_PER_UM = 1e-6
 
-Frame = npt.NDArray[np.uint16]
+Frame = npt.NDArray[np.integer]
 
 
 class MakeFrame(Protocol):
@@ -134,7 +134,9 @@ class SimFrameFile(Device):  # type: ignore[misc]
         shape = self.parent.frame_shape
         self._path = directory / f"{uuid.uuid4().hex}.h5"
         self._file = h5py.File(self._path, "w", libver="latest")
-        self._file.create_dataset(DATASET, (0, *shape), "<u2", maxshape=(None, *shape), chunks=(1, *shape))
+        self._file.create_dataset(
+            DATASET, (0, *shape), self.parent.frame_dtype, maxshape=(None, *shape), chunks=(1, *shape)
+        )
         self._file.swmr_mode = True
         self.num_written.put(0)
 
@@ -227,6 +229,8 @@ class SimFCCD(StreamingDetector):
         Makes a frame; called on the camera's thread.
     frame_shape : (int, int)
         Rows and columns.
+    frame_dtype : str
+        Of a pixel.
     """
 
     camera = Component(SimCamera, "")
@@ -241,6 +245,7 @@ class SimFCCD(StreamingDetector):
         shutter: SimShutter,
         make_frame: MakeFrame,
         frame_shape: tuple[int, int],
+        frame_dtype: str = "<u2",
         **kwargs: Any,
     ) -> None:
         self.directory = Path(directory).resolve()
@@ -248,12 +253,18 @@ class SimFCCD(StreamingDetector):
         self._shutter = shutter
         self._make_frame = make_frame
         self._frame_shape = frame_shape
+        self._frame_dtype = frame_dtype
         super().__init__("", name=name, **kwargs)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Rows and columns of a frame."""
         return self._frame_shape
+
+    @property
+    def frame_dtype(self) -> str:
+        """Type of a pixel."""
+        return self._frame_dtype
 
     @property
     def _source(self) -> str:

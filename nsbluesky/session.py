@@ -84,7 +84,7 @@ class Site:
     Attributes
     ----------
     fccd, stage, shutter : str
-        PV prefixes.
+        PV prefixes; the first one is that of the camera, whichever it is.
     write_path : str
         Folder of the frames, as the camera's IOC sees it.
     read_path : str
@@ -99,6 +99,10 @@ class Site:
         Rows and columns of a frame; asked from the camera by default.
     plugins : tuple of str
         Of the camera, as ``("stats1", "fastccd1")``; see `nsbluesky.devices.plugins`.
+    camera : callable, optional
+        Class of the camera, as `nsbluesky.devices.area_detector.AreaDetector`; `FCCD` by default.
+    num_dark : int
+        Default of the scans; 0 for a detector that counts photons.
     connected : bool
         Whether the devices must answer when they are made; else they may come later.
     """
@@ -113,6 +117,8 @@ class Site:
     step_um: float = 0.1
     frame_shape: tuple[int, int] | None = None
     plugins: tuple[str, ...] = ()
+    camera: Callable[..., Any] | None = None
+    num_dark: int = 25
     connected: bool = False
 
 
@@ -185,7 +191,7 @@ def fccd(site: Site) -> Any:
     """Make the camera ``fccd``."""
     from nsbluesky.devices.fccd import FCCD
 
-    camera = FCCD(
+    camera = (site.camera or FCCD)(
         site.fccd,
         name="fccd",
         write_path=site.write_path,

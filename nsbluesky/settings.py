@@ -222,10 +222,13 @@ class CleaningSettings(Settings):
         A warning is given where the overscan has moved by this (median over ADCs) since the darks were taken.
     rolling_darks : int
         Dark frames taken again during a scan replace older ones as soon as there are so many newer ones.
+    bad_pixels : str
+        Path of an ``.npy`` file that is not zero for image pixels that must not be used; "" for none.  Pixels with
+        the largest word, or a negative one, in all of the first frames need none, but with a Fast CCD.
     flat_field : str
         Path of an ``.npy`` file with the relative sensitivity of every image pixel; "" for none.
     saturation_word : int
-        Raw words from here on are saturated; 0 takes the largest word that `gain_words` allows.
+        Raw words from here on are saturated; 0 takes the largest that `gain_words` and the words' width allow.
     saturation_dilation_px : int
         Neighbours of a saturated pixel that are not trusted either.
     shadow_adcs : int
@@ -277,6 +280,7 @@ class CleaningSettings(Settings):
     bad_std_adu: float = 50.0
     dark_drift_adu: float = 10.0
     rolling_darks: int = 10
+    bad_pixels: str = ""
     flat_field: str = ""
     saturation_word: int = 0
     saturation_dilation_px: int = 1
@@ -322,7 +326,7 @@ class CleaningSettings(Settings):
 
     LIMITS: typing.ClassVar[Mapping[str, tuple[int, int]]] = {
         "rolling_darks": (1, 10_000),
-        "saturation_word": (0, 0xFFFF),
+        "saturation_word": (0, 0xFFFFFFFF),
         "saturation_dilation_px": (0, 100),
         "shadow_adcs": (0, 100),
         "center_frames": (1, 1000),

@@ -23,6 +23,8 @@ from nsbluesky.cleaning.plan import LEAST_GOOD_FRACTION, CleaningPlan
 from nsbluesky.cleaning.resample import filling, rebin, resample
 from nsbluesky.cleaning.spikes import remove_spikes, remove_spikes_fourier
 from nsbluesky.cleaning.words import (
+    as_16_bits,
+    as_counts,
     find_errors,
     find_lost_words,
     has_lost_packets,
@@ -58,8 +60,9 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
 
     Parameters
     ----------
-    frames : (n, rows, columns) uint16
-        On the host or, with a plan for a GPU, on the device as well.
+    frames : (n, rows, columns) of integers
+        On the host or, with a plan for a GPU, on the device as well.  Words of the Fast CCD are uint16; other
+        detectors write wider ones, and negative ones where a pixel did not measure.
     plan : CleaningPlan
     out : (n, frame_px, frame_px) float32, optional
         Where the clean frames go; by default they lie where the frames do.
@@ -67,10 +70,11 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
         On a CPU.
     """
     xp = plan.xp
+    frames = as_counts(frames, np if isinstance(frames, np.ndarray) else xp)
     if tuple(frames.shape[1:]) != plan.layout.shape or frames.dtype.kind != "u":
         raise ValueError(
             f"raw frames {frames.shape} {frames.dtype}: expected (n, {plan.layout.rows}, {plan.layout.columns}) "
-            "unsigned words; check cleaning.layout"
+            "integers; check cleaning.layout"
         )
     if out is None:
         home = np if isinstance(frames, np.ndarray) else xp
@@ -88,11 +92,11 @@ def clean(frames: Any, plan: CleaningPlan, out: Any = None, *, threads: int = 1)
 
 
 def _clean_whole(frames: Any, plan: CleaningPlan, out: Any, threads: int) -> Doubts:
-    """Clean frames as if they were whole, and return which ones may not be."""
+    """Clean frames as if they were whole, and return which ones may not be: also where 16 bits do not hold a word."""
+    frames = as_16_bits(frames, plan.settings, np if isinstance(frames, np.ndarray) else plan.xp)
     if plan.xp is not np:
-        words = frames if frames.dtype == np.uint16 else frames.clip(0, 0xFFFF).astype(np.uint16)
-        return DeviceCleaning.of(plan)(words, out)
-    if can_compile(plan) and frames.dtype == np.uint16:
+        return DeviceCleaning.of(plan)(frames, out)
+    if can_compile(plan):
         return CompiledCleaning.of(plan)(frames, out, threads)
     clean_reference(frames, plan, out)
     doubtful = is_saturated(frames, plan.settings).any(axis=(1, 2))
@@ -223,7 +227,8 @@ def _clean_doubtful(frame: Any, plan: CleaningPlan, out: Any, has_lost: bool) ->
         _narrow(full, plan)[...] = _rows_on_sensor(saturated, plan)
         saturated = _widen(spread_saturation(full, layout, plan.settings, xp), plan) & (plan.good != 0)
     flags = FrameFlag.LOST_PACKETS * (has_lost or bool(lost.any())) | FrameFlag.SATURATED * bool(saturated.any())
-    if not bool(lost.any() | saturated.any()):  # what is missing lies elsewhere on the sensor
+    whole = not bool(lost.any() | saturated.any())  # what is missing lies elsewhere on the sensor
+    if whole and frame.dtype == np.uint16:
         return int(flags)
     good = plan.good * ~(lost | saturated)
     values = _stepped(frame[None], plan, good, unread[None] if bool(lost_words.any()) else None)

@@ -13,6 +13,7 @@ from nsbluesky.cleaning.spikes import NO_LINES, InterferenceLines, background_se
 from nsbluesky.cleaning.words import (
     WILD_ADU,
     WILD_SHARE,
+    as_counts,
     decode_words,
     find_lost_words,
     gain_of_frame,
@@ -157,21 +158,22 @@ class DarkAccumulator:
         return sum(sums.num_frames for sums in self._gains.values())
 
     def add(self, frames: npt.NDArray[Any]) -> None:
-        """Add raw frames (n, rows, columns) uint16.
+        """Add raw frames (n, rows, columns) of integers.
 
         Raises
         ------
         ValueError
             For frames of another shape or dtype, or too many of them.
         """
+        frames = as_counts(frames)
         if frames.ndim != 3 or frames.shape[1:] != self.layout.shape or frames.dtype.kind != "u":
             raise ValueError(
                 f"dark frames {frames.shape} {frames.dtype}: expected (n, {self.layout.rows}, {self.layout.columns}) "
-                "uint16; check cleaning.layout"
+                "integers; check cleaning.layout"
             )
         if self.num_frames + len(frames) > MAX_FRAMES:
             raise ValueError(f"more than {MAX_FRAMES} dark frames: expected some tens")
-        words = frames.astype(np.uint16, copy=False)
+        words = np.minimum(frames, 0xFFFF).astype(np.uint16, copy=False)  # no dark has more
         values, _ = decode_words(words, "plain" if self.gain_words == "plain" else "13_bits")
         by_gain: dict[int, list[int]] = {}
         for k, frame in enumerate(words):

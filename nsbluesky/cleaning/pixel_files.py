@@ -1,4 +1,4 @@
-"""What the settings say of single pixels: beamstop and flat field, as factors on the assembled image."""
+"""What the settings say of single pixels of the assembled image: beamstop, flat field, and which are bad."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nsbluesky.cleaning.layout import FCCDLayout
 from nsbluesky.settings import CleaningSettings, SettingsError
 
-__all__ = ["beamstop_transmission", "flat_field"]
+__all__ = ["bad_pixels", "beamstop_transmission", "flat_field"]
 
 
 def flat_field(settings: CleaningSettings, layout: FCCDLayout) -> npt.NDArray[np.float32] | None:
@@ -55,14 +55,33 @@ def beamstop_transmission(
     return np.where(inside, settings.beamstop_transmission, 1).astype(np.float32)
 
 
+def bad_pixels(settings: CleaningSettings, layout: FCCDLayout) -> npt.NDArray[np.bool_] | None:
+    """Return which image pixels must not be used, or None where there is no such file.
+
+    Raises
+    ------
+    SettingsError
+        For a file that cannot be read, or of another shape.
+    """
+    if not settings.bad_pixels:
+        return None
+    bad: npt.NDArray[np.bool_] = _load("bad_pixels", settings.bad_pixels, layout, "biu") != 0
+    return bad
+
+
 def _read(name: str, path: str, layout: FCCDLayout) -> npt.NDArray[np.float32]:
-    try:
-        values: npt.NDArray[Any] = np.load(Path(path).expanduser(), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SettingsError(f"{name} = {path!r}: expected an .npy file ({error})") from error
-    if values.shape != layout.image_shape or values.dtype.kind not in "fiu":
-        raise SettingsError(f"{name} = {path!r} holds {values.dtype} {values.shape}: expected {layout.image_shape}")
+    values = _load(name, path, layout, "fiu")
     if not (np.isfinite(values).all() and (values > 0).all()):
         bad = int((~(np.isfinite(values) & (values > 0))).sum())
         raise SettingsError(f"{name} = {path!r}: {bad} values are zero, negative or no number; expected all > 0")
     return np.asarray(values, np.float32)
+
+
+def _load(name: str, path: str, layout: FCCDLayout, kinds: str) -> npt.NDArray[Any]:
+    try:
+        values: npt.NDArray[Any] = np.load(Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SettingsError(f"{name} = {path!r}: expected an .npy file ({error})") from error
+    if values.shape != layout.image_shape or values.dtype.kind not in kinds:
+        raise SettingsError(f"{name} = {path!r} holds {values.dtype} {values.shape}: expected {layout.image_shape}")
+    return values

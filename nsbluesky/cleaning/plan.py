@@ -15,7 +15,7 @@ from nsbluesky.cleaning.center import find_center
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, assemble, by_adc
 from nsbluesky.cleaning.photons import CLUSTER_NOISE, adu_per_photon, counting_threshold
-from nsbluesky.cleaning.pixel_files import beamstop_transmission, flat_field
+from nsbluesky.cleaning.pixel_files import bad_pixels, beamstop_transmission, flat_field
 from nsbluesky.cleaning.resample import (
     Filling,
     FourierResampling,
@@ -25,7 +25,14 @@ from nsbluesky.cleaning.resample import (
     share_of_area,
 )
 from nsbluesky.cleaning.spikes import NO_LINES, SpikeFit, spike_fits
-from nsbluesky.cleaning.words import LevelProbe, decode_words, has_lost_packets, level_probe
+from nsbluesky.cleaning.words import (
+    LevelProbe,
+    as_counts,
+    decode_words,
+    has_lost_packets,
+    level_probe,
+    never_measured,
+)
 from nsbluesky.settings import CleaningSettings, SettingsError
 
 __all__ = [
@@ -203,7 +210,8 @@ def make_plan(
     pixel_size_m : float
         Detector pixel, for the beamstop.
     mean : image_shape float32, optional
-        Mean image in photons, as `mean_image` makes it: photon counting takes from it how rare photons are.
+        Mean image in photons, as `center_and_mean` makes it: photon counting takes from it how rare photons are, and
+        pixels where it is NaN are bad.
     xp : module
         NumPy or CuPy.
 
@@ -230,7 +238,11 @@ def make_plan(
         window[rows.start - row0 : rows.stop - row0] = image[rows, width]
         return window
 
-    good = on_window(np.ones(layout.image_shape) if dark is None else ~assemble(dark.bad, layout), 0)
+    usable = _usable(settings, layout, dark)
+    if mean is not None:
+        usable &= np.isfinite(mean)
+        mean = np.nan_to_num(mean)
+    good = on_window(usable, 0)
     source = slice(columns.start - width.start, columns.stop - width.start)
     target = slice(columns.start - column0, columns.stop - column0)
     square_good = np.zeros((crop, crop), np.float32)
@@ -285,6 +297,13 @@ def make_plan(
         probe=None if dark is None else level_probe(dark.mean, layout, settings, xp),
         xp=xp,
     )
+
+
+def _usable(settings: CleaningSettings, layout: FCCDLayout, dark: DarkStatistics | None) -> npt.NDArray[np.bool_]:
+    """Return which image pixels neither the darks nor the settings call bad."""
+    usable = np.ones(layout.image_shape, bool) if dark is None else ~assemble(dark.bad, layout)
+    bad = bad_pixels(settings, layout)
+    return usable if bad is None else usable & ~bad
 
 
 def _mask_of(
@@ -365,8 +384,11 @@ def center_and_mean(
     dark: DarkStatistics | None,
     *,
     energy_eV: float,
+    silent: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[tuple[float, float], npt.NDArray[np.float32]]:
     """Return what `make_plan` needs to know of some raw frames (n, rows, columns): the centre and the mean image.
+
+    The mean image is NaN where `silent` (rows, columns) is true, by default where these frames `never_measured`.
 
     Raises
     ------
@@ -374,9 +396,15 @@ def center_and_mean(
         As `check_darks`, `check_overscan` and `find_center`.
     """
     check_darks(dark, layout)
+    frames = as_counts(frames)
+    if silent is None:
+        silent = never_measured(frames, layout)
     frames = _whole_frames(frames, dark, settings, layout)
     mean, good = mean_image(frames, dark, settings, layout, energy_eV=energy_eV)
     check_overscan(frames, dark, settings, layout, mean)
+    silent = assemble(silent, layout)
+    good &= ~silent
+    mean[silent] = np.nan
     return settings.center_px or find_center(mean, good), mean
 
 
@@ -412,8 +440,8 @@ def mean_image(
         one = np.empty_like(image)
         subtract_background(frame[None], background, one)
         image += one
-    good = np.ones((rows, columns), bool) if dark is None else ~assemble(dark.bad, layout)
-    return image[0] / np.float32(len(frames) * adu_per_photon(settings, energy_eV)), good
+    mean = image[0] / np.float32(len(frames) * adu_per_photon(settings, energy_eV))
+    return mean, _usable(settings, layout, dark)
 
 
 def check_darks(dark: DarkStatistics | None, layout: FCCDLayout) -> None:

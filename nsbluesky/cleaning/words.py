@@ -18,6 +18,8 @@ __all__ = [
     "LOST_WORDS",
     "LOWER_GAINS",
     "LevelProbe",
+    "as_16_bits",
+    "as_counts",
     "decode_words",
     "find_errors",
     "find_lost_words",
@@ -27,6 +29,7 @@ __all__ = [
     "is_row_lost",
     "is_saturated",
     "level_probe",
+    "never_measured",
     "saturation_limit",
     "spread_saturation",
 ]
@@ -97,13 +100,43 @@ def gain_of_frame(frame: npt.NDArray[np.uint16], gain_words: str) -> int:
     return int(np.argmax([(factors == factor).sum() for factor in (1.0, *LOWER_GAINS)]))
 
 
-def saturation_limit(settings: CleaningSettings) -> tuple[int, int]:
-    """Return (bits, limit): a word is saturated where `word & bits` reaches `limit`.
+def as_counts(frames: Any, xp: ModuleType = np) -> Any:
+    """Return signed words as unsigned ones: a negative one says that a pixel did not measure, as the largest does."""
+    if frames.dtype.kind != "i":
+        return frames
+    unsigned = np.dtype(f"u{frames.dtype.itemsize}")
+    return xp.where(frames < 0, unsigned.type(np.iinfo(unsigned).max), frames.astype(unsigned))
+
+
+def as_16_bits(frames: Any, settings: CleaningSettings, xp: ModuleType = np) -> Any:
+    """Return words of any width as uint16, the largest for those that are saturated or do not fit."""
+    if frames.dtype == np.uint16:
+        return frames
+    if settings.gain_words != "plain":
+        return frames.clip(0, 0xFFFF).astype(np.uint16)
+    _, limit = saturation_limit(settings, 8 * frames.dtype.itemsize)
+    return xp.where(frames >= min(limit, 0xFFFF), np.uint16(0xFFFF), frames).astype(np.uint16)
+
+
+def never_measured(frames: Any, layout: FCCDLayout) -> npt.NDArray[np.bool_]:
+    """Return where all of some frames (n, rows, columns) hold the largest word: (rows, columns) bool.
+
+    Detectors that count photons write it to gaps between modules and to dead pixels.  A Fast CCD has neither.
+    """
+    if has_packets(layout):
+        return np.zeros(layout.shape, bool)
+    silent: npt.NDArray[np.bool_] = (frames == np.iinfo(frames.dtype).max).all(axis=0)
+    return silent
+
+
+def saturation_limit(settings: CleaningSettings, num_bits: int = 16) -> tuple[int, int]:
+    """Return (bits, limit): a word of so many bits is saturated where `word & bits` reaches `limit`.
 
     Of gain words only those of the lowest gain can be.
     """
     if settings.gain_words == "plain":
-        return 0xFFFF, settings.saturation_word or 0xFFFF
+        full = 2**num_bits - 1
+        return full, min(settings.saturation_word or full, full)
     full = (settings.saturation_word or VALUE_BITS) & VALUE_BITS
     if settings.gain_words == "13_bits":
         return VALUE_BITS, full
@@ -112,8 +145,8 @@ def saturation_limit(settings: CleaningSettings) -> tuple[int, int]:
 
 def is_saturated(words: Any, settings: CleaningSettings) -> Any:
     """Return where raw words are saturated."""
-    bits, limit = saturation_limit(settings)
-    return (words & np.uint16(bits)) >= np.uint16(limit)
+    bits, limit = saturation_limit(settings, 8 * words.dtype.itemsize)
+    return (words & words.dtype.type(bits)) >= words.dtype.type(limit)
 
 
 def has_packets(layout: FCCDLayout) -> bool:

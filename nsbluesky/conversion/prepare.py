@@ -75,9 +75,9 @@ def prepare(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ...]) 
         which = f"exposure {exposure + 1}: " if len(longest_first) > 1 else ""
         if dark is None and cleaning.subtract_dark and layout.adcs_per_half > 1:
             raise ConversionError(which + DARKS_WANTED)
-        if dark is None:
+        if dark is None and (cleaning.subtract_dark or layout.adcs_per_half > 1):
             warnings.append(which + NO_DARKS)
-        else:
+        if dark is not None:
             darks.append(dark)
             if dark.num_left_out:
                 warnings.append(

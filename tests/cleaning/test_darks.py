@@ -115,7 +115,7 @@ def test_too_few_frames_find_no_fault(darks, num):
     "frames", [np.zeros((2, 80, 80), np.uint16), np.zeros((80, 96), np.uint16), np.zeros((2, 80, 96), np.float32)]
 )
 def test_wrong_frames_are_refused(frames):
-    with pytest.raises(ValueError, match="expected \\(n, 80, 96\\) uint16"):
+    with pytest.raises(ValueError, match="expected \\(n, 80, 96\\) integers"):
         DarkAccumulator(LAYOUT).add(frames)
 
 

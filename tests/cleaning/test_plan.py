@@ -117,7 +117,7 @@ def test_darks_of_which_nothing_can_be_used_are_refused(frames):
     ("bad", "message"),
     [
         (np.zeros((2, 1000, 1152), np.uint16), r"raw frames \(2, 1000, 1152\) uint16: expected \(n, 1040, 1152\)"),
-        (np.zeros((2, 1040, 1152), np.float32), "expected .* unsigned words"),
+        (np.zeros((2, 1040, 1152), np.float32), "expected .* integers"),
         (np.zeros((1040, 1152), np.uint16), "raw frames"),
     ],
 )

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 from ophyd import Component, Device, EpicsSignalWithRBV
 
-from nsbluesky.devices.fccd import ALS_7011, CSX, FCCD, CameraSite, with_plugins
+from nsbluesky.devices.area_detector import with_plugins
+from nsbluesky.devices.fccd import ALS_7011, CSX, FCCD, CameraSite
 from nsbluesky.devices.plugins import PLUGINS
 
 

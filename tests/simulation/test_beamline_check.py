@@ -70,7 +70,7 @@ def test_what_does_not_answer_is_named(check: Check, beamline: SimulatedBeamline
     found = check(stage="NONE:", plugins=("fastccd1",), answer_s=8.0)
     said = wrong(found)
     assert set(said) == {"camera", "stage"}
-    assert said["camera"].startswith(f"{beamline.prefix}FCCD: 7 of 30 PVs do not answer: are their records loaded")
+    assert said["camera"].startswith(f"{beamline.prefix}FCCD: 7 of 32 PVs do not answer: are their records loaded")
     assert f"{beamline.prefix}FCCD:FastCCD1:CaptureBgnd_RBV" in said["camera"] and "and 1 more" in said["camera"]
     assert "is its IOC running?" in said["stage"] and f"{beamline.prefix}NONE:" in said["stage"]
     assert repr(found).startswith("NOT  camera")

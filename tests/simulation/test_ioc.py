@@ -22,6 +22,7 @@ from ophyd.utils import LimitError
 from recorded_run import RecordedRun, interrupt, path_of
 
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
+from nsbluesky.devices.area_detector import AreaDetector
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.fccd import FCCD, CameraSite
 from nsbluesky.devices.shutter import Shutter
@@ -196,6 +197,27 @@ def test_folder_that_the_ioc_does_not_see(connected: Connected, tmp_path: Path) 
     fccd.destroy()
 
 
+def test_any_camera_of_areadetector(connected: Connected) -> None:
+    """Shape and type are asked from the camera, the file's name needs no template in the IOC."""
+    camera = AreaDetector(
+        f"{connected.beamline.prefix}FCCD:", name="other", write_path=connected.fccd.file.write_path
+    )
+    try:
+        camera.wait_for_connection(timeout=TIMEOUT_S)
+        camera.file.template.set([*b"no template", 0]).wait(TIMEOUT_S)
+        camera.prepare(Acquisition(0.01)).wait(TIMEOUT_S)
+        camera.trigger().wait(TIMEOUT_S)
+        (_, resource), _ = camera.collect_asset_docs()
+        with h5py.File(path_of(resource), libver="latest", swmr=True) as file:
+            frames = file[camera.dataset]
+            assert frames.shape == (1, *camera.frame_shape)
+            assert frames.dtype.str == camera.describe()["other_image"]["dtype_numpy"] == "<u2"
+        assert "gain" not in str(sorted(camera.read_configuration()))
+    finally:
+        camera.unstage()
+        camera.destroy()
+
+
 def test_readers_elsewhere_find_the_frames_at_their_own_path(connected: Connected) -> None:
     fccd = FCCD(
         connected.fccd.prefix, name="fccd", write_path=connected.fccd.file.write_path, read_path="/mnt/ioc disk"
@@ -257,7 +279,7 @@ def test_statistics_are_those_of_the_frame(connected: Connected) -> None:
     total, maximum = (signal_.get(use_monitor=False) for signal_ in (fccd.stats1.total, fccd.stats1.maximum))
     ((_, resource), _) = fccd.collect_asset_docs()
     fccd.unstage()
-    with h5py.File(path_of(resource)) as file:
+    with h5py.File(path_of(resource), libver="latest", swmr=True) as file:
         frame = file["/entry/data/data"][-1]
     assert (total, maximum) == (frame.sum(), frame.max())
     fccd.stats1.enable.set("Disable").wait(TIMEOUT_S)
@@ -285,7 +307,7 @@ def test_live_image_carries_the_bits_of_a_frame(connected: Connected) -> None:
     shown = np.asarray(image.get(use_monitor=False)).astype(np.int16).view(np.uint16)
     ((_, resource), _) = connected.fccd.collect_asset_docs()
     connected.fccd.unstage()
-    with h5py.File(path_of(resource)) as file:
+    with h5py.File(path_of(resource), libver="latest", swmr=True) as file:
         written = file["/entry/data/data"][-1]
         taken_s = file[f"{ATTRIBUTES}/{TIMESTAMP}"][-1] + EPICS_EPOCH_S
     np.testing.assert_array_equal(shown.reshape(connected.beamline.frame_shape), written)
