@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
 
 # Many modules, few cycles: by default a twelfth of the tests' time goes by in looking for garbage.
-gc.set_threshold(20_000, 20, 20)
+gc.set_threshold(20_000, 5, 2)
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
 hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
