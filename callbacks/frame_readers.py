@@ -5,6 +5,8 @@ Paths come from documents, so they are checked before anything is opened.
 
 from __future__ import annotations
 
+import os
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +31,10 @@ __all__ = [
     "frames_of_stream_resource",
     "local_path",
 ]
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUPERBLOCK = struct.Struct("<8sBB18xQ")
+"""Of HDF5 files that can be read while they grow: signature, version, bytes of an offset, end of the file."""
 
 
 class NotYetWritten(DocumentError):
@@ -201,6 +207,7 @@ class HDF5Frames:
     def _open(self) -> Any:
         if self._data is None:
             try:
+                _refuse_cut_off(self.path)
                 self._file = h5py.File(self.path, "r", libver="latest", swmr=True)
                 self._data = self._file[self.dataset]
             except FileNotFoundError:
@@ -222,6 +229,18 @@ class HDF5Frames:
                 f"{self.path}: dataset {self.dataset!r} lies outside the file, by an external link, as a virtual "
                 "dataset or in external storage: expected one in the file itself"
             )
+
+
+def _refuse_cut_off(path: Path) -> None:
+    """Raise where a file is shorter than it says of itself: HDF5's SWMR mode would wait for the rest for ever."""
+    with path.open("rb") as file:
+        head = file.read(SUPERBLOCK.size)
+        size = os.fstat(file.fileno()).st_size
+    signature, version, offset_bytes, end = SUPERBLOCK.unpack(head.ljust(SUPERBLOCK.size, b"\0"))
+    if signature != HDF5_SIGNATURE or (len(head) == SUPERBLOCK.size and (version not in (2, 3) or offset_bytes != 8)):
+        return
+    if size < max(end, SUPERBLOCK.size):
+        raise NotYetWritten(f"{path.name} is cut off: it ends after {size} bytes")
 
 
 def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _WithoutTracebacks(logging.Formatter):
+    """Says of an error what it is, and not where it was raised."""
+
+    def formatException(self, ei: Any) -> str:
+        """Return the last line of the traceback."""
+        return "".join(traceback.format_exception_only(ei[1])).strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,9 +122,11 @@ def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
 
 def _set_log_levels(debug: bool) -> None:
     level = logging.INFO if debug else logging.ERROR
+    kind = logging.Formatter if debug else _WithoutTracebacks
     printed = logging.StreamHandler()
     printed.setLevel(level)  # Dask gives its loggers a level of their own
-    logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s", handlers=[printed])
+    printed.setFormatter(kind("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[printed])
     if not debug:
         logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
 

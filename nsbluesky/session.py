@@ -14,22 +14,20 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsbluesky.bound_plan import bind
 from nsbluesky.geometry import Geometry
-from nsbluesky.service.finished import FinishedRun, FinishedRuns
-from nsbluesky.settings import PipelineSettings
+from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
+from nsbluesky.settings import PipelineSettings, SettingsError
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
     from nsbluesky.beamline_check import BeamlineCheck
-    from nsbluesky.callbacks.cxi_writer import CXIWriter
-    from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
     from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.catalog import Catalog, CatalogWriter
     from nsbluesky.document_log import DocumentLog
@@ -161,20 +159,34 @@ def has_screen() -> bool:
 def run_engine() -> RunEngine:
     """Make the RunEngine; with a screen the windows stay alive while a plan runs.
 
-    Its ``scan_id`` goes on from session to session.
+    Its ``scan_id`` goes on from session to session.  It refuses a run whose metadata would lose it to the processing
+    or to the catalog, as in ``RE(plan, ptycho=5)``: what `RE` is given comes before what the plan says.
     """
     from bluesky import RunEngine
 
     from nsbluesky.folders import data_directory
     from nsbluesky.scan_ids import ScanIds
 
-    scan_ids = ScanIds(data_directory() / "scan_id")
-    if not has_screen():
-        return RunEngine({}, scan_id_source=scan_ids)
-    from nsbluesky.viewer.qt import QtDuringTask, application
+    options: dict[str, Any] = {"scan_id_source": ScanIds(data_directory() / "scan_id")}
+    if has_screen():
+        from nsbluesky.viewer.qt import QtDuringTask, application
 
-    application()
-    return RunEngine({}, scan_id_source=scan_ids, during_task=QtDuringTask())
+        application()
+        options["during_task"] = QtDuringTask()
+    RE = RunEngine({}, **options)
+    RE.md_validator = functools.partial(_check_metadata, RE.md_validator)
+    return RE
+
+
+def _check_metadata(check: Callable[[dict[str, Any]], object], md: dict[str, Any]) -> None:
+    check(md)
+    if "raw_uid" in md:
+        raise ValueError("the metadata have 'raw_uid', by which derived runs are known: expected another name")
+    if "ptycho" in md:
+        try:
+            Geometry.from_start(md)
+        except SettingsError as error:
+            raise ValueError(f"ptycho = {md['ptycho']!r:.80} in the metadata cannot be processed: {error}") from error
 
 
 def open_catalog() -> Catalog:
@@ -312,6 +324,7 @@ def subscribe(
     from nsbluesky.folders import data_directory
 
     directory = data_directory() if directory is None else directory
+    results = directory / "results"
     log = DocumentLog(directory / "documents")
     writer = catalog.writer()
     RE.subscribe(log)
@@ -320,16 +333,18 @@ def subscribe(
     if service is not None:
         processing = _connect_to(service, log)
         processing.on_finished(functools.partial(_store_derived_run, writer))
+        finished = processing.finished
     else:
-        results = directory / "results"
-        results.mkdir(parents=True, exist_ok=True)
+        derived = DocumentLog(results / DERIVED)
+        ended = _EndedRuns(results, writer)
+        finished = ended.finished
         processing = PtychoPipeline(site.pipeline, directory=results)
         assert processing.cxi is not None  # it has a directory
-        files = DerivedRunWriter(results, writer, cxi=processing.cxi)
+        files = DerivedRunWriter(derived.directory, derived, cxi=processing.cxi)
         processing.subscribe(files)
-        processing.subscribe(FinishedRunRecorder(results, processing.cxi, files))
+        processing.subscribe(RunEnds(processing.cxi, files, derived, ended))
         processing.warm_up()
-    catalog.find_finished = functools.partial(_find_finished, directory / "results", processing)
+    catalog.find_finished = functools.partial(_find_finished, results, finished)
     _before_threads_end(functools.partial(_end_processing, processing, service))
     RE.subscribe(processing)
     return processing
@@ -373,51 +388,43 @@ def _connect_to(service: ProcessingService | str, log: DocumentLog) -> Connectio
     return connect(service.address, log, service.credentials)
 
 
-class FinishedRunRecorder:
-    """Callback of derived runs, the last one: records those that are whole, so that none is processed twice.
+class _EndedRuns:
+    """What became of the runs that the session itself processes.
 
     Parameters
     ----------
     results : path
-    cxi : CXIWriter
-    files : DerivedRunWriter
+    writer : CatalogWriter
     """
 
-    def __init__(self, results: Path, cxi: CXIWriter, files: DerivedRunWriter) -> None:
+    def __init__(self, results: Path, writer: CatalogWriter) -> None:
+        self.finished: dict[str, FinishedRun] = {}
         self._record = FinishedRuns(results)
-        self._cxi = cxi
-        self._files = files
-        self._raw_uids: dict[str, str] = {}
+        self._writer = writer
 
-    def __call__(self, name: str, document: dict[str, Any]) -> None:
-        """Take one document."""
-        if name == "start":
-            self._raw_uids[document["uid"]] = document["raw_uid"]
-        elif name == "stop":
-            uid = document["run_start"]
-            raw_uid = self._raw_uids.pop(uid)
-            if uid not in self._cxi.errors and uid not in self._files.errors:
-                status, reason = document["exit_status"], document.get("reason", "")
-                cxi = str(self._cxi.paths.get(uid, ""))
-                self._record.add(FinishedRun(raw_uid, uid, status, reason, cxi))
+    def __call__(self, run: FinishedRun, is_whole: bool) -> None:
+        """Let the catalog have a run, and record one that is whole, so that none is processed twice."""
+        self.finished[run.raw_uid] = run
+        _store_derived_run(self._writer, run)
+        if is_whole:
+            self._record.add(run)
 
 
 def _store_derived_run(writer: CatalogWriter, run: FinishedRun) -> None:
-    """Let the catalog have a derived run from the document log that the service has written."""
+    """Let the catalog have a derived run from its document log."""
     if run.documents:
         writer.write_log(run.documents)
     elif run.derived_uid:
         logger.error("run %s: the processing has left nothing for the catalog: %s", run.raw_uid[:8], run.reason)
 
 
-def _find_finished(results: Path, processing: PtychoPipeline | Connection, raw_uid: str) -> FinishedRun | None:
-    """Return what became of the processing of a run in this session, or in another one with the same folder."""
-    from nsbluesky.callbacks.pipeline import PtychoPipeline
+def _find_finished(results: Path, finished: Mapping[str, FinishedRun], raw_uid: str) -> FinishedRun | None:
+    """Return what became of the processing of a run, in this session or in another one with the same folder.
 
-    if not isinstance(processing, PtychoPipeline) and raw_uid in processing.finished:
-        return processing.finished[raw_uid]
+    What is recorded is whole, also where the processing in this session has failed before.
+    """
     runs = [run for run in FinishedRuns(results).read() if run.raw_uid == raw_uid]
-    return runs[-1] if runs else None
+    return runs[-1] if runs else finished.get(raw_uid)
 
 
 def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:

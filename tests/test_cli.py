@@ -188,6 +188,21 @@ def test_traceback_only_under_debug(tmp_path: Path) -> None:
     assert "Traceback" in debug.stderr and "CxiError" in debug.stderr
 
 
+def test_what_is_logged_brings_no_traceback_either() -> None:
+    code = (
+        "import logging\nfrom nsbluesky.cli import _set_log_levels\n_set_log_levels({})\n"
+        "try:\n    {{}}['frame']\nexcept KeyError:\n    logging.getLogger('nsbluesky').exception('darks failed')\n"
+    )
+
+    def told(debug: bool) -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code.format(debug)], capture_output=True, text=True, check=True)
+        return done.stderr.splitlines()
+
+    first, last = told(debug=False)
+    assert first.endswith("ERROR darks failed") and last == "KeyError: 'frame'"
+    assert "Traceback (most recent call last):" in told(debug=True)
+
+
 def test_commands_are_quiet(tmp_path: Path) -> None:
     """Nothing of what libraries have to say, neither in a pipe nor where Qt has no screen."""
     scan, clean, result = (tmp_path / name for name in ("raw.cxi", "clean.cxi", "result.cxi"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import json
@@ -11,15 +12,17 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
+import bluesky.plans as bp
 import event_model
 import pytest
+from ophyd import Signal
 from own_run_engine import run_engine
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 from nsbluesky import plans, session
+from nsbluesky.callbacks import derived_run_writer
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
 from nsbluesky.geometry import Geometry, Optic
@@ -112,13 +115,28 @@ def test_simulated_session_scans(session_data: Path) -> None:
 
 
 def test_the_newest_record_of_a_processing_is_found(tmp_path: Path) -> None:
-    connection = cast(Any, SimpleNamespace(finished={}))
-    assert session._find_finished(tmp_path, connection, "raw") is None
-    first, second, third = (FinishedRun("raw", derived) for derived in ("first", "second", "third"))
+    failed, first, second = (FinishedRun("raw", derived) for derived in ("failed", "first", "second"))
+    assert session._find_finished(tmp_path, {}, "raw") is None
+    finished = {"raw": failed}
+    assert session._find_finished(tmp_path, finished, "raw") == failed, "one that failed is not recorded"
     FinishedRuns(tmp_path).add(first, second, FinishedRun("another"))
-    assert session._find_finished(tmp_path, connection, "raw") == second
-    connection.finished["raw"] = third
-    assert session._find_finished(tmp_path, connection, "raw") == third, "one that failed is not recorded"
+    assert session._find_finished(tmp_path, finished, "raw") == second, "'nsbluesky resume' has made it since"
+
+
+@pytest.mark.parametrize("md", [{"ptycho": 5}, {"ptycho": {"energy_eV": 930.0}}, {"raw_uid": "another run"}])
+def test_metadata_that_would_lose_a_run_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, md: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
+    RE = session.run_engine()
+    documents: list[str] = []
+    RE.subscribe(lambda name, document: documents.append(name))
+    plan = functools.partial(bp.count, [Signal(name="x", value=1.0)])
+    with pytest.raises(ValueError, match=f"^{next(iter(md))} = .*|'raw_uid'"):
+        RE(plan(), **md)
+    assert not documents
+    RE(plan(), ptycho=Geometry(930.0, 0.25).to_dict())
+    assert documents[-1] == "stop"
 
 
 def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:
@@ -165,17 +183,34 @@ def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class NoCatalog:
-    def writer(self) -> Callable[[str, dict[str, Any]], None]:
-        return lambda name, document: None
+    """Notes the logs of derived runs that it is given."""
+
+    def __init__(self) -> None:
+        self.logs: list[str] = []
+        self.find_finished: Callable[[str], Any] = lambda uid: None
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        pass
+
+    def writer(self) -> NoCatalog:
+        return self
+
+    def write_log(self, path: str) -> None:
+        self.logs.append(path)
 
 
 @pytest.fixture
-def in_session(tmp_path: Path) -> Iterator[tuple[Any, Path, Callable[[], str]]]:
+def catalog() -> NoCatalog:
+    return NoCatalog()
+
+
+@pytest.fixture
+def in_session(tmp_path: Path, catalog: NoCatalog) -> Iterator[tuple[Any, Path, Callable[[], str]]]:
     """What processes the runs of a RunEngine in the session, and what scans once."""
     beamline = make_twin_beamline(tmp_path / "frames")
     site = session.Site("", "", "", "", str(tmp_path), beamline.simulator.geometry, beamline.settings(**QUICK_SOLVER))
     with run_engine() as RE:
-        pipeline = session.subscribe(RE, NoCatalog(), site, tmp_path)  # type: ignore[arg-type]
+        pipeline = session.subscribe(RE, catalog, site, tmp_path)  # type: ignore[arg-type]
         plan = functools.partial(plans.ptycho_scan, *beamline.devices, **beamline.arguments((4, 4)))
         yield pipeline, tmp_path, lambda: str(cast(tuple[str, ...], RE(plan()))[0])
         pipeline.close(timeout=0)
@@ -203,6 +238,28 @@ def test_a_run_that_the_session_has_processed_is_not_unfinished(
     assert pipeline.wait(60) and pipeline.unfinished == [], "a run that is left alone"
     (done,) = FinishedRuns(folder / "results").read()
     assert (done.raw_uid, done.exit_status, Path(done.cxi).is_file()) == (uid, "success", True)
+
+
+def test_a_run_whose_files_could_not_be_written_is_not_half_in_the_catalog(
+    in_session: tuple[Any, Path, Callable[[], str]], catalog: NoCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, folder, scan = in_session
+    with monkeypatch.context() as full:
+        full.setattr(derived_run_writer, "ArrayFile", no_space)
+        uid = scan()
+        assert pipeline.wait(60)
+    assert catalog.logs == []
+    failed = catalog.find_finished(uid)
+    assert (failed.exit_status, failed.documents) == ("fail", "") and "No space left" in failed.reason
+    assert FinishedRuns(folder / "results").read() == [], "it may be processed again"
+    scan()
+    assert pipeline.wait(60)
+    (done,) = FinishedRuns(folder / "results").read()
+    assert catalog.logs == [done.documents] and Path(done.documents).is_file()
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_session_ends_when_its_last_run_is_processed(

@@ -19,8 +19,7 @@ from nsbluesky.document_log import end_log, find_log, find_runs, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ServiceAway, ask
-from nsbluesky.service.finished import FinishedRuns
-from nsbluesky.service.processing import DERIVED
+from nsbluesky.service.finished import DERIVED, FinishedRuns
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="as in solver.modes=3; what the run was processed with before stays else",
+        help="as in solver.modes=3; else as this run was processed before, or the latest one in that folder",
     )
 
 
@@ -75,17 +74,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "cxi": finished.cxi,
     }
     if not finished.cxi:
-        raise CommandFailed(f"no image came out of the processing: {finished.reason or 'no frames'}", summary)
+        again = f"'nsbluesky replay {finished.raw_uid[:8]} --set …' processes it with other settings"
+        raise CommandFailed(
+            f"no image came out of the processing: {finished.reason or 'no frames'}; {again}", summary
+        )
     return summary
 
 
 def _settings(options: argparse.Namespace, out: Path, uid: str) -> ServiceSettings:
     """Return the settings of a service for this run alone; the user's own documents may refer to any folder.
 
-    The pipeline's are those that the run was processed with before, where it was.
+    The pipeline's are those that the run was processed with before; else, as where that could not write a line, those
+    of the latest run in the folder.
     """
-    begun = (run.start for run in find_runs(out / DERIVED) if run.start.get("raw_uid") == uid)
-    latest: dict[str, Any] = next((start["settings"] for start in begun if "settings" in start), {})
+    begun = [run.start for run in find_runs(out / DERIVED) if "settings" in run.start]
+    begun.sort(key=lambda start: start.get("raw_uid") != uid)  # newest first in both halves
+    latest: dict[str, Any] = begun[0]["settings"] if begun else {}
     return ServiceSettings(
         directory=str(output_folder(out)),
         roots=("/",),

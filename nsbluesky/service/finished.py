@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
-__all__ = ["FinishedRun", "FinishedRuns"]
+if TYPE_CHECKING:
+    from nsbluesky.callbacks.cxi_writer import CXIWriter
+    from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+    from nsbluesky.document_log import DocumentLog
+
+__all__ = ["DERIVED", "FinishedRun", "FinishedRuns", "RunEnds"]
 
 log = logging.getLogger(__name__)
 
 NAME = "finished-runs.jsonl"
+DERIVED = "derived"
+"""Folder of the derived runs' document logs, in that of the results."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +89,58 @@ class FinishedRuns:
             except (ValueError, TypeError):
                 log.warning("%s: a line that cannot be read is passed over", self._path)
         return runs
+
+
+class RunEnds:
+    """Callback of derived runs, the last one: tells what became of each run, once its files are complete.
+
+    Parameters
+    ----------
+    cxi : CXIWriter
+    files : DerivedRunWriter
+    documents : DocumentLog
+        That `files` writes to.
+    tell : callable
+        Takes the `FinishedRun`, and whether its files are whole.
+
+    Attributes
+    ----------
+    derived_of : dict
+        The uid of the derived run by that of the raw one.
+    """
+
+    def __init__(
+        self,
+        cxi: CXIWriter,
+        files: DerivedRunWriter,
+        documents: DocumentLog,
+        tell: Callable[[FinishedRun, bool], Any],
+    ) -> None:
+        self.derived_of: dict[str, str] = {}
+        self._raw_of: dict[str, str] = {}
+        self._cxi = cxi
+        self._files = files
+        self._documents = documents
+        self._tell = tell
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        """Take one document."""
+        if name == "start":
+            self.derived_of[document["raw_uid"]] = document["uid"]
+            self._raw_of[document["uid"]] = document["raw_uid"]
+        elif name == "stop":
+            uid = document["run_start"]
+            unwritten = {
+                "CXIWriter": self._cxi.errors.get(uid),
+                "DerivedRunWriter": self._files.errors.get(uid) or self._documents.errors.get(uid),
+            }
+            failures = [f"{who}: {error}" for who, error in unwritten.items() if error]
+            run = FinishedRun(
+                raw_uid=self._raw_of.pop(uid),
+                derived_uid=uid,
+                exit_status="fail" if failures else document["exit_status"],
+                reason="; ".join(failures) or document.get("reason", ""),
+                cxi=str(self._cxi.paths.get(uid) or ""),
+                documents="" if unwritten["DerivedRunWriter"] else str(self._documents.directory / f"{uid}.jsonl"),
+            )
+            self._tell(run, not failures)

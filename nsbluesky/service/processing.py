@@ -14,17 +14,15 @@ from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import Workers
 from nsbluesky.document_log import DocumentLog, aborted
-from nsbluesky.service.finished import FinishedRun, FinishedRuns
+from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.whole_file import write_whole
 
-__all__ = ["DERIVED", "RECORDING", "Processing"]
+__all__ = ["RECORDING", "Processing"]
 
 log = logging.getLogger(__name__)
 
-DERIVED = "derived"
-"""Folder of the derived runs' document logs, in that of the results."""
 RECORDING = "recording.json"
 """The stages that are recorded: a process that takes over from one that died goes on with it."""
 
@@ -57,8 +55,6 @@ class Processing:
         self._record = FinishedRuns(self.directory)
         self._derived = DocumentLog(self.directory / DERIVED)
         self._ended: queue.SimpleQueue[FinishedRun] = queue.SimpleQueue()
-        self._derived_of: dict[str, str] = {}
-        self._raw_of: dict[str, str] = {}
         self._stopped: list[str] = []
         self.not_whole: set[str] = set()
         """Raw runs whose files could not be written whole: they may be processed again."""
@@ -74,9 +70,11 @@ class Processing:
         self._recording = self.directory / RECORDING
         self._record_as_before()
         self.pipeline.subscribe(publish)
-        self._writer = DerivedRunWriter(self.directory / DERIVED, self._derived, cxi=self.pipeline.cxi)
-        self.pipeline.subscribe(self._writer)
-        self.pipeline.subscribe(self._note)
+        assert self.pipeline.cxi is not None  # it has a directory
+        files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
+        self.pipeline.subscribe(files)
+        self._ends = RunEnds(self.pipeline.cxi, files, self._derived, self._end)
+        self.pipeline.subscribe(self._ends)
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take a document of a raw run; returns at once."""
@@ -134,7 +132,7 @@ class Processing:
         while not self._ended.empty():
             runs.append(self._ended.get())
         if self._stopped and self.pipeline.wait(0):  # what has not begun by now is left alone
-            left_alone = [uid for uid in self._stopped if uid not in self._derived_of]
+            left_alone = [uid for uid in self._stopped if uid not in self._ends.derived_of]
             runs += [FinishedRun(uid) for uid in left_alone]
             self._stopped = [uid for uid in self._stopped if uid not in left_alone]
         ended = {run.raw_uid for run in runs}
@@ -154,28 +152,7 @@ class Processing:
         self._derived.close()
         return complete
 
-    def _note(self, name: str, document: dict[str, Any]) -> None:
-        """Note which derived runs end; the last callback, so that the files are complete."""
-        if name == "start":
-            self._derived_of[document["raw_uid"]] = document["uid"]
-            self._raw_of[document["uid"]] = document["raw_uid"]
-        elif name == "stop":
-            uid = document["run_start"]
-            assert self.pipeline.cxi is not None
-            cxi = self.pipeline.cxi.paths.get(uid)
-            unwritten = {
-                "CXIWriter": self.pipeline.cxi.errors.get(uid),
-                "DerivedRunWriter": self._writer.errors.get(uid) or self._derived.errors.get(uid),
-            }
-            failures = [f"{who}: {error}" for who, error in unwritten.items() if error]
-            run = FinishedRun(
-                raw_uid=self._raw_of.pop(uid),
-                derived_uid=uid,
-                exit_status="fail" if failures else document["exit_status"],
-                reason="; ".join(failures) or document.get("reason", ""),
-                cxi=str(cxi or ""),
-                documents="" if unwritten["DerivedRunWriter"] else str(self._derived.directory / f"{uid}.jsonl"),
-            )
-            if failures:
-                self.not_whole.add(run.raw_uid)
-            self._ended.put(run)
+    def _end(self, run: FinishedRun, is_whole: bool) -> None:
+        if not is_whole:
+            self.not_whole.add(run.raw_uid)
+        self._ended.put(run)

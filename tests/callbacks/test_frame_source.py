@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 import event_model
@@ -372,6 +373,20 @@ def test_a_file_that_cannot_be_looked_at_again_just_now_is_later(tmp_path, monke
         data.flush()
         np.testing.assert_array_equal(reader.read(0, 2), FRAMES[:2])
         reader.close()
+
+
+@pytest.mark.parametrize("size", [0, 30, 100, 4000])
+def test_a_file_that_was_cut_off_is_not_waited_for_in_hdf5(tmp_path, size):
+    """HDF5 reads its metadata again and again in SWMR mode, for hours."""
+    path = tmp_path / "cut.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("entry/data/data", data=np.zeros((40, 6, 5), "<u2"), chunks=(1, 6, 5))
+    reader = HDF5Frames(path, "entry/data/data")
+    assert reader.read(0, 40).shape == (40, 6, 5)
+    reader.close()
+    os.truncate(path, size)
+    with pytest.raises(NotYetWritten, match=f"is cut off: it ends after {size} bytes" if size else "can be read"):
+        reader.read(0, 40)
 
 
 def test_an_unexpected_error_of_one_position_costs_no_other(tmp_path, monkeypatch):

@@ -104,6 +104,26 @@ def test_a_run_is_resumed_with_the_settings_that_it_had(
     assert summary["frames_used"] > scan.num_points // 3
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_run_of_which_no_line_was_written_is_resumed_with_the_settings_of_the_latest(
+    scan: RecordedScan, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_first: bool
+) -> None:
+    """As where the folder of the results could not be written; without any other run there are the defaults."""
+    settings = scan.settings(tmp_path, sweep_frames=0, passes_final=2).pipeline.to_dict()
+    if not is_first:
+        derived = DocumentLog(tmp_path / "results" / "derived")
+        derived("start", {"uid": "derived", "raw_uid": "another", "time": 0.0, "settings": settings})
+        derived.close()
+    log = DocumentLog(tmp_path / "documents")
+    for name, document in scan.documents:
+        log(name, document)
+    folders = ["--log", str(tmp_path / "documents"), "--out", str(tmp_path / "results")]
+    assert main(["resume", scan.uid, "--address", AWAY, *folders, "--json"]) == int(is_first)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["frames_used"] == (0 if is_first else scan.num_points)
+    assert (f"'nsbluesky replay {scan.uid[:8]} --set …' processes it with other settings" in err) == is_first
+
+
 def test_runs_that_there_are_not(resume: Any, tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     assert "no such document log" in resume("nothing", code=1)
