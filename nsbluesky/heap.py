@@ -18,14 +18,16 @@ __all__ = ["end_without_collection", "no_collections", "trim"]
 
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
-    """Let nothing look for garbage in the block, as where large libraries are imported: all that they make stays."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+    """Let nothing look for garbage in the block, as where large libraries are imported: all that they make stays.
+
+    The collector stays enabled: dask, imported while it is not, leaves it off for good after its first slice.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)
     try:
         yield
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.set_threshold(*thresholds)
 
 
 def end_without_collection() -> None:
