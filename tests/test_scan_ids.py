@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,6 @@ def test_a_file_that_cannot_be_used_fails_no_scan(tmp_path: Path, caplog: pytest
 def test_the_session_uses_them(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("bluesky.RunEngine", lambda md, *, scan_id_source: scan_id_source)
-    scan_ids: Any = session.run_engine()
-    assert scan_ids.path == data_folder / "scan_id"
+    monkeypatch.setattr("bluesky.RunEngine", lambda md, **options: SimpleNamespace(md_validator=print, **options))
+    RE: Any = session.run_engine()
+    assert RE.scan_id_source.path == data_folder / "scan_id"
