@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"nsbluesky {name}: {message}\n"
+    # of tiled's parameters; FastAPI hides it by a filter that other threads may take away
+    warnings.filterwarnings("ignore", message="The 'alias' attribute with value")
     try:
         with _printing():
             options = _parse(arguments, name)

@@ -267,13 +267,20 @@ def test_a_log_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert out == "" and "without --json" in err
 
 
-def test_a_warning_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("warning", "said"),
+    [
+        ("steps are wide", "nsbluesky logs: steps are wide\n"),
+        ("The 'alias' attribute with value 'keys' was provided to the `Field()` function, which has no effect", ""),
+    ],
+)
+def test_a_warning_is_one_line_and_none_where_it_is_no_users(warning: str, said: str) -> None:
     script = "import sys, warnings; from nsbluesky.cli import main; from nsbluesky.commands import logs\n"
-    script += "logs.run = lambda options: warnings.warn('steps are wide') or {}\nsys.exit(main(['logs']))"
+    script += f"logs.run = lambda options: warnings.warn({warning!r}) or {{}}\nsys.exit(main(['logs']))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nsbluesky logs: steps are wide\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
 
 
 @pytest.mark.nightly
