@@ -34,12 +34,16 @@ class Scan:
     def seq_nums(self) -> Any:
         return np.arange(1, len(self.frames) + 1)
 
-    def solver(self, backend: Backend, num_points: int | None = None, **settings: Any) -> IncrementalSolver:
+    def solver(
+        self, backend: Backend, num_points: int | None = None, told_m: float | None = None, **settings: Any
+    ) -> IncrementalSolver:
+        """A solver of the scan, with another defocus of the optic where one is told."""
+        geometry = self.geometry if told_m is None else self.geometry.replace(optic__defocus_m=told_m)
         return IncrementalSolver(
             SolverSettings(**{"modes": 1, "sweep_frames": 0} | settings),
             frame_px=SIDE,
             pixel_m=PIXEL_M,
-            geometry=self.geometry,
+            geometry=geometry,
             backend=backend,
             num_points=num_points,
         )
@@ -55,8 +59,7 @@ def finished(solver: IncrementalSolver) -> IncrementalSolver:
 
 def solved(scan: Scan, backend: Backend, **settings: Any) -> IncrementalSolver:
     """A solver that was told the right defocus, at its end."""
-    solver = scan.solver(backend, **settings)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver = scan.solver(backend, told_m=scan.defocus_m, **settings)
     solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     return finished(solver)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CheckpointError", "differences", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
 VERSION = 5
@@ -121,11 +121,18 @@ def _format(kind: str) -> str:
     return f"nsbluesky {kind}"
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
+def check_identity(path: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError where what a checkpoint is of is not what is to be gone on with."""
+    others = list(_differences(there, here))
+    if others:
+        raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
     """Yield, as text, in what two nested mappings differ."""
     for name in sorted({*there, *here}):
         a, b = there.get(name), here.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from differences(a, b, prefix=f"{prefix}{name}.")
+            yield from _differences(a, b, prefix=f"{prefix}{name}.")
         elif a != b:
             yield f"{prefix}{name} is {a!r} there and {b!r} here"

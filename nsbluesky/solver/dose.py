@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["caution", "counts_are_few", "photons_on_lit_pixels"]
+from nsbluesky.backend import Backend
+from nsbluesky.solver.frames import FrameStore
+
+__all__ = ["DOSE_FRAMES", "caution", "counts_are_few", "dose_of", "photons_on_lit_pixels"]
+
+DOSE_FRAMES = 64
+"""Frames whose mean pattern tells the dose."""
 
 FEW_PHOTONS = 2.0
 """Photons on a lit pixel at which regularisation doubles and momentum halves.  Of simulated scans with 1e3 … 1e7
@@ -25,6 +31,11 @@ def photons_on_lit_pixels(mean_intensity: Any) -> float:
     """Return Σ Ī²/Σ Ī of a mean pattern: the photons that a pixel gets where most of the light is."""
     total = float(mean_intensity.sum())
     return float((mean_intensity**2).sum()) / total if total > 0 else 0.0
+
+
+def dose_of(backend: Backend, frames: FrameStore) -> float:
+    """Return the photons on a lit pixel in the mean pattern of the first frames in use."""
+    return photons_on_lit_pixels(backend.to_numpy(frames.mean_intensity(frames.active[:DOSE_FRAMES])))
 
 
 def caution(dose: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nsbluesky.settings import SolverSettings
 
-__all__ = ["LEAST_BATCH", "RIPE_USES", "batch_frames", "rests"]
+__all__ = ["LEAST_BATCH", "RIPE_USES", "SETTLING_PASSES", "batch_frames", "rests"]
 
 LEAST_BATCH = 16
 """Frames that a first image takes, and a batch where there are few frames."""
@@ -21,6 +21,9 @@ frames of 64² with 1e6 photons each left an error of 0.064 over 144 frames in t
 NEAR_FIELD_BATCH = 4
 """Frames of a batch at most in the near field, where all see the same part of the sample: 40 passes over 81 frames
 left an error of 0.012 with 4, of 0.018 with 8, and of 0.051 with 32."""
+
+SETTLING_PASSES = 3
+"""Passes after the last refinement."""
 
 RIPE_USES = 50
 """Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last

@@ -59,7 +59,7 @@ class ProbeSearch:
     """
 
     def __init__(self, settings: SolverSettings, geometry: Geometry, backend: Backend, window_m: float) -> None:
-        self.settings = settings
+        self._settings = settings
         self.sweep: Sweep | None = None
         self.best: SolverState | None = None
         self.warm: npt.NDArray[np.complex64] | None = None
@@ -69,10 +69,11 @@ class ProbeSearch:
         self._backend = backend
         self._window_m = window_m
         self._swept: list[int] = []
+        self._work: Iterator[None] | None = None
 
     @property
     def _can_sweep(self) -> bool:
-        settings = self.settings
+        settings = self._settings
         known = settings.sweep_frames == 0 or settings.defocus_m is not None
         return not known and not self._geometry.is_near  # where the mean frame tells the probe
 
@@ -93,8 +94,27 @@ class ProbeSearch:
         if not self.sweeps_wanted:
             return False
         if not self._swept:
-            return num_frames >= self.settings.sweep_frames or no_more
+            return num_frames >= self._settings.sweep_frames or no_more
         return num_frames >= 2 * self._swept[-1]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a search that has begun and not ended."""
+        return self._work is not None
+
+    def begin(self, work: Iterator[None]) -> None:
+        """Begin a search, which calls `frames_for_sweep`, `find_defocus` and `find_orientation`."""
+        self._work = work
+
+    def one_batch(self) -> None:
+        """Work for one batch on the search that goes on."""
+        assert self._work is not None
+        if next(self._work, self) is self:
+            self._work = None
+
+    def is_open(self, num_frames: int, no_more: bool) -> bool:
+        """Return whether the defocus is in question: a search goes on, or is due, or the first is still to come."""
+        return self.goes_on or self.is_due(num_frames, no_more) or not self.has_begun
 
     @property
     def has_told(self) -> bool:
@@ -108,19 +128,22 @@ class ProbeSearch:
 
     def skip(self) -> None:
         """Take the probe for known: no sweeps any more."""
-        self._swept, self.warm = [0] * SWEEPS, None
+        self._swept, self.warm, self._work = [0] * SWEEPS, None, None
 
-    def drop(self) -> None:
-        """Forget the sweep that goes on."""
-        self._swept.pop()
+    def configure(self, settings: SolverSettings) -> None:
+        """Go on with other settings; forget a search that would have other modes, or is not asked for any more."""
+        before, self._settings = self._settings, settings
+        if self.goes_on and (settings.modes, settings.defocus_m) != (before.modes, before.defocus_m):
+            self._work = None
+            self._swept.pop()
 
     def begin_anew(self) -> None:
         """Forget the sweeps: the frames are not what they were taken for."""
-        self.sweep, self._swept = None, []
+        self.sweep, self._swept, self._work = None, [], None
 
     def frames_for_sweep(self, active: Slots) -> Slots:
         """Return the slots of the next sweep, and count it."""
-        slots = active[: self.settings.sweep_frames << len(self._swept)]
+        slots = active[: self._settings.sweep_frames << len(self._swept)]
         self._swept.append(len(slots))
         return slots
 
@@ -132,12 +155,12 @@ class ProbeSearch:
             probe = coarsened(self._backend, probe)
         mean = self._backend.to_numpy(level.mean_intensity(slots))
         photons = float(np.mean(level.photons[slots]))
-        complete = with_modes(self._backend.to_numpy(probe), self.settings.modes, photons)
+        complete = with_modes(self._backend.to_numpy(probe), self._settings.modes, photons)
         return np.asarray(centred_on(complete, mean), np.complex64)
 
     def find_defocus(self, level: FrameStore, slots: Slots) -> Iterator[None]:
         """Sweep over these frames; `sweep` and `best` are there afterwards."""
-        settings, optic, wavelength_m = self.settings, self._geometry.optic, self._geometry.wavelength_m
+        settings, optic, wavelength_m = self._settings, self._geometry.optic, self._geometry.wavelength_m
         pixel_m = self._window_m / level.frame_px
         mean = self._backend.to_numpy(level.mean_intensity(slots))
         aperture = numerical_aperture(mean, optic, wavelength_m, pixel_m)
@@ -161,7 +184,7 @@ class ProbeSearch:
         """Look whether the frames fit the stage as they are, where that is asked for and not known."""
         self.turn = 0
         known = self.orientation is not None and self.orientation.certain
-        if known or not self.settings.find_orientation or len(slots) < LEAST_FRAMES:
+        if known or not self._settings.find_orientation or len(slots) < LEAST_FRAMES:
             return
         assert self.sweep is not None
         search = OrientationSearch(
@@ -169,7 +192,7 @@ class ProbeSearch:
             slots,
             self.sweep,
             self._geometry.optic.defocus_m,
-            self.settings,
+            self._settings,
             self._backend,
             wavelength_m=self._geometry.wavelength_m,
             pixel_m=self._window_m / level.frame_px,
@@ -178,20 +201,20 @@ class ProbeSearch:
         self.orientation = search.found
         self.turn = 0 if search.found is None else search.found.turn
 
-    def contents(self, goes_on: bool) -> dict[str, Any]:
-        """Return what was found, for a checkpoint; a sweep that `goes_on` begins anew with it."""
+    def contents(self) -> dict[str, Any]:
+        """Return what was found, for a checkpoint; a sweep that goes on begins anew with it."""
         sweep = {} if self.sweep is None else asdict(self.sweep)
         warm = {} if self.warm is None else {"warm": self.warm}
         return {
             **warm,
-            "swept": self._swept[:-1] if goes_on else self._swept,
+            "swept": self._swept[:-1] if self.goes_on else self._swept,
             "orientation": None if self.orientation is None else asdict(self.orientation),
             **{f"{SWEEP}{name}": value for name, value in sweep.items()},
         }
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
-        self._swept, self.warm = contents["swept"], contents.get("warm")
+        self._swept, self.warm, self._work = contents["swept"], contents.get("warm"), None
         self.orientation = None if contents["orientation"] is None else Orientation(**contents["orientation"])
         sweep = {name.removeprefix(SWEEP): value for name, value in contents.items() if name.startswith(SWEEP)}
         self.sweep = Sweep(**sweep) if sweep else None

@@ -27,22 +27,23 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
+from nsbluesky.solver.dose import DOSE_FRAMES
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
-from nsbluesky.solver.incremental import DOSE_FRAMES, SETTLING_PASSES, IncrementalSolver
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.intake import NO_POSITION, reachable, valid_mask
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.pace import rests
+from nsbluesky.solver.pace import SETTLING_PASSES, rests
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.plausibility import refuse_lost_scan
 from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Checkpoints, Reconstruction, valid_input
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
-from nsbluesky.solver.sharded_progress import Progress, identity_of
+from nsbluesky.solver.sharded_progress import Progress, identity_in_shards
 from nsbluesky.solver.shards import FramesByReference, ShardOrder, ShardSums, ShardTask
 from nsbluesky.solver.state import SolverState
 
@@ -250,7 +251,7 @@ def reconstruct_sharded(
     usable = np.flatnonzero(reached & (given > 0))
     good = np.ones((side, side), bool) if mask is None else valid_mask(mask, side)
 
-    identity = identity_of(side, pixel_m, geometry, settings)
+    identity = identity_in_shards(side, pixel_m, geometry, settings)
     spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None
     how = settings, backend.name, spread_px
     orders, numbers = _deal(refer, usable, places_px, given, good, *how, min(shards, len(usable)))

@@ -12,13 +12,13 @@ from typing import Any, Self
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import CheckpointError, differences, read_checkpoint, write_checkpoint
-from nsbluesky.solver.dose import photons_on_lit_pixels
-from nsbluesky.solver.incremental import DOSE_FRAMES, FREE_SETTINGS, IncrementalSolver
+from nsbluesky.solver.checkpoint import CheckpointError, check_identity, read_checkpoint, write_checkpoint
+from nsbluesky.solver.dose import dose_of
+from nsbluesky.solver.incremental import IncrementalSolver, identity_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["Progress", "identity_of"]
+__all__ = ["Progress", "identity_in_shards"]
 
 
 @dataclass
@@ -54,9 +54,8 @@ class Progress:
     def of(cls, solver: IncrementalSolver, backend: Backend) -> Self:
         """Return what the first frames have shown, in one process."""
         assert solver.state is not None
-        mean = backend.to_numpy(solver.frames.mean_intensity(solver.frames.active[:DOSE_FRAMES]))
         state = SolverState(solver.state.object, solver.state.probe, solver.state.origin_px)
-        return cls(state, photons_on_lit_pixels(mean), solver.sweep)
+        return cls(state, dose_of(backend, solver.frames), solver.sweep)
 
     def save(self, path: Path, identity: dict[str, Any], backend: Backend) -> None:
         """Write a checkpoint."""
@@ -78,9 +77,7 @@ class Progress:
         """Read a checkpoint."""
         told = read_checkpoint(path)
         try:
-            others = list(differences(told["identity"], identity))
-            if others:
-                raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
+            check_identity(path, told["identity"], identity)
             own, sweep = told["solver"], Sweep(**told["sweep"]) if told["sweep"] else None
             state = SolverState.of_contents(told["state"], backend)
             known = own["r_factors"], dict(own["rejected"]), told["frames"], told["refinement"]
@@ -91,13 +88,6 @@ class Progress:
             raise CheckpointError(f"{path} is damaged ({error!r}): begin anew") from None
 
 
-def identity_of(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
+def identity_in_shards(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
     """Return what must be the same for a checkpoint to be gone on from; the number of shards may differ."""
-    fixed = {name: value for name, value in settings.to_dict().items() if name not in FREE_SETTINGS}
-    return {
-        "in_shards": True,
-        "frame_px": frame_px,
-        "pixel_m": pixel_m,
-        "geometry": geometry.to_dict(),
-        "settings": fixed,
-    }
+    return {"in_shards": True, **identity_of(frame_px, pixel_m, geometry, settings)}

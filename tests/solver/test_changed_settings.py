@@ -12,8 +12,7 @@ from nsbluesky.solver.quality import contrast_correlation
 @pytest.fixture
 def live(scan, backend):
     """A solver that has had a few passes over all frames."""
-    solver = scan.solver(backend, passes_final=8)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver = scan.solver(backend, passes_final=8, told_m=scan.defocus_m)
     solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     work(solver, passes=4)
     return solver
@@ -55,11 +54,10 @@ def test_fewer_modes_keep_the_light(scan, backend):
 
 
 def test_a_defocus_that_is_told_begins_anew_with_it(scan, backend):
-    solver = scan.solver(backend, sweep_frames=60, sweep_candidates=5)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=-3 * scan.defocus_m)
+    solver = scan.solver(backend, sweep_frames=60, sweep_candidates=5, told_m=-3 * scan.defocus_m)
     solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     solver.step(0.0)
-    assert solver._search is not None
+    assert solver.is_searching
     solver.configure(solver.settings.replace(defocus_m=scan.defocus_m))
     solver.finish()
     work(solver)

@@ -223,8 +223,7 @@ def test_a_whole_reconstruction_runs_on_them(device, used, scan):
     settings = {"sweep_frames": 40, "sweep_candidates": 3, "sweep_passes": 2, "passes_final": 12}
 
     def run(backend, **changes):
-        solver = scan.solver(backend, **settings, **changes)
-        solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+        solver = scan.solver(backend, **settings, **changes, told_m=scan.defocus_m)
         for first in range(0, len(scan.frames), 30):
             part = slice(first, first + 30)
             solver.add_frames(scan.seq_nums[part], scan.frames[part], scan.translations_m[part])

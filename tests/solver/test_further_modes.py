@@ -10,7 +10,7 @@ from small_scan import Scan, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver import further_modes, incremental
+from nsbluesky.solver import further_modes, live_image
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
 
 
@@ -24,7 +24,7 @@ def test_what_photon_noise_makes_of_amplitudes(mean: float) -> None:
 def test_two_modes_are_found_where_there_are_two(
     two_mode_scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch, most: int, asked_for: int
 ) -> None:
-    monkeypatch.setattr(incremental, "RIPE_USES", 16)
+    monkeypatch.setattr(live_image, "RIPE_USES", 16)
     solver = solved(two_mode_scan, backend, passes_final=40, modes=1, most_modes=most)
     assert solver.state is not None
     assert len(solver.state.probe) >= asked_for
@@ -35,7 +35,7 @@ def test_two_modes_are_found_where_there_are_two(
 def test_no_mode_is_added_where_one_explains_all(
     scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incremental, "RIPE_USES", 16)
+    monkeypatch.setattr(live_image, "RIPE_USES", 16)
     solver = solved(scan, backend, passes_final=30, modes=1)
     assert solver.state is not None
     assert len(solver.state.probe) == 1
@@ -91,9 +91,9 @@ def test_half_sets_keep_their_images_when_a_mode_comes(two_mode_scan: Scan, back
     while solver.passes_done < 2:
         solver.step(0.0)
     solver.configure(solver.settings.replace(modes=2))
-    passes = solver._quality.halves.passes
+    passes = solver._image.quality.halves.passes
     assert passes > 0
     while not solver.finished:
         solver.step(0.0)
-    assert solver._quality.halves.passes > passes
+    assert solver._image.quality.halves.passes > passes
     assert solver.quality().frc is not None

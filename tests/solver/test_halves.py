@@ -18,8 +18,7 @@ def judged(scan, backend):
     """A solver of the scan with more light or less that has done its passes."""
 
     def make(photons: float, **settings):
-        solver = scan.solver(backend, coarse_uses=0, passes_final=16, **settings)
-        solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+        solver = scan.solver(backend, coarse_uses=0, passes_final=16, **settings, told_m=scan.defocus_m)
         rng = np.random.default_rng(9)
         thinned = rng.binomial(scan.frames.astype(np.int64), photons / 3e5).astype(np.float32)
         solver.add_frames(scan.seq_nums, thinned, scan.translations_m)

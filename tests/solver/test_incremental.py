@@ -48,9 +48,7 @@ def finished(solver):
 @pytest.fixture
 def live(scan, backend):
     """A solver whose optic is right, as after a good sweep."""
-    geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
-    solver = scan.solver(backend, num_points=len(scan.frames))
-    solver.geometry = geometry
+    solver = scan.solver(backend, num_points=len(scan.frames), told_m=scan.defocus_m)
     return solver
 
 
@@ -77,8 +75,7 @@ def test_the_sweep_finds_the_defocus_that_the_optic_has_wrong(scan, backend):
 
 def test_a_picture_comes_before_the_sweep_has_ended(scan, backend):
     """From the optic's defocus, which is right here to half a depth of field: the state is kept, not begun anew."""
-    solver = scan.solver(backend, sweep_frames=60, sweep_range=3, sweep_candidates=7)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=1.1 * scan.defocus_m)
+    solver = scan.solver(backend, sweep_frames=60, sweep_range=3, sweep_candidates=7, told_m=1.1 * scan.defocus_m)
     solver.add_frames(scan.seq_nums[:20], scan.frames[:20], scan.translations_m[:20])
     solver.step(0.0)
     assert solver.sweep is None and solver.picture().num_frames == 16
@@ -147,7 +144,7 @@ def test_r_of_a_picture_counts_the_latest_batch(live, scan):
 
 
 def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
-    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     while live.state is None or live.is_coarse:
@@ -161,7 +158,7 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
 
 @pytest.mark.parametrize(("in_haste", "coarse_uses"), [(False, 12), (True, 6)])
 def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, in_haste, coarse_uses):
-    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     live.in_haste = in_haste
@@ -174,7 +171,7 @@ def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monke
 def test_the_central_half_is_left_when_it_gains_little_and_frames_are_all_there(
     live, scan, monkeypatch, frames_come, coarse_uses
 ):
-    monkeypatch.setattr("nsbluesky.solver.incremental.LITTLE_GAIN", 1.0)  # no pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", 1.0)  # no pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.start_with(scan.probe)
     if not frames_come:
@@ -191,8 +188,8 @@ def test_in_haste_a_settled_image_rests(live, scan, monkeypatch, in_haste):
     while live.state is None or live.is_coarse or live.state.passes < 5:
         live.step(0.0)
     assert not live.is_settled
-    rests, rest = [], live._engine.rest
-    monkeypatch.setattr(live._engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
+    rests, rest = [], live._image._engine.rest
+    monkeypatch.setattr(live._image._engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
     live.in_haste = in_haste
     live.finish()
     run(live)
@@ -219,9 +216,9 @@ def test_a_picture_is_of_as_many_uses_as_a_pass_has_at_any_moment(live, scan):
         before = live.state.object.copy()
         shown.append(error(live.picture().object))
         assert np.array_equal(live.state.object, before)  # it goes on as if nobody had looked
-        live._engine.shown = lambda state: state
+        live._image._engine.shown = lambda state: state
         bare.append(error(live.picture().object))
-        del live._engine.shown
+        del live._image._engine.shown
     assert bare[-1] == pytest.approx(shown[-1], rel=1e-6)  # a pass ends with the average itself
     assert max(shown) < 0.8 * max(bare)
     assert max(shown) < 1.1 * min(shown)
@@ -279,19 +276,17 @@ def test_light_beyond_the_central_half_is_used_from_the_start(scan, backend):
 
 
 def test_a_schedule_ends_with_its_last_engine(live, scan, backend):
-    solver = scan.solver(backend, algorithm="wasp:6,cg:8", passes_final=3)
-    solver.geometry = live.geometry
+    solver = scan.solver(backend, algorithm="wasp:6,cg:8", passes_final=3, told_m=scan.defocus_m)
     solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     assert solver.passes_wanted == 14
     solver.finish()
     engines = []
     while not solver.finished:
         solver.step(0.0)
-        engines.append(solver._engine.name)
+        engines.append(solver._image._engine.name)
     assert engines[0] == "wasp" and engines[-1] == "cg"
     assert solver.passes_done == 14
-    plain = scan.solver(backend, algorithm="wasp:14")
-    plain.geometry = live.geometry
+    plain = scan.solver(backend, algorithm="wasp:14", told_m=scan.defocus_m)
     plain.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     assert solver.state.r_factor < finished(plain).r_factor
 
@@ -299,8 +294,7 @@ def test_a_schedule_ends_with_its_last_engine(live, scan, backend):
 def test_two_modes_fit_two_mode_data_better_than_one(two_mode_scan, backend):
     found = {}
     for modes in (1, 2):
-        solver = two_mode_scan.solver(backend, modes=modes)
-        solver.geometry = two_mode_scan.geometry.replace(optic__defocus_m=two_mode_scan.defocus_m)
+        solver = two_mode_scan.solver(backend, modes=modes, told_m=two_mode_scan.defocus_m)
         stream(solver, two_mode_scan, np.arange(len(two_mode_scan.frames)))
         found[modes] = finished(solver)
     correlation = {m: contrast_correlation(scanned(p, two_mode_scan), two_mode_scan.object) for m, p in found.items()}
@@ -357,8 +351,7 @@ def test_faults_of_the_stream_leave_the_image_as_it_is(live, scan, backend, faul
         live.withdraw(np.arange(900, 905))
     assert live.num_frames == len(set(order.tolist()))
     faulty = error_of(finished(live), scan)
-    orderly = scan.solver(backend)
-    orderly.geometry = live.geometry
+    orderly = scan.solver(backend, told_m=scan.defocus_m)
     stream(orderly, scan, np.arange(count))
     worst = 1.2 * np.sqrt(count / live.num_frames)
     assert faulty < worst * error_of(finished(orderly), scan)
@@ -372,8 +365,7 @@ def test_a_frame_that_comes_again_replaces_the_first(live, scan):
     live.add_frames(scan.seq_nums[10:20], scan.frames[10:20], scan.translations_m[10:20])
     assert live.num_frames == len(scan.frames)
     picture = finished(live)
-    live_again = scan.solver(live._backend)
-    live_again.geometry = live.geometry
+    live_again = scan.solver(live._backend, told_m=scan.defocus_m)
     live_again.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     run(live_again, 5)
     assert picture.r_factor == pytest.approx(finished(live_again).r_factor, rel=0.03)
@@ -584,8 +576,13 @@ def test_the_number_of_threads_does_not_change_the_answer(scan, monkeypatch):
     monkeypatch.setattr("nsbluesky.solver.windows.BAND_PIXELS", 1)
     found = []
     for threads in (1, 3):
-        solver = scan.solver(get_backend("numpy", threads=threads), passes_final=3, coarse_uses=0, batch_final=16)
-        solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+        solver = scan.solver(
+            get_backend("numpy", threads=threads),
+            passes_final=3,
+            coarse_uses=0,
+            batch_final=16,
+            told_m=scan.defocus_m,
+        )
         solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
         found.append(finished(solver).object)
     known = np.isfinite(found[0]) & np.isfinite(found[1])

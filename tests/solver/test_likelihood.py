@@ -128,12 +128,12 @@ def test_compiled_loops_do_what_the_arrays_do(backend, modes, poisson, difficult
 
 def test_it_ends_at_less_misfit_than_sequential_steps(scan, backend):
     """From the same start, steps with all frames at once end below WASP's misfit."""
-    geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
     found = {}
     for name in ("wasp", "lsqml", "cg"):
         batch = 32 if name == "wasp" else 128
-        solver = scan.solver(backend, algorithm=name, batch=8, batch_final=batch, passes_final=40)
-        solver.geometry = geometry
+        solver = scan.solver(
+            backend, algorithm=name, batch=8, batch_final=batch, passes_final=40, told_m=scan.defocus_m
+        )
         solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
         solver.finish()
         while not solver.finished:

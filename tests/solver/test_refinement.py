@@ -25,8 +25,9 @@ def finished(solver):
 
 
 def solved(scan, backend, translations_m, **settings):
-    solver = scan.solver(backend, **{"refine_positions": "frames", "refine_flux": True} | settings)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver = scan.solver(
+        backend, **{"refine_positions": "frames", "refine_flux": True} | settings, told_m=scan.defocus_m
+    )
     solver.add_frames(scan.seq_nums, scan.frames, translations_m)
     return finished(solver)
 

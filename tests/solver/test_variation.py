@@ -173,8 +173,7 @@ def test_each_frame_is_shown_and_refined_with_its_own_probe(restless, pair):
 
 def test_a_frame_that_comes_again_is_learnt_anew_and_one_withdrawn_is_no_component(restless, backend):
     scan, _ = restless
-    solver = scan.solver(backend, probe_variation=2, passes_final=12, coarse_uses=0)
-    solver.geometry = scan.geometry.replace(optic__defocus_m=scan.defocus_m)
+    solver = scan.solver(backend, probe_variation=2, passes_final=12, coarse_uses=0, told_m=scan.defocus_m)
     early = np.arange(len(scan.frames)) % 3 > 0
     solver.add_frames(scan.seq_nums[early], scan.frames[early], scan.translations_m[early])
     for _ in range(80):
