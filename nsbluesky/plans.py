@@ -17,7 +17,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import numpy.typing as npt
 from bluesky.protocols import Readable
-from bluesky.utils import Msg, make_decorator, short_uid
+from bluesky.utils import FailedStatus, Msg, make_decorator, short_uid
 from event_model import EventModelValidationError
 
 from nsbluesky.devices.detector import Acquisition
@@ -571,6 +571,9 @@ def _fly(
             if lost := [device.name for device in devices if getattr(device, "lost", False)]:
                 raise DeviceLost(f"the IOC of {' and '.join(lost)} was away in the middle of a fly scan")
             if done and fccd.told < wanted:  # an error or a pause that came between may have ended it early
+                for status in statuses:  # whose callback the RunEngine may not have had yet
+                    if status is not None and not status.success:
+                        raise FailedStatus(status) from status.exception()
                 raise DeviceError(f"{fccd.name}: {fccd.told} of {wanted} frames are there, though all are said to be")
             if done:
                 return

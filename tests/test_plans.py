@@ -264,6 +264,29 @@ def test_error_in_the_camera_fails_the_run(
     assert beamline.is_safe()
 
 
+def test_the_error_of_a_fly_scan_is_the_cameras_where_the_plan_sees_it_first(
+    RE: RunEngine, beamline: Beamline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A status is done before it has called back, on a thread of its own."""
+
+    class Silent(Status):
+        def add_callback(self, callback: Any) -> None:
+            pass
+
+    def complete() -> Status:
+        beamline.fccd.stop()
+        status = Silent()
+        status.set_exception(DeviceError("the camera's cable is out"))
+        status._event.wait(TIMEOUT_S)
+        return status
+
+    monkeypatch.setattr(beamline.fccd, "complete", complete)
+    with pytest.raises(FailedStatus) as error:
+        RE(ptycho_fly_scan(*beamline.devices, **COMMON, rate_hz=40.0))
+    assert "cable is out" in str(error.value.__cause__)
+    assert beamline.is_safe()
+
+
 @pytest.mark.parametrize(("plan", "more"), PLANS)
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
