@@ -81,7 +81,7 @@ class ReconstructBeside(Stage):
         first, solver = self.run.solver, self._solver
         if not self.run.settings.second_engine or first is None or first.state is None:
             return False
-        if first.is_searching or not first.knows_probe:
+        if not first.knows_probe:  # the orientation may be looked for still: it begins anew with another one
             return False
         if not (self.run.image_is_final if self._stopped else self.run.settings.solver.live):
             return False

@@ -143,12 +143,13 @@ def test_it_waits_for_the_probe_and_begins_anew_with_another_orientation(scan):
     first.step(0.0)
     assert first.state is not None and not stage.has_work, "40 frames are needed to look for the defocus"
     first.add_frames(np.arange(20, 60), scan.frames[20:60], scan.points_um[20:60] * METRES_PER_UM)
-    while first.is_searching or not first.knows_probe:
+    while not first.knows_probe:
         assert not stage.has_work
         first.step(0.0)
-    while first.state is None:  # as after a new orientation
+    assert first.is_searching and stage.has_work, "the orientation need not be known"
+    list(stage.work(0.0))
+    while first.is_searching:
         first.step(0.0)
-    assert stage.has_work
     list(stage.work(0.0))
     before = stage._solver
     list(stage.work(0.0))
