@@ -35,7 +35,7 @@ from nsbluesky.viewer.file_state import (
     state_of,
 )
 from nsbluesky.viewer.health_bar import ERROR_STYLE
-from nsbluesky.viewer.image_panel import ImagePanel, Panel
+from nsbluesky.viewer.image_panel import ImagePanel
 from nsbluesky.viewer.keys import show_keys
 from nsbluesky.viewer.panels import (
     CleanPanel,
@@ -49,6 +49,7 @@ from nsbluesky.viewer.panels import (
 )
 from nsbluesky.viewer.panels.base import pixel_extent
 from nsbluesky.viewer.pictures import save_window_png
+from nsbluesky.viewer.plot_panel import Panel
 from nsbluesky.viewer.preferences import apply_theme, preferences, theme_of
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, Signal
 from nsbluesky.viewer.reprocess_panel import RawSource, ReprocessPanel, told_settings

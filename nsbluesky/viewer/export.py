@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nsbluesky.viewer.image_panel import Panel
+from nsbluesky.viewer.plot_panel import Panel
 from nsbluesky.viewer.qt import QtCore, QtGui
 
 __all__ = ["EXPORTS", "export_curves", "export_panel"]

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.solver.quality import FRC
 from nsbluesky.viewer.display import half_period_text, length_text
-from nsbluesky.viewer.image_panel import ImagePanel, Panel
+from nsbluesky.viewer.image_panel import ImagePanel
 from nsbluesky.viewer.panels.colors import DATA_COLOR, MARK_COLOR, SECOND_COLOR
 from nsbluesky.viewer.panels.corrections import LEAST_UM, arrows, magnification
 from nsbluesky.viewer.panels.quality import curve
+from nsbluesky.viewer.plot_panel import Panel
 from nsbluesky.viewer.qt import QtCore, pg
 
 __all__ = ["ErrorPanel", "FrcPanel", "HistogramPanel", "PositionsPanel", "ProfilePanel"]

@@ -3,328 +3,23 @@
 from __future__ import annotations
 
 import functools
-import math
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
+from nsbluesky.viewer.axes import ColorAxis, name_axis, unit_of
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
-from nsbluesky.viewer.display import Span, common_exponent, length_text, nice_length, power_text, to_host
-from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, pg
+from nsbluesky.viewer.display import Span, common_exponent, to_host
+from nsbluesky.viewer.plot_panel import AXIS_WIDTH_PX, Panel
+from nsbluesky.viewer.qt import QtCore, QtWidgets, pg
+from nsbluesky.viewer.scale_bar import ScaleBar
 
-__all__ = ["ElidedLabel", "ImagePanel", "Panel", "ScaleBar"]
+__all__ = ["ImagePanel"]
 
-
-AXIS_WIDTH_PX, AXIS_HEIGHT_PX = 54, 36
-"""Room for numbers and label of an axis, the same everywhere so that plots do not jump."""
-
-AXIS_FONT_PT = 8.5
-HEADER_HEIGHT_PX = 26
-FONT_PT = 9.0
-"""What these sizes are meant for; with a larger font of the desktop they grow."""
-LARGE = 10_000
-"""From here on pyqtgraph writes six digits of a number."""
-NUMBERS_APART_PX = 8
-FEW_DECADES = 2.5
-FEWEST_TICKS = 2
-EVEN = 0.0
-"""What stands for the distance of ticks at a logarithmic colour bar that are the same value apart."""
-_UNIT = re.compile(r"( \([^()]+\)| · 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)*$")
-"""What is kept of an axis' name where there is no room for all of it: unit and power of ten."""
 OWN_COLORS = (0, 255)
 """Levels of an image in its own colours."""
-LEGEND_ALPHA = 200
-"""Of what lies behind a legend, a little shines through."""
-
-
-class ElidedLabel(QtWidgets.QLabel):
-    """A line that ends in "…" where there is no room for all of it."""
-
-    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
-        """Write as much as there is room for."""
-        painter = QtGui.QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), QtCore.Qt.TextElideMode.ElideRight, self.width())
-        painter.setPen(self.palette().windowText().color())
-        painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
-
-
-class Axis(pg.AxisItem):  # type: ignore[misc]
-    """An axis whose numbers can be told apart, however far from 0 they are: as on a stage at millimetres.
-
-    Attributes
-    ----------
-    whole : bool
-        There is nothing between whole numbers, as of frames.
-    """
-
-    whole = False
-    _period = 0
-
-    def count_anew(self, period: int) -> None:
-        """Count two images side by side, each `period` wide, from 0 both; 0 where there is one."""
-        if period != self._period:
-            self._period = period
-            self.picture = None
-            self.update()
-
-    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        """Return the distances and places of ticks."""
-        levels: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-        if not self._period:
-            return levels
-        last = max(self._period - levels[0][0] / 2, 1)  # further on is no room for a number before the next 0
-        found: dict[float, float] = {}
-        for spacing, _ in levels:
-            for place in np.add.outer((0, self._period), np.arange(0, last, spacing)).ravel().tolist():
-                if low <= place <= high:
-                    found.setdefault(place, spacing)
-        return [(spacing, [place for place, of in found.items() if of == spacing]) for spacing, _ in levels]
-
-    def setLabel(self, *args: Any, **kwargs: Any) -> None:
-        """Name the axis, and put the name into its middle."""
-        super().setLabel(*args, **kwargs)
-        self.resizeEvent()
-
-    def labelString(self) -> str:
-        """Return the name as HTML, shortened to the length of the axis; its unit and power of ten stay."""
-        unit = _UNIT.search(self.labelText)[0]  # type: ignore[index]  # there may be nothing, and that is found
-        name = self.labelText.removesuffix(unit)
-        metrics = QtGui.QFontMetricsF(self.label.font())
-        length = self.width() if self.orientation in ("bottom", "top") else self.height()
-        room = length - metrics.horizontalAdvance(unit)
-        short = metrics.elidedText(name, QtCore.Qt.TextElideMode.ElideRight, max(room, 0.0))
-        return str(super().labelString()).replace(self.labelText, f"{short}{unit}") if self.labelText else ""
-
-    def resizeEvent(self, event: object = None) -> None:
-        """Write as much of the name as there is room for, all of it under the mouse."""
-        if self.label is not None:
-            self.label.setHtml(self.labelString())
-            self.label.setToolTip(self.labelText)
-        super().resizeEvent(event)
-
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
-        """Write the numbers, large ones in full too; the axis grows where they reach into its label."""
-        if self._period:
-            values = [value % self._period for value in values]
-        texts: list[str] = super().tickStrings(values, scale, spacing)
-        if not self.logMode and any(abs(value * scale) >= LARGE for value in values):
-            places = max(0, math.ceil(-math.log10(spacing * scale)))
-            texts = [f"{value * scale:.{places}f}" for value in values]
-        if texts and self.orientation in ("left", "right"):
-            width = self._widest(texts) + self.label.boundingRect().height() + NUMBERS_APART_PX / 2
-            if width > self.width():
-                self.setWidth(width)
-        return texts
-
-    def tickSpacing(self, low: float, high: float, size: float) -> list[tuple[float, float]]:
-        """Return distances between ticks, in a row so large that the numbers have room."""
-        levels = super().tickSpacing(low, high, size)
-        if self.whole:
-            levels = [level for level in levels if level[0] >= 1.0] or [(1.0, 0.0)]
-        if self.logMode or self.orientation not in ("bottom", "top") or not high > low:
-            return levels  # type: ignore[no-any-return]
-        spacing, power = levels[0][0], 10.0 ** math.floor(math.log10(levels[0][0]))
-        for wider in (factor * power for factor in (1, 2, 5, 10, 20, 50, 100) if factor * power > spacing):
-            widest = self._widest(self.tickStrings([low, high], 1.0, spacing))
-            if widest + NUMBERS_APART_PX <= spacing / (high - low) * size:
-                break
-            spacing = wider
-        return [(spacing, 0.0), *(level for level in levels if level[0] < spacing)]
-
-    def _widest(self, texts: list[str]) -> float:
-        metrics = QtGui.QFontMetricsF(self.style["tickFont"] or self.font())
-        return max(metrics.horizontalAdvance(text) for text in texts)
-
-
-class ColorAxis(Axis):
-    """The axis of a colour bar."""
-
-    def logTickValues(self, low: float, high: float, *_: object) -> list[tuple[float, list[float]]]:
-        """Return ticks at powers of ten; where they are few, also at 2 and 5 of each.
-
-        Where even these are too few to read a value, as for darks, ticks are at round values instead.
-        """
-        factors = (1, 2, 5) if high - low < FEW_DECADES else (1,)
-        powers = range(math.floor(low), math.ceil(high) + 1)
-        ticks = [power + math.log10(factor) for power in powers for factor in factors]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        first, last = 10.0**low, 10.0**high
-        if len(ticks) >= FEWEST_TICKS or not last > first:
-            return [(1.0, ticks)]
-        step = nice_length(last - first)
-        return [(EVEN, [math.log10(k * step) for k in range(math.ceil(first / step), math.floor(last / step) + 1)])]
-
-    def logTickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
-        """Write ticks of `logTickValues`."""
-        if spacing == EVEN:
-            return [f"{10**value:.6g}" for value in values]
-        return super().logTickStrings(values, scale, spacing)  # type: ignore[no-any-return]
-
-
-class Panel(QtWidgets.QWidget):
-    """A title, room for a control at its right, and one plot below.
-
-    Parameters
-    ----------
-    title : str
-    x_label, y_label : str
-        With units.
-
-    Attributes
-    ----------
-    header : QWidget
-        Title and controls; a dock takes it as its title bar.
-    font_scale : float
-        How much larger than usual the desktop's font is, and with it the axes; 1 where it is not.
-    """
-
-    def __init__(self, title: str, x_label: str, y_label: str) -> None:
-        super().__init__()
-        self.title = title
-        self.font_scale = max(1.0, self.font().pointSizeF() / FONT_PT)
-        self.title_label = ElidedLabel(title)
-        font = self.title_label.font()
-        font.setBold(True)
-        self.title_label.setFont(font)
-        self.title_label.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
-        self.title_label.setTextFormat(QtCore.Qt.TextFormat.PlainText)
-        self.header = QtWidgets.QWidget()
-        self._controls = QtWidgets.QHBoxLayout(self.header)
-        self._controls.setContentsMargins(4, 1, 2, 1)
-        self._controls.setSpacing(4)
-        self._controls.addWidget(self.title_label, 1)
-        self.header.setFixedHeight(round(self.font_scale * HEADER_HEIGHT_PX))
-        self.graphics = pg.GraphicsLayoutWidget()
-        self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
-        self.graphics.setMinimumSize(120, 90)
-        axes = {side: Axis(side) for side in ("bottom", "left")}
-        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
-        self.plot.hideButtons()
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self.header)
-        layout.addWidget(self.graphics, 1)
-        self.text_color = self.palette().windowText().color()
-        self._legend: Any = None
-        self._axes = [self.plot.getAxis(side) for side in ("bottom", "left")]
-        for axis, label in zip(self._axes, (x_label, y_label), strict=True):
-            self.style_axis(axis)
-            axis.setLabel(label)
-        self.plot.getAxis("left").setWidth(self.font_scale * AXIS_WIDTH_PX)
-        self.plot.getAxis("bottom").setHeight(self.font_scale * AXIS_HEIGHT_PX)
-        self.use_palette()
-
-    def changeEvent(self, event: QtCore.QEvent) -> None:
-        """Follow a change between light and dark."""
-        super().changeEvent(event)
-        if event.type() == QtCore.QEvent.Type.PaletteChange:
-            self.use_palette()
-
-    def use_palette(self) -> None:
-        """Take the colours of the theme."""
-        if hasattr(self, "_axes"):  # Qt tells of the palette while the panel is made, too
-            self.text_color = self.palette().windowText().color()
-            self.graphics.setBackground(self.palette().window().color())
-            for axis in self._axes:
-                self._color_axis(axis)
-            if self._legend is not None:
-                self._color_legend()
-
-    def add_legend(self) -> Any:
-        """Put a legend into the upper right corner of the plot, and return it."""
-        self._legend = self.plot.addLegend(offset=(-5, 5))
-        self._color_legend()
-        return self._legend
-
-    def _color_legend(self) -> None:
-        back = QtGui.QColor(self.palette().window().color())
-        back.setAlpha(LEGEND_ALPHA)
-        self._legend.setBrush(pg.mkBrush(back))
-        self._legend.setLabelTextColor(self.text_color)
-
-    def style_axis(self, axis: Any) -> None:
-        """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
-        axis.enableAutoSIPrefix(False)
-        font = self.font()
-        font.setPointSizeF(self.font_scale * AXIS_FONT_PT)
-        axis.setStyle(tickTextOffset=3, tickFont=font, tickLength=4)  # ticks point outwards: data stay free
-        axis.label.setFont(font)
-        self._color_axis(axis)
-        if axis not in self._axes:
-            self._axes.append(axis)
-
-    def _color_axis(self, axis: Any) -> None:
-        axis.setPen(self.text_color)
-        axis.setTextPen(self.text_color)
-
-    def set_blank(self, blank: bool) -> None:
-        """Leave out the axes where there are no data that they tell about."""
-        for side in ("bottom", "left"):
-            axis = self.plot.getAxis(side)
-            if axis.style["showValues"] == blank:  # set anew, even as it is, it is laid out and painted again
-                axis.setStyle(showValues=not blank)
-            axis.setOpacity(0.0 if blank else 1.0)
-
-    def label_axis(self, side: str, label: str, values: npt.NDArray[Any] | None = None) -> None:
-        """Name an axis; large or small `values` share one power of ten, which the label tells.
-
-        Parameters
-        ----------
-        side : {"bottom", "left"}
-        label : str
-            With unit.
-        values : ndarray, optional
-            What is drawn along it.
-        """
-        known = np.empty(0) if values is None else values[np.isfinite(values)]
-        exponent = common_exponent((float(known.min()), float(known.max()))) if len(known) else 0
-        axis = self.plot.getAxis(side)
-        _name(axis, label, exponent)
-
-    def set_subtitle(self, text: str) -> None:
-        """Write after the title what changes with the data."""
-        self.title_label.setText(f"{self.title} · {text}" if text else self.title)
-        self.title_label.setToolTip(self.title_label.text())
-
-    def add_selector(self, entries: list[str], tooltip: str) -> QtWidgets.QComboBox:
-        """Put a choice at the right of the title and return it."""
-        selector = QtWidgets.QComboBox()
-        selector.addItems(entries)
-        selector.setToolTip(tooltip)
-        self.add_control(selector)
-        return selector
-
-    def add_control(self, control: QtWidgets.QWidget) -> None:
-        """Put a control at the right of the title."""
-        self._controls.addWidget(control)
-
-    def add_button(self, text: str, tooltip: str, *, checkable: bool = False) -> QtWidgets.QToolButton:
-        """Put a button at the right of the title and return it."""
-        button = QtWidgets.QToolButton()
-        button.setText(text)
-        button.setToolTip(tooltip)
-        button.setCheckable(checkable)
-        self.add_control(button)
-        return button
-
-    def picture(self) -> tuple[npt.NDArray[Any], float] | None:
-        """Return the image that is shown and its pixel in µm (NaN where it lies on no stage); None without one."""
-        return None
-
-    def curves(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the columns of the curves that are shown, by axis label and name."""
-        columns: dict[str, npt.NDArray[np.float64]] = {}
-        for item in self.plot.listDataItems():
-            x, y = item.getData()
-            if x is not None and len(x):
-                for axis, values in zip(self._axes, (x, y), strict=True):
-                    name = f"{item.name()}: {axis.labelText}" if item.name() else axis.labelText
-                    columns[name] = np.asarray(values, np.float64)
-        return columns
 
 
 class ImagePanel(Panel):
@@ -419,7 +114,7 @@ class ImagePanel(Panel):
         exponent = 0 if log else common_exponent(span)
         if self.bar.axis.logMode != log:
             self.bar.axis.setLogMode(False, log)
-        _name(self.bar.axis, label, exponent)
+        name_axis(self.bar.axis, label, exponent)
         if self.bar.levels() != tuple(span):
             self.bar.setLevels(span, update_items=not own_colors)
 
@@ -427,7 +122,7 @@ class ImagePanel(Panel):
         """Let each colour mean the same value as on another panel that shows the same quantity."""
         if (self._colormap, self._label, self._log) == (other._colormap, other._label, other._log):
             span = other.bar.levels()
-            _name(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
+            name_axis(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
             self.bar.setLevels(span, update_items=self.item.image is None or self.item.image.ndim == 2)
 
     def clear_image(self) -> None:
@@ -465,8 +160,7 @@ class ImagePanel(Panel):
     @property
     def unit(self) -> str:
         """The unit of these numbers alone: "rad" of "phase (rad)"."""
-        found = _UNIT.search(self._label)
-        return found[0].strip(" ()") if found and found[0] and not self._log else self.value_label
+        return self.value_label if self._log else unit_of(self._label) or self.value_label
 
     def values_along(
         self, start: tuple[float, float], stop: tuple[float, float]
@@ -518,59 +212,3 @@ class ImagePanel(Panel):
 @functools.cache
 def _pg_map(name: str) -> Any:
     return pg.ColorMap(np.linspace(0, 1, 256), colormap(name), name=name)
-
-
-class ScaleBar(pg.GraphicsWidget):  # type: ignore[misc]
-    """A bar of a round length in the lower right corner of a view in µm; its length follows the zoom."""
-
-    MARGIN_PX, HEIGHT_PX = 10.0, 5.0
-
-    def __init__(self, view: Any) -> None:
-        super().__init__(parent=view)
-        self._view = view
-        self._back = QtWidgets.QGraphicsRectItem(self)
-        self._back.setBrush(pg.mkBrush(0, 0, 0, 150))
-        self._back.setPen(pg.mkPen(None))
-        self._rect = QtWidgets.QGraphicsRectItem(self)
-        self._rect.setBrush(pg.mkBrush("w"))
-        self._rect.setPen(pg.mkPen(None))
-        self._text = QtWidgets.QGraphicsSimpleTextItem(self)
-        self._text.setBrush(pg.mkBrush("w"))
-        self.length_um = 0.0
-        view.sigRangeChanged.connect(self._place)
-        view.sigResized.connect(self._place)
-
-    @property
-    def text(self) -> str:
-        """The text at the bar."""
-        return str(self._text.text())
-
-    @property
-    def width_px(self) -> float:
-        """The bar's length on the screen."""
-        return float(self._rect.rect().width())
-
-    def _place(self) -> None:
-        box, (x_range, _) = self._view.boundingRect(), self._view.viewRange()
-        width_um = x_range[1] - x_range[0]
-        if not (box.width() > 0 and width_um > 0):
-            return
-        self.length_um = nice_length(width_um)
-        length_px = self.length_um / width_um * box.width()
-        self._text.setText(length_text(self.length_um))
-        text = self._text.boundingRect()
-        width = max(length_px, text.width())
-        center = box.right() - self.MARGIN_PX - width / 2
-        top = box.bottom() - self.MARGIN_PX - self.HEIGHT_PX
-        self._rect.setRect(QtCore.QRectF(center - length_px / 2, top, length_px, self.HEIGHT_PX))
-        self._text.setPos(center - text.width() / 2, top - text.height() - 1)
-        frame = QtCore.QRectF(center - width / 2, top - text.height(), width, text.height() + self.HEIGHT_PX)
-        self._back.setRect(frame.adjusted(-4, -2, 4, 4))
-
-
-def _name(axis: Any, label: str, exponent: int) -> None:
-    """Name an axis whose numbers are divided by a power of ten; one that is named so already is not painted again."""
-    text = f"{label} · {power_text(exponent)}" if exponent else label
-    axis.setScale(10.0**-exponent)
-    if axis.labelText != text:
-        axis.setLabel(text)

@@ -48,6 +48,21 @@ def test_own_colours_stay_where_those_of_another_panel_are_taken(panel: ImagePan
     assert center_color(panel) == RED
 
 
+def test_the_scale_bar_has_room_in_a_narrow_panel_with_large_letters(qtbot: QtBot) -> None:
+    panel = ImagePanel("Object", "stage x (µm)", "stage y (µm)", scale_bar=True)
+    qtbot.addWidget(panel)
+    assert panel.scale_bar is not None
+    font = panel.font()
+    font.setPointSizeF(40.0)
+    panel.scale_bar._text.setFont(font)
+    panel.resize(200, 200)
+    panel.show()
+    panel.set_image(np.ones((4, 4), np.float32), EXTENT, (0.0, 1.0))
+    QtWidgets.QApplication.processEvents()
+    text = panel.scale_bar._text
+    assert panel.view.boundingRect().contains(text.mapRectToParent(text.boundingRect()))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [

@@ -14,9 +14,9 @@ from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.viewer import cxi_window
 from nsbluesky.viewer import live as live_window
 from nsbluesky.viewer.cxi_window import CxiWindow
-from nsbluesky.viewer.image_panel import Panel
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.log_tail import LogLines
+from nsbluesky.viewer.plot_panel import Panel
 from nsbluesky.viewer.qt import QtWidgets
 from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 from nsbluesky.viewer.run_browser import RunBrowser

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.live_state import LiveState
-from nsbluesky.viewer.image_panel import ImagePanel, Panel
+from nsbluesky.viewer.image_panel import ImagePanel
+from nsbluesky.viewer.plot_panel import Panel
 
 __all__ = ["Extent", "LiveImagePanel", "LivePanel", "extent_in_um", "pixel_extent"]
 
