@@ -20,7 +20,7 @@ from own_run_engine import run_engine
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
 
-# Containers often forbid bytecode files, and then each of the hundred processes that tests start compiles the package.
+# Containers often forbid bytecode files: each of the hundred processes that tests start then compiles the package.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
