@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from own_run_engine import run_engine
 
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
+
+# Containers often forbid bytecode files: each of the hundred processes that tests start then compiles the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Many modules, few cycles: by default a twelfth of the tests' time goes by in looking for garbage.
 gc.set_threshold(20_000, 5, 2)

@@ -21,7 +21,7 @@ def dask_client(workers: int = 2, *, processes: bool = False) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             processes=processes,
-            dashboard_address=None,
+            dashboard_address=":0",  # None is port 8787, which another process may have
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,

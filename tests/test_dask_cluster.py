@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -115,6 +117,16 @@ def test_a_worker_of_ones_own_that_hangs_is_replaced(monkeypatch: pytest.MonkeyP
         executor.shutdown(cancel_futures=True)
         client.close()
         cluster.close()
+
+
+def test_two_test_processes_may_have_a_cluster_at_once() -> None:
+    """Dask's usual port is taken, as by another cluster; a warning of that is an error here."""
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # taken already
+            other.bind(("", 8787))
+            other.listen()
+        with dask_client(1) as client:
+            assert client.submit(int, "7").result(TIMEOUT_S) == 7
 
 
 def recurse(depth: int) -> int:

@@ -67,19 +67,13 @@ def test_files_are_short_and_numbered() -> None:
         assert len(path.read_text().splitlines()) < 30, f"{path.name}: code belongs into the package"
 
 
-def test_loads_without_screen_and_hardware(session_data: Path) -> None:
+def test_loads_without_screen_and_hardware_and_processes_itself_where_asked(session_data: Path) -> None:
     out = run_session(
-        f"print([name in globals() for name in {NAMES}], window, processing.pid > 0, catalog.flush(),"
-        "catalog.writer_pid > 0, RE.suspenders)",
+        f"print([name in globals() for name in {NAMES}], window, processing, type(pipeline).__name__, RE.suspenders)",
         session_data,
+        NSBLUESKY_SERVICE="none",
     )
-    assert f"{[True] * len(NAMES)} None True True True (SuspendWhileAway(fccd, stage, shutter),)" in out
-
-
-@pytest.mark.nightly
-def test_the_session_processes_itself_where_asked(session_data: Path) -> None:
-    out = run_session("print(processing, type(pipeline).__name__)", session_data, NSBLUESKY_SERVICE="none")
-    assert "None PtychoPipeline" in out
+    assert f"{[True] * len(NAMES)} None None PtychoPipeline (SuspendWhileAway(fccd, stage, shutter),)" in out
 
 
 @pytest.mark.epics

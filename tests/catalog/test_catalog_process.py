@@ -156,6 +156,7 @@ def test_a_run_that_no_process_survives_is_set_aside(tmp_path: Path, caplog: pyt
     assert [name for name, _ in read_documents(uid, writer.backup_directory)] == [name for name, _ in run[:3]]
 
 
+@pytest.mark.nightly
 def test_what_a_killed_session_leaves_is_written(catalog: Catalog) -> None:
     """Its run becomes one that was aborted; the events till then are there."""
     script = (

@@ -51,7 +51,7 @@ def test_a_file_with_workers_and_stages(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_workers_of_a_dask_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     distributed = pytest.importorskip("distributed")
     raw, out = write_scan(tmp_path / "raw.cxi"), tmp_path / "clean.cxi"
-    options = {"processes": False, "protocol": "tcp://", "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": False, "protocol": "tcp://", "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=0, **options, silence_logs=logging.CRITICAL) as cluster:
         scheduler = ["--scheduler", cluster.scheduler_address]
         assert "has no workers: start some with dask worker" in command(capsys, raw, out, *scheduler)[1]
