@@ -133,7 +133,6 @@ def test_fly_scan_goes_on_with_the_frames_that_are_missing(
     assert len(run.column("dark", "fccd_image")) == num_dark
 
 
-@pytest.mark.nightly
 def test_step_scan_takes_the_point_again(RE: RunEngine, beamline: SimulatedBeamline, devices: Devices) -> None:
     scan = ptycho_scan(*devices, geometry=beamline.geometry, shape=(3, 4), num_dark=2, pattern="raster")
     run = outlast(RE, beamline, devices, "primary", scan)
