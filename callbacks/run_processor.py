@@ -386,8 +386,7 @@ class RunProcessor:
         stages = self.make_stages()
         try:
             _ = run.geometry
-        except SettingsError as error:
-            log.error("Run %s cannot be processed: %s", start["uid"], error)
+        except SettingsError:
             stages = (RefuseRun,)
         chain = RunChain(run, stages)
         self._chains.append(chain)
