@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from nsbluesky.callbacks.derived_run import num_bytes
 from nsbluesky.cxi import CxiError, CxiFile
+from nsbluesky.cxi.layout import part_path
 from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.folders import new_file
 from nsbluesky.geometry import Geometry
@@ -112,7 +114,9 @@ class CXIWriter:
 
     def _create(self, start: Mapping[str, Any], detector: Mapping[str, Any]) -> CxiFile:
         geometry = Geometry.from_start(start) if "ptycho" in start or self._geometry is None else self._geometry
-        path = new_file(self.directory, self._pattern.format(raw_uid=start["raw_uid"], uid=start["uid"]))
+        name = self._pattern.format(raw_uid=start["raw_uid"], uid=start["uid"])
+        path = new_file(self.directory, name)
+        _remove_parts(self.directory / name)
         cxi = CxiFile.create(
             path,
             energy_eV=geometry.energy_eV,
@@ -126,6 +130,13 @@ class CXIWriter:
         )
         self.paths[start["uid"]] = path
         return cxi
+
+
+def _remove_parts(path: Path) -> None:
+    """Remove what processes left of a file, or of its numbered successors, that were killed as they closed it."""
+    part = part_path(path.with_stem(f"{glob.escape(path.stem)}*"))
+    for left in path.parent.glob(part.name):
+        left.unlink(missing_ok=True)
 
 
 class _RunFile:

@@ -24,7 +24,7 @@ from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.cleaning.plan import CleaningPlan, center_and_mean
 from nsbluesky.cleaning.spikes import InterferenceLines
 from nsbluesky.cleaning.words import as_counts, never_measured
-from nsbluesky.streams import PRIMARY, exposure_of_dark, num_exposures
+from nsbluesky.streams import PRIMARY, exposure_of_dark, exposures_s, num_exposures
 
 __all__ = ["CleanFrames", "FrameCleaner"]
 
@@ -215,11 +215,8 @@ class CleanFrames(Stage):
         """Return the exposures' numbers; the centre is found best on the longest one."""
         if self._num_exposures == 1:
             return [0]
-        return sorted(range(self._num_exposures), key=lambda k: -self._exposures_s[k])
-
-    @property
-    def _exposures_s(self) -> list[float]:
-        return [float(time) for time in self.run.start["ptycho"]["exposures_s"]]
+        times = exposures_s(self.run.start)
+        return sorted(range(self._num_exposures), key=lambda k: -times[k])
 
     def _renew(self, exposure: int, dark: DarkStatistics) -> None:
         """Take newer darks; what the detector's mask was made of stays, as the solver knows it."""
@@ -319,9 +316,10 @@ class CleanFrames(Stage):
             exposures = self._points.pop(point)
             frames = np.stack([e.frame for e in exposures.values()])
             flags = np.array([e.flags for e in exposures.values()], np.uint16)
-            times = [self._exposures_s[k] for k in exposures]
+            planned = exposures_s(self.run.start)
+            times = [planned[k] for k in exposures]
             frame, together = combine_exposures(frames, flags, times)
-            frame *= np.float32(max(self._exposures_s) / max(times))  # the longest one may be missing
+            frame *= np.float32(max(planned) / max(times))  # the longest one may be missing
             rows.append((frame, together, list(exposures.values())[-1]))
         yield from self._page(
             points,

@@ -146,7 +146,7 @@ class HDF5Frames:
             except OSError as error:
                 reason = str(error).splitlines()[0]
                 raise DocumentError(
-                    f"{self.path.name}, frames {start} to {stop - 1}: cannot be read ({reason})"
+                    f"{self.path}, frames {start} to {stop - 1}: cannot be read ({reason})"
                 ) from error
 
     def times_s(self, start: int, stop: int) -> npt.NDArray[np.float64] | None:
@@ -176,7 +176,7 @@ class HDF5Frames:
             data = self._holding(stop)
             sides = data.shape[2:] if data.ndim == 4 and data.shape[1] == 1 else data.shape[1:]
             if len(sides) != 2:
-                raise DocumentError(f"{self.path.name}: frames of shape {data.shape[1:]}: expected (rows, columns)")
+                raise DocumentError(f"{self.path}: frames of shape {data.shape[1:]}: expected (rows, columns)")
             return FrameRange(
                 self.path, self.dataset, tuple(self._roots), start, stop, (sides[0], sides[1]), data.dtype
             )
@@ -199,9 +199,9 @@ class HDF5Frames:
                 data.refresh()
             except (OSError, RuntimeError) as error:  # as HDF5 tells where the writer is just at work on it
                 self._forget()
-                raise NotYetWritten(f"{self.path.name} cannot be looked at again ({error})") from None
+                raise NotYetWritten(f"{self.path} cannot be looked at again ({error})") from None
         if data.shape[0] < stop:
-            raise NotYetWritten(f"{self.path.name} holds {data.shape[0]} frames, {stop} were announced")
+            raise NotYetWritten(f"{self.path} holds {data.shape[0]} frames, {stop} were announced")
         return data
 
     def _open(self) -> Any:
@@ -240,7 +240,7 @@ def _refuse_cut_off(path: Path) -> None:
     if signature != HDF5_SIGNATURE or (len(head) == SUPERBLOCK.size and (version not in (2, 3) or offset_bytes != 8)):
         return
     if size < max(end, SUPERBLOCK.size):
-        raise NotYetWritten(f"{path.name} is cut off: it ends after {size} bytes")
+        raise NotYetWritten(f"{path} is cut off: it ends after {size} bytes")
 
 
 def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:

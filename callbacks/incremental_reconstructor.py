@@ -28,6 +28,7 @@ from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.quality import FRC
 from nsbluesky.solver.schedule import check_engines
 from nsbluesky.solver.sweep import Sweep
+from nsbluesky.streams import scan_of
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
@@ -86,7 +87,7 @@ class Reconstruct(Stage):
             pixel_m=geometry.object_pixel_m(self.run.settings.cleaning.crop_px, len(mask)),
             geometry=geometry,
             backend=self.run.backend,
-            num_points=self.run.start.get("ptycho", {}).get("scan", {}).get("num_points"),
+            num_points=scan_of(self.run.start).get("num_points"),
         )
         solver.set_mask(mask)
         if self._uses_library and self.run.probes is not None:

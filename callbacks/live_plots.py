@@ -31,7 +31,7 @@ from nsbluesky.callbacks.live_state import (
     StageHealth,
 )
 from nsbluesky.settings import PipelineSettings, SettingsError
-from nsbluesky.streams import exposure_of_dark, holds_frames
+from nsbluesky.streams import exposure_of_dark, exposures_s, holds_frames, ptycho_of, scan_of
 from nsbluesky.trajectories import make_trajectory
 
 __all__ = ["LivePlots"]
@@ -103,17 +103,17 @@ class LivePlots(DocumentRouter):
         start = cast(Mapping[str, Any], doc)
         if start.get("plan_name") != "ptycho_processing":
             return None
-        ptycho = start.get("ptycho", {})
+        scan = scan_of(start)
         run = RunInfo(
             uid=start["uid"],
             raw_uid=start["raw_uid"],
             label=_label(start),
-            num_points=ptycho.get("scan", {}).get("num_points"),
+            num_points=scan.get("num_points"),
             start_time=float(start["time"]),
-            planned_m=_planned_m(ptycho.get("scan", {})),
-            exposures_s=tuple(float(one_s) for one_s in ptycho.get("exposures_s", ())),
-            rate_hz=ptycho.get("scan", {}).get("rate_hz"),
-            darks_from=str(ptycho.get("darks_from", "")),
+            planned_m=_planned_m(scan),
+            exposures_s=exposures_s(start),
+            rate_hz=scan.get("rate_hz"),
+            darks_from=str(ptycho_of(start).get("darks_from", "")),
             settings=_told_settings(start.get("settings", {})),
             sample=start.get("sample"),
         )
@@ -363,9 +363,15 @@ def _extent(values: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def _label(start: Mapping[str, Any]) -> str:
-    ptycho = start.get("ptycho", {})
-    scan = ptycho.get("scan", {})
-    parts = [f"run {start['raw_uid'][:8]}"]
+    name = f"run {start['raw_uid'][:8]}"
+    try:
+        return " · ".join([name, *_details(ptycho_of(start), scan_of(start))])
+    except (TypeError, ValueError):  # of metadata that somebody typed
+        return name
+
+
+def _details(ptycho: Mapping[str, Any], scan: Mapping[str, Any]) -> list[str]:
+    parts = []
     if "pattern" in scan:
         parts.append(str(scan["pattern"]).replace("_", " "))
     if "shape" in scan:
@@ -374,4 +380,4 @@ def _label(start: Mapping[str, Any]) -> str:
         parts.append(f"step {np.mean(scan['step_um']):.3g} µm")
     if "energy_eV" in ptycho:
         parts.append(f"{ptycho['energy_eV']:.5g} eV")
-    return " · ".join(parts)
+    return parts

@@ -234,6 +234,8 @@ class RunChain:
         yield from self._health(now=True)
         status = (self.raw_stop or {}).get("exit_status", "abort")
         problems = [f"{numbered(len(self.run.lost), 'frame')} lost"] if self.run.lost else []
+        if self.run.lost and not (self._num_frames or self._errors):  # as where the disk is not mounted
+            problems[0] += f" ({next(reversed(self.run.lost.values()))})"
         problems += [f"{numbered(len(self._bad), 'frame')} could not be processed"] if self._bad else []
         reason = "; ".join([*problems, *self._errors.values()])
         log.info("run %s: the processing ends, %s", self.run.start["uid"][:8], reason or status)
@@ -260,7 +262,8 @@ class RunChain:
         try:
             yield from self._timed(stage, documents, cause)
         except Exception as error:
-            log.exception("%s failed", stage.name)
+            # a setting that cannot be, as of the start document, is no defect of the code: its place does not matter
+            log.error("%s failed: %s", stage.name, error, exc_info=not isinstance(error, SettingsError))
             self._errors[stage.name] = f"{stage.name}: {error}"
             if isinstance(error, FramesFailed):
                 self._bad.update(error.seq_nums)

@@ -121,6 +121,7 @@ class RunProcessor:
         self._changed = threading.Condition()
         self._put = 0
         self._done = 0
+        self._started: set[str] = set()
         self._ended: dict[str, None] = {}
         self._abort = False
         self._fit_frame: int | None = None
@@ -140,9 +141,16 @@ class RunProcessor:
         if self._closing.is_set():
             return
         with self._changed:
+            if name == "start":
+                uid = str(document.get("uid"))
+                if uid in self._started:  # it comes again, as from a proxy that repeats: the run goes on
+                    return
+                self._started.add(uid)
+            elif name == "stop":
+                uid = str(document.get("run_start"))
+                self._started.discard(uid)
+                self._ended[uid] = None
             self._put += 1
-            if name == "stop":
-                self._ended[str(document.get("run_start"))] = None
         self._queue.put(name, document)
 
     def subscribe(self, callback: DocumentCallback) -> int:
@@ -378,8 +386,7 @@ class RunProcessor:
         stages = self.make_stages()
         try:
             _ = run.geometry
-        except SettingsError as error:
-            log.error("Run %s cannot be processed: %s", start["uid"], error)
+        except SettingsError:
             stages = (RefuseRun,)
         chain = RunChain(run, stages)
         self._chains.append(chain)

@@ -126,7 +126,9 @@ class Geometry(Settings):
             Where there is no such entry, or one of its values is missing or wrong.
         """
         entry = start.get("ptycho")
-        if not isinstance(entry, Mapping):
+        if entry is not None and not isinstance(entry, Mapping):
+            raise SettingsError(f"ptycho = {entry!r:.80} in the start document: expected its values by their names")
+        if entry is None:
             raise SettingsError(
                 "the start document has no 'ptycho' entry: run ptycho_scan, or add md={'ptycho': {...}}"
             )

@@ -39,10 +39,13 @@ class RunIndex:
         """Return the uids of the runs that a document belongs to.
 
         That is one run; every open run for a resource of old devices, which does not tell its run, and for its datum
-        documents; none for a document of a run that was not seen to start.
+        documents; none for a document of a run that was not seen to start, nor for the start document of one that
+        goes on: whoever sends that again, as a proxy that repeats, begins nothing.
         """
         parent = document.get(_PARENT.get(name, ""))
         if name == "start":
+            if document["uid"] in self._run_of:
+                return []
             self._run_of[document["uid"]] = document["uid"]
             return [document["uid"]]
         if parent is None and name == "resource":

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsbluesky.streams import ptycho_of, scan_of
+
 __all__ = ["RunEntry", "find_runs", "image_file", "run_entry", "runs_of_catalog"]
 
 
@@ -54,21 +56,27 @@ class RunEntry:
 
 def run_entry(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> RunEntry:
     """Return the entry of a run, from its start and stop document."""
-    ptycho = start.get("ptycho") or {}
     sample = start.get("sample", "")
     if isinstance(sample, Mapping):
         sample = sample.get("name", "")
-    energy = ptycho.get("energy_eV")
-    points = (ptycho.get("scan") or {}).get("num_points", start.get("num_points"))
+    energy = _number(ptycho_of(start).get("energy_eV"))
+    num_points = _number(scan_of(start).get("num_points", start.get("num_points")))
     return RunEntry(
         uid=str(start["uid"]),
         time=float(start.get("time", 0.0)),
         plan=str(start.get("plan_name", "")),
         sample=str(sample),
-        energy_eV=None if energy is None else float(energy),
-        points=None if points is None else int(points),
+        energy_eV=energy,
+        points=None if num_points is None else int(num_points),
         exit_status=str((stop or {}).get("exit_status", "")),
     )
+
+
+def _number(told: Any) -> float | None:
+    try:
+        return float(told)
+    except (TypeError, ValueError):  # nothing, or what somebody typed: the table of all runs must not fail by one
+        return None
 
 
 def runs_of_catalog(scans: Any) -> list[RunEntry]:

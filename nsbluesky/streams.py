@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["PRIMARY", "dark_stream", "exposure_of_dark", "holds_frames", "num_exposures"]
+__all__ = [
+    "PRIMARY",
+    "dark_stream",
+    "exposure_of_dark",
+    "exposures_s",
+    "holds_frames",
+    "num_exposures",
+    "ptycho_of",
+    "scan_of",
+]
 
 PRIMARY = "primary"
 DARK = "dark"
@@ -31,4 +40,24 @@ def holds_frames(stream: str) -> bool:
 
 def num_exposures(start: Mapping[str, Any]) -> int:
     """Return the exposures of each point, from the run's start document."""
-    return max(1, len(start.get("ptycho", {}).get("exposures_s", ())))
+    return max(1, len(exposures_s(start)))
+
+
+def exposures_s(start: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the exposure times of a point, from the run's start document; none where it does not tell them."""
+    try:
+        return tuple(float(one_s) for one_s in ptycho_of(start).get("exposures_s", ()))
+    except (TypeError, ValueError):  # of metadata that somebody typed
+        return ()
+
+
+def ptycho_of(start: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ``ptycho`` entry of a run's start document; nothing where it is of another form."""
+    ptycho = start.get("ptycho")
+    return ptycho if isinstance(ptycho, Mapping) else {}
+
+
+def scan_of(start: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run's start document tells of the scan; nothing where it is of another form."""
+    scan = ptycho_of(start).get("scan")
+    return scan if isinstance(scan, Mapping) else {}

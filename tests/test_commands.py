@@ -6,6 +6,7 @@ import bz2
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from recorded_run import TIMEOUT_S, RecordedRun
 from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
 from nsbluesky import backend
+from nsbluesky.callbacks import frame_source
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo, status
@@ -617,6 +619,21 @@ def test_replay_tells_a_geometry_that_cannot_be_used(
         "nsbluesky replay: no image came out of the processing; "
         "geometry failed: energy_eV = -1.0: expected a positive number"
     )
+
+
+def test_replay_tells_which_file_is_gone(
+    recorded: tuple[str, Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(frame_source, "WAIT_FOR_FILE_S", 0.0)
+    uid, log, settings = recorded
+    for path in tmp_path.glob("*.h5"):
+        path.unlink()
+    assert main(["replay", uid, "--log", str(log), "--out", str(tmp_path / "out"), *settings]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"no image .*: 16 frames lost \(.*{tmp_path}/\w+\.h5 is not there", told)
 
 
 def test_status_tells_what_a_stage_raised(

@@ -53,6 +53,12 @@ def test_overlapping_runs_do_not_mix(tmp_path: Path) -> None:
     assert list(read_documents("b", tmp_path)) == b
 
 
+def test_a_start_document_that_comes_again_is_not_logged_again(tmp_path: Path) -> None:
+    start, *others = documents_of_run("a")
+    write(DocumentLog(tmp_path), [start, others[0], start, *others[1:]])
+    assert list(read_documents("a", tmp_path)) == [start, *others]
+
+
 def test_resources_of_old_and_new_devices_belong_to_their_run(tmp_path: Path) -> None:
     start, descriptor, event, stop = documents_of_run("a")
     assets = [

@@ -109,7 +109,7 @@ def test_from_start_takes_none_for_unknown() -> None:
     ("start", "message"),
     [
         ({}, "no 'ptycho' entry: run ptycho_scan, or add md="),
-        ({"ptycho": 3}, "no 'ptycho' entry"),
+        ({"ptycho": 3}, "ptycho = 3 in the start document: expected its values"),
         *[
             ({"ptycho": {k: v for k, v in ENTRY.items() if k != name}}, rf"ptycho\.{name} is missing from the start")
             for name in ENTRY

@@ -8,7 +8,7 @@ import fcntl
 import logging
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -203,21 +203,22 @@ class Catalog:
             If there is no such scan, or nothing of its processing: not yet, or because that failed.
         """
         run = self.scans[scan] if isinstance(scan, (int, str)) else scan
-        uid = run.metadata["start"]["uid"]
-        derived = self.client.search(Eq(RAW_UID, uid)).values()
+        start = run.metadata["start"]
+        derived = self.client.search(Eq(RAW_UID, start["uid"])).values()
         if not len(derived):
-            self._write_finished(uid)
+            self._write_finished(start)
         return derived.last()
 
-    def _write_finished(self, uid: str) -> None:
+    def _write_finished(self, start: Mapping[str, Any]) -> None:
         """Write the derived run of a run whose processing was over after its session."""
+        uid = start["uid"]
         finished = self.find_finished(uid)
-        if finished is None:
+        if finished is None and "ptycho" in start:
             raise LookupError(
                 f"nothing of the processing of run {uid[:8]} is in the catalog yet: pipeline.wait() waits for what "
                 f"goes on, 'nsbluesky resume' tells what is unfinished"
             )
-        if not finished.derived_uid:
+        if finished is None or not finished.derived_uid:
             raise LookupError(f"run {uid[:8]} was not processed: its start document has no 'ptycho' entry")
         if not finished.documents:
             raise LookupError(

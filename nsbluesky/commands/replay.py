@@ -44,7 +44,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         count = replay(documents, pipeline, speed=options.speed)
         pipeline.wait()
         if not pipeline.results or pipeline.cxi is None:
-            failed = "".join(f"; {stage.stage} failed: {stage.message}" for stage in pipeline.live.snapshot().errors)
+            live = pipeline.live.snapshot()
+            failed = "".join(f"; {stage.stage} failed: {stage.message}" for stage in live.errors)
+            if not failed and live.run is not None and live.run.reason:
+                failed = f": {live.run.reason}"
             raise CommandFailed(f"no image came out of the processing{failed}", {"documents": count})
         (result,) = pipeline.results.values()
         path = pipeline.cxi.path

@@ -126,7 +126,10 @@ def _ask(
         socket.connect(address)
         socket.send(Request(action, credentials.token, fields).to_bytes())
         if not socket.poll(int(timeout_s * 1000)):
-            raise ServiceAway(f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there?")
+            keys = "with this key" if credentials.server_key else "without keys"  # another one gets no answer at all
+            raise ServiceAway(
+                f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there, {keys}?"
+            )
         header, *parts = socket.recv_multipart()
     try:
         answer: dict[str, Any] = json.loads(header)

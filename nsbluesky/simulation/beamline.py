@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -119,7 +120,8 @@ class SimulatedBeamline:
             cls._ports = free_port(), free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
         os.environ.update(channel_access(*cls._ports))
-        with (self.directory / LOG_NAME).open("wb") as log:
+        with (self.directory / LOG_NAME).open("ab") as log:  # another session's beamline may be writing it
+            told_before = log.tell()
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
@@ -129,7 +131,7 @@ class SimulatedBeamline:
             )
         cls._running = True
         try:
-            self._ready = self._handshake(self._child, cls._ports)
+            self._ready = self._handshake(self._child, cls._ports, told_before)
         except BaseException:
             self.stop()
             raise
@@ -148,17 +150,20 @@ class SimulatedBeamline:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        child.stdin.close()
+        with contextlib.suppress(OSError):  # of an order that it died before
+            child.stdin.close()
         child.stdout.close()
 
-    def _handshake(self, child: subprocess.Popen[bytes], ports: tuple[int, int]) -> Ready:
+    def _handshake(self, child: subprocess.Popen[bytes], ports: tuple[int, int], told_before: int) -> Ready:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(json.dumps({"ports": ports, "settings": self.settings.to_dict()}).encode() + b"\n")
-        child.stdin.flush()
+        with contextlib.suppress(OSError):  # it is dead already: told below
+            child.stdin.write(json.dumps({"ports": ports, "settings": self.settings.to_dict()}).encode() + b"\n")
+            child.stdin.flush()
         line = read_line(child.stdout, self._start_timeout_s)
         if not line:
-            log = (self.directory / LOG_NAME).read_text(errors="replace").strip().splitlines()
+            told = (self.directory / LOG_NAME).read_bytes()[told_before:]
+            log = told.decode(errors="replace").strip().splitlines()
             why = log[-1] if log else f"no answer in {self._start_timeout_s:g} s"
             raise BeamlineError(f"the simulated beamline does not start: {why} (log: {self.directory / LOG_NAME})")
         return Ready.from_dict(json.loads(line))

@@ -153,6 +153,22 @@ def test_a_replayed_run_never_overwrites(tmp_path: Path) -> None:
         assert data.frames[0][0, 0] == 10
 
 
+def test_what_a_killed_process_left_as_it_closed_the_file_is_removed(tmp_path: Path) -> None:
+    """The next process gives its file another name, and would never meet it again."""
+    for name in ("0123456789.cxi", ".0123456789.cxi.part", ".0123456789_2.cxi.part", ".another.cxi.part"):
+        (tmp_path / name).touch()
+    writer = CXIWriter(tmp_path, "{raw_uid}.cxi")
+    source = Source(writer)
+    source.detector()
+    source.clean([1], [1.0])
+    source.send([source.run.stop()])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".another.cxi.part",
+        "0123456789.cxi",
+        "0123456789_2.cxi",
+    ]
+
+
 def test_overlapping_runs_do_not_mix_and_raw_runs_are_left_alone(tmp_path: Path) -> None:
     writer = CXIWriter(tmp_path)
     writer("start", {"uid": "raw", "time": 1.0})

@@ -214,7 +214,7 @@ def test_positions_that_cannot_be_read_cost_their_frames_alone(tmp_path):
     assert source.close(timeout=30)
     assert_all_frames(collector, but=(2,))
     assert collector.health()["lost"] == [2]
-    assert "no position: stage_x" in collector.health()["message"]
+    assert f"no position: {tmp_path}/stage_x" in collector.health()["message"]
 
 
 def test_positions_that_were_never_written_cost_their_frames_alone(tmp_path):
@@ -276,7 +276,7 @@ def test_dark_that_was_never_written_is_told(tmp_path):
         d["data"]["message"] for n, d in collector.documents if n == "event" and d["data"]["state"] == "warning"
     ]
     assert len(warnings) == 1
-    assert warnings[0].startswith("dark frame 3 is lost: fccd_image_1.h5 holds 2 frames")
+    assert warnings[0].startswith(f"dark frame 3 is lost: {tmp_path}/fccd_image_1.h5 holds 2 frames")
 
 
 def test_the_scan_waits_for_the_darks_of_every_exposure(tmp_path):

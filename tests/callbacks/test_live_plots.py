@@ -6,13 +6,16 @@ import logging
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import event_model
 import numpy as np
 import pytest
 from derived_scan import FRAME_PX, OBJECT_PIXEL_M, RAW_SHAPE, DerivedScan
 
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.live_plots import MAX_WARNINGS, LivePlots
+from nsbluesky.settings import PipelineSettings
 
 
 @pytest.fixture
@@ -220,6 +223,18 @@ def test_raw_runs_are_not_shown(live: LivePlots) -> None:
     live("start", dict(run.start_doc))
     live("stop", dict(run.compose_stop()))
     assert live.snapshot().run is None
+
+
+@pytest.mark.parametrize(
+    "ptycho", [5, [1, 2], None, {"energy_eV": "much"}, {"scan": 7}, {"exposures_s": 3.0, "scan": {"shape": 5}}]
+)
+def test_a_run_of_odd_metadata_is_shown(live: LivePlots, caplog: pytest.LogCaptureFixture, ptycho: Any) -> None:
+    """What is wrong with it, its processing tells; nothing here may hide that."""
+    run = DerivedRun({"uid": "0123456789", "ptycho": ptycho}, PipelineSettings())
+    live("start", run.start_document)
+    shown = live.snapshot()
+    assert shown.run is not None and shown.run.label == "run 01234567"
+    assert shown.errors == [] and not caplog.records
 
 
 def test_a_document_that_cannot_be_used_is_told_and_not_raised(

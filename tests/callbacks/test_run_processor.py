@@ -235,6 +235,14 @@ def test_malformed_documents_do_not_end_the_thread(tmp_path, caplog):
     assert len(collector.frames["clean"]) == 10
 
 
+def test_a_start_document_that_comes_again_begins_nothing(tmp_path, caplog):
+    start, *others = fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)
+    collector = process(Doubler(), [start, *others[:5], start, *others[5:]])
+    assert sorted(collector.frames["clean"]) == list(range(1, 11))
+    assert [name for name, _ in collector.documents].count("start") == 1
+    assert not caplog.records
+
+
 def test_a_document_that_the_queue_has_lost_does_not_end_the_thread(tmp_path, monkeypatch, caplog):
     """As where a file in which it waits cannot be read; the first one of all."""
     get, losses = DocumentQueue.get, [OSError("cannot be read")]

@@ -80,7 +80,8 @@ def write_derived_run(writer: CatalogWriter | DocumentLog, raw_uid: str) -> str:
 def test_a_scan_stays_the_latest_when_its_processing_has_come(RE: RunEngine, catalog: Catalog) -> None:
     writer = catalog.writer()
     RE.subscribe(writer)
-    before, uid = (RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0] for _ in range(2))
+    x = Signal(name="x", value=1.0)
+    before, uid = (RE(bp.count([x], md={"ptycho": {}})).run_start_uids[0] for _ in range(2))
     count = len(catalog.scans)
     with pytest.raises(LookupError, match=f"nothing of the processing of run {uid[:8]} is in the catalog yet"):
         catalog.processed(catalog.scans[-1])
@@ -111,14 +112,15 @@ def test_a_processing_that_was_over_after_its_session_is_written_when_it_is_aske
     RE.subscribe(catalog.writer())
     uid = RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0]
     finished = Finished()
-    monkeypatch.setattr(catalog, "find_finished", {uid: finished}.get)
 
     def refusal() -> str:
         with pytest.raises(LookupError) as error:
             catalog.processed(uid)
         return str(error.value)
 
-    assert f"run {uid[:8]} was not processed: its start document has no 'ptycho'" in refusal()
+    for found in ({}, {uid: finished}):
+        monkeypatch.setattr(catalog, "find_finished", found.get)
+        assert f"run {uid[:8]} was not processed: its start document has no 'ptycho'" in refusal()
     finished.derived_uid, finished.reason = "somewhere", "DerivedRunWriter: no space left"
     assert (
         f"has left nothing for the catalog: DerivedRunWriter: no space left; 'nsbluesky resume {uid[:8]}'"

@@ -292,7 +292,8 @@ def test_keys(tmp_path: Path) -> None:
             ask(service.address, "resume", viewer)
         assert ask(service.address, "resume", service.credentials)["ok"], "whoever started it may do everything"
         for stranger in (Credentials.make(server_key), Credentials.make(operator.public_key), Credentials()):
-            with pytest.raises(ServiceAway):
+            told = "with this key" if stranger.server_key else "without keys"
+            with pytest.raises(ServiceAway, match=f"running there, {told}"):
                 ask(service.address, "status", stranger, timeout_s=0.5)
         endpoints = find_endpoints(service.address, operator)
         assert answers(endpoints.documents, operator)

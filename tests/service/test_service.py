@@ -102,6 +102,15 @@ def test_a_scan_without_a_service(RE: RunEngine, tmp_path: Path) -> None:
     assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
 
 
+def test_a_start_document_that_comes_again_is_not_sent_again(scan: RecordedScan, tmp_path: Path) -> None:
+    """As from a proxy that repeats: with it the run would begin anew here, and not at the service."""
+    first, second = halves(scan.documents)
+    with Session("tcp://127.0.0.1:9", tmp_path, None) as session:
+        session.send([*first, scan.documents[0], *second])
+        assert session.connection.queued == len(scan.documents)
+    assert len((tmp_path / "documents" / f"{scan.uid}.jsonl").read_text().splitlines()) == len(scan.documents)
+
+
 def test_metadata_that_cannot_be_sent_cost_no_image(scan: RecordedScan, tmp_path: Path) -> None:
     """A start document that is refused for one entry would be sent again and again, and the session never end."""
     (name, start), *others = scan.documents

@@ -376,6 +376,8 @@ def test_in_the_foreground(tmp_path: Path) -> None:
 
 
 def test_wrong_sample_is_told(tmp_path: Path) -> None:
+    """And what another session's beamline has written into the same log stays."""
+    (tmp_path / "ioc.log").write_text("of another session\n")
     program = (
         "import sys\n"
         "from nsbluesky.simulation.beamline import BeamlineError, SimulatedBeamline\n"
@@ -389,3 +391,4 @@ def test_wrong_sample_is_told(tmp_path: Path) -> None:
     )
     assert "does not start" in done.stdout
     assert "/no/picture.png" in done.stdout
+    assert (tmp_path / "ioc.log").read_text().startswith("of another session\n")
