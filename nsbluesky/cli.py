@@ -27,6 +27,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "demo": "the whole job: simulated beamline, scan, live windows, catalog, CXI and a picture of the result",
+    "profile": "the startup files of a beamline session, in a folder of the beamline's own",
     "ioc": "the simulated beamline alone, over EPICS Channel Access",
     "camera": "a virtual Fast CCD: sends raw frames as packets over UDP, at any rate, with faults",
     "grab": "the Fast CCD's packets to an HDF5 file, and a list of what was lost",

@@ -152,8 +152,19 @@ def simulated_site(beamline: SimulatedBeamline) -> Site:
 
 
 def has_screen() -> bool:
-    """Return whether windows can be shown, or rendered where ``QT_QPA_PLATFORM`` asks for it."""
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"))
+    """Return whether windows can be shown, or rendered where ``QT_QPA_PLATFORM`` asks for it; without Qt none can."""
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")) and _has_qt()
+
+
+@functools.cache
+def _has_qt() -> bool:
+    """Warn once where it is missing: nothing else of a session needs it."""
+    try:
+        import nsbluesky.viewer.qt  # noqa: F401
+    except ImportError as error:
+        logger.warning("no live window: %s", error)
+        return False
+    return True
 
 
 def run_engine() -> RunEngine:

@@ -299,6 +299,32 @@ def test_a_command_does_not_load_what_it_does_not_need() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_without_extras_commands_explain_themselves_and_say_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from nsbluesky.cli import COMMANDS, main\n"
+        "for extra in ('caproto', 'qtpy', 'pyqtgraph', 'IPython', 'distributed', 'pyfftw', 'cupy'):\n"
+        "    sys.modules[extra] = None\n"
+        "for name in COMMANDS:\n"
+        "    try:\n"
+        "        sys.exit(f'{name}: {main([name, \"--help\"])}')\n"
+        "    except SystemExit as ended:\n"
+        "        assert ended.code == 0, (name, ended.code)\n"
+        "assert not {'tiled', 'ophyd'} & set(sys.modules), 'help has to come at once'\n"
+        "for arguments in (['ioc', '--directory'], ['demo', '--out'], ['view']):\n"
+        "    assert main([*arguments, sys.argv[1]]) == 1\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = {"ioc": "sim", "demo": "sim", "view": "qt"}
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(wanted)
+    for line, (name, extra) in zip(lines, wanted.items(), strict=True):
+        assert line.startswith(f"nsbluesky {name}: ") and f"pip install 'nsbluesky[{extra}]'" in line
+
+
 def test_libraries_are_no_louder_than_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,6 +176,65 @@ def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.has_screen()
 
 
+def test_a_session_without_qt_has_all_but_the_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its display, as of ssh -X, is no reason to have no RunEngine; what to install is told once."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "qtpy", None)
+    monkeypatch.delitem(sys.modules, "nsbluesky.viewer.qt", raising=False)
+    session._has_qt.cache_clear()
+    try:
+        RE = session.run_engine()
+        RE.loop.call_soon_threadsafe(RE.loop.stop)
+        assert session.live_window(cast(Any, None)) is None
+    finally:
+        session._has_qt.cache_clear()
+    (record,) = caplog.records
+    assert "pip install 'nsbluesky[qt]'" in record.getMessage()
+
+
+def startup_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "startup").iterdir() if path.is_file()}
+
+
+def test_the_startup_files_go_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["profile", "a beamline"]) == 0
+    assert "ipython --profile-dir='a beamline'\n" in capsys.readouterr().out
+    written = startup_files(tmp_path / "a beamline")
+    assert set(written) == {path.name for path in STARTUP} | {"user_group_permissions.yaml"}
+    assert written.items() <= startup_files(ROOT / "profile_collection").items()
+
+    (tmp_path / "a beamline" / "startup" / "10-motors.py").unlink()
+    assert main(["profile", "a beamline", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == ["10-motors.py"]
+
+
+def test_startup_files_of_a_beamline_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "startup" / "00-base.py"
+    own.parent.mkdir()
+    own.write_text("site = 'of the beamline'\n")
+    assert main(["profile", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert f"{own.parent} has files that differ from those to write: 00-base.py; nothing was written" in err
+    assert startup_files(tmp_path) == {"00-base.py": b"site = 'of the beamline'\n"}
+
+
+def test_without_ipython_a_profile_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", str(tmp_path)]) == 0
+    assert "pip install" not in capsys.readouterr().out
+    monkeypatch.setattr("nsbluesky.commands.profile.find_spec", lambda name: None)
+    assert main(["profile", str(tmp_path)]) == 0
+    assert "pip install 'nsbluesky[ipython]'" in capsys.readouterr().out
+
+
 class NoCatalog:
     """Notes the logs of derived runs that it is given."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_every_package_folder_is_listed_in_setup_cfg() -> None:
     for top in ("devices", "callbacks"):
         for path in (ROOT / top).rglob("__init__.py"):
             found.add(".".join(("nsbluesky", *path.parent.relative_to(ROOT).parts)))
+    found.add("nsbluesky.profile_collection")  # which holds no modules
     assert set(_read_config()["options"]["packages"].split()) == found
 
 
@@ -91,8 +93,8 @@ def test_constraints_pin_within_the_bounds_of_setup_cfg() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Build a wheel from the tracked files with the setuptools that is installed; return the names in it."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel from the tracked files with the setuptools that is installed."""
     source = tmp_path_factory.mktemp("source")
     for path in _tracked_files():
         target = source / path.relative_to(ROOT)
@@ -102,6 +104,12 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     command = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", command, str(out)], cwd=source, check=True, capture_output=True)
     (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> set[str]:
+    """Return the names in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
@@ -122,6 +130,23 @@ def test_the_wheel_holds_every_module(wheel_names: set[str]) -> None:
         if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in ("nsbluesky", "devices", "callbacks")
     }
     assert modules <= wheel_names
+
+
+def test_the_wheel_brings_the_startup_files_of_a_session(wheel: Path, tmp_path: Path) -> None:
+    """A beamline has no clone."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    subprocess.run(
+        [sys.executable, "-m", "nsbluesky.cli", "profile", "beamline"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    source, copy = ROOT / "profile_collection", tmp_path / "beamline"
+    wanted = [path.relative_to(source) for path in _tracked_files() if path.is_relative_to(source)]
+    assert {path.relative_to(copy) for path in copy.rglob("*.*")} == set(wanted)
+    assert all((copy / name).read_bytes() == (source / name).read_bytes() for name in wanted)
 
 
 MACHINE_PATHS = re.compile(r"(?<![\w.~-])/(?:work|home/\w+|root|Users/\w+|opt/(?:wheels|pypi))\b|/tmp/[A-Za-z]")

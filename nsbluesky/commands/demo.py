@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h5py
 import numpy as np
@@ -24,17 +24,15 @@ from bluesky.utils import RunEngineInterrupted
 from nsbluesky import session
 from nsbluesky.callbacks.frame_readers import frames_of_stream_resource
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.catalog import Catalog, open_catalog
 from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
 from nsbluesky.document_log import read_documents
-from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.service.connection import Connection
 from nsbluesky.settings import PipelineSettings
-from nsbluesky.simulation.beamline import SimulatedBeamline
 from nsbluesky.solver.quality import contrast_correlation
-from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.pictures import save_object_png
-from nsbluesky.viewer.qt import QtDuringTask, application
+
+if TYPE_CHECKING:
+    from nsbluesky.catalog import Catalog
 
 __all__ = ["add_arguments", "run"]
 
@@ -74,11 +72,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run a scan on the simulated beamline from the first dark frame to the final image."""
     if options.offscreen:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    started = time.monotonic()
+    # of extras, which may be missing
+    from nsbluesky.simulation.beamline import SimulatedBeamline
+    from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.qt import QtDuringTask, application
+
     settings = PipelineSettings().set_from_text(options.set)
     if not (math.isfinite(options.rate) and options.rate > 0):
         raise ValueError(f"--rate {options.rate:g}: expected a positive number of frames a second")
     out = output_folder(options.out)
+    from nsbluesky.catalog import open_catalog
+
+    started = time.monotonic()
     with ExitStack() as stack:
         warm = _warm_up(settings)  # beside the start of the beamline
         ahead = _frames_ahead(options)
@@ -158,6 +163,8 @@ def _frames_ahead(options: argparse.Namespace) -> dict[str, Any]:
 
 def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any], scan_range_um: float) -> Any:
     """Return the plan that covers the sample."""
+    from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+
     arguments: dict[str, Any] = {
         "geometry": site.geometry,
         "shape": options.shape,
@@ -185,6 +192,8 @@ def _scan(RE: RunEngine, plan: Any, num_points: int, pipeline: Pipeline, catalog
 
 def _wait_with_windows(pipeline: Pipeline, timeout_s: float) -> bool:
     """Wait for the final image while the window stays alive."""
+    from nsbluesky.viewer.qt import application
+
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if pipeline.wait(timeout=0.05):

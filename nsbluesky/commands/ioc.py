@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsbluesky.commands import output_folder, parse_count
-from nsbluesky.simulation.ioc import BeamlineSettings, Ready, serve
+from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.loopback import channel_access
+
+if TYPE_CHECKING:
+    from nsbluesky.simulation.ioc import Ready
 
 __all__ = ["add_arguments", "run"]
 
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Serve until SIGINT or SIGTERM."""
+    from nsbluesky.simulation.ioc import serve
+
     settings = BeamlineSettings(
         directory=str(output_folder(options.directory)),
         prefix=options.prefix,

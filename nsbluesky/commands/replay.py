@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.catalog import open_catalog
 from nsbluesky.commands import CommandFailed, output_folder
 from nsbluesky.folders import data_directory
 from nsbluesky.replay import documents_of, replay
@@ -37,6 +36,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         log = options.log or data_directory() / "documents"
         catalog = None
         if options.from_catalog or options.catalog is not None:
+            from nsbluesky.catalog import open_catalog
+
             catalog = stack.enter_context(open_catalog(options.catalog))
         documents = documents_of(options.uid, None if options.from_catalog else log, catalog)
         pipeline = PtychoPipeline(settings, directory=out)

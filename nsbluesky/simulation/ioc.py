@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from caproto.asyncio.server import Context
-from caproto.server import common
+try:
+    from caproto.asyncio.server import Context
+    from caproto.server import common
+except ImportError as error:
+    raise ImportError(f"the simulated beamline needs caproto ({error}): pip install 'nsbluesky[sim]'") from error
 
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, Settings
