@@ -498,9 +498,10 @@ def test_the_picture_of_a_reconstruction_is_png(commands: Commands, clean: Path,
 # ---- serve
 
 
-def test_a_root_that_is_not_there(commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--root", "--keys"])
+def test_a_root_or_keys_that_are_not_there(commands: Commands, tmp_path: Path, option: str) -> None:
     missing = tmp_path / "missing"
-    assert "no such folder" in commands.fail("serve", "--out", tmp_path / "results", "--root", missing)
+    assert "no such folder" in commands.fail("serve", "--out", tmp_path / "results", option, missing)
 
 
 # ---- view

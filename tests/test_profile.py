@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import bluesky.plans as bp
@@ -184,10 +185,11 @@ def test_a_session_without_qt_has_all_but_the_window(
     monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
     monkeypatch.setitem(sys.modules, "qtpy", None)
     monkeypatch.delitem(sys.modules, "nsbluesky.viewer.qt", raising=False)
+    monkeypatch.setattr("bluesky.RunEngine", lambda md, **options: SimpleNamespace(md_validator=print, **options))
     session._has_qt.cache_clear()
     try:
-        RE = session.run_engine()
-        RE.loop.call_soon_threadsafe(RE.loop.stop)
+        RE: Any = session.run_engine()
+        assert not hasattr(RE, "during_task")
         assert session.live_window(cast(Any, None)) is None
     finally:
         session._has_qt.cache_clear()

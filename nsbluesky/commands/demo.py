@@ -162,13 +162,13 @@ def _frames_ahead(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any], scan_range_um: float) -> Any:
-    """Return the plan that covers the sample."""
+    """Return the plan that covers the sample, or of few points its middle, with frames that overlap."""
     from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 
     arguments: dict[str, Any] = {
         "geometry": site.geometry,
         "shape": options.shape,
-        "step_um": scan_range_um / max(options.shape),
+        "step_um": min(site.step_um, scan_range_um / max(options.shape)),
         "seed": options.seed,
         "md": {"sample": "gold balls, simulated"},
     }

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         roots=tuple(str(root.resolve()) for root in roots),
         address=options.address,
         ports=options.ports,
-        keys=str(options.keys.resolve()) if options.keys is not None else "",
+        keys=str(input_folder(options.keys).resolve()) if options.keys is not None else "",
         nice=options.nice,
         workers=options.workers,
         adaptive=options.adaptive,

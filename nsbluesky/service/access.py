@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ __all__ = [
     "AccessError",
     "Credentials",
     "check_address",
+    "check_secret",
     "forget_service",
     "is_loopback",
     "local_credentials",
@@ -85,17 +87,19 @@ class Credentials:
         Raises
         ------
         AccessError
-            If there is no such file, or it is not one.
+            If there is no such file, it is not one, or other users can read it.
         """
         try:
             told = json.loads(Path(path).read_text())
-            return cls(
+            found = cls(
                 server_key=str(told["server_key"]),
                 public_key=str(told["public_key"]),
                 secret_key=str(told["secret_key"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AccessError(f"{path} is no key file ({error}): make one with 'nsbluesky keys'") from error
+        check_secret(Path(path))
+        return found
 
 
 def check_address(address: str) -> None:
@@ -164,6 +168,12 @@ def write_secret(path: Path, content: dict[str, Any]) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)
     temporary.replace(path)
+
+
+def check_secret(path: Path) -> None:
+    """Raise an AccessError where other users can read a file that `write_secret` wrote, or that was carried here."""
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise AccessError(f"{path} holds a secret key, and other users can read it: run 'chmod 600 {path}'")
 
 
 def _path_of(address: str, directory: Path | None) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import zmq
 
-from nsbluesky.service.access import AccessError, write_secret
+from nsbluesky.service.access import AccessError, check_secret, write_secret
 
 __all__ = ["ROLES", "KeyFolder", "Role"]
 
@@ -42,14 +42,16 @@ class KeyFolder:
         Raises
         ------
         AccessError
-            If there are none.
+            If there are none, or other users can read them.
         """
         path = self.directory / "server.json"
         try:
             told = json.loads(path.read_text())
-            return str(told["public_key"]), str(told["secret_key"])
+            found = str(told["public_key"]), str(told["secret_key"])
         except (OSError, ValueError, KeyError) as error:
             raise AccessError(f"no keys in {path} ({error}): make them with 'nsbluesky keys'") from error
+        check_secret(path)
+        return found
 
     def make_server(self) -> str:
         """Make the service's keys where there are none; return the public one."""

@@ -317,10 +317,17 @@ def answers(address: str, credentials: Credentials) -> bool:
 
 def test_secrets_are_for_the_owner_alone(tmp_path: Path, service: ProcessingService) -> None:
     keys = KeyFolder(tmp_path)
-    keys.add("session", "operator")
+    carried = keys.add("session", "operator")
     secret = [*tmp_path.rglob("*.json"), *(Path(service.settings.state) / "services").glob("*.json")]
     assert len(secret) == 4
     assert all(path.stat().st_mode & 0o077 == 0 for path in secret)
+    for path, read in (
+        (keys.directory / "server.json", keys.server_keys),
+        (carried, lambda: Credentials.read(carried)),
+    ):
+        path.chmod(0o640)
+        with pytest.raises(AccessError, match=f"other users can read it: run 'chmod 600 {path}'"):
+            read()
     for name in ("../x", "", "a/b"):
         with pytest.raises(AccessError, match="expected a name"):
             keys.add(name, "viewer")
