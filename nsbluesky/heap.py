@@ -20,13 +20,17 @@ __all__ = ["end_without_collection", "no_collections", "trim"]
 def no_collections() -> Iterator[None]:
     """Let nothing look for garbage in the block, as where large libraries are imported: all that they make stays.
 
-    The collector stays enabled: dask, imported while it is not, leaves it off for good after its first slice.
+    The collector stays enabled: dask, imported while it is not, leaves it off for good after its first slice.  After
+    the block all counts as old, for a look at so many young objects takes half a second.
     """
     thresholds = gc.get_threshold()
     gc.set_threshold(0)
     try:
         yield
     finally:
+        if gc.get_freeze_count() == 0:  # what somebody froze stays so
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation
         gc.set_threshold(*thresholds)
 
 

@@ -35,6 +35,13 @@ def test_nothing_is_collected_in_a_block_and_all_is_as_before_after_it() -> None
     assert gc.get_threshold() == before and before[0] > 0
 
 
+def test_what_a_block_made_counts_as_old_after_it() -> None:
+    with heap.no_collections():
+        made = [[] for _ in range(30_000)]  # type: ignore[var-annotated]
+    assert len(gc.get_objects(generation=0)) < len(made) / 2
+    assert gc.get_freeze_count() == 0
+
+
 def test_garbage_is_looked_for_after_a_slice_of_what_a_catalog_gave() -> None:
     code = "import gc, nsbluesky.catalog, dask.array; dask.array.arange(20, chunks=5)[3:12]; print(gc.isenabled())"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, text=True)

@@ -1,6 +1,6 @@
 """The process that writes a catalog: it follows document logs on disk, and ends when its input does.
 
-``python -m nsbluesky.catalog.process CATALOG WAITING [READABLE ...]`` is told by lines of JSON on standard input,
+With the arguments CATALOG WAITING [READABLE ...] it is told by lines of JSON on standard input,
 
 - ``{"log": path, "again": bool}``: the log of a run, which may be growing; `again` after a process that died over it;
 - ``{"news": true}``: logs have grown;
@@ -39,9 +39,8 @@ from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
 from nsbluesky.child_process import take_output
 from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
-from nsbluesky.heap import end_without_collection
 
-__all__ = ["LogsIntoCatalog"]
+__all__ = ["LogsIntoCatalog", "main"]
 
 NICE = 10
 TRIES = 2
@@ -223,7 +222,9 @@ class _ToSession(logging.Handler):
 
 
 def main(directory: str, waiting: str, *readable: str) -> None:
-    """Write the catalog of a directory until the input ends."""
+    """Run as a child: write the catalog of a directory until the input ends."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # nobody is there to read them
     with contextlib.suppress(OSError):
         os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -246,11 +247,4 @@ def main(directory: str, waiting: str, *readable: str) -> None:
             if line.endswith(b"\n"):  # else the session was killed while it spoke
                 logs.take(json.loads(line))
         logs.close()
-
-
-if __name__ == "__main__":
-    end_without_collection()
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # nobody is there to read them
-    main(*sys.argv[1:])
     os._exit(0)  # all is closed: Python would take another second to put away what tiled has imported

@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nsbluesky.catalog.waiting import WaitingLogs
+from nsbluesky.child_process import command_of
 
 __all__ = ["WriterProcess"]
 
@@ -62,7 +62,7 @@ class WriterProcess:
         For logs that are only kept until their runs are in the catalog.
     """
 
-    command: ClassVar[Sequence[str]] = (sys.executable, "-m", "nsbluesky.catalog.process")
+    command: ClassVar[Sequence[str]] = command_of("nsbluesky.catalog.process")
 
     def __init__(self, directory: Path, readable: Sequence[str] = ("/",)) -> None:
         name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # each session has its own

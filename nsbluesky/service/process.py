@@ -1,7 +1,7 @@
 """The process of the service: its priority, its logs, and a lifeline to whoever started it.
 
-``python -m nsbluesky.service.process`` reads its order as one line of JSON from standard input, and answers with one
-line when clients may connect.  It ends when standard input closes.
+It reads its order as one line of JSON from standard input, and answers with one line when clients may connect.  It
+ends when standard input closes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from typing import IO, Any
 
 from nsbluesky.child_process import take_output
 from nsbluesky.folders import state_directory
-from nsbluesky.heap import end_without_collection
 from nsbluesky.service.access import Credentials
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.logs import ModuleLogs
 from nsbluesky.service.server import Server
 from nsbluesky.service.settings import ServiceSettings
 
-__all__ = ["Order", "Ready", "log_directory", "serve"]
+__all__ = ["Order", "Ready", "log_directory", "main", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +119,13 @@ def _hang_on(lifeline: IO[bytes], server: Server) -> None:
     server.stop()
 
 
+def main() -> None:
+    """Run as a child."""
+    serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
+
+
 def _start_logs(directory: Path) -> None:
     root = logging.getLogger()
     root.addHandler(ModuleLogs(directory))
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-
-
-if __name__ == "__main__":
-    end_without_collection()
-    serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from typing import ClassVar, Self
 
 import zmq
 
-from nsbluesky.child_process import read_line
+from nsbluesky.child_process import command_of, read_line
 from nsbluesky.service.access import Credentials, forget_service, tell_service
 from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
@@ -69,7 +68,7 @@ class ProcessingService:
         How long a stage may work on one block of frames.
     """
 
-    command: ClassVar[Sequence[str]] = (sys.executable, "-m", "nsbluesky.service.process")
+    command: ClassVar[Sequence[str]] = command_of("nsbluesky.service.process")
 
     def __init__(
         self,

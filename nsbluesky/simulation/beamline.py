@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from nsbluesky.child_process import read_line, take_output
+from nsbluesky.child_process import command_of, read_line, take_output
 from nsbluesky.geometry import Geometry
-from nsbluesky.heap import end_without_collection
 from nsbluesky.simulation.ioc import TRUTH_NAME, BeamlineSettings, Ready, serve
 from nsbluesky.simulation.loopback import channel_access, free_port
 
@@ -123,7 +122,7 @@ class SimulatedBeamline:
         with (self.directory / LOG_NAME).open("ab") as log:  # another session's beamline may be writing it
             told_before = log.tell()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                command_of(__name__),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -169,7 +168,7 @@ class SimulatedBeamline:
         return Ready.from_dict(json.loads(line))
 
 
-def _child() -> None:
+def main() -> None:
     """Run as a child: the order comes as a line on stdin, the answer goes as a line to stdout."""
     answers = take_output(sys.stdout)
     order = json.loads(sys.stdin.buffer.readline())
@@ -179,8 +178,3 @@ def _child() -> None:
 
     settings = BeamlineSettings.from_dict(order["settings"])
     serve(settings, ports=tuple(order["ports"]), on_ready=answer, lifeline=sys.stdin.buffer)
-
-
-if __name__ == "__main__":
-    end_without_collection()
-    _child()

@@ -323,8 +323,8 @@ def test_the_next_process_takes_the_file_that_is_there(tmp_path: Path, monkeypat
 
 
 TALKATIVE = """
-import runpy
 from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.service.process import main
 
 make_stages = PtychoPipeline.make_stages
 
@@ -333,7 +333,7 @@ def make_and_print(self):
     return make_stages(self)
 
 PtychoPipeline.make_stages = make_and_print
-runpy.run_module("nsbluesky.service.process", run_name="__main__")
+main()
 """
 
 
