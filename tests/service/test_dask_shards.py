@@ -55,6 +55,7 @@ def similarity(one: Reconstruction, other: Reconstruction) -> float:
     return contrast_correlation(one.picture.object, np.nan_to_num(other.picture.object), margin_px=30)
 
 
+@pytest.mark.nightly
 def test_a_killed_workers_frames_are_read_elsewhere(clean: Path, client: Any) -> None:
     shards = DaskShards(client)
     pids = client.run(os.getpid)

@@ -71,6 +71,7 @@ def is_finished(path: Path) -> bool:
         return bool(cxi.images)
 
 
+@pytest.mark.nightly
 @pytest.mark.epics
 def test_queue_of_scans(manager: Manager) -> None:
     with manager.running():
