@@ -61,7 +61,7 @@ def devices(beamline: SimulatedBeamline) -> Iterator[Devices]:
 
 @contextmanager
 def killed_and_started(beamline: SimulatedBeamline, when: threading.Event, held: threading.Event) -> Iterator[None]:
-    """Kill the IOC at an event; start it again when the RunEngine is held."""
+    """Kill the IOC at an event; start it again when the RunEngine is told to hold the plan."""
     outcome: list[bool] = []
 
     def work() -> None:
@@ -78,19 +78,21 @@ def killed_and_started(beamline: SimulatedBeamline, when: threading.Event, held:
     assert outcome == [True, True], "the IOC was killed, and the RunEngine held the plan"
 
 
-def outlast(RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, stream: str, scan: Any) -> RecordedRun:
+def outlast(
+    RE: RunEngine,
+    beamline: SimulatedBeamline,
+    devices: Devices,
+    stream: str,
+    scan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> RecordedRun:
     """Run a scan whose IOC is killed after some frames of a stream, and return the run."""
     run = RecordedRun()
     RE.subscribe(run)
     some = run.when(lambda r: len(r.values_told(stream, "fccd_image")) >= 3)
-    held, suspender = threading.Event(), SuspendWhileAway(*devices, sleep=0.5)
-    RE.install_suspender(suspender)
-
-    def hook(message: Msg) -> None:
-        if suspender.away and message.command in ("wait_for", "sleep"):
-            held.set()
-
-    RE.msg_hook = hook
+    held, suspend = threading.Event(), RE.request_suspend
+    monkeypatch.setattr(RE, "request_suspend", lambda *args, **kwargs: (suspend(*args, **kwargs), held.set()))
+    RE.install_suspender(SuspendWhileAway(*devices, sleep=0.5))
     with killed_and_started(beamline, some, held):
         RE(scan)
     assert run.stop["exit_status"] == "success"
@@ -120,22 +122,24 @@ def check_every_point(run: RecordedRun, num: int, positions: np.ndarray) -> None
 
 @pytest.mark.parametrize("stream", ["primary", pytest.param("dark", marks=pytest.mark.nightly)])
 def test_fly_scan_goes_on_with_the_frames_that_are_missing(
-    RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, stream: str
+    RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_dark = {"primary": 2, "dark": 20}[stream]
     scan = ptycho_fly_scan(
         *devices, geometry=beamline.geometry, shape=(4, 8), rate_hz=20.0, num_dark=num_dark, pattern="raster"
     )
-    run = outlast(RE, beamline, devices, stream, scan)
+    run = outlast(RE, beamline, devices, stream, scan, monkeypatch)
     resources = [r for r in run.all("stream_resource") if r["data_key"] == "fccd_image"]
     assert len(resources) == 3, "darks, frames, and a new file after the loss"
     check_every_point(run, 32, make_trajectory("raster", (4, 8), 0.1))
     assert len(run.column("dark", "fccd_image")) == num_dark
 
 
-def test_step_scan_takes_the_point_again(RE: RunEngine, beamline: SimulatedBeamline, devices: Devices) -> None:
+def test_step_scan_takes_the_point_again(
+    RE: RunEngine, beamline: SimulatedBeamline, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan = ptycho_scan(*devices, geometry=beamline.geometry, shape=(3, 4), num_dark=2, pattern="raster")
-    run = outlast(RE, beamline, devices, "primary", scan)
+    run = outlast(RE, beamline, devices, "primary", scan, monkeypatch)
     check_every_point(run, 12, make_trajectory("raster", (3, 4), 0.1))
 
 
