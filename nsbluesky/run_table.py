@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,10 +74,12 @@ def run_entry(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> RunEn
 
 
 def _number(told: Any) -> float | None:
+    """Return a number, or None for what is none: the table of all runs must not fail by what somebody typed."""
     try:
-        return float(told)
-    except (TypeError, ValueError):  # nothing, or what somebody typed: the table of all runs must not fail by one
+        number = float(told)
+    except (OverflowError, TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def runs_of_catalog(scans: Any) -> list[RunEntry]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nsbluesky.run_table import RunEntry, find_runs, image_file, run_entry, runs_of_catalog
@@ -60,10 +60,12 @@ def test_search(words: str, energy_eV: tuple[float, float] | None, found: str) -
     assert "".join(entry.uid for entry in find_runs(entries, words, energy_eV)) == found
 
 
-ODD = st.integers() | st.text() | st.none() | st.lists(st.integers())
+ODD = st.integers() | st.floats() | st.text() | st.none() | st.lists(st.integers())
 ENTRIES = st.dictionaries(st.sampled_from(["energy_eV", "scan"]), ODD | st.dictionaries(st.just("num_points"), ODD))
 
 
+@example({"ptycho": {"scan": {"num_points": float("nan")}}})
+@example({"num_points": 10**400})
 @given(st.dictionaries(st.sampled_from(["sample", "plan_name", "num_points", "ptycho", "other"]), ODD | ENTRIES))
 def test_any_start_document_has_an_entry(document: dict[str, Any]) -> None:
     """One run of odd metadata would keep the table of all runs away."""
