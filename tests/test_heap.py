@@ -36,9 +36,19 @@ def test_nothing_is_collected_in_a_block_and_all_is_as_before_after_it() -> None
 
 
 def test_what_a_block_made_counts_as_old_after_it() -> None:
+    looks: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        looks.append(phase)
+
     with heap.no_collections():
         made = [[] for _ in range(30_000)]  # type: ignore[var-annotated]
-    assert len(gc.get_objects(generation=0)) < len(made) / 2
+        gc.callbacks.append(note)
+    try:
+        made += [[] for _ in range(100)]
+    finally:
+        gc.callbacks.remove(note)
+    assert looks == [], "the first object after the block lets nobody look through all that are young"
     assert gc.get_freeze_count() == 0
 
 
