@@ -20,7 +20,6 @@ __all__ = [
     "add_power",
     "back_project",
     "change_fields",
-    "change_waves",
     "copy_centres",
     "gather_lines",
     "largest_nearby",
@@ -32,6 +31,7 @@ __all__ = [
     "step_products",
     "sum_amplitudes",
     "take_roots",
+    "use_frames",
 ]
 
 FAST = {"nsz", "contract", "reassoc", "arcp"}
@@ -174,25 +174,6 @@ def change_fields(field, amplitude, good, background, epsilon, scale, poisson, s
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def change_waves(  # type: ignore[no-untyped-def]
-    transforms, waves, amplitude, good, background, epsilon, scale, poisson, sums
-):
-    """Transform exit waves (n, modes, N, N), change them as `change_fields` does, and transform them back.
-
-    One frame after the other, so that it stays in the cache of one core meanwhile; `transforms` are those of
-    `nsbluesky.fftw.CompiledTransforms`, `scale` is 1/N.
-    """
-    execute, forward, backward = transforms
-    for frame in range(len(waves)):
-        here = slice(frame, frame + 1)
-        for mode in range(waves.shape[1]):
-            call_transform(execute, forward, waves[frame, mode])
-        change_fields(waves[here], amplitude[here], good, background, epsilon, scale, poisson, sums[here])
-        for mode in range(waves.shape[1]):
-            call_transform(execute, backward, waves[frame, mode])
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def back_project(  # type: ignore[no-untyped-def]
     change, probes, which, objects, corners, weights, terms, with_probe, probe_numerators, probe_denominator
 ):
@@ -238,6 +219,47 @@ def back_project(  # type: ignore[no-untyped-def]
                 for column in range(side):
                     o = window[column]
                     power[column] += weight * (o.real * o.real + o.imag * o.imag)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def use_frames(  # type: ignore[no-untyped-def]
+    transforms,
+    objects,
+    probes,
+    which,
+    corners,
+    waves,
+    amplitude,
+    good,
+    background,
+    epsilon,
+    scale,
+    poisson,
+    light,
+    weights,
+    terms,
+    with_probe,
+    probe_numerators,
+    probe_denominator,
+):
+    """Do the steps of `multiply_windows`, `change_fields` and `back_project` with the transforms in between.
+
+    One frame after the other, so that it stays in the cache of one core meanwhile; `transforms` are those of
+    `nsbluesky.fftw.CompiledTransforms`, `scale` is 1/N, `light` takes the sums of `change_fields`, and `waves` (n,
+    states·modes, N, N) become χ.
+    """
+    execute, forward, backward = transforms
+    for frame in range(len(corners)):
+        here = slice(frame, frame + 1)
+        wave = waves[here]
+        multiply_windows(objects, probes, which[here], corners[here], wave)
+        for mode in range(wave.shape[1]):
+            call_transform(execute, forward, wave[0, mode])
+        change_fields(wave, amplitude[here], good, background, epsilon, scale, poisson, light[here])
+        for mode in range(wave.shape[1]):
+            call_transform(execute, backward, wave[0, mode])
+        sums = (with_probe, probe_numerators, probe_denominator)
+        back_project(wave, probes, which[here], objects, corners[here], weights[here], terms[here], *sums)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")

@@ -99,6 +99,7 @@ class Differences:
         self._frames = frames
         self._subpixel = subpixel
         self._likelihood = likelihood
+        self._floor = likelihood.floor if likelihood.poisson else EPSILON
         self._compiled = compiled
         self.loops = loops_of(backend, state.probe, compiled=compiled)
         calls_transforms = self.loops is kernels and frames.propagator.is_far
@@ -213,10 +214,19 @@ class Differences:
         loops = self.loops
         if loops is not None:
             waves, light = space.waves[: len(corners)], xp.empty((len(corners), SUMS), np.float32)
-            loops.multiply_windows(state.objects, probes, which, corners, waves)
-            change = self._changed(waves, amplitude, shifts_px, light)
-            sums = (with_probe, numerators, space.probe_denominator)
-            loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
+            detector = amplitude, good, np.float32(state.background), self._floor
+            poisson, sums = self._likelihood.poisson, (with_probe, numerators, space.probe_denominator)
+            change = waves
+            if self._transforms is not None:
+                places, scale = (state.objects, probes, which, corners), np.float32(1 / waves.shape[-1])
+                to_terms = (light, weights, terms, *sums)
+                loops.use_frames(self._transforms, *places, waves, *detector, scale, poisson, *to_terms)
+            else:
+                loops.multiply_windows(state.objects, probes, which, corners, waves)
+                field, factor = propagator.propagate(waves, shifts_px)
+                loops.change_fields(field, *detector, field.real.dtype.type(factor), poisson, light)
+                change = propagator.propagate_back(field, shifts_px)
+                loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
         else:
             illumination, modes = probes[which], probes.shape[1]
             waves = space.waves[: len(corners)]
@@ -241,16 +251,3 @@ class Differences:
         if kept is not None:
             kept[...] = change
         return light
-
-    def _changed(self, waves: Any, amplitude: Any, shifts_px: Any, light: Any) -> Any:
-        """Return χ of exit waves (n, modes, N, N), which are overwritten, and write their `light` sums, by loops."""
-        poisson, propagator = self._likelihood.poisson, self._frames.propagator
-        floor = self._likelihood.floor if poisson else EPSILON
-        detector = amplitude, self._frames.good, np.float32(self._state.background), floor
-        if self._transforms is not None:
-            scale = np.float32(1 / waves.shape[-1])
-            self.loops.change_waves(self._transforms, waves, *detector, scale, poisson, light)
-            return waves
-        field, factor = propagator.propagate(waves, shifts_px)
-        self.loops.change_fields(field, *detector, field.real.dtype.type(factor), poisson, light)
-        return propagator.propagate_back(field, shifts_px)
