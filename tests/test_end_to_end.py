@@ -288,7 +288,7 @@ def test_demo_says_what_it_did(demo: tuple[Path, subprocess.CompletedProcess[str
     assert 0 < summary["r_factor"] < 0.5
     assert 0 < summary["final_image_after_last_frame_s"] < summary["seconds_in_all"]
     assert summary["cropped_frames_MB"] == pytest.approx(30 * 104**2 * 4 / 2**20)
-    for name in ("cxi", "object_picture", "window_picture", "catalog"):
+    for name in ("cxi", "object_picture", "truth_picture", "window_picture", "catalog"):
         assert Path(summary[name]).is_relative_to(out) and Path(summary[name]).exists()
 
 
@@ -300,7 +300,7 @@ def test_demo_writes_everything(demo: tuple[Path, subprocess.CompletedProcess[st
     with read_cxi(summary["cxi"]) as cxi:
         assert cxi.seq_nums.tolist() == list(range(1, 31))
         assert cxi.images[-1].complete
-    for name in ("object_picture", "window_picture"):
+    for name in ("object_picture", "truth_picture", "window_picture"):
         with Image.open(summary[name]) as picture:
             colours = picture.convert("RGB").getcolors(1 << 24)
         assert colours is not None and len(colours) > 100

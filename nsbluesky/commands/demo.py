@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
@@ -29,6 +28,7 @@ from nsbluesky.document_log import read_documents
 from nsbluesky.service.connection import Connection
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.registration import align
 from nsbluesky.viewer.pictures import save_object_png
 
 if TYPE_CHECKING:
@@ -210,8 +210,14 @@ def _summary(scan: Scan, pipeline: Pipeline, catalog: Catalog, truth_path: Path,
         raise CommandFailed("no image came out of the processing", {"run_uid": scan.uid})
     run = catalog.client[scan.uid]
     recorded, darks = (int(run[stream]["fccd_image"].shape[0]) for stream in ("primary", "dark"))
-    picture = out / "object.png"
-    save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase", title="gold balls")
+    image, pixel_m = result["object"], result["pixel_size_m"]
+    with h5py.File(truth_path) as file:
+        truth = file["object"][()]
+    picture, truth_picture = out / "object.png", out / "truth.png"
+    save_object_png(picture, image, pixel_m, title="gold balls, reconstructed")
+    aligned = align(image, truth)
+    there = np.where(np.isfinite(aligned.image), aligned.truth, np.nan)
+    save_object_png(truth_picture, there, pixel_m, title="gold balls, as simulated")
     cropped = result["num_frames"] * result["probe"][0].size * 4
     return {
         "run_uid": scan.uid,
@@ -222,15 +228,16 @@ def _summary(scan: Scan, pipeline: Pipeline, catalog: Catalog, truth_path: Path,
         "scan_seconds": scan.seconds,
         "recorded_rate_hz": _recorded_rate_hz(scan, out, recorded),
         "final_image_after_last_frame_s": result["newest_age_s"],
-        "contrast_correlation_with_truth": _correlation(result["object"], truth_path),
+        "contrast_correlation_with_truth": contrast_correlation(image, truth, RIM_PX),
         "r_factor": result["r_factor"],
-        "object_pixel_nm": result["pixel_size_m"] * 1e9,
+        "object_pixel_nm": pixel_m * 1e9,
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "cropped_frames_MB": cropped / 2**20,
         **_service_memory(pipeline),
         "finished": scan.finished and bool(result["final"]),
         "cxi": str(cxi),
         "object_picture": str(picture),
+        "truth_picture": str(truth_picture),
         "window_picture": str(out / "window.png"),
         "catalog": str(catalog.directory),
     }
@@ -256,12 +263,6 @@ def _service_memory(pipeline: Pipeline) -> dict[str, float]:
     if not isinstance(pipeline, Connection):
         return {}
     return {"processing_peak_memory_MB": float(pipeline.heartbeat["peak_memory_MB"])}
-
-
-def _correlation(image: npt.NDArray[np.complex64], truth_path: Path) -> float:
-    with h5py.File(truth_path) as file:
-        truth = file["object"][()]
-    return contrast_correlation(image, truth, RIM_PX)
 
 
 def _judge(summary: dict[str, Any]) -> None:
