@@ -19,7 +19,10 @@ import numba
 from numba.core import entrypoints
 from numba.core.compiler_lock import global_compiler_lock
 
-__all__ = ["njit"]
+__all__ = ["FAST", "njit"]
+
+FAST = {"nsz", "contract", "reassoc", "arcp"}
+"""What compilers may do to sums and quotients of floats; NaN and ∞ stay what they are."""
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend, address_of, pinned
 from nsbluesky.geometry import oriented
-from nsbluesky.solver import kernels
+from nsbluesky.solver import amplitude_loops
 from nsbluesky.solver.spectra import copy_centre
 
 __all__ = ["AmplitudeChunks"]
@@ -125,7 +125,7 @@ class AmplitudeChunks:
                     copy_centre(chunk[place], out[row])
                     out[row] *= scales[row]
             else:
-                kernels.copy_centres(chunk, places[rows], rows, scales, out)
+                amplitude_loops.copy_centres(chunk, places[rows], rows, scales, out)
 
     @property
     def is_half(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver import kernels
+from nsbluesky.solver import amplitude_loops
 from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.device_loops import StoredAmplitudes, device_loops
@@ -262,7 +262,7 @@ class FrameStore:
             has_gaps = bool((amplitudes < 0).any())
         else:
             amplitudes = np.empty((len(slots), self.frame_px, self.frame_px), np.float32)
-            has_gaps = kernels.take_roots(np.ascontiguousarray(photons, np.float32), amplitudes)
+            has_gaps = amplitude_loops.take_roots(np.ascontiguousarray(photons, np.float32), amplitudes)
         self._amplitudes.check(amplitudes)
         for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
             self._amplitudes.write(slot, amplitude)
@@ -353,7 +353,7 @@ class FrameStore:
             sums = self.backend.to_numpy(sums_of(self.backend.xp, amplitudes, self.good))
         else:
             sums = np.empty((len(slots), 4))
-            kernels.sum_amplitudes(amplitudes, self.good, sums)
+            amplitude_loops.sum_amplitudes(amplitudes, self.good, sums)
         self.amplitude_sums[slots], self.photons[slots] = sums[:, 0], sums[:, 1]
         self.central_amplitude_sums[slots], self.central_photons[slots] = sums[:, 2], sums[:, 3]
 

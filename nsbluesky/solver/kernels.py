@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nsbluesky.compiled import njit
+from nsbluesky.compiled import FAST, njit
 from nsbluesky.solver.transform_calls import call_transform
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "add_power",
     "back_project",
     "change_fields",
-    "copy_centres",
     "gather_lines",
     "largest_nearby",
     "multiply_lines",
@@ -29,12 +28,8 @@ __all__ = [
     "spread_lines",
     "step_probe",
     "step_products",
-    "sum_amplitudes",
-    "take_roots",
     "use_frames",
 ]
-
-FAST = {"nsz", "contract", "reassoc", "arcp"}
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -427,81 +422,3 @@ def largest_nearby(image, out):  # type: ignore[no-untyped-def]
         line[0] = max(tall[width - 1], tall[0], tall[1])
         line[width - 1] = max(tall[width - 2], tall[width - 1], tall[0])
     return out
-
-
-@njit(nogil=True, cache=True)
-def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped-def]
-    """Write the lowest frequencies of some spectra (any, N, N) in FFT order into `rows` of `out` (any, M, M).
-
-    M is even, or N; each is multiplied by the number of `scales` that belongs to its row.
-    """
-    side, gap = out.shape[-1], spectra.shape[-1] - out.shape[-1]
-    half = (side + 1) // 2
-    for number in range(len(places)):
-        spectrum, image, scale = spectra[places[number]], out[rows[number]], scales[rows[number]]
-        if gap == 0:
-            for row in range(side):
-                source, line = spectrum[row], image[row]
-                for column in range(side):
-                    line[column] = scale * source[column]
-            continue
-        for row in range(side):
-            source, line = spectrum[row if row < half else row + gap], image[row]
-            for column in range(half):
-                line[column] = scale * source[column]
-            for column in range(half, side):
-                line[column] = scale * source[column + gap]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def take_roots(photons, out):  # type: ignore[no-untyped-def]
-    """Write √photons (n, N, N), zero frequency at N//2, into `out` in FFT order; return whether any is no number.
-
-    Negative photons count as none; where they are no number, the root is −1.
-    """
-    count, side, _ = out.shape
-    half = side // 2
-    gaps = 0
-    for frame in range(count):
-        for row in range(side):
-            source, line = photons[frame, (row + half) % side], out[frame, row]
-            for first, last, ahead in ((0, side - half, half), (side - half, side, half - side)):
-                missing = 0
-                for column in range(first, last):
-                    value = source[column + ahead]
-                    line[column] = np.sqrt(max(value, 0))
-                    missing += (value - value) != 0  # so of NaN and ∞ alone
-                gaps += missing
-                if missing:
-                    for column in range(first, last):
-                        value = source[column + ahead]
-                        if value - value != 0:
-                            line[column] = -1
-    return gaps > 0
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def sum_amplitudes(amplitudes, good, sums):  # type: ignore[no-untyped-def]
-    """Write Σ m·A, Σ m·A² and both of the central half into `sums` (n, 4); A (n, N, N) and m (N, N) in FFT order.
-
-    Amplitudes below 0 count as none.
-    """
-    count, side, _ = amplitudes.shape
-    edge = (side - side // 2) // 2
-    far = edge + side - side // 2
-    sums[:] = 0
-    for frame in range(count):
-        of_frame = sums[frame]
-        for row in range(side):
-            line, usable = amplitudes[frame, row], good[row]
-            for first, last in ((0, edge), (edge, far), (far, side)):
-                total, power = 0.0, 0.0
-                for column in range(first, last):
-                    value = np.float64(max(line[column], 0) * usable[column])
-                    total += value
-                    power += value * value
-                of_frame[0] += total
-                of_frame[1] += power
-                if first != edge and (row < edge or row >= far):
-                    of_frame[2] += total
-                    of_frame[3] += power

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.compiled import njit
+from nsbluesky.compiled import FAST, njit
 from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, shares
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.kernels import FAST, multiply_windows
+from nsbluesky.solver.kernels import multiply_windows
 from nsbluesky.solver.shifts import ramps, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import probe_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbluesky.backend import get_backend
-from nsbluesky.solver import kernels
+from nsbluesky.solver import amplitude_loops, kernels
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
@@ -138,13 +138,13 @@ def test_frames_taken_in_by_compiled_loops_are_those_of_the_arrays(side, kind):
     photons[1, 3, 4], photons[1, 0, side - 1], photons[2, 5, 5] = np.nan, np.inf, -np.inf
     good = (rng.random((side, side)) < 0.8).astype(kind)
     roots, sums = np.empty_like(photons), np.empty((3, 4))
-    assert kernels.take_roots(photons, roots)
+    assert amplitude_loops.take_roots(photons, roots)
     expected = roots_of(np, photons)
     assert expected.dtype == kind and (expected == -1).sum() == 3
     np.testing.assert_array_equal(roots, expected)
-    kernels.sum_amplitudes(roots, good, sums)
+    amplitude_loops.sum_amplitudes(roots, good, sums)
     np.testing.assert_allclose(sums, sums_of(np, roots, good), rtol=1e-12)
-    assert not kernels.take_roots(np.abs(rng.normal(size=(1, side, side))), roots[:1])
+    assert not amplitude_loops.take_roots(np.abs(rng.normal(size=(1, side, side))), roots[:1])
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 100))
