@@ -247,7 +247,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.live = LiveWindow(
             pipeline.live,
             modules=lambda: modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued),
-            processing=SessionProcessing(pipeline),
+            processing=SessionProcessing(pipeline, rehearsal.log.directory),
         )
         self.live.show()
         rehearsal.start()
