@@ -17,7 +17,7 @@ from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.cxi.compare import compare_images
 from nsbluesky.cxi.export import export_cxi
 from nsbluesky.viewer.comparison_panels import CorrelationPanel, DifferencePanel
-from nsbluesky.viewer.display import log10_image, robust_range
+from nsbluesky.viewer.display import log10_image, log10_range
 from nsbluesky.viewer.docks import DockArea
 from nsbluesky.viewer.export import EXPORTS, export_panel
 from nsbluesky.viewer.file_panels import ErrorPanel, FrcPanel, HistogramPanel, PositionsPanel, ProfilePanel
@@ -453,10 +453,11 @@ class CxiWindow(QtWidgets.QMainWindow):
 
     def _draw_file(self) -> None:
         """Draw what does not depend on the frame."""
-        logarithm = log10_image(self._mean, floor=0.01 if self.data.frames is not None else 1.0)
+        floor = 0.01 if self.data.frames is not None else 1.0
+        logarithm = log10_image(self._mean, floor)
         if self.data.frames is not None:
             logarithm = np.where(self.data.good, logarithm, np.float32(np.nan))
-        span = robust_range(logarithm, (1.0, 99.9))
+        span = log10_range(logarithm, floor, (1.0, 99.9))
         label = "photons" if self.data.frames is not None else "ADU"
         self.mean_panel.set_image(logarithm, pixel_extent(self._mean), span, colors="inferno", label=label, log=True)
         self.mean_panel.show_all()
