@@ -140,7 +140,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.low_resolution, self.fit = LowResolutionPanel(), FitPanel()
         self.fit.number.hide()  # the slider chooses
         self.low_resolution.pick.hide()
-        self.low_resolution.set_subtitle("imaging …" if is_clean else "raw frames only")
+        self.low_resolution.set_subtitle("imaging …")
         self.errors, self.frc = ErrorPanel(), FrcPanel()
         self.histogram, self.profile = HistogramPanel(), ProfilePanel()
         self.difference, self.correlation = DifferencePanel(), CorrelationPanel()
@@ -242,8 +242,13 @@ class CxiWindow(QtWidgets.QMainWindow):
             except (OSError, ValueError) as error:  # as where raw files are removed, and the clean one is kept
                 why_none = str(error)
         picture = self._state.reconstruction
+        why_no_fit = "no reconstruction in this file" if picture is None else ""
         if self.data.frames is not None and picture is not None and self.docks.in_front("Fit"):
-            fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
+            try:
+                fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
+                why_no_fit = "the probe is not of the frames' size"
+            except CxiError as error:  # as where pixels are not square
+                why_no_fit = str(error)
         darks = dict(sorted(self._state.darks.items(), key=lambda item: item[0] == frame.exposure))  # its own last
         shown = replace(self._state, darks=darks, raw=raw if self._raw is not None else frame, clean=frame, fit=fit)
         if self.dark_panel is not None:
@@ -254,8 +259,8 @@ class CxiWindow(QtWidgets.QMainWindow):
             if raw is None:
                 self.raw_panel.set_subtitle(why_none)
         self.fit.show_state(shown)
-        if fit is None and picture is None:
-            self.fit.set_subtitle("no reconstruction in this file")
+        if fit is None and why_no_fit:
+            self.fit.set_subtitle(why_no_fit)
 
     def compare(self, path: str | Path) -> None:
         """Draw FRC and difference of this file's last picture and another file's.
@@ -501,7 +506,9 @@ class CxiWindow(QtWidgets.QMainWindow):
         error = future.exception()
         if error is not None:
             self.low_resolution.set_subtitle(str(error))
-        elif future.result() is not None:
+        elif future.result() is None:
+            self.low_resolution.set_subtitle("no frames" if self.data.frames is not None else "raw frames only")
+        else:
             used = self.data.frame_weights > 0
             places, numbers = self.data.translation_m[used, :2], self.data.seq_nums[used]
             self._state = replace(self._state, low_resolution=future.result(), positions_m=places, seq_nums=numbers)
@@ -519,11 +526,13 @@ class CxiWindow(QtWidgets.QMainWindow):
 
     def _about(self) -> str:
         rows, columns = self.data.mask.shape
+        height_um, width_um = (f"{1e6 * side_m:.4g}" for side_m in self.data.pixel_size_m)
+        pixel = f"{width_um} µm" if width_um == height_um else f"{width_um} × {height_um} µm"
         return "   ·   ".join(
             [
                 f"{self.data.energy_eV:.5g} eV",
                 f"detector at {self.data.detector_distance_m * 1e3:.4g} mm",
-                f"{columns} × {rows} pixels of {self.data.pixel_size_m[1] * 1e6:.4g} µm",
+                f"{columns} × {rows} pixels of {pixel}",
                 f"{int((~self.data.good).sum())} masked",
                 self._kind(),
             ]

@@ -181,6 +181,7 @@ def test_a_file_without_frames_yet(tmp_path: Path, qtbot: QtBot) -> None:
     window = CxiWindow(path)
     qtbot.addWidget(window)
     assert "no frames" in window.status.text()
+    qtbot.waitUntil(lambda: window.low_resolution.title_label.text() == "Low resolution · no frames", timeout=20_000)
     assert window.frame_panel.title_label.text() == "Clean frame · none in this file"
     assert window.histogram.steps.getData()[0] is None
 
@@ -422,6 +423,19 @@ def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) 
     window.fit.choice.setCurrentText("data")
     shown, good = window.fit.item.image, np.arange(FRAME_PX) != 2
     np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[4], 0.1))[:, good], rtol=1e-5)
+
+
+def test_a_file_whose_pixels_are_not_square(tmp_path: Path, frames: np.ndarray, qtbot: QtBot) -> None:
+    path, probe = tmp_path / "flat.cxi", np.ones((FRAME_PX, FRAME_PX), np.complex64)
+    with CxiFile.create(path, **EXPERIMENT | {"pixel_size_m": (240e-6, 120e-6)}, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(frames, np.zeros((COUNT, 2)))
+        cxi.write_image(np.ones((20, 20), np.complex64), probe, PIXEL_M)
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    window.show()
+    window.docks.show_dock("Fit")
+    qtbot.waitUntil(lambda: "expected square ones" in window.fit.title_label.text(), timeout=20_000)
+    assert "12 × 12 pixels of 120 × 240 µm" in window.status.text()
 
 
 def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
