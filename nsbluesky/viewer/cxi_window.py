@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import Frame, LiveState, LowResolution
-from nsbluesky.cxi import CxiError, read_cxi
-from nsbluesky.cxi.compare import compare_images
+from nsbluesky.callbacks.live_state import Frame, LiveState, LowResolution, Reconstruction
+from nsbluesky.callbacks.news import number_text, numbered
+from nsbluesky.cxi import CxiError, CxiImage, read_cxi
+from nsbluesky.cxi.compare import Comparison, compare_images
 from nsbluesky.cxi.export import export_cxi
 from nsbluesky.viewer.comparison_panels import CorrelationPanel, DifferencePanel
 from nsbluesky.viewer.display import log10_image, log10_range
@@ -119,7 +120,7 @@ class CxiWindow(QtWidgets.QMainWindow):
             self._frames, self._state = frames_of(self.data), state_of(self.data)
             self._exposures = exposures_of(self.data)
             self._mean, mean_title = mean_frame(self.data, self._frames)
-            self._images = self.data.images
+            self._images, second = self.data.images, self.data.second_image
         except BaseException:
             self.data.close()
             raise
@@ -147,7 +148,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.other = ObjectPanel("phase")
         self.other.set_subtitle("compare with another file (Ctrl+D)")
         self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
-        self._other_state, self._other_path = LiveState(), Path()
+        self._other_state, self._other_name = LiveState(), ""
+        self._other_path: Path | None = None
         newest = self._images[-1] if self._images else None
         self.reprocess = ReprocessPanel(
             self.data.path if is_clean else None,
@@ -183,6 +185,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._imaged.connect(self._take_low_resolution)
         self._background = Background(partial(low_resolution_of, self.data.path), self._imaged.emit)
         self._draw_file()
+        if second is not None:
+            self._show_second_engine(second)
         self.show_frame(0)
         self.slider.setFocus()
 
@@ -280,12 +284,30 @@ class CxiWindow(QtWidgets.QMainWindow):
             )
         compared = compare_images(self._images[-1], images[-1])
         self.frc.show_frc(compared.frc, compared.contrast_correlation)
-        self.difference.show_comparison(compared, Path(path).name)
-        self.correlation.show_comparison(compared)
-        self._other_state, self._other_path = LiveState(reconstruction=found), Path(path)
-        self._draw_other()
+        self._other_path = Path(path)
+        self._show_other(found, compared, self._other_path.name)
         self.docks.show_dock("FRC")
         self.docks.show_dock("Other object")
+
+    def _show_second_engine(self, image: CxiImage) -> None:
+        """Show the picture by a second engine as the other object, until another file is chosen.
+
+        Their FRC is not drawn: it would tell no resolution, as both are of the same frames.
+        """
+        found = reconstruction_of(self.data, image)
+        frames = numbered(int(image.parameters.get("num_frames", found.num_frames)), "frame")
+        name = f"{image.second_engine} · R {number_text(found.r_factor)} · {frames}"
+        compared = None
+        with contextlib.suppress(CxiError):  # too small to be compared: it is shown nevertheless
+            compared = compare_images(self._images[-1], image) if self._images else None
+        self._show_other(found, compared, name)
+
+    def _show_other(self, found: Reconstruction | None, compared: Comparison | None, name: str) -> None:
+        self._other_state, self._other_name = LiveState(reconstruction=found), name
+        if compared is not None:
+            self.difference.show_comparison(compared, name)
+            self.correlation.show_comparison(compared)
+        self._draw_other()
 
     def reload(self) -> CxiWindow:
         """Read the file again, as it is now, in a window that takes the place of this one and shows the same.
@@ -307,8 +329,8 @@ class CxiWindow(QtWidgets.QMainWindow):
             self._choose_alike(panel, successor.panels.get(name))
         is_last = self.slider.value() == self.slider.maximum()
         successor.slider.setValue(successor.slider.maximum() if is_last else self.slider.value())
-        if self._other_state.reconstruction is not None:
-            successor._try(lambda: successor.compare(self._other_path))
+        if (compared := self._other_path) is not None:
+            successor._try(lambda: successor.compare(compared))
         successor.show()
         self.close()
         return successor
@@ -485,7 +507,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         assert isinstance(phase, ObjectPanel)
         if self._other_state.reconstruction is not None:
             self.other.show_state(self._other_state)
-            self.other.set_subtitle(self._other_path.name)
+            self.other.set_subtitle(self._other_name)
             self.other.use_colors_of(phase)
 
     def _show_again(self) -> None:

@@ -425,6 +425,33 @@ def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) 
     np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[4], 0.1))[:, good], rtol=1e-5)
 
 
+def test_the_picture_of_a_second_engine_is_the_other_object(
+    tmp_path: Path, rng: np.random.Generator, qtbot: QtBot
+) -> None:
+    path, probe = tmp_path / "two.cxi", np.ones((1, FRAME_PX, FRAME_PX), np.complex64)
+    image = (rng.random((64, 64)) + 0.5).astype(np.complex64)
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+        cxi.append(np.ones((3, FRAME_PX, FRAME_PX), np.float32), np.zeros((3, 2)))
+        cxi.write_image(image, probe, PIXEL_M)
+        cxi.write_image(image[:40], probe, PIXEL_M, {"num_frames": 2}, [0.25], second_engine="rpie:9")
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert window.image_panels[0].item.image.shape == (64, 64)  # type: ignore[attr-defined]
+    assert window.other.item.image.shape == (40, 64)
+    assert window.other.title_label.text().endswith("rpie:9 · R 0.250 · 2 frames")
+    assert "rpie:9" in window.difference.title_label.text()
+    assert window.frc.curve.getData()[0] is None, "it would tell no resolution: both are of the same frames"
+    again = window.reload()
+    qtbot.addWidget(again)
+    assert again.other.title_label.text() == window.other.title_label.text()
+    with CxiFile.create(tmp_path / "a.cxi", **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+        cxi.append(np.ones((1, FRAME_PX, FRAME_PX), np.float32), np.zeros((1, 2)))
+        cxi.write_image(image, probe, PIXEL_M)
+    again.compare(tmp_path / "a.cxi")
+    assert again.other.title_label.text().endswith("a.cxi")
+    again.close()
+
+
 def test_a_file_whose_pixels_are_not_square(tmp_path: Path, frames: np.ndarray, qtbot: QtBot) -> None:
     path, probe = tmp_path / "flat.cxi", np.ones((FRAME_PX, FRAME_PX), np.complex64)
     with CxiFile.create(path, **EXPERIMENT | {"pixel_size_m": (240e-6, 120e-6)}, frame_shape=frames.shape[1:]) as cxi:
