@@ -116,6 +116,8 @@ class Panel(QtWidgets.QWidget):
         back.setAlpha(LEGEND_ALPHA)
         self._legend.setBrush(pg.mkBrush(back))
         self._legend.setLabelTextColor(self.text_color)
+        for _, label in self._legend.items:  # pyqtgraph writes those that are there with the next text only
+            label.setText(label.text)
 
     def style_axis(self, axis: Any) -> None:
         """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
@@ -133,7 +135,9 @@ class Panel(QtWidgets.QWidget):
         axis.setTextPen(self.text_color)
 
     def set_blank(self, blank: bool) -> None:
-        """Leave out the axes where there are no data that they tell about."""
+        """Leave out axes and legend where there are no data that they tell about."""
+        if self._legend is not None:
+            self._legend.setVisible(not blank)
         for side in ("bottom", "left"):
             axis = self.plot.getAxis(side)
             if axis.style["showValues"] == blank:  # set anew, even as it is, it is laid out and painted again
