@@ -71,6 +71,7 @@ class Panel(QtWidgets.QWidget):
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
+        self.graphics.setFocusPolicy(QtCore.Qt.FocusPolicy.ClickFocus)  # there is nothing to do by keys alone
         axes = {side: Axis(side) for side in ("bottom", "left")}
         self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
         self.plot.hideButtons()

@@ -345,6 +345,26 @@ def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
     assert [item.getData()[0].tolist() for item in (panel.earlier, panel.curve)] == [[10, 30], [40, 60]]
 
 
+def test_tab_goes_through_what_can_be_seen(window: LiveWindow, qtbot: QtBot) -> None:
+    window.show()
+    window.docks.show_dock("SweepPanel")
+    window.activateWindow()
+    start = window.panels[LowResolutionPanel].choice
+    start.setFocus()
+    qtbot.waitUntil(start.hasFocus, timeout=5000)
+    seen = []
+    for _ in range(100):
+        qtbot.keyClick(QtWidgets.QApplication.focusWidget(), QtCore.Qt.Key.Key_Tab)
+        seen.append(QtWidgets.QApplication.focusWidget())
+        if seen[-1] is start:
+            break
+    assert seen[-1] is start and window.panels[LowResolutionPanel].pick in seen
+    assert window.panels[ObjectPanel].choice in seen
+    for behind in (window.panels[QualityPanel].choice, window.panels[FitPanel].choice):
+        assert behind not in seen
+    assert not any(panel.graphics in seen for panel in window.panels.values())
+
+
 def test_a_legend_can_be_read_after_a_change_of_theme(window: LiveWindow, scan: DerivedScan) -> None:
     panel = window.panels[QualityPanel]
     assert not panel.legend.isVisible(), "there is no curve that it names"
