@@ -6,7 +6,7 @@ import contextlib
 import glob
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,8 @@ class _RunFile:
         self._index: dict[int, int] = {}
         self._r_factors: list[float] = []
         self._picture: Mapping[str, Any] | None = None
+        self._second: Mapping[str, Any] | None = None
+        self._second_engine, self._second_r_factors = "", list[float]()
         self._intensities: Any = None
         self._places: dict[int, npt.NDArray[np.float64]] = {}
         self._written = -np.inf
@@ -200,6 +202,14 @@ class _RunFile:
                 self._r_factors.append(float(data["r_factor"]))
             if data["final"] or time.monotonic() >= self._written + self._writer._interval_s:
                 self._write_pictures()
+        elif stream == "second_engine":
+            self._second = data
+            if data["engine"] != self._second_engine:
+                self._second_engine, self._second_r_factors = data["engine"], []
+            if not data["coarse"]:
+                self._second_r_factors.append(float(data["r_factor"]))
+            if data["final"]:
+                self._write_pictures()
 
     def on_stop(self, doc: Mapping[str, Any]) -> None:
         self.close(doc["time"])
@@ -237,7 +247,7 @@ class _RunFile:
         return places
 
     def _write_pictures(self) -> None:
-        """Write the newest picture and illumination, where they are not in the file yet."""
+        """Write the newest pictures and illumination, where they are not in the file yet."""
         if self._cxi is None:
             return
         if self._intensities is not None:
@@ -245,16 +255,30 @@ class _RunFile:
             self._intensities = None
         if self._picture is not None:
             picture, self._picture = self._picture, None
-            x0, x1, y0, y1 = (float(edge) for edge in picture["extent_m"])
-            numbers = {key: value for key, value in picture.items() if isinstance(value, (bool, int, float))}
-            self._cxi.write_image(
-                picture["object"],
-                picture["probe"],
-                float(picture["pixel_size_m"]),
-                {"settings": self._settings, **numbers},
-                self._r_factors,
-                center_m=((x0 + x1) / 2, (y0 + y1) / 2),
-                translation_m=self._corrected() if self._places else None,
-            )
+            self._write_image(picture, self._r_factors, self._corrected() if self._places else None)
             self._cxi.set_illumination(picture["probe"][0])
+        if self._second is not None:
+            second, self._second = self._second, None
+            self._write_image(second, self._second_r_factors, second_engine=second["engine"])
         self._written = time.monotonic()
+
+    def _write_image(
+        self,
+        picture: Mapping[str, Any],
+        r_factors: Sequence[float],
+        translation_m: npt.NDArray[np.float64] | None = None,
+        second_engine: str = "",
+    ) -> None:
+        assert self._cxi is not None
+        x0, x1, y0, y1 = (float(edge) for edge in picture["extent_m"])
+        numbers = {key: value for key, value in picture.items() if isinstance(value, (bool, int, float))}
+        self._cxi.write_image(
+            picture["object"],
+            picture["probe"],
+            float(picture["pixel_size_m"]),
+            {"settings": self._settings, **numbers},
+            r_factors,
+            center_m=((x0 + x1) / 2, (y0 + y1) / 2),
+            translation_m=translation_m,
+            second_engine=second_engine,
+        )

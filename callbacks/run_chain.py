@@ -315,7 +315,10 @@ class RunChain:
         """Return what the stages did so far; from any thread."""
         now = time.monotonic()
         stages = []
-        for name, clock in self._clocks.items():
+        for stage in self.stages:
+            name, clock = stage.name, self._clocks[stage.name]
+            if not (stage.is_wanted or clock.num_blocks or name in self._errors):
+                continue
             since = clock.since
             block_s = 0.0 if since is None else now - since
             state = "error" if name in self._errors else "idle" if since is None else "busy"

@@ -71,6 +71,11 @@ class ReconstructBeside(Stage):
         yield from ()
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether an engine is named."""
+        return bool(self.run.settings.second_engine)
+
+    @property
     def queue(self) -> int:
         """How many frames are in no pass yet."""
         return 0 if self._solver is None else self._solver.num_unused

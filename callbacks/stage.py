@@ -161,6 +161,12 @@ class Stage:
         return bool(document["run_start"] == self.run.start["uid"])
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether the settings of the run ask for this stage; one that they do not ask for, and never did, is not
+        told of."""
+        return True
+
+    @property
     def queue(self) -> int:
         """How many frames wait in this stage."""
         return 0

@@ -21,6 +21,7 @@ from bluesky.utils import DuringTask
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
+from nsbluesky.document_log import DocumentLog
 from nsbluesky.geometry import Optic
 from nsbluesky.plans import ptycho_fly_scan
 from nsbluesky.settings import PipelineSettings, Settings, SettingsError, SolverSettings
@@ -212,6 +213,8 @@ class Rehearsal:
     Attributes
     ----------
     pipeline : PtychoPipeline
+    log : DocumentLog
+        Of the scan, from where it can be processed again, until `close`.
     error : str
         Why it failed; "" where it did not.
     """
@@ -229,6 +232,8 @@ class Rehearsal:
         self._cancelled = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._engine = RunEngine({}, loop=self._loop, context_managers=[], during_task=DuringTask())
+        self.log = DocumentLog(self.directory / "documents")
+        self._engine.subscribe(self.log)
         self._engine.subscribe(self.pipeline)
         self._thread = threading.Thread(target=self._run, name="nsbluesky-rehearsal", daemon=True)
 
@@ -264,6 +269,7 @@ class Rehearsal:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._engine._th.join(THREAD_END_S)
             self._loop.close()
+        self.log.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -29,6 +29,7 @@ __all__ = [
     "PROCESS",
     "PROPAGATION",
     "REFINED",
+    "SECOND",
     "SEQ_NUM",
     "SOURCE",
     "SOURCE_DISTANCE",
@@ -47,6 +48,8 @@ SOURCE = "entry_1/instrument_1/source_1"
 DETECTOR = "entry_1/instrument_1/detector_1"
 GEOMETRY = "entry_1/sample_1/geometry_1"
 IMAGE = "entry_1/image_1"
+SECOND = "entry_1/image_2"
+"""The image by a second engine, in the files of live runs that had one."""
 PROCESS = f"{IMAGE}/process_1"
 REFINED = f"{PROCESS}/translation"
 FURTHER = f"{PROCESS}/further_objects"

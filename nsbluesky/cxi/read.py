@@ -150,6 +150,11 @@ class CxiImage:
     translation_m: npt.NDArray[np.float64] | None = None
     further: npt.NDArray[np.complex64] | None = None
 
+    @property
+    def second_engine(self) -> str:
+        """The schedule of the second engine that made it beside the image of a run; "" for that image itself."""
+        return str(self.parameters.get("second_engine", ""))
+
 
 class CxiData:
     """An open CXI file; use it as a context manager (see `read_cxi`).
@@ -245,7 +250,16 @@ class CxiData:
     @property
     @_hdf5_errors
     def images(self) -> list[CxiImage]:
-        """The pictures in the file, oldest first, as they are at this moment."""
+        """The pictures in the file, oldest first, as they are at this moment; without that of a second engine."""
+        return [image for image in self._all_images() if not image.second_engine]
+
+    @property
+    @_hdf5_errors
+    def second_image(self) -> CxiImage | None:
+        """The picture by a second engine, from the same frames; None where there was none."""
+        return next((image for image in self._all_images() if image.second_engine), None)
+
+    def _all_images(self) -> list[CxiImage]:
         entry = self._file["entry_1"]
         names = [f"image_{n}" for n in range(1, len(entry) + 1)]
         images = [_image(self._file, f"entry_1/{name}") for name in names if isinstance(entry.get(name), h5py.Group)]

@@ -15,7 +15,7 @@ from nsbluesky.cxi.layout import (
     FRAME_FLAGS,
     FRAME_WEIGHTS,
     IMAGE,
-    PROCESS,
+    SECOND,
     SEQ_NUM,
     TRANSLATION,
     CxiError,
@@ -113,10 +113,12 @@ def rewrite(path: str | Path, out: str | Path) -> list[str]:
                 continue
             if value is not None:
                 target.create_dataset(name, data=value).attrs.update(item.attrs)
-        if IMAGE in target and f"{IMAGE}/data" not in target:
-            del target[IMAGE]
-        elif f"{PROCESS}/complete" in target and not target[f"{PROCESS}/complete"][()]:
-            lost.append(f"{IMAGE}: the writer ended while it wrote this picture")
+        for image in (IMAGE, SECOND):
+            complete = f"{image}/process_1/complete"
+            if image in target and f"{image}/data" not in target:
+                del target[image]
+            elif complete in target and not target[complete][()]:
+                lost.append(f"{image}: the writer ended while it wrote this picture")
         _copy_links(source, target)
     return lost
 
@@ -170,5 +172,7 @@ def _copy_links(source: h5py.Group, target: h5py.Group) -> None:
         link = source.get(name, getlink=True)
         if isinstance(link, h5py.SoftLink) and link.path in target.file:
             target[name] = link
-        elif isinstance(group := source.get(name), h5py.Group) and (name in target or group.name != f"/{IMAGE}"):
+        elif isinstance(group := source.get(name), h5py.Group) and (
+            name in target or group.name not in (f"/{IMAGE}", f"/{SECOND}")
+        ):
             _copy_links(group, target.require_group(name))  # an image that was never written is left out

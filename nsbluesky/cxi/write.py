@@ -28,8 +28,8 @@ from nsbluesky.cxi.layout import (
     FURTHER,
     IMAGE,
     PIXEL_MISSING,
-    PROCESS,
     REFINED,
+    SECOND,
     SEQ_NUM,
     SOURCE,
     TRANSLATION,
@@ -280,8 +280,11 @@ class CxiFile:
         translation_m: npt.ArrayLike | None = None,
         further: npt.ArrayLike | None = None,
         command: str = "nsbluesky",
+        second_engine: str = "",
     ) -> None:
-        """Write the newest picture into ``image_1``; it replaces the one before.
+        """Write the newest picture into ``image_1``, or that of a second engine into ``image_2``.
+
+        It replaces the one before.
 
         A picture smaller than the one before leaves a masked margin at its high rows and columns.
 
@@ -305,6 +308,8 @@ class CxiFile:
             (states − 1, H, W) the other states of an object that is a mixture; NaN as in `object`.
         command : str
             What made the picture.
+        second_engine : str
+            The schedule of a second engine, where that made it.  ``translation_m`` and ``further`` are not for it.
 
         Raises
         ------
@@ -319,29 +324,31 @@ class CxiFile:
                 f"picture {picture.shape} with probe {modes.shape}: "
                 f"expected (rows, columns) and (modes, {self._frame_shape[0]}, {self._frame_shape[1]})"
             )
-        text = json.dumps(parameters or {}).encode()
+        parameters = (parameters or {}) | ({"second_engine": second_engine} if second_engine else {})
+        text = json.dumps(parameters).encode()
         if len(text) > PARAMETERS_BYTES:
             raise CxiError(f"parameters of {len(text)} bytes: expected at most {PARAMETERS_BYTES}; leave arrays out")
-        rows, columns = np.maximum(self._file[f"{IMAGE}/data"].shape, picture.shape).tolist()
+        image = SECOND if second_engine else IMAGE
+        rows, columns = np.maximum(self._file[f"{image}/data"].shape, picture.shape).tolist()
         margin_m = ((columns - picture.shape[1]) * pixel_m, (rows - picture.shape[0]) * pixel_m)
         center = [center_m[0] + margin_m[0] / 2, center_m[1] + margin_m[1] / 2, 0.0]
         unknown = ~np.isfinite(picture)
-        self._put(f"{PROCESS}/complete", 0)
-        self._fit(f"{IMAGE}/data", np.where(unknown, np.complex64(0), picture), 0)
-        self._fit(f"{IMAGE}/mask", np.where(unknown, np.uint32(PIXEL_MISSING), np.uint32(0)), PIXEL_MISSING)
-        self._fit(f"{PROCESS}/final_illumination", modes, 0)
-        self._fit(f"{PROCESS}/errors", np.asarray(errors, dtype=np.float64), np.nan)
+        self._put(f"{image}/process_1/complete", 0)
+        self._fit(f"{image}/data", np.where(unknown, np.complex64(0), picture), 0)
+        self._fit(f"{image}/mask", np.where(unknown, np.uint32(PIXEL_MISSING), np.uint32(0)), PIXEL_MISSING)
+        self._fit(f"{image}/process_1/final_illumination", modes, 0)
+        self._fit(f"{image}/process_1/errors", np.asarray(errors, dtype=np.float64), np.nan)
         if translation_m is not None:
             self._fit(REFINED, np.asarray(translation_m, dtype=np.float64), np.nan)
         if further is not None:
             others = np.asarray(further, dtype=np.complex64)
             self._fit(FURTHER, np.where(np.isfinite(others), others, 0), 0)
-        self._put(f"{IMAGE}/image_size", [columns * pixel_m, rows * pixel_m, 0.0])
-        self._put(f"{IMAGE}/image_center", center)
-        self._put(f"{PROCESS}/parameters", text)
-        self._put(f"{PROCESS}/command", command.encode())
-        self._put(f"{PROCESS}/date", iso_time().encode())
-        self._put(f"{PROCESS}/complete", 1)
+        self._put(f"{image}/image_size", [columns * pixel_m, rows * pixel_m, 0.0])
+        self._put(f"{image}/image_center", center)
+        self._put(f"{image}/process_1/parameters", text)
+        self._put(f"{image}/process_1/command", command.encode())
+        self._put(f"{image}/process_1/date", iso_time().encode())
+        self._put(f"{image}/process_1/complete", 1)
 
     def close(self, end_time: float | str | None = None) -> None:
         """Close the file and rewrite it compactly, readable by any HDF5 library; does nothing the second time.
@@ -448,22 +455,24 @@ def _create_datasets(file: h5py.File, frame_shape: tuple[int, int]) -> None:
     file[f"{SOURCE}/probe"] = h5py.SoftLink(f"/{SOURCE}/illumination")
     link_data(file)
 
-    growing(f"{IMAGE}/data", (0, 0), np.complex64, IMAGE_CHUNK)
-    growing(f"{IMAGE}/mask", (0, 0), np.uint32, IMAGE_CHUNK, PIXEL_MISSING)
-    file[f"{IMAGE}/data_type"] = "amplitude"
-    file[f"{IMAGE}/data_space"] = "real"
-    file[f"{IMAGE}/is_fft_shifted"] = 0
-    file[f"{IMAGE}/dimensionality"] = 2
-    file[f"{IMAGE}/image_size"] = np.zeros(3)
-    file[f"{IMAGE}/image_center"] = np.zeros(3)
-    growing(f"{PROCESS}/final_illumination", (0, *frame_shape), np.complex64, (1, *frame_shape))
+    for image in (IMAGE, SECOND):
+        process = f"{image}/process_1"
+        growing(f"{image}/data", (0, 0), np.complex64, IMAGE_CHUNK)
+        growing(f"{image}/mask", (0, 0), np.uint32, IMAGE_CHUNK, PIXEL_MISSING)
+        file[f"{image}/data_type"] = "amplitude"
+        file[f"{image}/data_space"] = "real"
+        file[f"{image}/is_fft_shifted"] = 0
+        file[f"{image}/dimensionality"] = 2
+        file[f"{image}/image_size"] = np.zeros(3)
+        file[f"{image}/image_center"] = np.zeros(3)
+        growing(f"{process}/final_illumination", (0, *frame_shape), np.complex64, (1, *frame_shape))
+        growing(f"{process}/errors", (0,), np.float64, (POSITIONS_PER_CHUNK,), np.nan)
+        file[f"{process}/version"] = __version__
+        file[f"{process}/complete"] = 0
+        # Written at once: a reader takes room that is set aside beyond the file's end for corruption.
+        for name, size in (("command", 1024), ("parameters", PARAMETERS_BYTES), ("date", TIME_BYTES)):
+            file.create_dataset(f"{process}/{name}", data=np.array(b"", dtype=f"S{size}"))
     growing(REFINED, (0, 2), np.float64, (POSITIONS_PER_CHUNK, 2), np.nan)
     growing(FURTHER, (0, 0, 0), np.complex64, (1, *IMAGE_CHUNK))
-    growing(f"{PROCESS}/errors", (0,), np.float64, (POSITIONS_PER_CHUNK,), np.nan)
-    file[f"{PROCESS}/version"] = __version__
-    file[f"{PROCESS}/complete"] = 0
-    texts = {f"{PROCESS}/command": 1024, f"{PROCESS}/parameters": PARAMETERS_BYTES}
-    for name, size in {**texts, f"{PROCESS}/date": TIME_BYTES, "entry_1/end_time": TIME_BYTES}.items():
-        # Written at once: a reader takes room that is set aside beyond the file's end for corruption.
-        file.create_dataset(name, data=np.array(b"", dtype=f"S{size}"))
+    file.create_dataset("entry_1/end_time", data=np.array(b"", dtype=f"S{TIME_BYTES}"))
     file["entry_1/image_latest"] = h5py.SoftLink(f"/{IMAGE}")

@@ -133,7 +133,9 @@ class ColorAxis(Axis):
     def logTickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Write ticks of `logTickValues`."""
         if spacing == EVEN:
-            return [f"{10**value:.6g}" for value in values]
+            ticks = [10**value for value in values]
+            digits = math.ceil(math.log10(ticks[-1] / (ticks[-1] - ticks[-2]))) + 1 if len(ticks) > 1 else 6
+            return [f"{tick:.{digits}g}" for tick in ticks]
         return super().logTickStrings(values, scale, spacing)  # type: ignore[no-any-return]
 
 

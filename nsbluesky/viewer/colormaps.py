@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 __all__ = ["COLORMAPS", "UNMEASURED", "colormap", "complex_colors"]
 
-UNMEASURED = (128, 128, 128)
-"""Neutral grey for what was not measured."""
+UNMEASURED = (180, 180, 180)
+"""Neutral grey for what was not measured; no colour map comes near it."""
 
 # Every 15.9375th colour of three well-known maps (dedicated to the public domain, CC0); what lies between is
 # interpolated to within 7 of 255.

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import Frame, LiveState, LowResolution
-from nsbluesky.cxi import CxiError, read_cxi
-from nsbluesky.cxi.compare import compare_images
+from nsbluesky.callbacks.live_state import Frame, LiveState, LowResolution, Reconstruction
+from nsbluesky.callbacks.news import number_text, numbered
+from nsbluesky.cxi import CxiError, CxiImage, read_cxi
+from nsbluesky.cxi.compare import Comparison, compare_images
 from nsbluesky.cxi.export import export_cxi
 from nsbluesky.viewer.comparison_panels import CorrelationPanel, DifferencePanel
-from nsbluesky.viewer.display import log10_image, robust_range
+from nsbluesky.viewer.display import log10_image, log10_range
 from nsbluesky.viewer.docks import DockArea
 from nsbluesky.viewer.export import EXPORTS, export_panel
 from nsbluesky.viewer.file_panels import ErrorPanel, FrcPanel, HistogramPanel, PositionsPanel, ProfilePanel
@@ -119,7 +120,7 @@ class CxiWindow(QtWidgets.QMainWindow):
             self._frames, self._state = frames_of(self.data), state_of(self.data)
             self._exposures = exposures_of(self.data)
             self._mean, mean_title = mean_frame(self.data, self._frames)
-            self._images = self.data.images
+            self._images, second = self.data.images, self.data.second_image
         except BaseException:
             self.data.close()
             raise
@@ -140,14 +141,15 @@ class CxiWindow(QtWidgets.QMainWindow):
         self.low_resolution, self.fit = LowResolutionPanel(), FitPanel()
         self.fit.number.hide()  # the slider chooses
         self.low_resolution.pick.hide()
-        self.low_resolution.set_subtitle("imaging …" if is_clean else "raw frames only")
+        self.low_resolution.set_subtitle("imaging …")
         self.errors, self.frc = ErrorPanel(), FrcPanel()
         self.histogram, self.profile = HistogramPanel(), ProfilePanel()
         self.difference, self.correlation = DifferencePanel(), CorrelationPanel()
         self.other = ObjectPanel("phase")
         self.other.set_subtitle("compare with another file (Ctrl+D)")
         self.image_panels: list[LivePanel] = [ObjectPanel("phase"), ObjectPanel("amplitude"), ProbePanel()]
-        self._other_state, self._other_path = LiveState(), Path()
+        self._other_state, self._other_name = LiveState(), ""
+        self._other_path: Path | None = None
         newest = self._images[-1] if self._images else None
         self.reprocess = ReprocessPanel(
             self.data.path if is_clean else None,
@@ -183,6 +185,8 @@ class CxiWindow(QtWidgets.QMainWindow):
         self._imaged.connect(self._take_low_resolution)
         self._background = Background(partial(low_resolution_of, self.data.path), self._imaged.emit)
         self._draw_file()
+        if second is not None:
+            self._show_second_engine(second)
         self.show_frame(0)
         self.slider.setFocus()
 
@@ -242,8 +246,13 @@ class CxiWindow(QtWidgets.QMainWindow):
             except (OSError, ValueError) as error:  # as where raw files are removed, and the clean one is kept
                 why_none = str(error)
         picture = self._state.reconstruction
+        why_no_fit = "no reconstruction in this file" if picture is None else ""
         if self.data.frames is not None and picture is not None and self.docks.in_front("Fit"):
-            fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
+            try:
+                fit = fit_of_frame(self.data, picture, index, image.astype(np.float32))
+                why_no_fit = "the probe is not of the frames' size"
+            except CxiError as error:  # as where pixels are not square
+                why_no_fit = str(error)
         darks = dict(sorted(self._state.darks.items(), key=lambda item: item[0] == frame.exposure))  # its own last
         shown = replace(self._state, darks=darks, raw=raw if self._raw is not None else frame, clean=frame, fit=fit)
         if self.dark_panel is not None:
@@ -254,8 +263,8 @@ class CxiWindow(QtWidgets.QMainWindow):
             if raw is None:
                 self.raw_panel.set_subtitle(why_none)
         self.fit.show_state(shown)
-        if fit is None and picture is None:
-            self.fit.set_subtitle("no reconstruction in this file")
+        if fit is None and why_no_fit:
+            self.fit.set_subtitle(why_no_fit)
 
     def compare(self, path: str | Path) -> None:
         """Draw FRC and difference of this file's last picture and another file's.
@@ -275,12 +284,30 @@ class CxiWindow(QtWidgets.QMainWindow):
             )
         compared = compare_images(self._images[-1], images[-1])
         self.frc.show_frc(compared.frc, compared.contrast_correlation)
-        self.difference.show_comparison(compared, Path(path).name)
-        self.correlation.show_comparison(compared)
-        self._other_state, self._other_path = LiveState(reconstruction=found), Path(path)
-        self._draw_other()
+        self._other_path = Path(path)
+        self._show_other(found, compared, self._other_path.name)
         self.docks.show_dock("FRC")
         self.docks.show_dock("Other object")
+
+    def _show_second_engine(self, image: CxiImage) -> None:
+        """Show the picture by a second engine as the other object, until another file is chosen.
+
+        Their FRC is not drawn: it would tell no resolution, as both are of the same frames.
+        """
+        found = reconstruction_of(self.data, image)
+        frames = numbered(int(image.parameters.get("num_frames", found.num_frames)), "frame")
+        name = f"{image.second_engine} · R {number_text(found.r_factor)} · {frames}"
+        compared = None
+        with contextlib.suppress(CxiError):  # too small to be compared: it is shown nevertheless
+            compared = compare_images(self._images[-1], image) if self._images else None
+        self._show_other(found, compared, name)
+
+    def _show_other(self, found: Reconstruction | None, compared: Comparison | None, name: str) -> None:
+        self._other_state, self._other_name = LiveState(reconstruction=found), name
+        if compared is not None:
+            self.difference.show_comparison(compared, name)
+            self.correlation.show_comparison(compared)
+        self._draw_other()
 
     def reload(self) -> CxiWindow:
         """Read the file again, as it is now, in a window that takes the place of this one and shows the same.
@@ -302,8 +329,8 @@ class CxiWindow(QtWidgets.QMainWindow):
             self._choose_alike(panel, successor.panels.get(name))
         is_last = self.slider.value() == self.slider.maximum()
         successor.slider.setValue(successor.slider.maximum() if is_last else self.slider.value())
-        if self._other_state.reconstruction is not None:
-            successor._try(lambda: successor.compare(self._other_path))
+        if (compared := self._other_path) is not None:
+            successor._try(lambda: successor.compare(compared))
         successor.show()
         self.close()
         return successor
@@ -453,10 +480,11 @@ class CxiWindow(QtWidgets.QMainWindow):
 
     def _draw_file(self) -> None:
         """Draw what does not depend on the frame."""
-        logarithm = log10_image(self._mean, floor=0.01 if self.data.frames is not None else 1.0)
+        floor = 0.01 if self.data.frames is not None else 1.0
+        logarithm = log10_image(self._mean, floor)
         if self.data.frames is not None:
             logarithm = np.where(self.data.good, logarithm, np.float32(np.nan))
-        span = robust_range(logarithm, (1.0, 99.9))
+        span = log10_range(logarithm, floor, (1.0, 99.9))
         label = "photons" if self.data.frames is not None else "ADU"
         self.mean_panel.set_image(logarithm, pixel_extent(self._mean), span, colors="inferno", label=label, log=True)
         self.mean_panel.show_all()
@@ -479,7 +507,7 @@ class CxiWindow(QtWidgets.QMainWindow):
         assert isinstance(phase, ObjectPanel)
         if self._other_state.reconstruction is not None:
             self.other.show_state(self._other_state)
-            self.other.set_subtitle(self._other_path.name)
+            self.other.set_subtitle(self._other_name)
             self.other.use_colors_of(phase)
 
     def _show_again(self) -> None:
@@ -500,7 +528,9 @@ class CxiWindow(QtWidgets.QMainWindow):
         error = future.exception()
         if error is not None:
             self.low_resolution.set_subtitle(str(error))
-        elif future.result() is not None:
+        elif future.result() is None:
+            self.low_resolution.set_subtitle("no frames" if self.data.frames is not None else "raw frames only")
+        else:
             used = self.data.frame_weights > 0
             places, numbers = self.data.translation_m[used, :2], self.data.seq_nums[used]
             self._state = replace(self._state, low_resolution=future.result(), positions_m=places, seq_nums=numbers)
@@ -518,11 +548,13 @@ class CxiWindow(QtWidgets.QMainWindow):
 
     def _about(self) -> str:
         rows, columns = self.data.mask.shape
+        height_um, width_um = (f"{1e6 * side_m:.4g}" for side_m in self.data.pixel_size_m)
+        pixel = f"{width_um} µm" if width_um == height_um else f"{width_um} × {height_um} µm"
         return "   ·   ".join(
             [
                 f"{self.data.energy_eV:.5g} eV",
                 f"detector at {self.data.detector_distance_m * 1e3:.4g} mm",
-                f"{columns} × {rows} pixels of {self.data.pixel_size_m[1] * 1e6:.4g} µm",
+                f"{columns} × {rows} pixels of {pixel}",
                 f"{int((~self.data.good).sum())} masked",
                 self._kind(),
             ]

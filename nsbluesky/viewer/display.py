@@ -18,6 +18,7 @@ __all__ = [
     "half_period_text",
     "length_text",
     "log10_image",
+    "log10_range",
     "measured_window",
     "mode_powers",
     "nice_length",
@@ -34,6 +35,8 @@ __all__ = [
 Span = tuple[float, float]
 MAX_RANGE_SAMPLES = 65536
 """Values that percentiles are taken of."""
+ROUNDING = 1e-6
+"""Values that differ by no more than this part of them, and phases by as many radians, are one: float32 rounds."""
 
 
 def to_host(array: Any) -> npt.NDArray[Any]:
@@ -58,7 +61,7 @@ def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Sp
     if not flat.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(flat, percentiles))
-    if high > low:
+    if high - low > ROUNDING * max(abs(low), abs(high)):
         return low, high
     margin = abs(low) * 1e-3
     return (low - margin, high + margin) if margin else (0.0, 1.0)
@@ -102,6 +105,13 @@ def remove_ramp(image: npt.NDArray[np.complexfloating[Any]]) -> npt.NDArray[np.c
     return np.asarray(image * ramp_row[:, None] * (ramp_column * offset), dtype=np.complex64)
 
 
+def log10_range(logarithm: npt.NDArray[Any], floor: float, percentiles: Span) -> Span:
+    """Return the range of a `log10_image` as `robust_range`; where all of it is at the floor, the decade above."""
+    low, high = robust_range(logarithm, percentiles)
+    darkest = math.log10(floor)
+    return (darkest, darkest + 1) if low < darkest - ROUNDING else (low, high)
+
+
 @dataclass(frozen=True, eq=False)
 class Phase:
     """A phase to draw: radians (NaN where unmeasured), and whether it wraps around ±π."""
@@ -112,7 +122,7 @@ class Phase:
     @property
     def span(self) -> Span:
         """The range to draw: percentiles 0.5 and 99.5, or the whole circle where the phase wraps."""
-        return (-math.pi, math.pi) if self.wrapped else robust_range(self.image, (0.5, 99.5))
+        return (-math.pi, math.pi) if self.wrapped else robust_range(self.image.round(6), (0.5, 99.5))
 
     @property
     def colormap(self) -> str:

@@ -105,12 +105,15 @@ class ImagePanel(Panel):
         self._log, self._label = log, label
         x0, x1, y0, y1 = extent
         own_colors = image.ndim == 3
-        self.item.setImage(to_host(image), levels=OWN_COLORS if own_colors else span)
+        image = to_host(image)
+        self.item.setImage(image, levels=OWN_COLORS if own_colors else span)
         if own_colors:  # pyqtgraph gives a first image the levels of its colour bar
             self.item.setLevels(OWN_COLORS)
         rect = QtCore.QRectF(x0, y0, x1 - x0, y1 - y0)
         self.item.setRect(rect)
         self._back.setRect(rect)
+        if not np.isfinite(image).any():
+            self.bar.setOpacity(0.0)  # there is no value that it tells about
         exponent = 0 if log else common_exponent(span)
         if self.bar.axis.logMode != log:
             self.bar.axis.setLogMode(False, log)

@@ -71,6 +71,7 @@ class Panel(QtWidgets.QWidget):
         self.graphics = pg.GraphicsLayoutWidget()
         self.graphics.ci.setContentsMargins(0, 7, 2, 7)  # half a number at both ends of a colour bar
         self.graphics.setMinimumSize(120, 90)
+        self.graphics.setFocusPolicy(QtCore.Qt.FocusPolicy.ClickFocus)  # there is nothing to do by keys alone
         axes = {side: Axis(side) for side in ("bottom", "left")}
         self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
         self.plot.hideButtons()
@@ -116,6 +117,8 @@ class Panel(QtWidgets.QWidget):
         back.setAlpha(LEGEND_ALPHA)
         self._legend.setBrush(pg.mkBrush(back))
         self._legend.setLabelTextColor(self.text_color)
+        for _, label in self._legend.items:  # pyqtgraph writes those that are there with the next text only
+            label.setText(label.text)
 
     def style_axis(self, axis: Any) -> None:
         """Draw an axis in the colours of the theme, its numbers as they are in the label's unit."""
@@ -133,7 +136,9 @@ class Panel(QtWidgets.QWidget):
         axis.setTextPen(self.text_color)
 
     def set_blank(self, blank: bool) -> None:
-        """Leave out the axes where there are no data that they tell about."""
+        """Leave out axes and legend where there are no data that they tell about."""
+        if self._legend is not None:
+            self._legend.setVisible(not blank)
         for side in ("bottom", "left"):
             axis = self.plot.getAxis(side)
             if axis.style["showValues"] == blank:  # set anew, even as it is, it is laid out and painted again

@@ -11,7 +11,7 @@ import numpy as np
 
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.rehearsal import Rehearsal, RehearsalPlan, RehearsalSettings
-from nsbluesky.viewer.display import log10_image, robust_range
+from nsbluesky.viewer.display import log10_image, log10_range, robust_range
 from nsbluesky.viewer.image_panel import ImagePanel
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.modules import modules_of_activity
@@ -213,7 +213,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.probe.show_all()
         self.probe.set_subtitle(f"{1000 * plan.probe_diameter_um:.0f} nm across")
         logarithm = log10_image(frame, floor=0.5)
-        span = robust_range(logarithm, (0.5, 99.9))
+        span = log10_range(logarithm, 0.5, (0.5, 99.9))
         label = "photons" if plan.settings.detector == "photons" else "ADU"
         self.frame.set_image(logarithm, pixel_extent(frame), span, colors="inferno", label=label, log=True)
         self.frame.show_all()
@@ -247,7 +247,7 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         self.live = LiveWindow(
             pipeline.live,
             modules=lambda: modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued),
-            processing=SessionProcessing(pipeline),
+            processing=SessionProcessing(pipeline, rehearsal.log.directory),
         )
         self.live.show()
         rehearsal.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,23 +57,26 @@ class Source:
     def picture(
         self, value: float, shape: tuple[int, int] = (4, 6), final: bool = False, coarse: bool = False
     ) -> None:
+        told = self._told(value, shape, final=final, coarse=coarse)
+        self.send(self.run.event("reconstruction", **told, newest_age_s=0.1))
+
+    def second_engine(self, engine: str, value: float, **more: bool) -> None:
+        self.send(self.run.event("second_engine", engine=engine, **self._told(value, (4, 6), **more)))
+
+    @staticmethod
+    def _told(value: float, shape: tuple[int, int], **more: bool) -> dict[str, Any]:
         height, width = shape
-        self.send(
-            self.run.event(
-                "reconstruction",
-                object=np.full(shape, value, np.complex64),
-                probe=np.full((2, SIDE, SIDE), value, np.complex64),
-                pixel_size_m=1e-8,
-                extent_m=np.array([0, width * 1e-8, 0, height * 1e-8]),
-                r_factor=1 / value,
-                num_frames=3,
-                num_passes=1.0,
-                coverage=0.5,
-                newest_age_s=0.1,
-                coarse=coarse,
-                final=final,
-            )
-        )
+        return {
+            "object": np.full(shape, value, np.complex64),
+            "probe": np.full((2, SIDE, SIDE), value, np.complex64),
+            "pixel_size_m": 1e-8,
+            "extent_m": np.array([0, width * 1e-8, 0, height * 1e-8]),
+            "r_factor": 1 / value,
+            "num_frames": 3,
+            "num_passes": 1.0,
+            "coverage": 0.5,
+            **more,
+        }
 
 
 def test_frames_and_pictures_of_a_run(tmp_path: Path) -> None:
@@ -129,6 +133,44 @@ def test_pictures_are_written_at_most_every_interval_and_the_final_one_at_once(t
     source.picture(4.0)
     source.send([source.run.stop()])
     assert newest() == 4
+
+
+def test_the_picture_of_a_second_engine_is_beside_the_image(tmp_path: Path) -> None:
+    writer = CXIWriter(tmp_path, interval_s=1e6)
+    source = Source(writer)
+    source.detector()
+    source.clean([1, 2], [1.0, 2.0])
+    source.picture(2.0, final=True)
+    for engine, value, coarse, final in (
+        ("epie", 9.0, False, False),
+        ("rpie", 8.0, True, False),
+        ("rpie", 5.0, False, False),
+        ("rpie", 4.0, False, True),
+    ):
+        source.second_engine(engine, value, coarse=coarse, final=final)
+    with read_cxi(writer.path) as data:  # type: ignore[arg-type]
+        assert data.second_image is not None, "also where nobody lives to close the file"
+    source.send([source.run.stop()])
+    assert validate(writer.path) == []  # type: ignore[arg-type]
+    with read_cxi(writer.path) as data:  # type: ignore[arg-type]
+        (image,), second = data.images, data.second_image
+        assert second is not None and second.complete and second.second_engine == "rpie"
+        assert image.second_engine == "" and (image.object == 2).all() and (second.object == 4).all()
+        assert second.errors.tolist() == [1 / 5, 1 / 4], "of this engine, on whole frames"
+        assert second.parameters["num_frames"] == 3 and second.pixel_m == pytest.approx(1e-8)
+        assert second.probe is not None and (second.probe == 4).all()
+        assert data.illumination is not None and (data.illumination == 2).all(), "the probe is that of the image"
+
+
+def test_without_a_second_engine_there_is_no_picture_of_it(tmp_path: Path) -> None:
+    writer = CXIWriter(tmp_path)
+    source = Source(writer)
+    source.detector()
+    source.clean([1], [1.0])
+    source.picture(2.0, final=True)
+    source.send([source.run.stop()])
+    with h5py.File(writer.path) as file:
+        assert "image_1" in file["entry_1"] and "image_2" not in file["entry_1"]
 
 
 def test_frames_without_a_position_are_left_out(tmp_path: Path) -> None:

@@ -114,9 +114,15 @@ def test_it_is_named_and_changed_in_the_middle_of_a_run(scan, tmp_path):
         pipeline(name, document)
     wait_for(lambda: seen.events.get("geometry") and seen.events.get("reconstruction"))
     assert "second_engine" not in seen.events
+
+    def told_of():
+        return [stage.stage for run in pipeline.activity() for stage in run.stages]
+
+    assert "reconstruction" in told_of() and "second_engine" not in told_of(), "nobody asked for one"
     pipeline.configure({"second_engine": "rpie"})
     wait_for(lambda: seen.events.get("second_engine"))
     assert 30 < seen.last("second_engine")["num_frames"] < 100, "those that came before it was named"
+    assert told_of()[-1] == "second_engine"
     pipeline.configure({"second_engine": "epie"})
     wait_for(lambda: seen.last("second_engine")["engine"] == "epie")
     state = pipeline.live.snapshot()

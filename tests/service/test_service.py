@@ -200,7 +200,7 @@ def assert_tells_of_every_stage(heartbeat: dict[str, Any], uid: str) -> None:
     (run,) = heartbeat["runs"]
     assert run["raw_uid"] == uid
     stages = {stage["stage"]: stage for stage in run["stages"]}
-    assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction", "second_engine"]
+    assert list(stages) == ["frames", "darks", "clean", "low_resolution", "reconstruction"]
     for stage in stages.values():
         assert stage["state"] in ("idle", "busy")
         assert stage["queue"] >= 0 and stage["age_s"] >= 0 and stage["rate_hz"] >= 0

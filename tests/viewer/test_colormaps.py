@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nsbluesky.viewer.colormaps import COLORMAPS, colormap, complex_colors
+from nsbluesky.viewer.colormaps import COLORMAPS, UNMEASURED, colormap, complex_colors
 
 
 def lightness(table: np.ndarray) -> np.ndarray:
@@ -21,6 +21,13 @@ def test_tables_are_complete_and_cannot_be_changed(name: str) -> None:
     assert (table.shape, table.dtype) == ((256, 3), np.uint8)
     assert not table.flags.writeable
     assert len(np.unique(table, axis=0)) > 200
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_no_value_looks_as_if_it_was_not_measured(name: str) -> None:
+    table = colormap(name).astype(float)
+    as_light = table[np.abs(lightness(table) - lightness(np.array(UNMEASURED, float))) < 8]
+    assert (np.ptp(as_light, axis=1) > 50).all(), "as light, it has a colour"
 
 
 @pytest.mark.parametrize("name", ["viridis", "inferno", "cividis"])

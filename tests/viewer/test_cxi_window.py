@@ -181,6 +181,7 @@ def test_a_file_without_frames_yet(tmp_path: Path, qtbot: QtBot) -> None:
     window = CxiWindow(path)
     qtbot.addWidget(window)
     assert "no frames" in window.status.text()
+    qtbot.waitUntil(lambda: window.low_resolution.title_label.text() == "Low resolution · no frames", timeout=20_000)
     assert window.frame_panel.title_label.text() == "Clean frame · none in this file"
     assert window.histogram.steps.getData()[0] is None
 
@@ -422,6 +423,46 @@ def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) 
     window.fit.choice.setCurrentText("data")
     shown, good = window.fit.item.image, np.arange(FRAME_PX) != 2
     np.testing.assert_allclose(shown[:, good], np.log10(np.maximum(frames[4], 0.1))[:, good], rtol=1e-5)
+
+
+def test_the_picture_of_a_second_engine_is_the_other_object(
+    tmp_path: Path, rng: np.random.Generator, qtbot: QtBot
+) -> None:
+    path, probe = tmp_path / "two.cxi", np.ones((1, FRAME_PX, FRAME_PX), np.complex64)
+    image = (rng.random((64, 64)) + 0.5).astype(np.complex64)
+    with CxiFile.create(path, **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+        cxi.append(np.ones((3, FRAME_PX, FRAME_PX), np.float32), np.zeros((3, 2)))
+        cxi.write_image(image, probe, PIXEL_M)
+        cxi.write_image(image[:40], probe, PIXEL_M, {"num_frames": 2}, [0.25], second_engine="rpie:9")
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    assert window.image_panels[0].item.image.shape == (64, 64)  # type: ignore[attr-defined]
+    assert window.other.item.image.shape == (40, 64)
+    assert window.other.title_label.text().endswith("rpie:9 · R 0.250 · 2 frames")
+    assert "rpie:9" in window.difference.title_label.text()
+    assert window.frc.curve.getData()[0] is None, "it would tell no resolution: both are of the same frames"
+    again = window.reload()
+    qtbot.addWidget(again)
+    assert again.other.title_label.text() == window.other.title_label.text()
+    with CxiFile.create(tmp_path / "a.cxi", **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
+        cxi.append(np.ones((1, FRAME_PX, FRAME_PX), np.float32), np.zeros((1, 2)))
+        cxi.write_image(image, probe, PIXEL_M)
+    again.compare(tmp_path / "a.cxi")
+    assert again.other.title_label.text().endswith("a.cxi")
+    again.close()
+
+
+def test_a_file_whose_pixels_are_not_square(tmp_path: Path, frames: np.ndarray, qtbot: QtBot) -> None:
+    path, probe = tmp_path / "flat.cxi", np.ones((FRAME_PX, FRAME_PX), np.complex64)
+    with CxiFile.create(path, **EXPERIMENT | {"pixel_size_m": (240e-6, 120e-6)}, frame_shape=frames.shape[1:]) as cxi:
+        cxi.append(frames, np.zeros((COUNT, 2)))
+        cxi.write_image(np.ones((20, 20), np.complex64), probe, PIXEL_M)
+    window = CxiWindow(path)
+    qtbot.addWidget(window)
+    window.show()
+    window.docks.show_dock("Fit")
+    qtbot.waitUntil(lambda: "expected square ones" in window.fit.title_label.text(), timeout=20_000)
+    assert "12 × 12 pixels of 120 × 240 µm" in window.status.text()
 
 
 def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

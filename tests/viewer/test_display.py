@@ -16,6 +16,7 @@ from nsbluesky.viewer.display import (
     half_period_text,
     length_text,
     log10_image,
+    log10_range,
     measured_window,
     mode_powers,
     nice_length,
@@ -38,6 +39,21 @@ def ramp(shape: tuple[int, int], row: float, column: float) -> np.ndarray:
 def test_the_range_of_zeros_begins_at_zero() -> None:
     assert robust_range(np.zeros((3, 3))) == (0.0, 1.0)
     assert robust_range(np.full((3, 3), 1000.0)) == (999.0, 1001.0)
+
+
+def test_what_float32_rounds_is_no_contrast() -> None:
+    noise = np.linspace(-1e-7, 1e-7, 100, dtype=np.float32).reshape(10, 10)
+    assert robust_range(1 + noise) == pytest.approx((0.999, 1.001), abs=1e-6)
+    assert display_phase(np.exp(1j * noise)).span == (0.0, 1.0)
+
+
+def test_an_image_without_light_is_drawn_in_the_darkest_colour() -> None:
+    for floor in (0.01, 0.5, 1.0):
+        low = math.log10(floor)
+        dark = log10_image(np.zeros((3, 3)), floor)
+        assert log10_range(dark, floor, (1.0, 99.9)) == pytest.approx((low, low + 1))
+    lit = log10_image(np.array([[0.1, 10.0]]), 0.01)
+    assert log10_range(lit, 0.01, (0.0, 100.0)) == (-1.0, 1.0)
 
 
 def test_one_photon_is_one() -> None:

@@ -70,6 +70,7 @@ def test_the_scale_bar_has_room_in_a_narrow_panel_with_large_letters(qtbot: QtBo
         (0.5, 30, ["0.5", "1", "2", "5", "10¹", "2·10¹"]),
         (991, 1010, ["995", "1000", "1005", "1010"]),
         (30.1, 31.9, ["30.5", "31", "31.5"]),
+        (100.0001, 100.0011, ["100.0002", "100.0004", "100.0006", "100.0008", "100.001"]),
     ],
 )
 def test_every_logarithmic_colour_bar_can_be_read(
@@ -80,6 +81,13 @@ def test_every_logarithmic_colour_bar_can_be_read(
     axis = panel.bar.axis
     ((spacing, ticks),) = axis.tickValues(*axis.range, 200)
     assert axis.tickStrings(ticks, 1.0, spacing) == expected
+
+
+def test_where_nothing_was_measured_there_is_no_colour_bar(panel: ImagePanel) -> None:
+    panel.set_image(np.full((4, 4), np.nan), EXTENT, (0, 1), label="rad")
+    assert panel.bar.opacity() == 0
+    panel.set_image(np.zeros((1, 1)), EXTENT, (0, 1), label="rad")
+    assert panel.bar.opacity() == 1
 
 
 def test_what_the_axis_of_a_small_plot_is_called_keeps_its_unit_and_power_of_ten(

@@ -316,14 +316,21 @@ def test_a_second_engine_has_an_image_and_a_curve_beside_the_first(window: LiveW
 
 
 def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, scan: DerivedScan) -> None:
-    """No line runs back from the last of the former image to the first of the new one, which has fewer frames."""
+    """What an image reached that was given up is another curve, with a name; also where it had more frames."""
     scan.start()
     for frames, r_factor in ((10, 0.4), (30, 0.3), (20, 0.25), (40, 0.2)):
-        scan.reconstruction(frames, r_factor)
+        scan.reconstruction(frames, r_factor, r_held_out=r_factor)
     window.refresh()
-    curve = window.panels[QualityPanel].curve
-    assert curve.getData()[0].tolist() == [10, 30, 20, 40]
-    assert curve.opts["connect"].tolist()[:-1] == [True, False, True]
+    panel = window.panels[QualityPanel]
+    assert panel.curve.getData()[0].tolist() == [20, 40] == panel.second.getData()[0].tolist()
+    assert panel.earlier.getData()[0].tolist() == [10, 30]
+    assert [label.text for _, label in panel.legend.items] == ["R", "held out", "earlier image"]
+    for frames in (5, 50):
+        scan.reconstruction(frames, 0.1)
+    window.refresh()
+    assert panel.curve.getData()[0].tolist() == [5, 50]
+    assert panel.earlier.getData()[0].tolist() == [10, 30, 20, 40]
+    assert panel.earlier.opts["connect"].tolist()[:-1] == [True, False, True], "no line leads from one to the next"
 
 
 def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
@@ -334,7 +341,45 @@ def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
     for frames, passes in ((10, 4.0), (30, 2.0), (40, 0.5), (60, 1.0)):
         scan.reconstruction(frames, 0.3, num_passes=passes)
     window.refresh()
-    assert window.panels[QualityPanel].curve.opts["connect"].tolist()[:-1] == [True, False, True]
+    panel = window.panels[QualityPanel]
+    assert [item.getData()[0].tolist() for item in (panel.earlier, panel.curve)] == [[10, 30], [40, 60]]
+
+
+def test_tab_goes_through_what_can_be_seen(window: LiveWindow, qtbot: QtBot) -> None:
+    window.show()
+    window.docks.show_dock("SweepPanel")
+    window.activateWindow()
+    start = window.panels[LowResolutionPanel].choice
+    start.setFocus()
+    qtbot.waitUntil(start.hasFocus, timeout=5000)
+    seen = []
+    for _ in range(100):
+        qtbot.keyClick(QtWidgets.QApplication.focusWidget(), QtCore.Qt.Key.Key_Tab)
+        seen.append(QtWidgets.QApplication.focusWidget())
+        if seen[-1] is start:
+            break
+    assert seen[-1] is start and window.panels[LowResolutionPanel].pick in seen
+    assert window.panels[ObjectPanel].choice in seen
+    for behind in (window.panels[QualityPanel].choice, window.panels[FitPanel].choice):
+        assert behind not in seen
+    assert not any(panel.graphics in seen for panel in window.panels.values())
+
+
+def test_a_legend_can_be_read_after_a_change_of_theme(window: LiveWindow, scan: DerivedScan) -> None:
+    panel = window.panels[QualityPanel]
+    assert not panel.legend.isVisible(), "there is no curve that it names"
+    scan.start()
+    scan.reconstruction(10, 0.4)
+    window.refresh()
+    assert panel.legend.isVisible()
+    ((_, label),) = panel.legend.items
+    try:
+        for theme in ("dark", "light"):
+            apply_theme(theme)  # type: ignore[arg-type]
+            QtWidgets.QApplication.processEvents()
+            assert panel.text_color.name() in label.item.toHtml()
+    finally:
+        apply_theme("system")
 
 
 def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:

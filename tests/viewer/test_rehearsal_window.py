@@ -89,6 +89,21 @@ def test_run_and_cancel(window: RehearsalWindow, qtbot: QtBot) -> None:
     assert live.snapshot().run.exit_status == "abort"  # type: ignore[union-attr]
 
 
+def test_a_run_is_processed_again(window: RehearsalWindow, qtbot: QtBot) -> None:
+    qtbot.mouseClick(window.run, LEFT)
+    assert window.live is not None and window.live.control is not None and window.rehearsal is not None
+    qtbot.addWidget(window.live)
+    qtbot.waitUntil(lambda: window.run.isEnabled(), timeout=60_000)
+    live = window.rehearsal.pipeline.live
+    first = live.snapshot().run
+    assert first is not None
+    qtbot.mouseClick(window.live.control.buttons["reset"], LEFT)
+    qtbot.waitUntil(lambda: window.live.control.answer.text() not in ("", "…"), timeout=60_000)  # type: ignore[union-attr]
+    assert "is processed again" in window.live.control.answer.text()
+    qtbot.waitUntil(lambda: live.snapshot().run.uid != first.uid and live.snapshot().finished, timeout=60_000)  # type: ignore[union-attr]
+    assert len(live.snapshot().positions_m) == 12
+
+
 def test_choose_a_picture(qtbot: QtBot, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     window = RehearsalWindow(settings=QUICK)
     qtbot.addWidget(window)

@@ -52,7 +52,8 @@ class QualityPanel(LivePanel):
         super().__init__("Quality", self.LABELS[0], "R")
         self.graphics.setToolTip(
             "R = Σ||model|−A| / ΣA over the frames used, A the measured amplitudes; of the centre: on the central "
-            "half of the detector, which alone is used at first and fits better; held out: on pixels that the solver "
+            "half of the detector, which alone is used at first and fits better; earlier image: R before the image "
+            "began anew, as with the defocus or the orientation that was found; held out: on pixels that the solver "
             "does not use; by the name of a second engine: its R; resolution: half period (nm) up to which "
             "two halves of the frames agree (FRC, ½ bit and 1/7); FRC: how far they agree at each spatial frequency; "
             "Processing switches these on"
@@ -63,7 +64,8 @@ class QualityPanel(LivePanel):
             selector.currentIndexChanged.connect(self.redraw)
         self.legend = self.add_legend()
         self.curve, self.second, self.coarse = curve(), curve(SECOND_COLOR), curve(COMING_COLOR)
-        self.other = curve(OTHER_COLOR)
+        self.other, self.earlier = curve(OTHER_COLOR), curve(COMING_COLOR)
+        self.earlier.setPen(pg.mkPen(COMING_COLOR, width=1, style=QtCore.Qt.PenStyle.DotLine))
         for item in self._curves:
             self.plot.addItem(item)
         self._room = pg.PlotCurveItem(pen=pg.mkPen(0, 0, 0, 0))
@@ -73,7 +75,7 @@ class QualityPanel(LivePanel):
 
     @property
     def _curves(self) -> tuple[Any, ...]:
-        return self.curve, self.second, self.coarse, self.other
+        return self.curve, self.second, self.coarse, self.other, self.earlier
 
     def parts(self, state: LiveState) -> tuple[Any, ...]:
         """The history, the correlation of the halves, and the history of the second engine."""
@@ -94,14 +96,22 @@ class QualityPanel(LivePanel):
             self._draw_frc(state)
             return
         if quantity == "R":
-            fine, coarse = (
-                np.where(history.coarse == is_coarse, history.r_factor, np.nan) for is_coarse in (False, True)
+            earlier = self._earlier(history)
+            fine, held_out, coarse, former = (
+                np.where(shown, values, np.nan)
+                for shown, values in (
+                    (~earlier & ~history.coarse, history.r_factor),
+                    (~earlier, history.r_held_out),
+                    (~earlier & history.coarse, history.r_factor),
+                    (earlier, history.r_factor),
+                )
             )
             curves = [
                 self._of_history(history, fine, "R"),
-                self._of_history(history, history.r_held_out, "held out"),
+                self._of_history(history, held_out, "held out"),
                 self._of_history(history, coarse, "R of the centre"),
-                *self._of_second(state),
+                self._of_second(state),
+                self._of_history(history, former, "earlier image"),
             ]
             text = f"R {number_text(history.r_factor[-1])}" + (" of the centre" if history.coarse[-1] else "")
             if np.isfinite(history.r_held_out[-1]):
@@ -121,18 +131,24 @@ class QualityPanel(LivePanel):
         if told:
             self.title_label.setToolTip(f"{self.title_label.text()} after {passes_text(history.num_passes[-1])}")
 
+    @staticmethod
+    def _earlier(history: History) -> Any:
+        """Return which points (k,) are of images that were given up: all before the uses of frames fell last."""
+        falls = np.flatnonzero(np.diff(history.num_passes * history.num_frames) < 0)
+        return np.arange(len(history.r_factor)) <= (falls[-1] if len(falls) else -1)
+
     def _of_history(self, history: History, values: Any, name: str) -> Curve:
         """Return a curve against what is chosen."""
         places = (history.num_frames, history.time_s, history.num_passes)[self.choice.currentIndex()]
         return Curve(places, values, name, history.num_passes * history.num_frames)
 
-    def _of_second(self, state: LiveState) -> list[Curve]:
+    def _of_second(self, state: LiveState) -> Curve:
         """Return R of the second engine on whole frames, where there is one."""
         if state.second is None:
-            return []
+            return NO_CURVE
         history = state.second_history
         fine = np.where(history.coarse, np.nan, history.r_factor)
-        return [self._of_history(history, fine, state.second.engine)]
+        return self._of_history(history, fine, state.second.engine)
 
     def _draw_frc(self, state: LiveState) -> None:
         """Draw the correlation of the two halves over spatial frequency."""
