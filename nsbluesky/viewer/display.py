@@ -50,10 +50,11 @@ def thin_out(image: npt.NDArray[Any], max_px: int) -> npt.NDArray[Any]:
     return image[..., ::step, ::step]
 
 
-def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Span:
+def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0), least: float = 0.0) -> Span:
     """Return the two percentiles of the finite values, of a regular sample where there are many; never empty.
 
-    Of one value alone, a thousandth of it to both sides, and of zeros 0 to 1.
+    Of one value alone, a thousandth of it to both sides, and of zeros 0 to 1.  What is no more than `least` counts as
+    none.
     """
     flat = image.ravel()
     flat = flat[:: max(1, flat.size // MAX_RANGE_SAMPLES)]
@@ -61,10 +62,10 @@ def robust_range(image: npt.NDArray[Any], percentiles: Span = (1.0, 99.0)) -> Sp
     if not flat.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(flat, percentiles))
-    if high - low > ROUNDING * max(abs(low), abs(high)):
+    if high - low > max(least, ROUNDING * max(abs(low), abs(high))):
         return low, high
     margin = abs(low) * 1e-3
-    return (low - margin, high + margin) if margin else (0.0, 1.0)
+    return (low - margin, high + margin) if margin > least else (0.0, 1.0)
 
 
 def symmetric_range(image: npt.NDArray[Any]) -> Span:
@@ -122,7 +123,7 @@ class Phase:
     @property
     def span(self) -> Span:
         """The range to draw: percentiles 0.5 and 99.5, or the whole circle where the phase wraps."""
-        return (-math.pi, math.pi) if self.wrapped else robust_range(self.image.round(6), (0.5, 99.5))
+        return (-math.pi, math.pi) if self.wrapped else robust_range(self.image, (0.5, 99.5), ROUNDING)
 
     @property
     def colormap(self) -> str:
