@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.callbacks.hdf5_files import LinkedFiles, NotYetWritten, checked_path, local_path, source_path
 from nsbluesky.callbacks.stage import DocumentError
-from nsbluesky.callbacks.virtual_frames import VirtualFrames
+from nsbluesky.callbacks.virtual_frames import FramesElsewhere, SeriesFrames, VirtualFrames
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 from nsbluesky.file_uris import HDF5_MIMETYPE
 
@@ -29,6 +31,9 @@ __all__ = [
     "frames_of_stream_resource",
     "local_path",
 ]
+
+SERIES = "data_{:06d}"
+"""Name of the datasets of an Eiger's master file, counted from 1."""
 
 MAX_DEPTH = 4
 """How many virtual datasets may lie on the way to frames: those that name each other in a circle end here."""
@@ -94,11 +99,7 @@ class FrameRange:
         DocumentError
             As `HDF5Frames.read`.
         """
-        source = HDF5Frames(self.path, self.dataset, self.roots)
-        try:
-            return source.read(self.start, self.stop).reshape(self.shape)
-        finally:
-            source.close()
+        return HDF5Frames.at(self.path, self.dataset, self.roots).read(self.start, self.stop).reshape(self.shape)
 
 
 class HDF5Frames:
@@ -109,7 +110,7 @@ class HDF5Frames:
     path : Path
         The HDF5 file.  It is opened at the first read.
     dataset : str
-        Path of the dataset inside it.
+        Path of the dataset inside it, or of a group with datasets ``data_000001`` and so on.
     roots : sequence of Path
         Folders that may be read; empty allows any.
     depth : int
@@ -125,6 +126,19 @@ class HDF5Frames:
         self._data: Any = None
         self._lock = threading.Lock()
 
+    @classmethod
+    def at(cls, path: Path, dataset: str, roots: Sequence[Path] = (), depth: int = 0) -> HDF5Frames:
+        """Return the reader of a dataset: the one that this process has, else a new one; the parameters are its own.
+
+        HDF5 cannot read a dataset any more that is looked at again (refreshed) while it is open twice.
+        """
+        key = path, dataset, tuple(roots), depth
+        with _READERS_LOCK:
+            reader = _READERS.get(key)
+            if reader is None:
+                reader = _READERS[key] = cls(path, dataset, roots, depth)
+            return reader
+
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return rows start…stop − 1.
 
@@ -137,7 +151,7 @@ class HDF5Frames:
         """
         with self._lock:
             data = self._holding(start, stop)
-            if isinstance(data, VirtualFrames):
+            if isinstance(data, FramesElsewhere):
                 return data.read(start, stop)
             try:
                 return np.asarray(data[start:stop])
@@ -152,7 +166,7 @@ class HDF5Frames:
         with self._lock:
             try:
                 times = self._files.find(f"{ATTRIBUTES}/{TIMESTAMP}")[1]
-                if times.is_virtual or times.external:
+                if not isinstance(times, h5py.Dataset) or times.is_virtual or times.external:
                     return None
                 times.refresh()
                 taken = np.asarray(times[start:stop], np.float64) + EPICS_EPOCH_S
@@ -197,7 +211,7 @@ class HDF5Frames:
             self._forget()
 
     def _forget(self) -> None:
-        if isinstance(self._data, VirtualFrames):
+        if isinstance(self._data, FramesElsewhere):
             self._data.close()
         self._files.close()
         self._data = None
@@ -205,7 +219,7 @@ class HDF5Frames:
     def _holding(self, start: int, stop: int) -> Any:
         """Return the dataset, which holds these rows."""
         data = self._open()
-        if isinstance(data, VirtualFrames):
+        if isinstance(data, FramesElsewhere):
             try:
                 data.require(start, stop)
             except NotYetWritten:
@@ -226,7 +240,11 @@ class HDF5Frames:
         if self._data is None:
             try:
                 place, data = self._files.find(self.dataset)
-                if data.is_virtual:
+                if isinstance(data, h5py.Group):
+                    if not data.id.links.exists(SERIES.format(1).encode()):
+                        raise DocumentError(f"{place}: {self.dataset!r} is a group: expected a dataset")
+                    data = SeriesFrames(partial(_in_series, self.path, self.dataset, self._roots, self._depth))
+                elif data.is_virtual:
                     data = VirtualFrames(data, partial(self._source, place))
                 elif data.external and self._roots and Path("/") not in self._roots:
                     raise DocumentError(
@@ -246,14 +264,23 @@ class HDF5Frames:
         if "%b" in name + dataset:
             raise DocumentError(f"{named_by}: a source {name!r}, {dataset!r}: expected names without %b")
         name, dataset = name.replace("%%", "%"), dataset.replace("%%", "%")
-        return HDF5Frames(source_path(name, named_by, self._roots), dataset, self._roots, self._depth + 1)
+        return HDF5Frames.at(source_path(name, named_by, self._roots), dataset, self._roots, self._depth + 1)
+
+
+_READERS: WeakValueDictionary[tuple[Path, str, tuple[Path, ...], int], HDF5Frames] = WeakValueDictionary()
+_READERS_LOCK = threading.Lock()
+
+
+def _in_series(path: Path, group: str, roots: Sequence[Path], depth: int, number: int) -> HDF5Frames:
+    """Return a reader for one of the datasets of a group."""
+    return HDF5Frames.at(path, f"{group}/{SERIES.format(number + 1)}", roots, depth + 1)
 
 
 def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
     """Return a reader for a stream resource of an HDF5 file."""
     if document["mimetype"] != HDF5_MIMETYPE:
         raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected {HDF5_MIMETYPE}")
-    return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
+    return HDF5Frames.at(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
 
 
 def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
@@ -264,4 +291,4 @@ def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) 
     if document.get("root"):
         path = Path(document["root"]) / str(path).lstrip("/")
     dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
-    return HDF5Frames(checked_path(path, roots), str(dataset), roots)
+    return HDF5Frames.at(checked_path(path, roots), str(dataset), roots)

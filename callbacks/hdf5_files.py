@@ -106,14 +106,14 @@ class LinkedFiles:
         self._files: dict[Path, h5py.File] = {}
 
     def find(self, dataset: str) -> tuple[Path, Any]:
-        """Return the file that a dataset lies in, and the dataset; HDF5 itself would follow links to any file.
+        """Return the file that a dataset or group lies in, and that; HDF5 itself would follow links to any file.
 
         Raises
         ------
         NotYetWritten
             If a file or the dataset is not there yet.
         DocumentError
-            If a link leads outside the roots or in a circle, or to a group.
+            If a link leads outside the roots or in a circle.
         """
         path, item = self.path, self._open(self.path)
         names, links = deque(_parts(dataset)), 0
@@ -141,8 +141,6 @@ class LinkedFiles:
                 names.extendleft(reversed(_parts(os.fsdecode(target))))
         except (KeyError, OSError, RuntimeError) as error:
             raise NotYetWritten(f"{path}: no dataset {dataset!r} can be read ({error})") from None
-        if not isinstance(item, h5py.Dataset):
-            raise DocumentError(f"{path}: {dataset!r} is a group: expected a dataset")
         return path, item
 
     def close(self) -> None:

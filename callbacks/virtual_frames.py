@@ -1,6 +1,7 @@
-"""Virtual datasets: frames of one dataset that lie in others, and are read from those.
+"""Frames of one dataset that lie in others: of a virtual dataset, and of an Eiger's master file.
 
-HDF5 is not asked: it opens whatever file is named, and gives fill values, without a word, for what is not there.
+They are read from those.  HDF5 is not asked for virtual datasets: it opens whatever file is named, and gives fill
+values, without a word, for what is not there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from nsbluesky.callbacks.hdf5_files import NotYetWritten
 from nsbluesky.callbacks.stage import DocumentError
 
-__all__ = ["Source", "VirtualFrames"]
+__all__ = ["FramesElsewhere", "SeriesFrames", "Source", "VirtualFrames"]
 
 Region = tuple[tuple[int, int], ...]
 """Start and stop along each axis of a frame."""
@@ -91,7 +92,114 @@ class Piece:
             yield int(run[0]), int(run[-1]) + 1, where
 
 
-class VirtualFrames:
+class FramesElsewhere:
+    """Frames that lie in sources: those of the last look stay open, as there may be more than can be open at once.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        As of an array, but the number of frames may be another one than is there.
+    dtype : numpy.dtype
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __init__(self) -> None:
+        self._open: set[Source] = set()
+
+    def require(self, start: int, stop: int) -> None:
+        """Raise `NotYetWritten` where a part of these rows is in no source (yet)."""
+        raise NotImplementedError
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows.
+
+        Raises
+        ------
+        NotYetWritten
+            As in `require`.
+        DocumentError
+            If a source cannot be read, or holds something else.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close all sources."""
+        self._keep(set())
+
+    def _keep(self, used: set[Source]) -> None:
+        for source in self._open - used:
+            source.close()
+        self._open = used
+
+
+class SeriesFrames(FramesElsewhere):
+    """The datasets of a group one after the other, as in an Eiger's master file.
+
+    One that is followed by another is complete: the files are written one after the other.
+
+    Parameters
+    ----------
+    source : callable
+        Returns what reads a dataset, by its number from 0 on.
+    """
+
+    def __init__(self, source: Callable[[int], Source]) -> None:
+        super().__init__()
+        self._source = source
+        self._sources: list[Source] = []
+        self._lengths: list[int] = []
+        self.shape = self._at(0).require(0, 0)
+        self.dtype = self._at(0).read(0, 0).dtype
+
+    def require(self, start: int, stop: int) -> None:
+        """As `FramesElsewhere.require`."""
+        for _ in self._spans(start, stop):
+            pass
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """As `FramesElsewhere.read`."""
+        return np.concatenate([source.read(first, last) for source, first, last in self._spans(start, stop)])
+
+    def _at(self, number: int) -> Source:
+        if number == len(self._sources):
+            self._sources.append(self._source(number))
+        self._open.add(self._sources[number])
+        return self._sources[number]
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+        """Yield the sources of rows, and start and stop there."""
+        used: set[Source] = set()
+        begin = number = 0
+        while begin < stop:
+            length = self._length(number, stop - begin)
+            if start < begin + length:
+                source = self._at(number)
+                used.add(source)
+                yield source, max(0, start - begin), min(length, stop - begin)
+            begin += length
+            number += 1
+        self._keep(used)
+
+    def _length(self, number: int, wanted: int) -> int:
+        """Return how many rows a source has, or `wanted` where it has at least as many."""
+        if number < len(self._lengths):
+            return self._lengths[number]
+        source = self._at(number)
+        try:
+            source.require(0, wanted)
+        except NotYetWritten:
+            self._at(number + 1).require(0, 0)
+            try:  # again: it may have grown before the next one came
+                source.require(0, wanted)
+            except NotYetWritten:
+                self._lengths.append(source.require(0, 0)[0])
+                return self._lengths[number]
+        return wanted
+
+
+class VirtualFrames(FramesElsewhere):
     """A virtual dataset whose sources hold whole frames, or the same parts of frames.
 
     Parameters
@@ -101,12 +209,6 @@ class VirtualFrames:
     source : callable
         Returns what reads a source: from the file's name, as `data` has it, and the path of the dataset there.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        As of an array, but the number of frames is the one that was expected when the dataset was made.
-    dtype : numpy.dtype
-
     Raises
     ------
     DocumentError
@@ -114,13 +216,12 @@ class VirtualFrames:
     """
 
     def __init__(self, data: h5py.Dataset, source: Callable[[str, str], Source]) -> None:
-        self.dtype: np.dtype[Any] = data.dtype
+        super().__init__()
+        self.dtype = data.dtype
         self._name = f"{data.file.filename}: virtual dataset {data.name!r}"
         self._fill = data.fillvalue
         self._parts: defaultdict[Region, list[Piece]] = defaultdict(list)
-        self._open: set[Source] = set()
         sources: dict[tuple[str, str], Source] = {}
-        self.shape: tuple[int, ...] = ()
         for part in data.virtual_sources():
             whole = self._selected(part.vspace)
             if whole is None:
@@ -158,7 +259,7 @@ class VirtualFrames:
         return Rows(*axes[0]), tuple((start, start + count * block) for start, _, count, block in axes[1:])
 
     def require(self, start: int, stop: int) -> None:
-        """Raise `NotYetWritten` where a part of these rows is in no source (yet)."""
+        """As `FramesElsewhere.require`."""
         for _, _, piece, numbers in self._wanted(start, stop):
             try:
                 piece.require(numbers)
@@ -166,15 +267,7 @@ class VirtualFrames:
                 raise NotYetWritten(f"{error}; frames of {self._name} lie there") from None
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return rows; fill values are only where no source gives anything in any row, as between a camera's modules.
-
-        Raises
-        ------
-        NotYetWritten
-            As in `require`.
-        DocumentError
-            If a source cannot be read, or holds something else.
-        """
+        """Return rows; fill values are only where no source gives anything in any row, as between modules."""
         frames = np.full((stop - start, *self.shape[1:]), self._fill, self.dtype)
         for region, among, piece, numbers in self._wanted(start, stop):
             part = piece.read(numbers)
@@ -205,12 +298,4 @@ class VirtualFrames:
             if missing.any():
                 row = rows[missing][0]
                 raise NotYetWritten(f"{self._name} names no file that holds frame {row}, and {stop} were announced")
-        for source in self._open - used:  # a file for every few frames: more than may be open at once
-            source.close()
-        self._open = used
-
-    def close(self) -> None:
-        """Close all sources."""
-        for source in self._open:
-            source.close()
-        self._open.clear()
+        self._keep(used)

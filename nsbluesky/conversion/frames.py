@@ -121,11 +121,9 @@ def _read_virtual(
     path: Path, name: str, rows: npt.NDArray[np.intp], frames: npt.NDArray[Any], places: list[int]
 ) -> None:
     """Read rows of a virtual dataset to their places: HDF5 itself gives fill values where a source is missing."""
-    source = HDF5Frames(path, name)
+    source = HDF5Frames.at(path, name)
     try:
         for place, row in zip(places, rows.tolist(), strict=True):
             frames[place] = source.read(row, row + 1).reshape(frames.shape[1:])
     except DocumentError as error:
         raise ConversionError(str(error)) from error
-    finally:
-        source.close()

@@ -81,7 +81,7 @@ def write_unlimited_master(path: Path, names: list[str]) -> Path:
 def assert_reads(
     path: Path, dataset: str = DATA, expected: np.ndarray = FRAMES, roots: tuple[Path, ...] = ()
 ) -> None:
-    reader = HDF5Frames(path, dataset, roots or (path.parent,))
+    reader = HDF5Frames.at(path, dataset, roots or (path.parent,))
     for start, stop in ((0, 10), (0, 1), (3, 4), (3, 9), (9, 10)):
         np.testing.assert_array_equal(reader.read(start, stop), expected[start:stop])
         np.testing.assert_array_equal(reader.refer(start, stop), expected[start:stop])
@@ -259,6 +259,77 @@ def test_sources_that_still_grow(tmp_path: Path, write: Callable[[Path, list[str
         file.close()
 
 
+def write_series_master(path: Path, count: int) -> Path:
+    """Write the links of an Eiger's master file: all at once, before the files are there."""
+    with h5py.File(path, "w", libver="latest") as file:
+        for k in range(1, count + 1):
+            file[f"entry/data/data_{k:06d}"] = h5py.ExternalLink(f"series_data_{k:06d}.h5", DATA)
+    return path
+
+
+def test_a_group_of_links_stands_for_all_their_frames(tmp_path: Path) -> None:
+    path = write_series_master(tmp_path / "series_master.h5", 3)
+    for k in range(3):
+        write_frames(tmp_path / f"series_data_{k + 1:06d}.h5", FRAMES[4 * k : 4 * k + 4])
+    assert_reads(path, "/entry/data")
+    with pytest.raises(NotYetWritten, match="no dataset '/entry/data/data_000004'"):
+        HDF5Frames(path, "/entry/data").read(0, 11)
+    (tmp_path / "series_data_000002.h5").unlink()
+    reader = HDF5Frames(path, "/entry/data", (tmp_path,))
+    np.testing.assert_array_equal(reader.read(0, 4), FRAMES[:4])
+    for start in (3, 5, 9):  # where the last file's frames begin is not known then
+        with pytest.raises(NotYetWritten, match=r"series_data_000002.h5, which is not there \(yet\)"):
+            reader.read(start, start + 1 if start > 3 else 5)
+    reader.close()
+
+
+def test_a_group_of_links_whose_files_come_one_by_one(tmp_path: Path) -> None:
+    reader = HDF5Frames(write_series_master(tmp_path / "series_master.h5", 3), "/entry/data", (tmp_path,))
+    for k in range(3):
+        with h5py.File(tmp_path / f"series_data_{k + 1:06d}.h5", "w", libver="latest") as file:
+            data = file.create_dataset(DATA, (0, *SHAPE), "<u2", maxshape=(None, *SHAPE), chunks=(1, *SHAPE))
+            file.swmr_mode = True
+            for row in range(4 * k, min(10, 4 * k + 4)):
+                with pytest.raises(NotYetWritten, match=f"data_{k + 1:06d}|data_{k + 2:06d}"):
+                    reader.read(max(0, row - 5), row + 1)
+                data.resize(len(data) + 1, axis=0)
+                data[-1] = FRAMES[row]
+                data.flush()
+                np.testing.assert_array_equal(
+                    reader.read(max(0, row - 5), row + 1), FRAMES[max(0, row - 5) : row + 1]
+                )
+    np.testing.assert_array_equal(reader.read(0, 10), FRAMES)
+    reader.close()
+
+
+def test_a_file_of_a_series_that_grew_just_before_the_next_one_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length is not taken for final before the next one is there."""
+    path = write_series_master(tmp_path / "series_master.h5", 2)
+    require, looked = HDF5Frames.require, False
+    with h5py.File(tmp_path / "series_data_000001.h5", "w", libver="latest") as file:
+        data = file.create_dataset(DATA, (2, *SHAPE), "<u2", maxshape=(None, *SHAPE), chunks=(1, *SHAPE))
+        data[:] = FRAMES[:2]
+        file.swmr_mode = True
+
+        def grow_then(reader: HDF5Frames, start: int, stop: int) -> tuple[int, ...]:
+            nonlocal looked
+            if reader.dataset.endswith("2") and not looked:
+                looked = True
+                data.resize(6, axis=0)
+                data[2:] = FRAMES[2:6]
+                data.flush()
+                write_frames(tmp_path / "series_data_000002.h5", FRAMES[6:])
+            return require(reader, start, stop)
+
+        monkeypatch.setattr(HDF5Frames, "require", grow_then)
+        reader = HDF5Frames(path, "/entry/data")
+        np.testing.assert_array_equal(reader.read(0, 10), FRAMES)
+        reader.close()
+    assert looked
+
+
 def test_links_and_sources_in_a_circle_end(tmp_path: Path) -> None:
     path = write_master(tmp_path / "a.h5", [(np.s_[:], "b.h5", FRAMES)], files=False)
     write_master(tmp_path / "b.h5", [(np.s_[:], "a.h5", FRAMES)], files=False)
@@ -284,6 +355,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         HDF5Frames(path, DATA).read(0, 1)
     with pytest.raises(DocumentError, match="'/entry/data' is a group: expected a dataset"):
         HDF5Frames(path, "/entry/data").read(0, 1)
+    with pytest.raises(DocumentError, match="is a group"):
+        HDF5Frames(path, "/").refer(0, 1)
 
 
 def test_few_of_many_sources_are_open_at_once(tmp_path: Path) -> None:
