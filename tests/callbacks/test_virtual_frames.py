@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -16,6 +19,7 @@ from nsbluesky.callbacks.frame_readers import HDF5Frames
 from nsbluesky.callbacks.frame_source import FrameSource
 from nsbluesky.callbacks.hdf5_files import NotYetWritten
 from nsbluesky.callbacks.stage import DocumentError
+from nsbluesky.callbacks.virtual_frames import SeriesFrames
 from nsbluesky.camera.frame_file import ATTRIBUTES, TIMESTAMP
 
 DATA = "/entry/data/data"
@@ -76,6 +80,45 @@ def write_unlimited_master(path: Path, names: list[str]) -> Path:
         group = file.require_group("/entry/data")
         h5py.h5d.create(group.id, b"data", h5py.h5t.STD_U16LE, space, options)
     return path
+
+
+WRITER = """
+import json, sys
+import h5py, numpy as np
+from raw_runs import FRAMES
+files = {}
+for line in sys.stdin:
+    path, rows = json.loads(line)
+    if path not in files:
+        file = h5py.File(path, "w", libver="latest")
+        sizes = {"shape": (0, 6, 5), "maxshape": (None, 6, 5), "chunks": (1, 6, 5)}
+        files[path] = file.create_dataset("/entry/data/data", dtype="<u2", **sizes)
+        file.swmr_mode = True
+    files[path].resize(len(rows), axis=0)
+    files[path][:] = FRAMES[rows]
+    files[path].flush()
+    print("written", flush=True)
+"""
+"""In a process of its own: one that reads what it writes itself sees all at once."""
+
+Grow = Callable[[Path, list[int]], None]
+
+
+@pytest.fixture
+def grow() -> Iterator[Grow]:
+    """Let a file hold these of the frames; a detector's writer has it open until the end of the test."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+
+        def write(path: Path, rows: list[int]) -> None:
+            print(json.dumps([str(path), rows]), file=writer.stdin, flush=True)
+            assert writer.stdout.readline() == "written\n"
+
+        yield write
+        writer.stdin.close()
 
 
 def assert_reads(
@@ -231,32 +274,26 @@ def test_frames_that_no_source_holds_are_not_there(tmp_path: Path) -> None:
     reader.close()
 
 
-@pytest.mark.parametrize("write", [write_unlimited_master, None])
-def test_sources_that_still_grow(tmp_path: Path, write: Callable[[Path, list[str]], Path] | None) -> None:
+@pytest.mark.parametrize("unlimited", [True, False])
+def test_sources_that_still_grow(tmp_path: Path, grow: Grow, unlimited: bool) -> None:
     """Each frame is there once its source holds it; HDF5 says 0 before."""
     path = tmp_path / "master.h5"
-    if write is None:
-        write_master(path, PLACES["in turn"], files=False)
+    if unlimited:
+        write_unlimited_master(path, ["a.h5", "b.h5"])
     else:
-        write(path, ["a.h5", "b.h5"])
-    reader = HDF5Frames(path, DATA, (tmp_path,))
-    files = [h5py.File(tmp_path / name, "w", libver="latest") for name in ("a.h5", "b.h5")]
-    sources = [
-        file.create_dataset(DATA, (0, *SHAPE), "<u2", maxshape=(None, *SHAPE), chunks=(1, *SHAPE)) for file in files
-    ]
-    for file in files:
-        file.swmr_mode = True
-    for k, frame in enumerate(FRAMES):
+        write_master(path, PLACES["in turn"], files=False)
+    reader = HDF5Frames.at(path, DATA, (tmp_path,))
+    for k, name in enumerate(("a.h5", "b.h5")):
+        with pytest.raises(NotYetWritten, match=f"{name} is not there"):
+            reader.read(k, k + 1)
+        grow(tmp_path / name, [])
+    for k in range(10):
         with pytest.raises(NotYetWritten, match=f"{'ab'[k % 2]}.h5 holds {k // 2} frames"):
             reader.read(max(0, k - 1), k + 1)
-        source = sources[k % 2]
-        source.resize(len(source) + 1, axis=0)
-        source[-1] = frame
-        source.flush()
+        grow(tmp_path / f"{'ab'[k % 2]}.h5", list(range(k % 2, k + 1, 2)))
         np.testing.assert_array_equal(reader.read(0, k + 1), FRAMES[: k + 1])
+        np.testing.assert_array_equal(reader.refer(0, k + 1), FRAMES[: k + 1])
     reader.close()
-    for file in files:
-        file.close()
 
 
 def write_series_master(path: Path, count: int) -> Path:
@@ -283,51 +320,43 @@ def test_a_group_of_links_stands_for_all_their_frames(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_a_group_of_links_whose_files_come_one_by_one(tmp_path: Path) -> None:
-    reader = HDF5Frames(write_series_master(tmp_path / "series_master.h5", 3), "/entry/data", (tmp_path,))
-    for k in range(3):
-        with h5py.File(tmp_path / f"series_data_{k + 1:06d}.h5", "w", libver="latest") as file:
-            data = file.create_dataset(DATA, (0, *SHAPE), "<u2", maxshape=(None, *SHAPE), chunks=(1, *SHAPE))
-            file.swmr_mode = True
-            for row in range(4 * k, min(10, 4 * k + 4)):
-                with pytest.raises(NotYetWritten, match=f"data_{k + 1:06d}|data_{k + 2:06d}"):
-                    reader.read(max(0, row - 5), row + 1)
-                data.resize(len(data) + 1, axis=0)
-                data[-1] = FRAMES[row]
-                data.flush()
-                np.testing.assert_array_equal(
-                    reader.read(max(0, row - 5), row + 1), FRAMES[max(0, row - 5) : row + 1]
-                )
-    np.testing.assert_array_equal(reader.read(0, 10), FRAMES)
+def test_a_group_of_links_whose_files_come_one_by_one(tmp_path: Path, grow: Grow) -> None:
+    reader = HDF5Frames.at(write_series_master(tmp_path / "series_master.h5", 3), "/entry/data", (tmp_path,))
+    for row in range(10):
+        k, first = row // 4, max(0, row - 5)
+        with pytest.raises(NotYetWritten, match=f"data_{k + 1:06d}.* is not there|data_{k + 2:06d}"):
+            reader.read(first, row + 1)
+        grow(tmp_path / f"series_data_{k + 1:06d}.h5", list(range(4 * k, row + 1)))
+        np.testing.assert_array_equal(reader.read(first, row + 1), FRAMES[first : row + 1])
+        np.testing.assert_array_equal(reader.refer(first, row + 1), FRAMES[first : row + 1])
     reader.close()
 
 
-def test_a_file_of_a_series_that_grew_just_before_the_next_one_came(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class GrownSource:
+    """Has two frames at the first look and six at the next ones; what is known suffices where it can."""
+
+    def __init__(self) -> None:
+        self._looks, self._known = iter([2, 6, 6]), 0
+
+    def require(self, start: int, stop: int) -> tuple[int, ...]:
+        if stop > self._known:
+            self._known = next(self._looks)
+        if stop > self._known:
+            raise NotYetWritten("later")
+        return self._known, *SHAPE
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return FRAMES[start:stop]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_file_of_a_series_that_grew_just_before_the_next_one_came() -> None:
     """Its length is not taken for final before the next one is there."""
-    path = write_series_master(tmp_path / "series_master.h5", 2)
-    require, looked = HDF5Frames.require, False
-    with h5py.File(tmp_path / "series_data_000001.h5", "w", libver="latest") as file:
-        data = file.create_dataset(DATA, (2, *SHAPE), "<u2", maxshape=(None, *SHAPE), chunks=(1, *SHAPE))
-        data[:] = FRAMES[:2]
-        file.swmr_mode = True
-
-        def grow_then(reader: HDF5Frames, start: int, stop: int) -> tuple[int, ...]:
-            nonlocal looked
-            if reader.dataset.endswith("2") and not looked:
-                looked = True
-                data.resize(6, axis=0)
-                data[2:] = FRAMES[2:6]
-                data.flush()
-                write_frames(tmp_path / "series_data_000002.h5", FRAMES[6:])
-            return require(reader, start, stop)
-
-        monkeypatch.setattr(HDF5Frames, "require", grow_then)
-        reader = HDF5Frames(path, "/entry/data")
-        np.testing.assert_array_equal(reader.read(0, 10), FRAMES)
-        reader.close()
-    assert looked
+    sources = [GrownSource(), GrownSource()]
+    series = SeriesFrames(lambda number: sources[number])
+    np.testing.assert_array_equal(series.read(0, 8), FRAMES[[0, 1, 2, 3, 4, 5, 0, 1]])
 
 
 def test_links_and_sources_in_a_circle_end(tmp_path: Path) -> None:
