@@ -1,25 +1,25 @@
 """Read the frames that documents refer to: HDF5 files that may still grow (SWMR), and nothing else.
 
-Paths come from documents, so they are checked before anything is opened.
+Frames may lie in other files than the one that is named, by links or in a virtual dataset.
 """
 
 from __future__ import annotations
 
-import os
-import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from weakref import WeakValueDictionary
 
 import h5py
-import hdf5plugin  # noqa: F401 - with it, HDF5 reads frames that were compressed by LZ4, bitshuffle or Blosc
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.hdf5_files import LinkedFiles, NotYetWritten, checked_path, local_path, source_path
 from nsbluesky.callbacks.stage import DocumentError
+from nsbluesky.callbacks.virtual_frames import FramesElsewhere, SeriesFrames, VirtualFrames
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 from nsbluesky.file_uris import HDF5_MIMETYPE
 
@@ -32,13 +32,11 @@ __all__ = [
     "local_path",
 ]
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-SUPERBLOCK = struct.Struct("<8sBB18xQ")
-"""Of HDF5 files that can be read while they grow: signature, version, bytes of an offset, end of the file."""
+SERIES = "data_{:06d}"
+"""Name of the datasets of an Eiger's master file, counted from 1."""
 
-
-class NotYetWritten(DocumentError):
-    """The frames are announced but not in the file yet; asking later may help."""
+MAX_DEPTH = 4
+"""How many virtual datasets may lie on the way to frames: those that name each other in a circle end here."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,7 @@ class FrameRange:
         DocumentError
             As `HDF5Frames.read`.
         """
-        source = HDF5Frames(self.path, self.dataset, self.roots)
-        try:
-            return source.read(self.start, self.stop).reshape(self.shape)
-        finally:
-            source.close()
+        return HDF5Frames.at(self.path, self.dataset, self.roots).read(self.start, self.stop).reshape(self.shape)
 
 
 class HDF5Frames:
@@ -116,18 +110,34 @@ class HDF5Frames:
     path : Path
         The HDF5 file.  It is opened at the first read.
     dataset : str
-        Path of the dataset inside it.
+        Path of the dataset inside it, or of a group with datasets ``data_000001`` and so on.
     roots : sequence of Path
         Folders that may be read; empty allows any.
+    depth : int
+        How many virtual datasets name this one.
     """
 
-    def __init__(self, path: Path, dataset: str, roots: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, dataset: str, roots: Sequence[Path] = (), depth: int = 0) -> None:
         self.path = path
         self.dataset = dataset
         self._roots = roots
-        self._file: h5py.File | None = None
+        self._depth = depth
+        self._files = LinkedFiles(path, roots)
         self._data: Any = None
         self._lock = threading.Lock()
+
+    @classmethod
+    def at(cls, path: Path, dataset: str, roots: Sequence[Path] = (), depth: int = 0) -> HDF5Frames:
+        """Return the reader of a dataset: the one that this process has, else a new one; the parameters are its own.
+
+        HDF5 cannot read a dataset any more that is looked at again (refreshed) while it is open twice.
+        """
+        key = path, dataset, tuple(roots), depth
+        with _READERS_LOCK:
+            reader = _READERS.get(key)
+            if reader is None:
+                reader = _READERS[key] = cls(path, dataset, roots, depth)
+            return reader
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return rows start…stop − 1.
@@ -140,7 +150,9 @@ class HDF5Frames:
             If they cannot be read.
         """
         with self._lock:
-            data = self._holding(stop)
+            data = self._holding(start, stop)
+            if isinstance(data, FramesElsewhere):
+                return data.read(start, stop)
             try:
                 return np.asarray(data[start:stop])
             except OSError as error:
@@ -152,15 +164,26 @@ class HDF5Frames:
     def times_s(self, start: int, stop: int) -> npt.NDArray[np.float64] | None:
         """Return when frames were taken by the detector's clock, in seconds since 1970; None where no file tells."""
         with self._lock:
-            self._open()
-            assert self._file is not None
             try:
-                times = self._file[f"{ATTRIBUTES}/{TIMESTAMP}"]
+                times = self._files.find(f"{ATTRIBUTES}/{TIMESTAMP}")[1]
+                if not isinstance(times, h5py.Dataset) or times.is_virtual or times.external:
+                    return None
                 times.refresh()
                 taken = np.asarray(times[start:stop], np.float64) + EPICS_EPOCH_S
             except (LookupError, OSError, RuntimeError, TypeError, ValueError):
                 return None
             return taken if taken.shape == (stop - start,) else None
+
+    def require(self, start: int, stop: int) -> tuple[int, ...]:
+        """Return the shape of what holds rows start…stop − 1, which are in the file, without reading them.
+
+        Raises
+        ------
+        NotYetWritten
+            If the file or the rows are not there yet.
+        """
+        with self._lock:
+            return tuple(self._holding(start, stop).shape)
 
     def refer(self, start: int, stop: int) -> FrameRange:
         """Return rows start…stop − 1, which are in the file, without reading them.
@@ -173,10 +196,11 @@ class HDF5Frames:
             If they are no frames.
         """
         with self._lock:
-            data = self._holding(stop)
-            sides = data.shape[2:] if data.ndim == 4 and data.shape[1] == 1 else data.shape[1:]
+            data = self._holding(start, stop)
+            shape = data.shape[1:]
+            sides = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
             if len(sides) != 2:
-                raise DocumentError(f"{self.path}: frames of shape {data.shape[1:]}: expected (rows, columns)")
+                raise DocumentError(f"{self.path}: frames of shape {shape}: expected (rows, columns)")
             return FrameRange(
                 self.path, self.dataset, tuple(self._roots), start, stop, (sides[0], sides[1]), data.dtype
             )
@@ -187,13 +211,21 @@ class HDF5Frames:
             self._forget()
 
     def _forget(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = self._data = None
+        if isinstance(self._data, FramesElsewhere):
+            self._data.close()
+        self._files.close()
+        self._data = None
 
-    def _holding(self, stop: int) -> Any:
-        """Return the dataset, which has at least `stop` rows."""
+    def _holding(self, start: int, stop: int) -> Any:
+        """Return the dataset, which holds these rows."""
         data = self._open()
+        if isinstance(data, FramesElsewhere):
+            try:
+                data.require(start, stop)
+            except NotYetWritten:
+                self._forget()  # the file may be written anew, with other sources
+                raise
+            return data
         if data.shape[0] < stop:
             try:
                 data.refresh()
@@ -207,78 +239,48 @@ class HDF5Frames:
     def _open(self) -> Any:
         if self._data is None:
             try:
-                _refuse_cut_off(self.path)
-                self._file = h5py.File(self.path, "r", libver="latest", swmr=True)
-                self._data = self._file[self.dataset]
-            except FileNotFoundError:
-                raise NotYetWritten(f"{self.path} is not there (yet): is the detector's disk mounted here?") from None
-            except (OSError, KeyError) as error:
+                place, data = self._files.find(self.dataset)
+                if isinstance(data, h5py.Group):
+                    if not data.id.links.exists(SERIES.format(1).encode()):
+                        raise DocumentError(f"{place}: {self.dataset!r} is a group: expected a dataset")
+                    data = SeriesFrames(partial(_in_series, self.path, self.dataset, self._roots, self._depth))
+                elif data.is_virtual:
+                    data = VirtualFrames(data, partial(self._source, place))
+                elif data.external and self._roots and Path("/") not in self._roots:
+                    raise DocumentError(
+                        f"{place}: dataset {self.dataset!r} lies outside the file, in external storage: expected one "
+                        "in an HDF5 file"
+                    )
+            except DocumentError:
                 self._forget()
-                raise NotYetWritten(f"{self.path}: no dataset {self.dataset!r} can be read ({error})") from None
-            self._check_place()
+                raise
+            self._data = data
         return self._data
 
-    def _check_place(self) -> None:
-        """Refuse what HDF5 would fetch from elsewhere: only the path of the file itself was checked."""
-        if not self._roots or Path("/") in self._roots:
-            return
-        linked = Path(self._data.file.filename).resolve() != self.path.resolve()
-        if linked or self._data.is_virtual or self._data.external:
-            self._forget()
-            raise DocumentError(
-                f"{self.path}: dataset {self.dataset!r} lies outside the file, by an external link, as a virtual "
-                "dataset or in external storage: expected one in the file itself"
-            )
+    def _source(self, named_by: Path, name: str, dataset: str) -> HDF5Frames:
+        """Return a reader for a source of a virtual dataset, which lies in the file `named_by`."""
+        if self._depth == MAX_DEPTH:
+            raise DocumentError(f"{named_by}: virtual datasets of virtual datasets, {MAX_DEPTH} deep: expected fewer")
+        if "%b" in name + dataset:
+            raise DocumentError(f"{named_by}: a source {name!r}, {dataset!r}: expected names without %b")
+        name, dataset = name.replace("%%", "%"), dataset.replace("%%", "%")
+        return HDF5Frames.at(source_path(name, named_by, self._roots), dataset, self._roots, self._depth + 1)
 
 
-def _refuse_cut_off(path: Path) -> None:
-    """Raise where a file is shorter than it says of itself: HDF5's SWMR mode would wait for the rest for ever."""
-    with path.open("rb") as file:
-        head = file.read(SUPERBLOCK.size)
-        size = os.fstat(file.fileno()).st_size
-    signature, version, offset_bytes, end = SUPERBLOCK.unpack(head.ljust(SUPERBLOCK.size, b"\0"))
-    if signature != HDF5_SIGNATURE or (len(head) == SUPERBLOCK.size and (version not in (2, 3) or offset_bytes != 8)):
-        return
-    if size < max(end, SUPERBLOCK.size):
-        raise NotYetWritten(f"{path} is cut off: it ends after {size} bytes")
+_READERS: WeakValueDictionary[tuple[Path, str, tuple[Path, ...], int], HDF5Frames] = WeakValueDictionary()
+_READERS_LOCK = threading.Lock()
 
 
-def local_path(uri: str, roots: Sequence[Path] = ()) -> Path:
-    """Return the local path of a ``file:`` URI or a plain path.
-
-    Parameters
-    ----------
-    uri : str
-        As in a stream resource: ``file://localhost/data/x.h5``.
-    roots : sequence of Path
-        Folders that may be read; empty allows any.
-
-    Raises
-    ------
-    DocumentError
-        For another scheme, another host, a relative path or a path outside the roots.
-    """
-    parts = urlparse(uri)
-    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
-        raise DocumentError(f"{uri!r}: expected a file on this machine, as in file://localhost/data/x.h5")
-    return _checked(Path(unquote(parts.path)), roots)
-
-
-def _checked(path: Path, roots: Sequence[Path]) -> Path:
-    """Return a path without links in it, which lies within the roots."""
-    if not path.is_absolute():
-        raise DocumentError(f"'{path}': expected an absolute path")
-    path = path.resolve()
-    if roots and not any(path.is_relative_to(root.resolve()) for root in roots):
-        raise DocumentError(f"{path} lies outside {', '.join(map(str, roots))}: add its folder to the readable roots")
-    return path
+def _in_series(path: Path, group: str, roots: Sequence[Path], depth: int, number: int) -> HDF5Frames:
+    """Return a reader for one of the datasets of a group."""
+    return HDF5Frames.at(path, f"{group}/{SERIES.format(number + 1)}", roots, depth + 1)
 
 
 def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
     """Return a reader for a stream resource of an HDF5 file."""
     if document["mimetype"] != HDF5_MIMETYPE:
         raise DocumentError(f"stream resource of type {document['mimetype']!r}: expected {HDF5_MIMETYPE}")
-    return HDF5Frames(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
+    return HDF5Frames.at(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
 
 
 def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
@@ -289,4 +291,4 @@ def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) 
     if document.get("root"):
         path = Path(document["root"]) / str(path).lstrip("/")
     dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
-    return HDF5Frames(_checked(path, roots), str(dataset), roots)
+    return HDF5Frames.at(checked_path(path, roots), str(dataset), roots)

@@ -32,6 +32,8 @@ __all__ = [
     "GrowingLog",
     "LoggedRun",
     "aborted",
+    "encode",
+    "encode_metadata",
     "end_log",
     "find_log",
     "find_runs",
@@ -290,16 +292,16 @@ def _to_document(line: str | bytes, path: Path, number: int) -> tuple[str, dict[
 
 
 def _to_line(name: str, document: Mapping[str, Any]) -> str:
-    encode = _encode_metadata if name == "start" else _encode
-    line = json.dumps({"name": name, "doc": document}, default=encode)
+    default = encode_metadata if name == "start" else encode
+    line = json.dumps({"name": name, "doc": document}, default=default)
     # half a character, as in a file name that is no UTF-8: neither a catalog nor a CXI file takes it
     if r"\ud" in line:
-        text = json.dumps({"name": name, "doc": document}, default=encode, ensure_ascii=False)
+        text = json.dumps({"name": name, "doc": document}, default=default, ensure_ascii=False)
         line = json.dumps(json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")))
     return line + "\n"
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
     """Return JSON for what documents hold besides JSON: arrays, NumPy numbers, mappings."""
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode("ascii")
@@ -310,13 +312,13 @@ def _encode(value: Any) -> Any:
         return dict(value)
     if isinstance(value, Sequence | Set):
         return list(value)
-    raise TypeError(f"a document holds a {type(value).__name__}: expected JSON or arrays")
+    raise TypeError(f"it holds a {type(value).__name__}; expected JSON or arrays of numbers")
 
 
-def _encode_metadata(value: Any) -> Any:
+def encode_metadata(value: Any) -> Any:
     """Return JSON for what people put into the metadata: a path or a date becomes a text, and costs no run."""
     try:
-        return _encode(value)
+        return encode(value)
     except TypeError:
         return str(value)
 

@@ -530,6 +530,29 @@ def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value
     assert any(problem for problem in validate(written))
 
 
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_frames_of_a_virtual_dataset_are_there_or_told_missing(written: Path, tmp_path: Path, skipped: int) -> None:
+    """HDF5 gives zeros for those of a file that is missing, or shorter than was thought."""
+    source = tmp_path / "frames.h5"
+    with h5py.File(written, "r+") as file, h5py.File(source, "w") as frames:
+        clean = file[DATA][:]
+        frames["data"] = np.concatenate([clean[:skipped], clean])
+        layout = h5py.VirtualLayout(clean.shape, clean.dtype)
+        layout[:] = h5py.VirtualSource(frames["data"])[skipped:]
+        del file[DATA]
+        file.create_virtual_dataset(DATA, layout)
+    with read_cxi(written) as data:
+        assert data.frames is not None
+        np.testing.assert_array_equal(data.frames[:], clean)
+    with h5py.File(source, "w") as frames:
+        frames["data"] = clean[: len(clean) - 1 + skipped]
+    with pytest.raises(CxiError, match=r"frames.h5 holds no '/data', or less than is taken of it"):
+        read_cxi(written)
+    source.unlink()
+    with pytest.raises(CxiError, match=r"frames.h5: no such file"):
+        read_cxi(written)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [

@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from nsbluesky.callbacks.frame_readers import HDF5Frames
+from nsbluesky.callbacks.stage import DocumentError
 from nsbluesky.cxi.recover import open_file
 
 __all__ = ["MISSING", "ConversionError", "StoredFrames"]
@@ -77,8 +79,11 @@ class StoredFrames:
                     frames = np.empty((len(self), *shape), dataset.dtype.newbyteorder("="))
                 if frames.shape[1:] != shape:
                     raise ConversionError(f"{path}: frames of {shape} beside frames of {frames.shape[1:]}")
-                for place in np.flatnonzero(self.of == number).tolist():
+                places, virtual = np.flatnonzero(self.of == number).tolist(), dataset.is_virtual
+                for place in () if virtual else places:
                     _read_row(dataset, int(self.rows[place]), frames[place], path)
+            if virtual:
+                _read_virtual(path, name, self.rows[places], frames, places)
         if frames is None:
             raise ConversionError("no frames: expected at least one")
         return frames
@@ -110,3 +115,15 @@ def _read_row(dataset: h5py.Dataset, row: int, out: npt.NDArray[Any], path: Path
         raise ConversionError(
             f"{path}, frame {row}: cannot be read ({reason}): copy the file again from where it was recorded"
         ) from error
+
+
+def _read_virtual(
+    path: Path, name: str, rows: npt.NDArray[np.intp], frames: npt.NDArray[Any], places: list[int]
+) -> None:
+    """Read rows of a virtual dataset to their places: HDF5 itself gives fill values where a source is missing."""
+    source = HDF5Frames.at(path, name)
+    try:
+        for place, row in zip(places, rows.tolist(), strict=True):
+            frames[place] = source.read(row, row + 1).reshape(frames.shape[1:])
+    except DocumentError as error:
+        raise ConversionError(str(error)) from error

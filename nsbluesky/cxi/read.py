@@ -31,6 +31,7 @@ from nsbluesky.cxi.layout import (
     orientation_of,
 )
 from nsbluesky.cxi.recover import open_file
+from nsbluesky.cxi.sources import refuse_missing_sources
 from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S, Geometry, oriented
 from nsbluesky.settings import SettingsError
 
@@ -346,6 +347,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
         return None
     if not isinstance(item, h5py.Dataset):
         raise CxiError(f"{name} is a group: expected a dataset; was the file written by another program?")
+    refuse_missing_sources(item)
     if item.shape is None:
         return None
     return None if item.dtype.kind in "OS" and _decode(item[()]) in ("None", "") else item

@@ -6,12 +6,15 @@ An array is an extension value that holds its type, its shape and its bytes.  On
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import event_model
 import msgpack
 import numpy as np
+
+from nsbluesky.document_log import encode, encode_metadata
 
 __all__ = ["MAX_BYTES", "WireError", "pack", "pack_document", "unpack", "unpack_document"]
 
@@ -86,7 +89,7 @@ def pack_document(run: str, index: int, name: str, document: Mapping[str, Any]) 
 
     In a start document, what is no plain value, as a path or a date, becomes a text: so it does in the document log.
     """
-    return pack((run, index, name, document), _metadata_to_plain if name == "start" else None)
+    return pack((run, index, name, document), partial(_to_plain, encode=encode_metadata) if name == "start" else None)
 
 
 def unpack_document(data: bytes | memoryview) -> tuple[str, int, str, dict[str, Any]]:
@@ -110,25 +113,14 @@ def unpack_document(data: bytes | memoryview) -> tuple[str, int, str, dict[str, 
     return run, index, name, document
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: Any, encode: Callable[[Any], Any] = encode) -> Any:
     """Return what msgpack knows for what documents hold besides."""
-    if isinstance(value, np.ndarray) and value.dtype.str in DTYPES:
-        content = (value.dtype.str, value.shape, np.ascontiguousarray(value).tobytes())
-        return msgpack.ExtType(ARRAY, msgpack.packb(content))
-    if isinstance(value, np.generic | np.ndarray):
+    if not isinstance(value, np.ndarray):
+        return encode(value)
+    if value.dtype.str not in DTYPES:
         return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence | Set):
-        return list(value)
-    raise TypeError(f"it holds a {type(value).__name__}; expected JSON or arrays of numbers")
-
-
-def _metadata_to_plain(value: Any) -> Any:
-    try:
-        return _to_plain(value)
-    except TypeError:
-        return str(value)
+    content = (value.dtype.str, value.shape, np.ascontiguousarray(value).tobytes())
+    return msgpack.ExtType(ARRAY, msgpack.packb(content))
 
 
 def _to_array(code: int, data: bytes) -> np.ndarray[Any, Any]:

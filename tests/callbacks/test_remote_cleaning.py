@@ -20,7 +20,7 @@ from twin_beamline import TwinBeamline, make_twin_beamline
 
 from nsbluesky.callbacks import remote_cleaning
 from nsbluesky.callbacks.frame_cleaner import FrameCleaner
-from nsbluesky.callbacks.frame_readers import FrameRange, HDF5Frames, NotYetWritten
+from nsbluesky.callbacks.frame_readers import FrameRange, HDF5Frames, NotYetWritten, frames_of_stream_resource
 from nsbluesky.callbacks.remote_cleaning import Recipe
 from nsbluesky.callbacks.stage import DocumentError, Workers
 from nsbluesky.cleaning.darks import DarkStatistics
@@ -230,6 +230,23 @@ def test_a_recipe_survives_its_file(tmp_path: Path, rng: np.random.Generator) ->
     assert (again.energy_eV, again.pixel_size_m) == (930.0, 30e-6)
     np.testing.assert_array_equal(again.mean, mean)
     assert again.plan(np).center == (4.0, 4.0)
+
+
+def test_a_worker_thread_reads_while_more_frames_are_looked_for(tmp_path):
+    """HDF5 reads nothing more of a dataset that is open twice in a process and is refreshed."""
+    path = tmp_path / "frames.h5"
+    frames = np.arange(4 * 6 * 5, dtype="<u2").reshape(4, 6, 5)
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("data", data=frames, maxshape=(None, 6, 5), chunks=(1, 6, 5))
+    resource = {"mimetype": "application/x-hdf5", "uri": str(path), "parameters": {"dataset": "data"}}
+    source, at_work = (frames_of_stream_resource(resource) for _ in range(2))  # one in a thread that is not done yet
+    np.testing.assert_array_equal(at_work.read(0, 4), frames)
+    with pytest.raises(NotYetWritten):
+        source.refer(0, 5)
+    for reader in (at_work, source):
+        np.testing.assert_array_equal(reader.read(0, 4), frames)
+        np.testing.assert_array_equal(reader.refer(0, 4), frames)
+    source.close()
 
 
 def test_frames_that_are_read_when_they_are_used(tmp_path: Path) -> None:

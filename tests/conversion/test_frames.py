@@ -51,6 +51,21 @@ def test_big_endian_words_are_words(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames[0], FRAMES[0, 1])
 
 
+def test_frames_of_a_virtual_dataset_come_from_its_sources(stored: StoredFrames, tmp_path: Path) -> None:
+    """HDF5 gives zeros where one is missing."""
+    layout = h5py.VirtualLayout((12, 4, 5), np.uint16)
+    layout[:6] = h5py.VirtualSource("0.h5", "entry/data", shape=(6, 4, 5))
+    layout[6:] = h5py.VirtualSource("1.h5", "entry/data", shape=(6, 1, 4, 5))
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    frames = StoredFrames.in_one(tmp_path / "master.h5", "data", [7, 2])
+    np.testing.assert_array_equal(frames.read(), [FRAMES[1, 1], FRAMES[0, 2]])
+    (tmp_path / "1.h5").unlink()
+    with pytest.raises(ConversionError, match=r"1.h5 is not there \(yet\)"):
+        frames.read()
+    np.testing.assert_array_equal(frames[1:].read(), [FRAMES[0, 2]])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
