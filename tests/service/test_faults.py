@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, again, assert_all_frames_are_there, halves, wait_for
 
 from nsbluesky.service import crashes, supervisor
 from nsbluesky.service.access import Credentials, local_credentials
+from nsbluesky.service.connection import GREETING_S
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
@@ -179,6 +180,34 @@ def test_a_service_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
         with service:
             assert session.connection.wait(TIMEOUT_S)
             assert_all_frames_are_there(session.connection, scan)
+
+
+BUSY = """
+from nsbluesky.service import intake
+from nsbluesky.service.process import main
+
+intake.MAX_OPEN_RUNS = 2
+main()
+"""
+
+
+def test_more_runs_than_are_taken_at_once(scan: RecordedScan, tmp_path: Path) -> None:
+    """Those that are left wait for their turn: whoever waits for all of them does not give up."""
+    runs = [again(scan, f"{k}").documents for k in range(5)]
+    service = ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0))
+    service.command = (sys.executable, "-c", BUSY)  # type: ignore[misc]
+    with service, Session(service.address, tmp_path, service.credentials) as session:
+        ask(service.address, "pause", service.credentials)
+        for documents in runs:
+            start = {key: value for key, value in documents[0][1].items() if key != "ptycho"}  # of no interest here
+            session.send([("start", start), documents[-1]])
+        wait_for(lambda: session.connection.queued == 6)
+        assert not session.connection.wait(2 * GREETING_S)
+        assert session.connection.errors == {}
+        ask(service.address, "resume", service.credentials)
+        assert session.connection.wait_while_served() == ""
+        assert len(session.connection.finished) == 5
+        assert ask(service.address, "status")["refused"] == 0
 
 
 def test_a_finished_run_is_not_processed_again(scan: RecordedScan, tmp_path: Path) -> None:
