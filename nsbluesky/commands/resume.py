@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "session_had_died": session_died,
         "exit_status": finished.exit_status,
         "reason": finished.reason,
-        "frames_used": result.get("num_frames", 0),
+        "frames_used": int(result.get("num_frames", 0)),  # which comes as a float from files
         "cxi": finished.cxi,
     }
     if not finished.cxi:

@@ -128,6 +128,25 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
     assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
+def test_a_process_that_dies_before_a_run_that_was_ended_is_over_leaves_no_checkpoint(
+    scan: RecordedScan, tmp_path: Path
+) -> None:
+    """The next process leaves such a run alone, so nobody would ever go on from it."""
+    first, _ = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(first)
+        wait_for(lambda: bool(ask(service.address, "checkpoint", service.credentials)["checkpoints"]))
+        ask(service.address, "pause", service.credentials)
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        assert list((tmp_path / "results").glob("*.checkpoint"))
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        assert not list((tmp_path / "results").glob("*.checkpoint"))
+
+
 @pytest.mark.nightly
 def test_kills_at_any_moment(scan: RecordedScan, tmp_path: Path) -> None:
     """Before the first document, between documents, and after the last one."""

@@ -58,7 +58,8 @@ def test_a_session_that_died(scan: RecordedScan, tmp_path: Path, resume: Any) ->
     *_, (name, stop) = read_documents(path)
     assert name == "stop" and stop["reason"] == "its session ended before the run did"
     assert resume() == {"unfinished": "no run"}
-    assert not resume(scan.uid)["session_had_died"]
+    again = resume(scan.uid)
+    assert not again["session_had_died"] and str(again["frames_used"]) == str(summary["frames_used"])
     assert len(list((tmp_path / "results").glob("*.cxi"))) == 1, "what is finished is not processed again"
 
 
