@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise CommandFailed(
             f"no image came out of the processing: {finished.reason or 'no frames'}; {again}", summary
         )
+    if not finished.documents:
+        raise CommandFailed(f"not all of the files could be written: {finished.reason}", summary)
     return summary
 
 
