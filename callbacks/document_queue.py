@@ -63,7 +63,7 @@ class DocumentQueue:
 
     def put(self, name: str, document: dict[str, Any]) -> None:
         """Add a document; arrays beyond the limit are written to a file first."""
-        if any(isinstance(value, np.ndarray) for value in _data_of(name, document).values()):
+        if any(_num_bytes(value) for value in _data_of(name, document).values()):
             document = {**document, "data": {key: self._keep(value) for key, value in document["data"].items()}}
         self._queue.put(QueuedDocument(name, document, time.time()))
 
@@ -80,8 +80,8 @@ class DocumentQueue:
         item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         kept = _data_of(item.name, item.document)
         if kept:
-            self._bytes_got += sum(value.nbytes for value in kept.values() if isinstance(value, np.ndarray))
-            data = {key: _read_back(value) if isinstance(value, Path) else value for key, value in kept.items()}
+            self._bytes_got += sum(map(_num_bytes, kept.values()))
+            data = {key: _read_back(value) for key, value in kept.items()}
             item = QueuedDocument(item.name, {**item.document, "data": data}, item.time)
         return item
 
@@ -92,6 +92,8 @@ class DocumentQueue:
             self._folder = None
 
     def _keep(self, value: Any) -> Any:
+        if isinstance(value, list) and _num_bytes(value):  # a column of a page
+            return [self._keep(item) for item in value]
         if not isinstance(value, np.ndarray):
             return value
         if self.bytes_in_memory + value.nbytes > self._max_bytes:
@@ -112,15 +114,26 @@ class DocumentQueue:
         return path
 
 
-def _read_back(path: Path) -> Any:
-    """Return the array in a file, and remove the file."""
+def _num_bytes(value: Any) -> int:
+    """Return the size of an array, or of those in a page's column; 0 for all else."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(item.nbytes for item in value if isinstance(item, np.ndarray)) if isinstance(value, list) else 0
+
+
+def _read_back(value: Any) -> Any:
+    """Return an array that waits in a file, and remove the file; all else is as it was."""
+    if isinstance(value, list) and any(isinstance(item, Path) for item in value):
+        return [_read_back(item) for item in value]
+    if not isinstance(value, Path):
+        return value
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(value, allow_pickle=False)
     finally:
-        path.unlink(missing_ok=True)
+        value.unlink(missing_ok=True)
 
 
 def _data_of(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of an event; nothing of other documents, and of one that is none: its reader will tell."""
-    data = document.get("data") if name == "event" else None
+    """Return the data of events; nothing of other documents, and of one that is none: its reader will tell."""
+    data = document.get("data") if name in ("event", "event_page") else None
     return data if isinstance(data, dict) else {}

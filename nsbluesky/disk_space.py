@@ -40,5 +40,5 @@ def require_space(folder: Path, num_bytes: int) -> None:
         raise NoSpace(
             errno.ENOSPC,
             f"no space left: {free / 2**20:.0f} MB are free in {folder}, {MARGIN_BYTES / 2**20:.0f} MB stay free: "
-            "make space, then 'nsbluesky resume' writes the run anew",
+            "make space and do it again, for a run of a session by 'nsbluesky resume'",
         )

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import time
 import uuid
 from pathlib import Path
 
 __all__ = ["write_whole"]
 
+LEFT_S = 3600.0
+"""A part that is as old as that was left by a process that was killed as it wrote it."""
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a small file; until all of it is on its way to the disk, the former one stays in its place."""
+    _remove_left_parts(path)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # other processes may write the same file
     try:
         part.write_text(text)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _remove_left_parts(path: Path) -> None:
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFT_S:
+                part.unlink()

@@ -26,7 +26,7 @@ from PIL import Image
 from recorded_run import TIMEOUT_S, RecordedRun
 from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
-from nsbluesky import backend
+from nsbluesky import backend, disk_space
 from nsbluesky.callbacks import frame_source
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
@@ -620,6 +620,23 @@ def test_replay_tells_a_geometry_that_cannot_be_used(
         "nsbluesky replay: no image came out of the processing; "
         "geometry failed: energy_eV = -1.0: expected a positive number"
     )
+
+
+def test_replay_tells_of_a_full_disk(
+    recorded: tuple[str, Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An image that is in no file is no result; with space there is one."""
+    uid, log, settings = recorded
+    arguments = ["replay", uid, "--log", str(log), "--out", str(tmp_path / "out"), *settings]
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: 0)
+        assert main(arguments) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"the image is in no file that is whole: .*no space left: 0 MB are free in .*: make space", told)
+    assert main(arguments) == 0
 
 
 def test_replay_tells_which_file_is_gone(

@@ -343,6 +343,20 @@ def test_a_frame_without_translation_yet_does_not_turn_those_of_the_others(creat
         assert data.translation_m.tolist() == [[1.0, 5.0, 0.0], [2.0, 6.0, 0.0]] and len(data.frames) == 2
 
 
+def test_recover_does_not_begin_on_a_full_disk(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would crash the process at a write that fails, and leave a part."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: disk_space.MARGIN_BYTES + written.stat().st_size - 1)
+        with pytest.raises(disk_space.NoSpace, match="make space"):
+            recover(written, out / "b.cxi")
+        assert not list(out.iterdir())
+    assert recover(written, out / "b.cxi") == []
+
+
 def test_recover_never_overwrites(written: Path, tmp_path: Path) -> None:
     (tmp_path / "b.cxi").write_text("precious")
     with pytest.raises(CxiError, match="exists"):

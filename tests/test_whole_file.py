@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def test_two_that_write_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "write_text", while_another_writes)
     write_whole(path, "mine")
     assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_has_left_goes_with_the_next_file(tmp_path: Path) -> None:
+    """Another process may be at a part that is new, and another file's parts are not its own."""
+    path = tmp_path / "told.json"
+    left, new, others = (tmp_path / f"{name}.part" for name in ("told.json.a", "told.json.b", "told.jsonl.a"))
+    for part in (left, new, others):
+        part.write_text("ha")
+    for part in (left, others):
+        os.utime(part, (0, 0))
+    write_whole(path, "all")
+    assert path.read_text() == "all" and sorted(tmp_path.iterdir()) == sorted([path, new, others])

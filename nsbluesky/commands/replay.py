@@ -52,6 +52,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CommandFailed(f"no image came out of the processing{failed}", {"documents": count})
         (result,) = pipeline.results.values()
         path = pipeline.cxi.path
+        if path is None or pipeline.cxi.errors:
+            why = "; ".join(pipeline.cxi.errors.values())
+            raise CommandFailed(f"the image is in no file that is whole: {why}", {"documents": count})
     picture = out / "object.png"
     save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase")
     return {

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "session_had_died": session_died,
         "exit_status": finished.exit_status,
         "reason": finished.reason,
-        "frames_used": result.get("num_frames", 0),
+        "frames_used": int(result.get("num_frames", 0)),  # which comes as a float from files
         "cxi": finished.cxi,
     }
     if not finished.cxi:
@@ -78,6 +78,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise CommandFailed(
             f"no image came out of the processing: {finished.reason or 'no frames'}; {again}", summary
         )
+    if not finished.documents:
+        raise CommandFailed(f"not all of the files could be written: {finished.reason}", summary)
     return summary
 
 

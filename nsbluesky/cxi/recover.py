@@ -21,6 +21,7 @@ from nsbluesky.cxi.layout import (
     CxiError,
     part_path,
 )
+from nsbluesky.disk_space import require_space
 
 __all__ = ["open_file", "recover", "rewrite", "whole_frames"]
 
@@ -84,11 +85,15 @@ def recover(path: str | Path, out: str | Path) -> list[str]:
     ------
     CxiError
         If `path` cannot be opened at all, or `out` exists.
+    NoSpace
+        If there is no space for it: HDF5 would crash.
     """
     out = Path(out)
     if out.exists():
         raise CxiError(f"{out}: expected a new name, this file exists; move it away")
     part = part_path(out)
+    open_file(path).close()
+    require_space(out.parent, Path(path).stat().st_size)
     try:
         lost = rewrite(path, part)
         part.replace(out)

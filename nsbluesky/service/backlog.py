@@ -158,4 +158,5 @@ def _size(name: str, document: Mapping[str, Any]) -> int:
     """Return what a document weighs: arrays in it count, all else is small."""
     if name not in ("event", "event_page"):
         return DOCUMENT_BYTES
-    return DOCUMENT_BYTES + sum(value.nbytes for value in document["data"].values() if isinstance(value, np.ndarray))
+    columns = [value if isinstance(value, list) else [value] for value in document["data"].values()]
+    return DOCUMENT_BYTES + sum(item.nbytes for column in columns for item in column if isinstance(item, np.ndarray))

@@ -242,7 +242,8 @@ class Connection(DerivedRuns):
             self._backlog.taken(run, count)
             run.sent = max(run.sent, count)
             if greeting == self._greeting and count < self._sent_at_greeting.get(run.uid, 0):
-                log.info("run %s: the service has %d documents of %d: sent again", run.uid, count, run.sent)
+                level = logging.INFO if count else logging.DEBUG  # one that waits for its turn comes again and again
+                log.log(level, "run %s: the service has %d documents of %d: sent again", run.uid, count, run.sent)
                 run.sent = count
             if finished is not None:
                 self._note_finished(FinishedRun(**finished), shown)

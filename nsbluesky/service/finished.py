@@ -20,6 +20,8 @@ __all__ = ["DERIVED", "FinishedRun", "FinishedRuns", "RunEnds"]
 log = logging.getLogger(__name__)
 
 NAME = "finished-runs.jsonl"
+WITHDRAWN = "withdrawn"
+"""Exit status in the line after which the lines before it about the same run do not count."""
 DERIVED = "derived"
 """Folder of the derived runs' document logs, in that of the results."""
 
@@ -70,6 +72,10 @@ class FinishedRuns:
                 file.write(b"\n")
             file.writelines(json.dumps(asdict(run)).encode() + b"\n" for run in runs)
 
+    def withdraw(self, *raw_uids: str) -> None:
+        """Record that runs, which were told as finished, are not."""
+        self.add(*(FinishedRun(uid, exit_status=WITHDRAWN) for uid in raw_uids))
+
     @staticmethod
     def _is_cut_off(file: IO[bytes]) -> bool:
         """Return whether a disk that was full has cut off the last line; the next one must not be part of it."""
@@ -82,12 +88,17 @@ class FinishedRuns:
         """Return what is recorded, oldest first."""
         if not self._path.exists():
             return []
-        runs = []
+        runs: list[FinishedRun] = []
         for line in self._path.read_bytes().splitlines():
             try:
-                runs.append(FinishedRun(**json.loads(line)))
+                run = FinishedRun(**json.loads(line))
             except (ValueError, TypeError):
                 log.warning("%s: a line that cannot be read is passed over", self._path)
+                continue
+            if run.exit_status == WITHDRAWN:
+                runs = [other for other in runs if other.raw_uid != run.raw_uid]
+            else:
+                runs.append(run)
         return runs
 
 

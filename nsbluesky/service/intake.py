@@ -16,6 +16,7 @@ __all__ = ["DocumentRefused", "Intake", "RunProgress"]
 
 MAX_UID = 64
 MAX_OPEN_RUNS = 256
+"""Runs that are taken at once; while so many go on or are processed, further ones wait in their sessions' logs."""
 MAX_KNOWN_RUNS = 1000
 
 
@@ -32,7 +33,7 @@ class RunProgress:
     next : int
         Index of the document that is expected.
     ended : bool
-        Whether it was ended here: what still comes is counted, and not processed.
+        Whether its stop document came, or it was ended here: what still comes is counted, and not processed.
     finished : bool
         Whether its processing is over, so that nothing of it is needed any more.
     """
@@ -68,13 +69,13 @@ class Intake:
         return [uid for uid, progress in self._runs.items() if not progress.finished]
 
     def take(self, run: str, index: int, name: str, document: dict[str, Any]) -> bool:
-        """Take one document; return False where an earlier one is missing, so that it must come again.
+        """Take one document; return False where an earlier one is missing or many runs wait: it must come again.
 
         Raises
         ------
         DocumentRefused
-            For a start document whose uid is not that of the run or could name a file elsewhere, and for too many
-            runs at once.
+            For a start document whose uid is not that of the run or could name a file elsewhere, and where too many
+            runs have begun that nobody has ended.
         """
         progress = self.progress(run)
         if progress.finished or index < progress.next:
@@ -85,9 +86,11 @@ class Intake:
             return False
         if index == 0:
             self._check_start(run, name, document)
+            if len(self.open_runs) >= MAX_OPEN_RUNS:
+                return False
         if not progress.ended:
             self._deliver(name, document)
-        self._runs[run] = RunProgress(index + 1, progress.ended)
+        self._runs[run] = RunProgress(index + 1, progress.ended or name == "stop")
         self.num_taken += 1
         return True
 
@@ -113,5 +116,5 @@ class Intake:
             raise DocumentRefused(f"the start document of run {run!r:.80} has the uid {document.get('uid')!r:.80}")
         if len(run) > MAX_UID or not UID.fullmatch(run):
             raise DocumentRefused(f"run {run!r:.80}: expected a uid of at most {MAX_UID} letters, digits and dashes")
-        if len(self.open_runs) >= MAX_OPEN_RUNS:
+        if sum(not progress.ended for progress in self._runs.values()) >= MAX_OPEN_RUNS:
             raise DocumentRefused(f"{MAX_OPEN_RUNS} runs are open: finish or abort some of them first")

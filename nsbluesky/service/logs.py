@@ -70,23 +70,49 @@ def log_files(directory: Path) -> dict[str, Path]:
 def follow(path: Path, stop: threading.Event | None = None) -> Iterator[str]:
     """Yield the lines of a log and those that are added, through rotation, until `stop` is set."""
     stop = stop or threading.Event()
-    while not stop.is_set():
-        with path.open(errors="replace") as file:
-            rotated = False
-            while not stop.is_set():
-                line = file.readline()
-                if line:
-                    yield line
-                elif rotated:
-                    break
-                else:  # what was written just before the file was put aside is still to be read
-                    stop.wait(POLL_S)
-                    rotated = _is_another(path, file)
-
-
-def _is_another(path: Path, file: TextIO) -> bool:
-    """Return whether a new file has come in the place of an open one."""
+    file: TextIO = path.open(errors="replace")
     try:
-        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:  # in between
+        put_aside = False
+        while not stop.is_set():
+            line = file.readline()
+            if line:
+                yield line
+            elif put_aside:
+                following = _open_following(path, file)
+                if following is not None:
+                    file.close()
+                    file = following
+                put_aside = False
+            else:  # what was written just before the file was put aside is still to be read
+                stop.wait(POLL_S)
+                put_aside = path.exists() and not _is(path, file)
+    finally:
+        file.close()
+
+
+def _open_following(path: Path, file: TextIO) -> TextIO | None:
+    """Open the file of a log that came after an open one; None where there is none now, as in mid-rotation.
+
+    Whoever reads slowly, as through a pager, is more than one file behind, and goes on with the newest one where the
+    file that is read has been removed meanwhile.
+    """
+    names = [path, *(path.with_name(f"{path.name}.{k}") for k in range(1, BACKUPS + 1))]  # as they move
+    place = next((k for k, name in enumerate(names) if _is(name, file)), None)
+    if place == 0:
+        return None
+    try:
+        following = (names[place - 1] if place else path).open(errors="replace")
+    except FileNotFoundError:
+        return None
+    if place is None or _is(names[place], file):
+        return following
+    following.close()  # they have moved on in between: it may be a later one
+    return None
+
+
+def _is(path: Path, file: TextIO) -> bool:
+    """Return whether a path leads to an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
         return False

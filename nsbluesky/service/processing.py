@@ -56,6 +56,7 @@ class Processing:
         self._derived = DocumentLog(self.directory / DERIVED)
         self._ended: queue.SimpleQueue[FinishedRun] = queue.SimpleQueue()
         self._stopped: list[str] = []
+        self._ended_here: set[str] = set()
         self.not_whole: set[str] = set()
         """Raw runs whose files could not be written whole: they may be processed again."""
         self.pipeline = PtychoPipeline(
@@ -69,6 +70,7 @@ class Processing:
             self.pipeline.warm_up()
         self._recording = self.directory / RECORDING
         self._record_as_before()
+        self._remove_left_checkpoints()
         self.pipeline.subscribe(publish)
         assert self.pipeline.cxi is not None  # it has a directory
         files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
@@ -88,6 +90,7 @@ class Processing:
     def end_run(self, uid: str) -> None:
         """Let a run end as if its stop document had come, and for good: a process that takes over leaves it alone."""
         stop = aborted(uid, "ended at the processing service")
+        self._ended_here.add(uid)
         try:
             self._record.add(FinishedRun(uid, exit_status=stop["exit_status"], reason=stop["reason"]))
         except OSError as error:
@@ -122,6 +125,12 @@ class Processing:
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s cannot be used, nothing is recorded: %s", self._recording, error)
 
+    def _remove_left_checkpoints(self) -> None:
+        """Remove those of runs that were ended or given up, and that no process has brought to their end."""
+        left = {path.name.partition(".")[0] for path in self.directory.glob("*.checkpoint*")}
+        for uid in left.intersection(run.raw_uid for run in self._record.read()):
+            self.pipeline.forget(uid)
+
     def finished_before(self) -> list[FinishedRun]:
         """Return the runs that were finished in this folder, in this life of the service or an earlier one."""
         return self._record.read()
@@ -139,6 +148,7 @@ class Processing:
         self._stopped = [uid for uid in self._stopped if uid not in ended]
         try:
             self._record.add(*(run for run in runs if run.raw_uid not in self.not_whole))
+            self._record.withdraw(*(ended & self.not_whole & self._ended_here))
         except OSError as error:
             log.error("finished runs cannot be recorded, they will be processed again: %s", error)
         return runs

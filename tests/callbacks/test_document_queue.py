@@ -36,6 +36,23 @@ def test_memory_is_used_again_when_it_is_free():
     assert documents.spilled == 0
 
 
+def test_frames_in_a_page_wait_in_files_as_well():
+    """A column of a page is a list of them."""
+    documents = DocumentQueue(max_bytes=600)
+    columns = {
+        "image": [event(k)["data"]["image"] for k in range(5)],
+        "x": [0.0, 1.0, 2.0, 3.0, 4.0],
+        "two": [[1], [2]],
+    }
+    documents.put("event_page", {"uid": [], "data": columns})
+    assert (documents.spilled, documents.bytes_in_memory) == (2, 600)
+    data = documents.get(timeout=0).document["data"]
+    np.testing.assert_array_equal(data["image"], columns["image"])
+    assert (data["x"], data["two"]) == (columns["x"], columns["two"])
+    assert documents.bytes_in_memory == 0
+    documents.close()
+
+
 def test_references_never_wait_in_files():
     documents = DocumentQueue(max_bytes=0)
     for k in range(1000):

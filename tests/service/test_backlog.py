@@ -70,6 +70,18 @@ def test_frames_in_events_count(tmp_path: Path) -> None:
     log.close()
 
 
+def test_frames_in_pages_count(tmp_path: Path) -> None:
+    log = DocumentLog(tmp_path)
+    frame = np.ones((64, 64), np.uint16)
+    backlog = Backlog(tmp_path, 4 * frame.nbytes)
+    page = {"descriptor": "a-d", "seq_num": [1, 2, 3], "data": {"image": [frame] * 3, "x": [1.0, 2.0, 3.0]}}
+    feed(backlog, log, "a", [*documents("a", 2), *[("event_page", page)] * 3])
+    (run,) = backlog.runs()
+    assert run.in_memory == 1 and 3 * frame.nbytes < backlog.bytes_in_memory <= 4 * frame.nbytes
+    np.testing.assert_array_equal(backlog.document(run, 2)[1]["data"]["image"], page["data"]["image"])
+    log.close()
+
+
 def test_a_document_that_is_in_neither(tmp_path: Path) -> None:
     """As when the disk was full: the log ends early."""
     log = DocumentLog(tmp_path)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_scan import TIMEOUT_S, RecordedScan, Session, assert_all_frames_are_there, halves, wait_for
+from recorded_scan import TIMEOUT_S, RecordedScan, Session, again, assert_all_frames_are_there, halves, wait_for
 
 from nsbluesky.service import crashes, supervisor
 from nsbluesky.service.access import Credentials, local_credentials
+from nsbluesky.service.connection import GREETING_S
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
@@ -127,6 +128,25 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
     assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
+def test_a_process_that_dies_before_a_run_that_was_ended_is_over_leaves_no_checkpoint(
+    scan: RecordedScan, tmp_path: Path
+) -> None:
+    """The next process leaves such a run alone, so nobody would ever go on from it."""
+    first, _ = halves(scan.documents)
+    with (
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0)) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(first)
+        wait_for(lambda: bool(ask(service.address, "checkpoint", service.credentials)["checkpoints"]))
+        ask(service.address, "pause", service.credentials)
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        assert list((tmp_path / "results").glob("*.checkpoint"))
+        os.kill(service.pid, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        assert not list((tmp_path / "results").glob("*.checkpoint"))
+
+
 @pytest.mark.nightly
 def test_kills_at_any_moment(scan: RecordedScan, tmp_path: Path) -> None:
     """Before the first document, between documents, and after the last one."""
@@ -179,6 +199,34 @@ def test_a_service_that_comes_late(scan: RecordedScan, tmp_path: Path) -> None:
         with service:
             assert session.connection.wait(TIMEOUT_S)
             assert_all_frames_are_there(session.connection, scan)
+
+
+BUSY = """
+from nsbluesky.service import intake
+from nsbluesky.service.process import main
+
+intake.MAX_OPEN_RUNS = 2
+main()
+"""
+
+
+def test_more_runs_than_are_taken_at_once(scan: RecordedScan, tmp_path: Path) -> None:
+    """Those that are left wait for their turn: whoever waits for all of them does not give up."""
+    runs = [again(scan, f"{k}").documents for k in range(5)]
+    service = ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0))
+    service.command = (sys.executable, "-c", BUSY)  # type: ignore[misc]
+    with service, Session(service.address, tmp_path, service.credentials) as session:
+        ask(service.address, "pause", service.credentials)
+        for documents in runs:
+            start = {key: value for key, value in documents[0][1].items() if key != "ptycho"}  # of no interest here
+            session.send([("start", start), documents[-1]])
+        wait_for(lambda: session.connection.queued == 6)
+        assert not session.connection.wait(2 * GREETING_S)
+        assert session.connection.errors == {}
+        ask(service.address, "resume", service.credentials)
+        assert session.connection.wait_while_served() == ""
+        assert len(session.connection.finished) == 5
+        assert ask(service.address, "status")["refused"] == 0
 
 
 def test_a_finished_run_is_not_processed_again(scan: RecordedScan, tmp_path: Path) -> None:

@@ -49,3 +49,13 @@ def test_a_line_without_its_end_still_counts(tmp_path: Path) -> None:
         file.truncate((tmp_path / NAME).stat().st_size - 1)
     record.add(SECOND)
     assert record.read() == [FIRST, SECOND]
+
+
+def test_a_run_that_is_withdrawn_is_not_finished_until_it_is_told_again(tmp_path: Path) -> None:
+    record = FinishedRuns(tmp_path)
+    record.add(FIRST, SECOND)
+    record.withdraw()
+    record.withdraw(FIRST.raw_uid)
+    assert record.read() == [SECOND]
+    record.add(FIRST)
+    assert record.read() == [SECOND, FIRST]

@@ -64,11 +64,26 @@ def test_what_is_refused(run: str, name: str, doc: dict[str, Any], reason: str) 
         Intake(Delivered()).take(run, 0, name, doc)
 
 
-def test_runs_at_once_are_bounded() -> None:
+def begin_runs(intake: Intake, count: int, last: str) -> None:
+    for number in range(count):
+        for index, name in enumerate(("start", last)):
+            intake.take(f"run-{number}", index, name, {"uid": f"run-{number}", "run": f"run-{number}"})
+
+
+def test_runs_that_nobody_ends_are_bounded() -> None:
     intake = Intake(Delivered())
-    for number in range(MAX_OPEN_RUNS):
-        intake.take(f"run-{number}", 0, "start", {"uid": f"run-{number}"})
+    begin_runs(intake, MAX_OPEN_RUNS, last="descriptor")
     with pytest.raises(DocumentRefused, match="runs are open"):
         intake.take("one-more", 0, "start", {"uid": "one-more"})
+    intake.finish("run-0")
+    assert intake.take("one-more", 0, "start", {"uid": "one-more"})
+
+
+def test_further_runs_wait_until_some_are_processed() -> None:
+    """As where the service comes after a night: none is refused, and none is taken before its turn."""
+    intake = Intake(Delivered())
+    begin_runs(intake, MAX_OPEN_RUNS, last="stop")
+    assert not intake.take("one-more", 0, "start", {"uid": "one-more"})
+    assert intake.progress("one-more").next == 0 and len(intake.open_runs) == MAX_OPEN_RUNS
     intake.finish("run-0")
     assert intake.take("one-more", 0, "start", {"uid": "one-more"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def test_a_session_that_died(scan: RecordedScan, tmp_path: Path, resume: Any) ->
     *_, (name, stop) = read_documents(path)
     assert name == "stop" and stop["reason"] == "its session ended before the run did"
     assert resume() == {"unfinished": "no run"}
-    assert not resume(scan.uid)["session_had_died"]
+    again = resume(scan.uid)
+    assert not again["session_had_died"] and str(again["frames_used"]) == str(summary["frames_used"])
     assert len(list((tmp_path / "results").glob("*.cxi"))) == 1, "what is finished is not processed again"
 
 
@@ -122,6 +124,33 @@ def test_a_run_of_which_no_line_was_written_is_resumed_with_the_settings_of_the_
     out, err = capsys.readouterr()
     assert json.loads(out)["frames_used"] == (0 if is_first else scan.num_points)
     assert (f"'nsbluesky replay {scan.uid[:8]} --set …' processes it with other settings" in err) == is_first
+
+
+HALF_FULL = """
+import errno
+from nsbluesky.callbacks import derived_run_writer
+from nsbluesky.service.process import main
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+derived_run_writer.ArrayFile = full
+main()
+"""
+
+
+def test_a_run_of_which_not_all_files_could_be_written_is_told_and_made_again(
+    scan: RecordedScan, tmp_path: Path, resume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = DocumentLog(tmp_path / "documents")
+    for name, document in scan.documents:
+        log(name, document)
+    with monkeypatch.context() as full:
+        full.setattr(ProcessingService, "command", (sys.executable, "-c", HALF_FULL))
+        told = resume(scan.uid, code=1)
+        assert "not all of the files could be written: DerivedRunWriter: [Errno 28] No space left" in told
+    assert resume() == {scan.uid: "ptycho_scan"}
+    assert resume(scan.uid)["frames_used"] == scan.num_points
 
 
 def test_runs_that_there_are_not(resume: Any, tmp_path: Path) -> None:

@@ -107,6 +107,30 @@ def test_a_full_disk_of_the_results(scan: RecordedScan, tmp_path: Path) -> None:
             assert len(cxi.seq_nums) == scan.num_points
 
 
+def test_a_run_that_is_ended_on_a_full_disk_is_made_when_there_is_space(scan: RecordedScan, tmp_path: Path) -> None:
+    """It was noted as ended at once, for a process that takes over; but it has no files."""
+    full = tmp_path / "full"
+    first, second = halves(scan.documents)
+    settings = scan.settings(tmp_path, **QUICK)
+    service = ProcessingService(settings)
+    service.command = (sys.executable, str(FULL_DISK), str(full))  # type: ignore[misc]
+    with service, Session(service.address, tmp_path, service.credentials) as session:
+        session.send(first)
+        wait_for(lambda: bool(list((tmp_path / "results").glob("*.cxi"))))
+        full.touch()
+        ask(service.address, "abort", service.credentials, run=scan.uid)
+        wait_for(lambda: scan.uid in session.connection.finished)
+        assert session.connection.finished[scan.uid].exit_status == "fail"
+        session.send(second)
+    with (
+        ProcessingService(settings) as service,
+        Session(service.address, tmp_path, service.credentials) as session,
+    ):
+        session.send(scan.documents)
+        assert session.connection.wait(TIMEOUT_S)
+        assert_all_frames_are_there(session.connection, scan)
+
+
 @pytest.mark.nightly
 def test_workers_of_the_service(scan: RecordedScan, tmp_path: Path) -> None:
     """Frames are cleaned by another process: it ends with the service's, however that ends, and begins with it."""

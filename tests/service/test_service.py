@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from nsbluesky.plans import ptycho_scan
 from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ServiceAway, ask, ask_snapshot
 from nsbluesky.service.finished import FinishedRun
-from nsbluesky.service.logs import MAX_BYTES, ModuleLogs, follow, log_files
+from nsbluesky.service.logs import BACKUPS, MAX_BYTES, ModuleLogs, follow, log_files
 from nsbluesky.service.messages import ControlError
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.subscriber import DerivedRuns
@@ -305,6 +306,31 @@ def test_logs_are_followed_through_rotation(tmp_path: Path) -> None:
     path.rename(tmp_path / "server.log.1")
     path.write_text("three\n")
     assert next(lines) == "three\n"
+    stop.set()
+    assert list(lines) == []
+
+
+def test_no_log_in_between_is_lost(tmp_path: Path) -> None:
+    """Nor two of them: whoever follows looks now and then."""
+    path = tmp_path / "server.log"
+    handler = logging.handlers.RotatingFileHandler(path, backupCount=BACKUPS)
+    told = [f"{number}\n" for number in range(BACKUPS + 1)]
+    stop = threading.Event()
+    given_up = threading.Timer(20.0, stop.set)
+    given_up.start()
+    lines = follow(path, stop)
+    handler.handle(logging.makeLogRecord({"msg": "0"}))
+    assert next(lines) == told[0]
+    for number in range(1, BACKUPS + 1):
+        handler.doRollover()
+        handler.handle(logging.makeLogRecord({"msg": f"{number}"}))
+    assert [next(lines, "") for _ in told[1:]] == told[1:]
+    for _ in range(BACKUPS + 1):  # the one that is read is removed
+        handler.doRollover()
+    handler.handle(logging.makeLogRecord({"msg": "newest"}))
+    assert next(lines, "") == "newest\n"
+    handler.close()
+    given_up.cancel()
     stop.set()
     assert list(lines) == []
 
