@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.compiled import njit
+from nsbluesky.compiled import FAST, njit
 from nsbluesky.solver.frames import MOST_VARIATION, FrameStore
-from nsbluesky.solver.kernels import FAST
 from nsbluesky.solver.shifts import light_around, lines_of, turn
 from nsbluesky.solver.state import SolverState
 
