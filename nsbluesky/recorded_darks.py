@@ -130,8 +130,8 @@ class DarkRun:
         return ""
 
 
-def find_darks(told: str, fccd: Any, exposures_s: Sequence[float], directory: str | Path | None = None) -> DarkRun:
-    """Return the darks of an earlier run for a scan.
+def find_darks(told: str, fccd: Any, exposures_s: Sequence[float]) -> DarkRun:
+    """Return the darks of an earlier run for a scan; document logs are in ``documents`` in the user's data folder.
 
     Parameters
     ----------
@@ -142,8 +142,6 @@ def find_darks(told: str, fccd: Any, exposures_s: Sequence[float], directory: st
         The camera as it will measure.
     exposures_s : sequence of float
         Exposure times of the scan.
-    directory : path, optional
-        Of the document logs; ``documents`` in the user's data folder by default.
 
     Raises
     ------
@@ -151,7 +149,7 @@ def find_darks(told: str, fccd: Any, exposures_s: Sequence[float], directory: st
         Where there is no such run, or its darks do not fit the scan and the camera.
     """
     told = str(told)  # a path is fine
-    directory = data_directory() / "documents" if directory is None else Path(directory)
+    directory = data_directory() / "documents"
     if told == LATEST:
         return _latest(fccd, exposures_s, directory)
     try:

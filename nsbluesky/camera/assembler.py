@@ -160,8 +160,6 @@ class StreamCounts:
         Packets of frames that are closed, or of a frame number that nothing confirmed.
     framed_bad_sizes : Counter of int
         Those of them with a packet's header.
-    end_markers : int
-        End markers.
     packets_of_frames : list of int
         Packets of the first few frames without gaps and doubles before their end marker: what tells a camera with
         frames of another size.
@@ -171,7 +169,6 @@ class StreamCounts:
     bad_sizes: Counter[int] = field(default_factory=Counter)
     framed_bad_sizes: Counter[int] = field(default_factory=Counter)
     stray_packets: int = 0
-    end_markers: int = 0
     packets_of_frames: list[int] = field(default_factory=list)
 
 
@@ -261,7 +258,6 @@ class FrameAssembler:
 
     def _end(self) -> Iterator[AssembledFrame]:
         counts, frame = self.counts, self._current
-        counts.end_markers += 1
         if frame is None:
             return
         if len(counts.packets_of_frames) < FIRST_FRAMES and frame.is_in_line:

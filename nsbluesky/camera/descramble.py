@@ -69,13 +69,11 @@ def descramble(stream: npt.NDArray[np.uint8], layout: FCCDLayout, out: Words | N
     return out
 
 
-def scramble(frame: Words, layout: FCCDLayout, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
+def scramble(frame: Words, layout: FCCDLayout) -> npt.NDArray[np.uint8]:
     """Return the stream (bytes,) uint8 of a raw frame (rows, columns) uint16: the inverse of `descramble`."""
-    size = stream_bytes(layout)
     if frame.shape != layout.shape:
         raise ValueError(f"frame of {frame.shape}: expected {layout.shape}")
-    if out is None:
-        out = np.empty(size, np.uint8)
+    out = np.empty(stream_bytes(layout), np.uint8)
     source = np.ascontiguousarray(frame, dtype=np.uint16)
     _to_stream(source, channels_as_sent(), layout.columns_per_adc, _words(out, layout))
     return out

@@ -192,13 +192,13 @@ def _decay_shape(dark: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return shape
 
 
-def subtract_background(frames: Any, halves: tuple[HalfBackground, ...], out: Any, lost: Any = None) -> None:
+def subtract_background(frames: Any, halves: tuple[HalfBackground, ...], out: Any) -> None:
     """Write `frames` (n, rows, columns) without dark and offset to `out` (n, image rows, image columns) float32, ADU.
 
-    Rows of `out` that belong to no half are left as they are.  `lost` is as for `overscan_offset`.
+    Rows of `out` that belong to no half are left as they are.
     """
     subtract_dark(frames, halves, out)
-    subtract_offset(frames, halves, out, lost)
+    subtract_offset(frames, halves, out)
     apply_gain(frames, halves, out)
 
 

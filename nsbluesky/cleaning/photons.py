@@ -116,8 +116,8 @@ def count_photons(values: Any, noise: float, threshold: Any, keep: float, xp: Mo
     padded = xp.full((n, rows + 4, columns + 4), -xp.inf, xp.float32)
     padded[:, 2:-2, 2:-2] = values
 
-    def shifted(array: Any, down: int, right: int, height: int = rows, width: int = columns) -> Any:
-        return array[:, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
+    def shifted(array: Any, down: int, right: int) -> Any:
+        return array[:, 2 + down : 2 + down + rows, 2 + right : 2 + right + columns]
 
     center = shifted(padded, 0, 0)
     candidates = center > SPLIT_SIGMAS * noise

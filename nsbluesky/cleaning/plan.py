@@ -352,8 +352,6 @@ def plan_for(
     dark: DarkStatistics | None,
     *,
     energy_eV: float,
-    pixel_size_m: float = FCCD_PIXEL_M,
-    xp: ModuleType = np,
 ) -> CleaningPlan:
     """Prepare the cleaning of a scan with what some of its raw frames (n, rows, columns) tell.
 
@@ -365,16 +363,7 @@ def plan_for(
         As `check_darks`, `check_overscan`, `find_center` and `make_plan`.
     """
     center, mean = center_and_mean(frames, settings, layout, dark, energy_eV=energy_eV)
-    return make_plan(
-        settings,
-        layout,
-        dark,
-        center,
-        energy_eV=energy_eV,
-        pixel_size_m=pixel_size_m,
-        mean=mean,
-        xp=xp,
-    )
+    return make_plan(settings, layout, dark, center, energy_eV=energy_eV, mean=mean)
 
 
 def center_and_mean(

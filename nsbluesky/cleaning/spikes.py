@@ -43,6 +43,7 @@ MAX_LINES = 8
 MAX_SEQUENCES = 1536  # more do not find more, and take longer
 DRIFT_ROWS = 40  # blocks whose medians follow drift
 CLIP_SIGMAS = 6.0
+FOURIER_ITERATIONS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +365,6 @@ def remove_spikes_fourier(
     *,
     limit_adu: float,
     sigmas: float,
-    iterations: int = 2,
     xp: ModuleType = np,
 ) -> None:
     """Subtract the interference by filtering each ADC's Fourier transform along time, in place.
@@ -384,7 +384,6 @@ def remove_spikes_fourier(
     sigmas : float
         A frequency is interference where its power stands out of the spectrum's mean so many times, beyond what the
         greatest of so many frequencies reaches by chance.
-    iterations : int
     xp : module
         NumPy or CuPy.
     """
@@ -401,7 +400,7 @@ def remove_spikes_fourier(
         padded[..., data_columns] = part.reshape(n, rows, adcs, -1).transpose(0, 2, 1, 3)
         sequences = padded.reshape(n, adcs, -1)
         interference = xp.zeros_like(sequences)
-        for _ in range(iterations):
+        for _ in range(FOURIER_ITERATIONS):
             remainder = sequences - interference
             background = xp.where(xp.abs(remainder) < limit_adu, remainder, xp.float32(0)) + interference
             spectrum = fft.rfft(background, axis=-1)

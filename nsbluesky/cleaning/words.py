@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 VALUE_BITS = 0x1FFF
-ERROR_BIT = 0x2000
 GAIN_BITS = 0xC000
 
 # By bits 15, 14 (gain) and 13 (error): what one ADU is worth at gain ×8; 0 for a word that cannot be used.

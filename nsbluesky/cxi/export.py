@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cxi.layout import CxiError
-from nsbluesky.cxi.read import CxiData, CxiImage
+from nsbluesky.cxi.read import CxiData
 from nsbluesky.cxi.write import CxiFile
 
 __all__ = ["append_frames", "copied_frames", "export_cxi"]
@@ -66,15 +66,13 @@ def append_frames(cxi: CxiFile, data: CxiData, seq_nums: npt.NDArray[np.int64]) 
         )
 
 
-def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -> None:
-    """Write the clean frames of a file, and a picture, into another file; one that is still growing is fine.
+def export_cxi(path: str | Path, data: CxiData) -> None:
+    """Write the clean frames of a file, and its last picture, into another file; one that is still growing is fine.
 
     Parameters
     ----------
     path : path
     data : CxiData
-    image : CxiImage, optional
-        The picture; the last one of the file by default.
 
     Raises
     ------
@@ -87,9 +85,9 @@ def export_cxi(path: str | Path, data: CxiData, image: CxiImage | None = None) -
     if path.exists() and path.samefile(data.path):
         raise CxiError(f"{path} is the file that is read: expected another name")
     images = data.images
-    image = image or (images[-1] if images else None)
     with copied_frames(path, data) as cxi:
-        if image is not None:
+        if images:
+            image = images[-1]
             shape = data.clean_frames.shape[1:]
             measured = (image.mask == 0) & (image.object != 0)
             cxi.write_image(

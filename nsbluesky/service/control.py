@@ -78,7 +78,7 @@ def ask(
 
 
 def ask_snapshot(
-    address: str, credentials: Credentials | None = None, *, timeout_s: float = TIMEOUT_S
+    address: str, credentials: Credentials | None = None
 ) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
     """Return the number of the last publication and the documents that make up the state so far.
 
@@ -86,7 +86,7 @@ def ask_snapshot(
     ------
     ServiceAway, ControlError
     """
-    answer, parts = _ask(address, "snapshot", credentials, timeout_s, {})
+    answer, parts = _ask(address, "snapshot", credentials, TIMEOUT_S, {})
     try:
         documents = [(str(name), dict(document)) for name, document in map(unpack, parts)]
         return int(answer["number"]), documents

@@ -17,7 +17,7 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import CleaningSettings, SettingsError
 from nsbluesky.simulation.faults import DetectorFaults
 from nsbluesky.simulation.fccd_detector import SimulatedDetector, SimulatedExposure, generator
-from nsbluesky.simulation.fccd_electronics import MAX_VALUE, MAX_WORD, Electronics
+from nsbluesky.simulation.fccd_electronics import MAX_VALUE, MAX_WORD
 from nsbluesky.simulation.frame_faults import Delivery, FrameFaults, deliver
 from nsbluesky.simulation.optics import fresnel
 from nsbluesky.simulation.presets import DetectorModel, get_preset
@@ -43,11 +43,12 @@ class FrameSimulator:
         What the detector does to the light, or the name of a preset in `nsbluesky.simulation.presets`.
     faults : DetectorFaults, optional
         Instead of the detector's.
-    electronics : Electronics, optional
-        Instead of the detector's.
+
+    Attributes
+    ----------
     center_px : (float, float)
-        Row and column of the zero order on the assembled image; a few pixels off its middle by default, always the
-        middle pixel for the layout "none".
+        Row and column of the zero order on the assembled image: a few pixels off its middle, the middle pixel for the
+        layout "none".
     """
 
     def __init__(
@@ -58,8 +59,6 @@ class FrameSimulator:
         seed: int = 0,
         detector: DetectorModel | str = "sensor",
         faults: DetectorFaults | None = None,
-        electronics: Electronics | None = None,
-        center_px: tuple[float, float] | None = None,
     ) -> None:
         if layout != "none" and layout not in LAYOUTS:
             raise SettingsError(f"layout = {layout!r}: expected one of {', '.join([*LAYOUTS, 'none'])}")
@@ -79,16 +78,11 @@ class FrameSimulator:
             raise ValueError(f"detector_px = {sample.detector_px}: expected at least 2 pixels per clean pixel ({n})")
         model = get_preset(detector) if isinstance(detector, str) else detector
         self.detector = SimulatedDetector(
-            dataclasses.replace(
-                model,
-                electronics=electronics or model.electronics,
-                detector_faults=faults or model.detector_faults,
-            ),
+            dataclasses.replace(model, detector_faults=faults or model.detector_faults),
             energy_eV=sample.energy_eV,
             pixel_m=sample.detector_pixel_m,
             layout=layout,
             seed=seed,
-            center_px=center_px,
         )
         self.image_shape = LAYOUTS[layout].image_shape
         self.center_px = self.detector.center_px

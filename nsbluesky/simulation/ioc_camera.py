@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -242,15 +242,14 @@ class ImageGroup(PVGroup):  # type: ignore[misc]
     port = pvproperty(name="PortName_RBV", value="image1", dtype=ChannelType.STRING, read_only=True)
     data = pvproperty(name="ArrayData", value=[0], dtype=ChannelType.INT, max_length=1940 * 1152, read_only=True)
 
-    def __init__(self, *args: Any, max_rate_hz: float, clock: Callable[[], float] = time.monotonic, **kwargs: Any):
+    def __init__(self, *args: Any, max_rate_hz: float, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._clock = clock
         self._min_period_s = 1 / max_rate_hz
         self._published = -np.inf
 
     async def process(self, frame: Frame, shot: Shot) -> None:
         """Publish the frame if the last one is old enough."""
-        now = self._clock()
+        now = time.monotonic()
         if self.enable.value != "Enable" or now - self._published < self._min_period_s:
             return
         self._published = now

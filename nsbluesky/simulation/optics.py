@@ -11,6 +11,9 @@ __all__ = ["diffuser_light", "far_field", "fresnel", "near_field", "zone_plate_p
 
 SUPERSAMPLING = 8
 
+GRAIN_PX = 4.0
+"""Width of the speckles behind a diffuser."""
+
 
 def far_field(wave: npt.NDArray[np.complexfloating]) -> npt.NDArray[np.complexfloating]:
     """Unitary Fourier transform over the last two axes; origin and zero frequency at N//2."""
@@ -33,9 +36,7 @@ def fresnel(wave: npt.NDArray[np.complexfloating], spread_px: float) -> npt.NDAr
     return near_field(far_field(wave) * np.exp(-1j * np.pi * spread_px * (f[:, None] ** 2 + f**2)))
 
 
-def diffuser_light(
-    frame_px: int, photons: float, *, grain_px: float = 4.0, seed: int = 0
-) -> npt.NDArray[np.complex64]:
+def diffuser_light(frame_px: int, photons: float) -> npt.NDArray[np.complex64]:
     """Return light (frame_px, frame_px) complex64 in √photon behind a diffuser: speckles inside of a soft disk.
 
     Structure of its own is what makes near-field ptychography solvable: without, shadows at all places are alike
@@ -46,17 +47,13 @@ def diffuser_light(
     frame_px : int
     photons : float
         Σ|light|².
-    grain_px : float
-        Width of its speckles.
-    seed : int
-        Of the diffuser.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     f = np.fft.fftshift(np.fft.fftfreq(frame_px))
-    smooth = np.exp(-2 * (np.pi * grain_px / 4) ** 2 * (f[:, None] ** 2 + f**2))
+    smooth = np.exp(-2 * (np.pi * GRAIN_PX / 4) ** 2 * (f[:, None] ** 2 + f**2))
     thickness = near_field(far_field(rng.standard_normal((frame_px, frame_px)) + 0j) * smooth).real
     # as strong as needed for phases of 1 rad, and so far behind it that phases have become light and dark
-    light = fresnel(np.exp(1j * thickness / thickness.std()), spread_px=grain_px**2)
+    light = fresnel(np.exp(1j * thickness / thickness.std()), spread_px=GRAIN_PX**2)
     line = np.arange(frame_px) - frame_px // 2
     radius = np.hypot(line[:, None], line) / frame_px
     light = light * 0.5 * (1 + np.tanh((0.34 - radius) / 0.025))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 
-__all__ = ["Divisor", "ObjectSums", "StepTerms", "add_power", "bands", "gather", "pad_canvas", "regions", "stacked"]
+__all__ = ["Divisor", "ObjectSums", "add_power", "bands", "divisor_for", "gather", "pad_canvas", "stacked"]
 
 BAND_PIXELS = 80_000
 """Pixels of a canvas for which a further thread is worth being woken."""
@@ -63,35 +63,10 @@ def pad_canvas(backend: Backend, canvas: Any, before: tuple[int, int], after: tu
 
 
 @dataclass(frozen=True)
-class StepTerms:
-    """What Σ conj(P)·χ is divided by where the batch's illumination is D = Σ w·|P|²: f + s·D + g·max(D, h).
-
-    Attributes
-    ----------
-    floor, slope, share, bound : float
-        f, s, g and h.
-    """
-
-    floor: float = 0.0
-    slope: float = 0.0
-    share: float = 0.0
-    bound: float = 0.0
-
-    def denominator(self, xp: Any, illumination: Any) -> Any:
-        """Return the denominator for `illumination`, never 0."""
-        divisor = np.float32(self.slope) * illumination + np.float32(self.floor)
-        if self.share:
-            divisor += np.float32(self.share) * xp.maximum(illumination, np.float32(self.bound))
-        return xp.maximum(divisor, np.float32(1e-30))
-
-    def numbers(self) -> npt.NDArray[np.float32]:
-        """Return the four, as `nsbluesky.solver.kernels.add_and_step` takes them."""
-        return np.array([self.floor, self.slope, self.share, self.bound], np.float32)
-
-
-@dataclass(frozen=True)
 class Divisor:
-    """The rule behind `StepTerms` for any light x, of an object or a probe: f + m·mean(x) + s·D + g·max(D, max(x)).
+    """What sums over a batch are divided by where their light is D: f + m·mean(x) + s·D + g·max(D, max(x)).
+
+    Of an object, D is Σ w·|P|² on the canvas and x the light of a probe; of a probe, both are Σ w·|O|².
 
     Attributes
     ----------
@@ -104,10 +79,19 @@ class Divisor:
     slope: float = 0.0
     share: float = 0.0
 
-    def terms(self, light: Any) -> StepTerms:
-        """Return the terms for light (N, N)."""
+    def numbers(self, light: Any) -> npt.NDArray[np.float32]:
+        """Return f + m·mean(x), s, g and max(x) for light x (N, N), as `nsbluesky.solver.kernels.add_and_step`."""
         floor = self.floor + (self.per_mean * float(light.sum()) / light.size if self.per_mean else 0.0)
-        return StepTerms(floor, self.slope, self.share, float(light.max()) if self.share else 0.0)
+        return np.array([floor, self.slope, self.share, float(light.max()) if self.share else 0.0], np.float32)
+
+
+def divisor_for(xp: Any, numbers: npt.NDArray[np.float32], light: Any) -> Any:
+    """Return the divisor, never 0, by what `Divisor.numbers` returned, where the light is `light`."""
+    floor, slope, share, bound = numbers
+    divisor = slope * light + floor
+    if share:
+        divisor += share * xp.maximum(light, bound)
+    return xp.maximum(divisor, np.float32(1e-30))
 
 
 @dataclass
@@ -179,12 +163,3 @@ def clipped(band: slice, corners: Corners, side: int) -> Iterator[tuple[tuple[sl
         low = min(max(row, band.start), row + side)
         high = max(min(row + side, band.stop), low)
         yield (slice(low, high), slice(column, column + side)), slice(low - row, high - row)
-
-
-def regions(backend: Backend, band: slice, corners: Corners, side: int) -> Iterator[tuple[slice, slice]]:
-    """Yield parts of the canvas that together hold every window; a host skips what no window touches."""
-    if backend.on_device:
-        yield slice(None), slice(None)
-        return
-    for part, _ in clipped(band, corners, side):
-        yield part

@@ -136,12 +136,12 @@ def _enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.BOX)
 
 
-def _font(size: int = FONT_PX) -> Font:
+def _font() -> Font:
     """Return a font with Greek and signs where the system has one; Pillow's own knows neither."""
     try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
+        return ImageFont.truetype("DejaVuSans.ttf", FONT_PX)
     except OSError:
-        return ImageFont.load_default(size)
+        return ImageFont.load_default(FONT_PX)
 
 
 def _plain(text: str, font: Font) -> str:

@@ -26,7 +26,7 @@ from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import light_around
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import ProbeVariation
-from nsbluesky.solver.windows import ObjectSums, StepTerms, bands, regions, stacked
+from nsbluesky.solver.windows import ObjectSums, bands, divisor_for, stacked
 
 __all__ = ["BatchedEngine"]
 
@@ -81,7 +81,6 @@ class BatchedEngine(Engine):
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space and begin a pass."""
         self._work_space: tuple[list[ThreadSpace], Any] | None = None
-        self._batch_sums = ObjectSums.zeros(self._backend, state.object.shape)
         self._average = PassAverage(self._backend, state)
         self._variation = ProbeVariation(self._backend)
         if not frames.propagator.is_far:
@@ -92,7 +91,6 @@ class BatchedEngine(Engine):
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
-        self._batch_sums.pad(self._backend, before, after)
         self._average.pad(before, after)
         self._momentum.pad(before, after)
 
@@ -160,46 +158,41 @@ class BatchedEngine(Engine):
             self._work_space = work_space(backend, state.probe.shape, self._batch, len(state.objects))
         spaces, space_of_terms = self._work_space
         light = batch.add(spaces, space_of_terms, with_probe=updates_probe)
-        power = batch.mean_light()
-        object_step = self._rule.object_divisor().terms(power)
-        corners, terms, weights = batch.corners, space_of_terms[: len(slots)], batch.weights
-
-        def step(band: slice) -> None:
-            for number in range(terms.shape[1]):
-                self._batch_sums.of(number).add(backend, band, corners, terms[:, number], power, weights)
-            for region in regions(backend, band, corners, power.shape[-1]):
-                self._step_object(state, (..., *region), object_step)
-
-        loops = batch.loops
-
-        def fused_step(band: slice) -> None:
-            sums, averages = self._average.sums.object, self._rule.averages_passes
-            target = (state.objects, band.start, band.stop)
-            terms_of_step = (corners, terms, power, weights, object_step.numbers())
-            passes = stacked(sums.numerator), stacked(sums.denominator)
-            loops.add_and_step(*target, *terms_of_step, averages, *passes)
-
-        backend.map(step if loops is None else fused_step, bands(backend, state.shape))
+        self._step_object(state, batch, space_of_terms[: len(slots)])
         if updates_probe:
-            self._step_probe(state, spaces[: len(batch.shares)], len(slots), loops, moved=batch.between_pixels)
+            self._step_probe(state, spaces[: len(batch.shares)], len(slots), batch.loops, moved=batch.between_pixels)
             if batch.varied:
                 self._variation.add(state, frames, batch.slots, batch.varied, spaces[0].probe_denominator)
         return light
 
-    def _step_object(self, state: SolverState, region: tuple[Any, ...], step: StepTerms) -> None:
-        """Take the step on part of the canvas and clear the batch's sums there, so that no part is stepped twice."""
-        numerator, denominator = self._batch_sums.numerator[region], self._batch_sums.denominator[region]
-        target = state.object[region]
-        if self._rule.averages_passes:
-            sums = self._average.sums.object
-            sums.numerator[region] += numerator
-            sums.numerator[region] += denominator * target
-            sums.denominator[region] += denominator
-        # one real division and a product: much faster than dividing complex numbers
-        numerator *= np.float32(1) / step.denominator(self._backend.xp, denominator)
-        target += numerator
-        numerator[...] = 0
-        denominator[...] = 0
+    def _step_object(self, state: SolverState, batch: Differences, terms: Any) -> None:
+        """Add the windows of a batch up and step, in bands of rows that the threads share."""
+        backend, loops, power = self._backend, batch.loops, batch.mean_light()
+        sums, averages = self._average.sums.object, self._rule.averages_passes
+        numbers = self._rule.object_divisor().numbers(power)
+
+        def fused_step(band: slice) -> None:
+            target = (state.objects, band.start, band.stop)
+            terms_of_step = (batch.corners, terms, power, batch.weights, numbers)
+            passes = stacked(sums.numerator), stacked(sums.denominator)
+            loops.add_and_step(*target, *terms_of_step, averages, *passes)
+
+        def step(band: slice) -> None:
+            for number in range(terms.shape[1]):
+                of_batch.of(number).add(backend, band, batch.corners, terms[:, number], power, batch.weights)
+            rows = (..., band, slice(None))
+            numerator, denominator, target = of_batch.numerator[rows], of_batch.denominator[rows], state.object[rows]
+            if averages:
+                sums.numerator[rows] += numerator
+                sums.numerator[rows] += denominator * target
+                sums.denominator[rows] += denominator
+            # one real division and a product: much faster than dividing complex numbers
+            numerator *= np.float32(1) / divisor_for(backend.xp, numbers, denominator)
+            target += numerator
+
+        if loops is None:
+            of_batch = ObjectSums.zeros(backend, state.object.shape)
+        backend.map(step if loops is None else fused_step, bands(backend, state.shape))
 
     def _step_probe(
         self, state: SolverState, spaces: list[ThreadSpace], batch: int, loops: Any, *, moved: bool
@@ -211,7 +204,7 @@ class BatchedEngine(Engine):
             denominator += space.probe_denominator
         if moved:
             denominator = light_around(self._backend, denominator)
-        divisor = self._rule.probe_divisor(batch).terms(denominator).denominator(xp, denominator)
+        divisor = divisor_for(xp, self._rule.probe_divisor(batch).numbers(denominator), denominator)
         sums, averages = self._average.sums, self._rule.averages_passes
         if loops is not None:
             passes = sums.probe_numerator, sums.probe_denominator

@@ -171,15 +171,15 @@ class ConjugateGradientEngine(Engine):
         ]
         if not with_probe:
             scaled[1][...] = 0
-        power = sum(_product(xp, s, g) for s, g in zip(scaled, gradient, strict=True))
+        power = sum(_product(s, g) for s, g in zip(scaled, gradient, strict=True))
         before, direction = self._line, [part.copy() for part in scaled]
         if before is not None and before.power > 0:
-            turned = power - _product(xp, scaled[0], before.object_gradient)
-            turned -= _product(xp, scaled[1], before.probe_gradient)
+            turned = power - _product(scaled[0], before.object_gradient)
+            turned -= _product(scaled[1], before.probe_gradient)
             beta = np.float32(max(0.0, turned / before.power))
             direction[0] += beta * before.object
             direction[1] += beta * before.probe
-            if sum(_product(xp, d, g) for d, g in zip(direction, gradient, strict=True)) <= 0:  # uphill: begin anew
+            if sum(_product(d, g) for d, g in zip(direction, gradient, strict=True)) <= 0:  # uphill: begin anew
                 direction = scaled
         return _Line(direction[0], direction[1], gradient[0], gradient[1], power)
 
@@ -220,5 +220,5 @@ class ConjugateGradientEngine(Engine):
         return gather(self._backend, canvas, corners, windows)[:, None] * probe.probes[probe.which]
 
 
-def _product(xp: Any, a: Any, b: Any) -> float:
+def _product(a: Any, b: Any) -> float:
     return float((a.conj() * b).real.sum(dtype=np.float64))

@@ -104,6 +104,7 @@ class Differences:
         self.loops = loops_of(backend, state.probe, compiled=compiled)
         calls_transforms = self.loops is kernels and frames.propagator.is_far
         self._transforms = backend.compiled_transforms(frames.frame_px, np.complex64) if calls_transforms else None
+        self._no_numerators = backend.xp.zeros((1, 1, 1, 1), np.complex64)
         self._placed: list[MovedProbe | VariedProbe] = []
         self._field = self.transformed(state.probe)
         if state.variation is not None:
@@ -146,16 +147,17 @@ class Differences:
             Becomes χ.
         """
 
+        of_part = self._by_arrays if self.loops is None else self._by_loops
+
         def of_share(space: ThreadSpace, share: slice) -> tuple[list[Any], MovedProbe | VariedProbe]:
             space.probe_denominator[...] = 0
             moved = self._probes(share)
-            numerators = self._backend.xp.zeros(moved.probes.shape if with_probe else (1, 1, 1, 1), np.complex64)
+            numerators = self._backend.xp.zeros(moved.probes.shape, np.complex64) if with_probe else None
             found = []
             for part in pieces(share, space.frames):
                 which = moved.which[part.start - share.start : part.stop - share.start]
                 kept = None if changes is None else changes[part]
-                sums = (terms[part], numerators, with_probe)
-                found.append(self._of_part(part, which, moved.probes, space, *sums, kept))
+                found.append(of_part(part, moved.probes, which, space, terms[part], numerators, kept))
             if with_probe:
                 space.probe_numerator[...] = moved.back(numerators)
             return found, moved
@@ -194,60 +196,59 @@ class Differences:
             xp = self._backend.xp
             light += xp.tensordot(xp.asarray(weights), (abs(probes) ** 2).sum(axis=1), 1)
 
-    def _of_part(
-        self,
-        part: slice,
-        which: Any,
-        probes: Any,
-        space: ThreadSpace,
-        terms: Any,
-        numerators: Any,
-        with_probe: bool,
-        kept: Any,
+    def _shifts_px(self, part: slice) -> Any:
+        return self.steps[part] / self._subpixel if self.between_pixels else None
+
+    def _by_loops(
+        self, part: slice, probes: Any, which: Any, space: ThreadSpace, terms: Any, numerators: Any, kept: Any
     ) -> Any:
-        """Return light sums (n, SUMS) of a few frames; add to the others, and write χ into `kept` if any."""
-        backend, xp, state = self._backend, self._backend.xp, self._state
-        corners, weights, good = self.corners[part], self.weights[part], self._frames.good
-        propagator = self._frames.propagator
-        shifts_px = self.steps[part] / self._subpixel if self.between_pixels else None
-        amplitude = self._frames.amplitudes(self.slots[part], space.amplitude)
-        loops = self.loops
-        if loops is not None:
-            waves, light = space.waves[: len(corners)], xp.empty((len(corners), SUMS), np.float32)
-            detector = amplitude, good, np.float32(state.background), self._floor
-            poisson, sums = self._likelihood.poisson, (with_probe, numerators, space.probe_denominator)
-            change = waves
-            if self._transforms is not None:
-                places, scale = (state.objects, probes, which, corners), np.float32(1 / waves.shape[-1])
-                to_terms = (light, weights, terms, *sums)
-                loops.use_frames(self._transforms, *places, waves, *detector, scale, poisson, *to_terms)
-            else:
-                loops.multiply_windows(state.objects, probes, which, corners, waves)
-                field, factor = propagator.propagate(waves, shifts_px)
-                loops.change_fields(field, *detector, field.real.dtype.type(factor), poisson, light)
-                change = propagator.propagate_back(field, shifts_px)
-                loops.back_project(change, probes, which, state.objects, corners, weights, terms, *sums)
+        """Return light sums (n, SUMS) of a few frames; write `terms`, and χ into `kept` if any, add to the others."""
+        loops, objects, frames, corners = self.loops, self._state.objects, self._frames, self.corners[part]
+        waves, light = space.waves[: len(corners)], self._backend.xp.empty((len(corners), SUMS), np.float32)
+        amplitude, poisson = frames.amplitudes(self.slots[part], space.amplitude), self._likelihood.poisson
+        detector = amplitude, frames.good, np.float32(self._state.background), self._floor
+        with_probe = numerators is not None
+        sums = with_probe, numerators if with_probe else self._no_numerators, space.probe_denominator
+        to_terms = self.weights[part], terms, *sums
+        change = waves
+        if self._transforms is not None:
+            places, scale = (objects, probes, which, corners), np.float32(1 / waves.shape[-1])
+            loops.use_frames(self._transforms, *places, waves, *detector, scale, poisson, light, *to_terms)
         else:
-            illumination, modes = probes[which], probes.shape[1]
-            waves = space.waves[: len(corners)]
-            parts = [slice(first, first + modes) for first in range(0, waves.shape[1], modes)]  # of each state
-            for of_state, canvas in zip(parts, state.objects, strict=True):
-                windows = gather(backend, canvas, corners, space.windows)
-                xp.multiply(windows[:, None], illumination, out=waves[:, of_state])
-            field = propagator.forward(waves, shifts_px)
-            measured = (amplitude, good, state.background)
-            poisson, floor = self._likelihood.poisson, self._likelihood.floor
-            factor, light = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
-            field *= factor[:, None]
-            change = propagator.back(field, shifts_px)
-            weighted = xp.asarray(weights)[:, None, None]
-            for number, (of_state, canvas) in enumerate(zip(parts, state.objects, strict=True)):
-                terms[:, number] = (change[:, of_state] * xp.conj(illumination)).sum(axis=1) * weighted
-                if with_probe:
-                    waves = change[:, of_state] if kept is None else change[:, of_state].copy()
-                    if len(parts) > 1:
-                        windows = gather(backend, canvas, corners, space.windows)
-                    space.add_probe_terms(xp, windows, waves, weights, which, numerators)
+            shifts_px = self._shifts_px(part)
+            loops.multiply_windows(objects, probes, which, corners, waves)
+            field, factor = frames.propagator.propagate(waves, shifts_px)
+            loops.change_fields(field, *detector, field.real.dtype.type(factor), poisson, light)
+            change = frames.propagator.propagate_back(field, shifts_px)
+            loops.back_project(change, probes, which, objects, corners, *to_terms)
         if kept is not None:
             kept[...] = change
+        return light
+
+    def _by_arrays(
+        self, part: slice, probes: Any, which: Any, space: ThreadSpace, terms: Any, numerators: Any, kept: Any
+    ) -> Any:
+        """Do the same step by step."""
+        backend, xp, objects, frames = self._backend, self._backend.xp, self._state.objects, self._frames
+        corners, shifts_px, weights = self.corners[part], self._shifts_px(part), self.weights[part]
+        illumination, modes = probes[which], probes.shape[1]
+        waves = space.waves[: len(corners)]
+        of_states = [slice(first, first + modes) for first in range(0, waves.shape[1], modes)]
+        for of_state, canvas in zip(of_states, objects, strict=True):
+            windows = gather(backend, canvas, corners, space.windows)
+            xp.multiply(windows[:, None], illumination, out=waves[:, of_state])
+        field = frames.propagator.forward(waves, shifts_px)
+        measured = frames.amplitudes(self.slots[part], space.amplitude), frames.good, self._state.background
+        poisson, floor = self._likelihood.poisson, self._likelihood.floor
+        factor, light = likelihood_change(xp, field, *measured, poisson=poisson, floor=floor)
+        field *= factor[:, None]
+        change = frames.propagator.back(field, shifts_px)
+        if kept is not None:
+            kept[...] = change
+        weighted = xp.asarray(weights)[:, None, None]
+        for number, (of_state, canvas) in enumerate(zip(of_states, objects, strict=True)):
+            terms[:, number] = (change[:, of_state] * xp.conj(illumination)).sum(axis=1) * weighted
+            if numerators is not None:
+                windows = gather(backend, canvas, corners, space.windows)
+                space.add_probe_terms(xp, windows, change[:, of_state], weights, which, numerators)
         return light

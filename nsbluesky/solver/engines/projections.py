@@ -214,15 +214,14 @@ class ProjectionEngine(Engine):
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Make the object, and the probe once it is time, that fit the exit waves of the pass best."""
-        xp = self._backend.xp
         sums = self._sums
-        _fit(xp, sums.object.numerator, sums.object.denominator, state.object)
+        _fit(sums.object.numerator, sums.object.denominator, state.object)
         if state.passes >= self._probe_start:
-            _fit(xp, sums.probe_numerator, sums.probe_denominator, state.probe)
+            _fit(sums.probe_numerator, sums.probe_denominator, state.probe)
         sums.clear()
 
 
-def _fit(xp: Any, numerator: Any, denominator: Any, target: Any) -> None:
+def _fit(numerator: Any, denominator: Any, target: Any) -> None:
     """Set `target` to numerator/denominator, drawn to its old value where the denominator is small."""
     floor = REGULARISATION * denominator.max()
     if float(floor) > 0:
