@@ -20,28 +20,30 @@ import numpy.typing as npt
 from nsbluesky.callbacks.frame_readers import (
     HDF5Frames,
     NotYetWritten,
+    ResourceFrames,
     frames_of_resource,
     frames_of_stream_resource,
 )
 from nsbluesky.callbacks.stage import DocumentError
 from nsbluesky.geometry import length_in_m
-from nsbluesky.streams import PRIMARY, holds_frames
+from nsbluesky.streams import PRIMARY, holds_frames, ptycho_of
 
 __all__ = ["FrameIndex", "FrameReference", "Point"]
 
 
 @dataclass(frozen=True)
 class FrameReference:
-    """Where one frame is: a row of a file, or the array itself."""
+    """Where one frame is: a row of a file, several of which it is the sum, or the array itself."""
 
     source: HDF5Frames | None
     index: int
     array: npt.NDArray[Any] | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class PositionReference:
-    """Where the positions of some points along one axis are."""
+    """Where the positions of some points along one axis are; of `count` values at each point the mean is meant."""
 
     source: HDF5Frames
     start: int
@@ -49,12 +51,23 @@ class PositionReference:
     first_seq_num: int
     axis: str
     unit: str
+    count: int = 1
 
     def halves(self) -> tuple[PositionReference, PositionReference]:
         """Return references to the first half and to the rest of several positions."""
         middle = (self.start + self.stop) // 2
         first_seq_num = self.first_seq_num + middle - self.start
         return replace(self, stop=middle), replace(self, start=middle, first_seq_num=first_seq_num)
+
+    def read(self) -> npt.NDArray[np.float64]:
+        """Return them in metres."""
+        count = self.count
+        if count > 1 and len(self.source.require(0, 0)) > 1:  # a row of the dataset has all values of a point
+            count = 1
+        values = length_in_m(self.source.read(self.start * count, self.stop * count), self.unit)
+        if count > 1:
+            return np.asarray(values.reshape(-1, count).mean(axis=1))
+        return values.reshape(len(values), -1)[:, 0]
 
 
 @dataclass
@@ -106,9 +119,12 @@ class FrameIndex:
         self._lose = lose
         self._roots = roots
         self._descriptors: dict[str, Mapping[str, Any]] = {}
-        self._resources: dict[str, tuple[str, HDF5Frames | DocumentError]] = {}
+        self._elsewhere: dict[str, list[str]] = {}
+        self._named = _mapping(start, "keys")
+        self._units = _mapping(start, "units")
+        self._resources: dict[str, tuple[str, HDF5Frames | ResourceFrames | DocumentError]] = {}
         self._told: set[str] = set()
-        self._data: dict[str, tuple[str, int]] = {}
+        self._data: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._former: dict[int, Point] = {}
         self._positions: list[PositionReference] = []
 
@@ -135,7 +151,7 @@ class FrameIndex:
             p = waiting.pop(0)
             seq_nums = range(p.first_seq_num, p.first_seq_num + p.stop - p.start)
             try:
-                values = length_in_m(p.source.read(p.start, p.stop), p.unit)
+                values = p.read()
             except Exception as error:  # whatever a damaged file brings to light must not cost the positions after it
                 if patient and isinstance(error, NotYetWritten):
                     self._positions.append(p)
@@ -144,7 +160,7 @@ class FrameIndex:
                 else:
                     self._lose(PRIMARY, seq_nums, f"no position: {error}")
                 continue
-            for seq_num, value in zip(seq_nums, values.reshape(len(values), -1)[:, 0], strict=True):
+            for seq_num, value in zip(seq_nums, values, strict=True):
                 self._set(PRIMARY, seq_num, **{p.axis: float(value)})
 
     def complete_points_taken_again(self) -> None:
@@ -166,8 +182,44 @@ class FrameIndex:
 
     def _on_descriptor(self, document: Mapping[str, Any]) -> None:
         """Remember which data keys of the darks and of `primary` hold frames and positions."""
-        if document["run_start"] == self._start["uid"] and holds_frames(document["name"]):
+        if document["run_start"] != self._start["uid"]:
+            return
+        if holds_frames(document["name"]):
             self._descriptors[document["uid"]] = document
+        else:
+            self._elsewhere[document["name"]] = list(document["data_keys"])
+
+    def _on_stop(self, document: Mapping[str, Any]) -> None:
+        """Tell where the frames of a run are, of which there was none in `primary`."""
+        if document["run_start"] != self._start["uid"] or self._descriptors:
+            return
+        for stream, keys in self._elsewhere.items():
+            if self._named.get("image") in keys:
+                raise DocumentError(
+                    f"frames {self._named['image']!r} in the stream {stream!r}: expected them, and their positions, "
+                    f"in {PRIMARY!r}"
+                )
+
+    def missing(self, point: Point) -> str:
+        """Return what a point lacks, and where that was looked for."""
+        axes = ("image",) if point.frame is None else tuple(a for a in "xy" if getattr(point, f"{a}_m") is None)
+        what = "no frame" if point.frame is None else "no position"
+        descriptor = next((d for d in self._descriptors.values() if d["name"] == PRIMARY), None)
+        if descriptor is None:
+            return what
+        keys = self._keys(descriptor)
+        for axis in axes:
+            key = keys.get(axis)
+            if key in descriptor["data_keys"]:
+                continue
+            other = [name for name, known in self._elsewhere.items() if key in known]
+            if other:
+                return f"{what}: {key!r} is in the stream {other[0]!r}, expected in {PRIMARY!r}"
+            is_called = "what looks like one is not there" if key is None else f"{key!r} is not there"
+            return (
+                f"{what}: of ptycho.keys[{axis!r}], {is_called}: expected one of {', '.join(descriptor['data_keys'])}"
+            )
+        return what
 
     def _on_stream_resource(self, document: Mapping[str, Any]) -> None:
         self._note_file(document, str(document["data_key"]), frames_of_stream_resource)
@@ -176,10 +228,13 @@ class FrameIndex:
         self._note_file(document, "", frames_of_resource)
 
     def _note_file(
-        self, document: Mapping[str, Any], key: str, reader: Callable[[Mapping[str, Any], Sequence[Path]], HDF5Frames]
+        self,
+        document: Mapping[str, Any],
+        key: str,
+        reader: Callable[[Mapping[str, Any], Sequence[Path]], HDF5Frames | ResourceFrames],
     ) -> None:
         """Note a file; what is wrong with it matters only where it holds frames or positions of the scan."""
-        source: HDF5Frames | DocumentError
+        source: HDF5Frames | ResourceFrames | DocumentError
         try:
             source = reader(document, self._roots)
         except DocumentError as error:
@@ -189,8 +244,7 @@ class FrameIndex:
         self._resources[document["uid"]] = key, source
 
     def _on_datum(self, document: Mapping[str, Any]) -> None:
-        row = document["datum_kwargs"].get("point_number", document["datum_kwargs"].get("index", 0))
-        self._data[document["datum_id"]] = document["resource"], int(row)
+        self._data[document["datum_id"]] = document["resource"], document["datum_kwargs"]
 
     def _on_datum_page(self, document: Mapping[str, Any]) -> None:
         for datum in event_model.unpack_datum_page(cast(event_model.DatumPage, document)):
@@ -206,31 +260,45 @@ class FrameIndex:
         key, source = self._resources.get(resource, (keys.get("image", ""), DocumentError("it was not announced")))
         if key not in (keys.get("image"), keys.get("x"), keys.get("y")):
             return
-        if isinstance(source, DocumentError):
-            self._lose(stream, range(first, first + stop - start), f"its file cannot be used: {source}")
-            if resource not in self._told:
-                self._told.add(resource)
-                raise source
+        if not isinstance(source, HDF5Frames):
+            error = source if isinstance(source, DocumentError) else DocumentError("a resource document tells of it")
+            self._refuse(stream, range(first, first + stop - start), "its file cannot be used", error, resource)
         elif key == keys.get("image"):
+            count = _frames_of_point(descriptor, key)
             for k in range(stop - start):
-                self._set(stream, first + k, frame=FrameReference(source, start + k))
+                reference = FrameReference(source, (start + k) * count, count=count)
+                self._set(stream, first + k, frame=reference)
         else:
-            axis = "x_m" if key == keys.get("x") else "y_m"
-            self._positions.append(PositionReference(source, start, stop, first, axis, _unit(descriptor, key)))
+            axis = "x" if key == keys.get("x") else "y"
+            try:
+                unit = self._unit(descriptor, axis, key)
+            except ValueError as error:
+                self._refuse(stream, range(first, first + stop - start), "no position", error, key)
+                return
+            shape = descriptor["data_keys"][key]["shape"]
+            count = int(shape[0] or 1) if len(shape) == 1 else 1
+            self._positions.append(PositionReference(source, start, stop, first, f"{axis}_m", unit, count))
 
     def _on_event(self, document: Mapping[str, Any]) -> None:
         """Take positions and inline or older references to frames."""
         descriptor = self._descriptors.get(document["descriptor"])
         if descriptor is None:
             return
-        keys, data = self._keys(descriptor), document["data"]
+        keys, data, stream = self._keys(descriptor), document["data"], descriptor["name"]
         values: dict[str, Any] = {}
         for axis in ("x", "y"):
             if keys.get(axis) in data:
-                values[f"{axis}_m"] = float(length_in_m(data[keys[axis]], _unit(descriptor, keys[axis])))
+                try:
+                    unit = self._unit(descriptor, axis, keys[axis])
+                    values[f"{axis}_m"] = float(length_in_m(data[keys[axis]], unit))
+                except (TypeError, ValueError) as error:
+                    self._refuse(stream, [document["seq_num"]], "no position", error, keys[axis])
         if keys.get("image") in data:
-            values["frame"] = self._event_frame(data[keys["image"]])
-        self._set(descriptor["name"], document["seq_num"], **values)
+            try:
+                values["frame"] = self._event_frame(data[keys["image"]], _frames_of_point(descriptor, keys["image"]))
+            except DocumentError as error:
+                self._refuse(stream, [document["seq_num"]], "no frame", error, keys["image"])
+        self._set(stream, document["seq_num"], **values)
 
     def _on_event_page(self, document: Mapping[str, Any]) -> None:
         if document["descriptor"] in self._descriptors:
@@ -239,9 +307,19 @@ class FrameIndex:
 
     # ---- points
 
+    def _unit(self, descriptor: Mapping[str, Any], axis: str, key: str) -> str:
+        """Return the unit of a position: as the start document says, else as the descriptor does."""
+        unit = self._units.get(axis) or descriptor["data_keys"][key].get("units")
+        if not unit:
+            raise DocumentError(
+                f"data key {key!r} has no units: set the motor record's EGU, or ptycho.units[{axis!r}] in the start "
+                "document; positions are never guessed"
+            )
+        return str(unit)
+
     def _keys(self, descriptor: Mapping[str, Any]) -> dict[str, str]:
         """Return the data keys of image, x and y: as the start document says, else by what they look like."""
-        named = dict(self._start.get("ptycho", {}).get("keys", {}))
+        named = dict(self._named)
         for key, described in descriptor["data_keys"].items():
             if described["dtype"] == "array" and len(described["shape"]) >= 2:
                 named.setdefault("image", key)
@@ -251,15 +329,23 @@ class FrameIndex:
                         named.setdefault(axis, key)
         return named
 
-    def _event_frame(self, value: Any) -> FrameReference:
+    def _refuse(self, stream: str, seq_nums: Iterable[int], what: str, error: Exception, which: str) -> None:
+        """List frames as lost, and raise the first time that it is for this file or key."""
+        self._lose(stream, seq_nums, f"{what}: {error}")
+        if which not in self._told:
+            self._told.add(which)
+            raise error
+
+    def _event_frame(self, value: Any, num_frames: int) -> FrameReference:
         if isinstance(value, str):
-            resource, row = self._data.get(value, ("", 0))
-            if resource not in self._resources:
-                raise DocumentError(f"no usable datum {value!r}: expected it, and its resource, before the event")
-            source = self._resources[resource][1]
+            resource, datum = self._data.get(value, ("", {}))
+            source = self._resources.get(resource, ("", None))[1]
             if isinstance(source, DocumentError):
                 raise source
-            return FrameReference(source, row)
+            if not isinstance(source, ResourceFrames):
+                raise DocumentError(f"no usable datum {value!r}: expected it, and its resource, before the event")
+            reader, row, count = source.at(datum, num_frames)
+            return FrameReference(reader, row, count=count)
         return FrameReference(None, 0, np.asarray(value))
 
     def _set(self, stream: str, seq_num: int, **values: Any) -> None:
@@ -280,8 +366,15 @@ class FrameIndex:
             self.ready[stream].append(seq_num)
 
 
-def _unit(descriptor: Mapping[str, Any], key: str) -> str:
-    unit = descriptor["data_keys"][key].get("units")
-    if not unit:
-        raise DocumentError(f"data key {key!r} has no units: set the motor record's EGU, positions are never guessed")
-    return str(unit)
+def _frames_of_point(descriptor: Mapping[str, Any], key: str) -> int:
+    """Return how many frames a point has: more than one where the shape says (n, rows, columns)."""
+    shape = descriptor["data_keys"].get(key, {}).get("shape", ())
+    return int(shape[0] or 1) if len(shape) == 3 else 1
+
+
+def _mapping(start: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object of the ``ptycho`` entry."""
+    value = ptycho_of(start).get(name) or {}
+    if not isinstance(value, Mapping):
+        raise DocumentError(f"ptycho.{name} = {value!r:.80} in the start document: expected an object of names")
+    return value

@@ -27,6 +27,7 @@ __all__ = [
     "FrameRange",
     "HDF5Frames",
     "NotYetWritten",
+    "ResourceFrames",
     "frames_of_resource",
     "frames_of_stream_resource",
     "local_path",
@@ -34,6 +35,10 @@ __all__ = [
 
 SERIES = "data_{:06d}"
 """Name of the datasets of an Eiger's master file, counted from 1."""
+
+HDF5_SPECS = ("AD_HDF5", "AD_HDF5_SWMR", "AD_HDF5_SWMR_STREAM", "AD_HDF5_SWMR_SLICE")
+EIGER_SPECS = ("AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE")
+"""Specs of resource documents: files of areaDetector's HDF5 plugin, and those that an Eiger writes itself."""
 
 MAX_DEPTH = 4
 """How many virtual datasets may lie on the way to frames: those that name each other in a circle end here."""
@@ -283,12 +288,66 @@ def frames_of_stream_resource(document: Mapping[str, Any], roots: Sequence[Path]
     return HDF5Frames.at(local_path(document["uri"], roots), str(document["parameters"]["dataset"]), roots)
 
 
-def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> HDF5Frames:
-    """Return a reader for a resource document of areaDetector's HDF5 plugin (AD_HDF5 and its kin)."""
-    if "HDF5" not in document["spec"]:
-        raise DocumentError(f"resource of spec {document['spec']!r}: expected one of areaDetector's HDF5 specs")
+@dataclass(frozen=True)
+class ResourceFrames:
+    """What a resource document tells of frames; its datum documents say where each point's are.
+
+    Attributes
+    ----------
+    path : Path
+        The file; of an Eiger the beginning of its files' names.
+    dataset : str
+    roots : tuple of Path
+        As in `HDF5Frames`.
+    per_point : int
+        Frames of each point.
+    is_eiger : bool
+        Whether there is a master file for each sequence.
+    """
+
+    path: Path
+    dataset: str
+    roots: tuple[Path, ...]
+    per_point: int
+    is_eiger: bool
+
+    def at(self, datum: Mapping[str, Any], num_frames: int) -> tuple[HDF5Frames, int, int]:
+        """Return the reader, the first row and the number of rows of a point.
+
+        Parameters
+        ----------
+        datum : dict
+            The ``datum_kwargs``.
+        num_frames : int
+            Frames of a point as its descriptor tells, for an Eiger's whole sequences.
+
+        Raises
+        ------
+        DocumentError
+            Where they tell no row, or a file that may not be read.
+        """
+        if not self.is_eiger:
+            point = datum.get("point_number", datum.get("index"))
+            if point is None:
+                raise DocumentError(f"datum_kwargs {dict(datum)}: expected the row of the frame as 'point_number'")
+            return HDF5Frames.at(self.path, self.dataset, self.roots), int(point) * self.per_point, self.per_point
+        if "seq_id" not in datum:
+            raise DocumentError(f"datum_kwargs {dict(datum)}: expected the Eiger's sequence as 'seq_id'")
+        path = checked_path(self.path.with_name(f"{self.path.name}_{datum['seq_id']}_master.h5"), self.roots)
+        source = HDF5Frames.at(path, self.dataset, self.roots)
+        row = datum.get("image_slice", datum.get("frame_num"))
+        return (source, 0, num_frames) if row is None else (source, int(row), 1)
+
+
+def frames_of_resource(document: Mapping[str, Any], roots: Sequence[Path] = ()) -> ResourceFrames:
+    """Return what a resource document tells, of areaDetector's HDF5 plugin or of an Eiger's own files."""
+    spec, kwargs = document["spec"], document["resource_kwargs"]
+    if spec not in (*HDF5_SPECS, *EIGER_SPECS):
+        raise DocumentError(f"resource of spec {spec!r}: expected one of {', '.join((*HDF5_SPECS, *EIGER_SPECS))}")
     path = Path(document["resource_path"])
     if document.get("root"):
         path = Path(document["root"]) / str(path).lstrip("/")
-    dataset = document["resource_kwargs"].get("dataset", "/entry/data/data")
-    return HDF5Frames.at(checked_path(path, roots), str(dataset), roots)
+    is_eiger = spec in EIGER_SPECS
+    dataset = kwargs.get("dataset", "/entry/data" if is_eiger else "/entry/data/data")
+    per_point = int(kwargs.get("frame_per_point", 1)) or 1
+    return ResourceFrames(checked_path(path, roots), str(dataset), tuple(roots), per_point, is_eiger)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from nsbluesky.callbacks.block_watch import MAX_TRIES
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_index import FrameIndex, Point
-from nsbluesky.callbacks.frame_readers import NotYetWritten
+from nsbluesky.callbacks.frame_readers import HDF5Frames, NotYetWritten
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import DocumentError, RunContext, Stage
+from nsbluesky.cleaning.words import as_counts
 from nsbluesky.streams import PRIMARY
 
 __all__ = ["FrameSource", "ReadFrames"]
@@ -31,6 +32,9 @@ LIVE_S = 60.0
 WAIT_FOR_FILE_S = 5.0
 """How long after the end of a run a frame may still be missing in its file."""
 
+ROWS_AT_ONCE = 16
+"""How many frames of one point are read before they are added up."""
+
 
 class ReadFrames(Stage):
     """The stage of one run; see the module."""
@@ -41,6 +45,7 @@ class ReadFrames(Stage):
         super().__init__(run)
         self._index = FrameIndex(run.start, self._lose, run.roots)
         self._frame_shape: tuple[int, ...] | None = None
+        self._source: HDF5Frames | None = None
         self._stopped_at: float | None = None
         self._losses_listed = False
         self._darks_read: set[str] = set()
@@ -51,10 +56,10 @@ class ReadFrames(Stage):
 
     def process(self, name: str, document: dict[str, Any]) -> Iterator[Document]:
         """Take references to frames and positions, and emit what can be read; `work` waits for the rest."""
-        self._index.process(name, document)
         if name == "stop" and self.is_raw(document):
             self._stopped_at = time.monotonic()
             self._index.complete_points_taken_again()
+        self._index.process(name, document)
         if name in ("event", "event_page", "stream_datum", "stop"):
             yield from self._emit_ready()
 
@@ -81,7 +86,7 @@ class ReadFrames(Stage):
             self._losses_listed = True
             for seq_num, point in self._index.points[PRIMARY].items():
                 if not point.emitted and seq_num not in self.run.lost:
-                    self._lose(PRIMARY, [seq_num], "no frame" if point.frame is None else "no position")
+                    self._lose(PRIMARY, [seq_num], self._index.missing(point))
 
     @property
     def _patient(self) -> bool:
@@ -90,6 +95,7 @@ class ReadFrames(Stage):
     def close(self) -> None:
         """Close all files."""
         self._index.close()
+        self._turn_to(None)
 
     def _lose(self, stream: str, seq_nums: Iterable[int], reason: str) -> None:
         if stream != PRIMARY:
@@ -142,14 +148,23 @@ class ReadFrames(Stage):
         """Return a block and its frames (n, rows, columns): what workers clean is referred to, all else is read."""
         first = self._index.points[stream][block[0]].frame
         assert first is not None
-        if self.run.workers is None or stream != PRIMARY or first.source is None:
+        if self.run.workers is None or stream != PRIMARY or first.source is None or first.count > 1:
             return block, _as_block(list(self._read(stream, block).values()))
+        self._turn_to(first.source)
         frames = first.source.refer(first.index, first.index + len(block))
-        self._check_shape(frames.frame_shape)
+        self._check(frames.frame_shape, frames.dtype)
         return block, frames
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        """Note the first frame's shape, and let all others have it."""
+    def _turn_to(self, source: HDF5Frames | None) -> None:
+        """Close the file that was read before, where this is another one: of many, not all can be open."""
+        if self._source is not None and self._source is not source:
+            self._source.close()
+        self._source = source
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Note the first frame's shape, and let all others have it; refuse what is no number of counts."""
+        if dtype.kind not in "ui":
+            raise DocumentError(f"a frame of {dtype}: expected integers, as the detector counts them")
         expected = self._frame_shape or shape
         if len(shape) != 2 or shape != expected:
             raise DocumentError(f"a frame of shape {shape}: expected (rows, columns) = {expected}")
@@ -161,6 +176,10 @@ class ReadFrames(Stage):
         first = references[0]
         assert first is not None
         if first.source is not None:
+            self._turn_to(first.source)
+            if first.count > 1:
+                rows = [reference.index for reference in references if reference is not None]
+                return dict(zip(block, (self._sum(first.source, row, first.count) for row in rows), strict=True))
             frames = first.source.read(first.index, first.index + len(block))
         else:
             frames = np.stack(
@@ -168,8 +187,27 @@ class ReadFrames(Stage):
             )
         if frames.ndim == 4 and frames.shape[1] == 1:
             frames = frames[:, 0]
-        self._check_shape(frames.shape[1:])
+        self._check(frames.shape[1:], frames.dtype)
         return dict(zip(block, frames, strict=True))
+
+    def _sum(self, source: HDF5Frames, row: int, count: int) -> npt.NDArray[Any]:
+        """Return the sum of the frames of a point; a pixel that one of them did not measure has the largest word."""
+        cleaning = self.run.settings.cleaning
+        if cleaning.layout != "none" or cleaning.detector_mode is not None:
+            raise DocumentError(
+                f"{count} frames of one point: expected one, they are added up with layout 'none' only"
+            )
+        source.require(row, row + count)
+        total: Any = 0
+        silent: Any = False
+        for start in range(row, row + count, ROWS_AT_ONCE):
+            frames = source.read(start, min(start + ROWS_AT_ONCE, row + count))
+            self._check(frames.shape[1:], frames.dtype)
+            frames = as_counts(frames)
+            silent |= (frames == frames.dtype.type(2 ** (8 * frames.dtype.itemsize) - 1)).any(axis=0)
+            total += frames.sum(axis=0, dtype=np.uint64)
+        wide = np.uint32 if frames.dtype.itemsize <= 2 else np.uint64  # what such sums fit into
+        return np.where(silent, np.iinfo(wide).max, total).astype(wide)
 
     def _save(self, stream: str, block: list[int], error: Exception) -> tuple[list[int], Any]:
         """Return what can be read of a block with a bad frame in it; the bad ones are listed."""
@@ -225,7 +263,7 @@ def _next_block(ready: list[int], points: Mapping[int, Point], limit: int) -> li
     for seq_num in ready[1:limit]:
         last, this = points[block[-1]].frame, points[seq_num].frame
         assert last is not None and this is not None
-        if this.source is None or this.source is not last.source or this.index != last.index + 1:
+        if this.source is None or this.source is not last.source or this.index != last.index + last.count:
             break
         block.append(seq_num)
     return block

@@ -107,6 +107,10 @@ def _stored(references: Sequence[FrameReference | None]) -> StoredFrames:
             raise ConversionError(
                 "the frames of this run lie in its documents: expected references to files; use nsbluesky replay"
             )
+        if reference.count > 1:
+            raise ConversionError(
+                f"this run has {reference.count} frames at each point: expected one; use nsbluesky replay"
+            )
         key = reference.source.path, reference.source.dataset
         of[place], rows[place] = datasets.setdefault(key, len(datasets)), reference.index
     return StoredFrames(tuple(datasets), of, rows)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 
 import event_model
 import h5py
@@ -33,6 +34,7 @@ from nsbluesky.callbacks.frame_readers import (
 from nsbluesky.callbacks.frame_source import FrameSource
 from nsbluesky.camera.frame_file import ATTRIBUTES, EPICS_EPOCH_S, TIMESTAMP
 from nsbluesky.conversion.run_scan import scan_of_run
+from nsbluesky.settings import PipelineSettings
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,8 @@ def _impatient(monkeypatch):
     monkeypatch.setattr(frame_source, "WAIT_FOR_FILE_S", 0.2)
 
 
-def feed(documents) -> Collector:
-    source, collector = FrameSource(), Collector()
+def feed(documents, settings: PipelineSettings | None = None) -> Collector:
+    source, collector = FrameSource(settings), Collector()
     source.subscribe(collector)
     for name, document in documents:
         source(name, document)
@@ -108,6 +110,157 @@ def test_resource_and_datum_of_older_devices(tmp_path):
         data = {"fccd_image": f"r/{k}", "stage_x": X_UM[k], "stage_y": Y_UM[k]}
         documents.append(run.event("primary", k + 1, filled={"fccd_image": False}, **data))
     assert_all_frames(feed([*documents, run.stop()]))
+
+
+def legacy(run: RawRun, spec: str, path: str, **kwargs: object) -> tuple[str, dict]:
+    return "resource", {
+        "uid": "r",
+        "spec": spec,
+        "root": str(run.folder),
+        "resource_path": path,
+        "resource_kwargs": kwargs,
+        "path_semantics": "posix",
+        "run_start": run.uid,
+    }
+
+
+def legacy_run(run: RawRun, resource: tuple[str, dict], shape: tuple[int, ...], data: list[dict]) -> list:
+    """A run of older devices: the n-th event has the n-th of these datum_kwargs."""
+    keys = {"fccd_image": image_key(shape, "FILESTORE:"), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("primary", **keys), resource]
+    for k, datum in enumerate(data):
+        documents.append(("datum", {"datum_id": f"r/{k}", "resource": "r", "datum_kwargs": datum}))
+        values = {"fccd_image": f"r/{k}", "stage_x": X_UM[k], "stage_y": Y_UM[k]}
+        documents.append(run.event("primary", k + 1, filled={"fccd_image": False}, **values))
+    return [*documents, run.stop()]
+
+
+IMAGES = PipelineSettings().replace(cleaning__layout="none")
+
+
+def test_the_frames_of_a_point_are_added_up(tmp_path):
+    frames = np.stack([FRAMES, FRAMES + 1], axis=1).reshape(20, 6, 5)
+    frames[7, 2, 3] = 65535  # did not measure, in one of the frames of point 4
+    run = RawRun(tmp_path)
+    write_frames(tmp_path / "old.h5", frames)
+    resource = legacy(run, "AD_HDF5_SWMR_STREAM", "old.h5", frame_per_point=2)
+    old = feed(legacy_run(run, resource, (2, 6, 5), [{"point_number": k} for k in range(10)]), IMAGES)
+    expected = 2 * FRAMES.astype(np.uint32) + 1
+    expected[3, 2, 3] = 2**32 - 1
+    assert set(old.frames["primary"]) == set(range(1, 11))
+    for k in range(10):
+        np.testing.assert_array_equal(old.frames["primary"][k + 1], expected[k])
+
+
+def test_of_several_frames_and_positions_of_a_point_in_a_stream(tmp_path):
+    run = RawRun(tmp_path)
+    position = {**number_key("um", "STREAM:"), "dtype": "array", "shape": [2]}
+    keys = {"fccd_image": image_key((2, 6, 5)), "stage_x": position, "stage_y": position}
+    documents = [run.start, *run.declare("primary", **keys)]
+    for key, values in (
+        ("fccd_image", np.repeat(FRAMES, 2, axis=0)),
+        ("stage_x", np.stack([X_UM - 1, X_UM + 1], axis=1).ravel()),
+        ("stage_y", np.stack([Y_UM, Y_UM], axis=1)),  # a row of the dataset for each point
+    ):
+        bundle, resource = run.file(key, values)
+        documents += [*resource, run.datum("primary", bundle, 0, 4), run.datum("primary", bundle, 4, 10)]
+    collector = feed([*documents, run.stop()], IMAGES)
+    for k in range(10):
+        np.testing.assert_array_equal(collector.frames["primary"][k + 1], 2 * FRAMES[k].astype(np.uint32))
+        np.testing.assert_allclose(collector.positions[k + 1], (X_UM[k] * 1e-6, Y_UM[k] * 1e-6))
+
+
+def test_frames_of_a_point_are_not_added_up_with_a_pedestal(tmp_path):
+    run = RawRun(tmp_path)
+    write_frames(tmp_path / "old.h5", FRAMES)
+    resource = legacy(run, "AD_HDF5", "old.h5", frame_per_point=2)
+    stop = feed(legacy_run(run, resource, (2, 6, 5), [{"point_number": 0}])).stop()
+    assert "2 frames of one point: expected one" in stop["reason"]
+
+
+@pytest.mark.parametrize("slices", [False, True])
+def test_an_eigers_own_files(tmp_path, slices):
+    run = RawRun(tmp_path)
+    sequences = {7: FRAMES} if slices else {k: FRAMES[k : k + 1] for k in range(10)}
+    for sequence, frames in sequences.items():
+        write_frames(tmp_path / f"a_{sequence}_data_000001.h5", frames)
+        with h5py.File(tmp_path / f"a_{sequence}_master.h5", "w") as file:
+            link = h5py.ExternalLink(f"a_{sequence}_data_000001.h5", "/entry/data/data")
+            file.create_group("/entry/data")["data_000001"] = link
+    resource = legacy(run, "AD_EIGER_SLICE" if slices else "AD_EIGER2", "a", images_per_file=10)
+    data = [{"seq_id": 7, "image_slice": k} if slices else {"seq_id": k} for k in range(10)]
+    assert_all_frames(feed(legacy_run(run, resource, (1, 6, 5), data)))
+
+
+def test_no_more_files_stay_open_than_are_read(tmp_path):
+    run = RawRun(tmp_path)
+    for k in range(10):
+        write_frames(tmp_path / f"a_{k}_master.h5", FRAMES[k : k + 1], "/entry/data/data_000001")
+    documents = legacy_run(run, legacy(run, "AD_EIGER", "a"), (1, 6, 5), [{"seq_id": k} for k in range(10)])
+    source, collector = FrameSource(), Collector()
+    source.subscribe(collector)
+    for name, document in documents[:-1]:
+        source(name, document)
+    assert source.wait(30)
+    opened = [link for fd in Path("/proc/self/fd").iterdir() if str(tmp_path) in (link := str(fd.resolve()))]
+    source(*documents[-1])
+    assert source.close(30)
+    assert_all_frames(collector)
+    assert len(set(opened)) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "datum", "message"),
+    [
+        ("AD_HDF5_SINGLE", {"point_number": 0}, "resource of spec 'AD_HDF5_SINGLE': expected one of AD_HDF5,"),
+        ("AD_HDF5", {"frame": 0}, "expected the row of the frame as 'point_number'"),
+        ("AD_EIGER2", {"frame": 0}, "expected the Eiger's sequence as 'seq_id'"),
+    ],
+)
+def test_what_an_older_device_tells_otherwise_is_refused_once(tmp_path, caplog, spec, datum, message):
+    run = RawRun(tmp_path)
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        collector = feed(legacy_run(run, legacy(run, spec, "a.h5"), (1, 6, 5), [datum] * 3))
+    assert message in collector.stop()["reason"]
+    assert sum(n == "event" and d["data"].get("state") == "error" for n, d in collector.documents) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "image", "message"),
+    [
+        (
+            {"image": "camera"},
+            FRAMES,
+            "no frame: of ptycho.keys['image'], 'camera' is not there: expected one of fccd",
+        ),
+        ({"x": "sx"}, FRAMES, "no position: of ptycho.keys['x'], 'sx' is not there"),
+        ({"y": "temperature"}, FRAMES, "'temperature' is in the stream 'baseline', expected in 'primary'"),
+        ({}, FRAMES.astype(np.float32), "a frame of float32: expected integers"),
+    ],
+)
+def test_what_a_run_lacks_is_told_with_the_key(tmp_path, keys, image, message):
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "keys": {**PTYCHO["keys"], **keys}})
+    described = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}
+    documents = [run.start, *run.declare("baseline", temperature=number_key("K"))]
+    documents += run.declare("primary", **described)
+    documents += [run.event("primary", k + 1, fccd_image=image[k], stage_x=0.0, stage_y=0.0) for k in range(3)]
+    assert message in feed([*documents, run.stop()]).stop()["reason"]
+
+
+def test_frames_in_another_stream_are_told(tmp_path, caplog):
+    run = RawRun(tmp_path)
+    documents = [run.start, *run.declare("fly", fccd_image=image_key((6, 5))), run.stop()]
+    with caplog.at_level(logging.CRITICAL, logger="nsbluesky"):
+        reason = feed(documents).stop()["reason"]
+    assert "'fccd_image' in the stream 'fly': expected them, and their positions, in 'primary'" in reason
+
+
+def test_units_of_the_start_document(tmp_path):
+    run = RawRun(tmp_path, ptycho={**PTYCHO, "units": {"x": "mm", "y": "um"}})
+    keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(None), "stage_y": number_key("deg")}
+    documents = [run.start, *run.declare("primary", **keys)]
+    documents += [run.event("primary", 1, fccd_image=FRAMES[0], stage_x=2.0, stage_y=3.0), run.stop()]
+    assert feed(documents).positions[1] == pytest.approx((2e-3, 3e-6))
 
 
 def test_a_datum_that_nobody_announced_is_named(tmp_path, caplog):
