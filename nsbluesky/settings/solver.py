@@ -79,7 +79,8 @@ class SolverSettings(Settings):
         other places while they are in use, from which a few last passes do not always bring them back.
     refine_flux, refine_background : bool
         Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
-        fit a background that is the same on all pixels, and what each frame has more or less of it.
+        fit a background that is the same on all pixels, where it is a hundredth of the light or more, and what each
+        frame has more or less of it.
     refine_start : int
         Uses of a frame before its position is corrected, and passes before its probe varies.
     probe_variation : int
@@ -137,7 +138,7 @@ class SolverSettings(Settings):
     defocus_m: float | None = None
     refine_positions: typing.Literal["frames", "global", "none"] = "none"
     refine_flux: bool = True
-    refine_background: bool = False
+    refine_background: bool = True
     refine_start: int = 3
     probe_variation: int = 0
     object_most: float = 0.0

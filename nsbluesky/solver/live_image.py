@@ -457,8 +457,8 @@ class LiveImage:
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
         frames = self._frames
-        if self.refinement.is_of_flux_alone and self._engine.sums_light:
-            self.refinement.take_flux(frames, state.passes)
+        if self.refinement.is_of_flux_alone(state.passes) and self._engine.sums_light:
+            self.refinement.take_flux(frames, state)
             return
         corners = frames.corners_px[: len(frames)].copy()
         yield from self.refinement.round(state, self.level, frames)

@@ -7,6 +7,7 @@ state only: every engine gains, and none knows of it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -37,6 +38,9 @@ LARGEST_CHANGE = 0.3
 
 UNSETTLED_BACKGROUND = 0.2
 """The same as `UNSETTLED_PX` for a frame's background, relative to the mean one."""
+
+SETTLED_BACKGROUND = 0.01
+"""A mean background that changes by a smaller part of itself from round to round has settled."""
 
 LEAST_BACKGROUND = 0.01
 """A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
@@ -113,15 +117,15 @@ class Refinement:
         self.flux_scatter = float("nan")
         self.rounds = 0
         self._told: list[npt.NDArray[np.float64]] = []
-        self._last_pass = 0
-        self._pause = 1
+        self._last_pass = self._last_look = 0
+        self._pause = self._pause_of_looks = 1
         self._settings = settings
         self._backend = backend
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings; a round is due after the next pass."""
         self._settings = settings
-        self._pause = 1
+        self._pause = self._pause_of_looks = 1
 
     def reset(self, frames: FrameStore) -> None:
         """Forget all corrections, as the image was begun anew."""
@@ -131,7 +135,8 @@ class Refinement:
         self.distortion = NO_DISTORTION
         self.scatter_px = self.flux_scatter = float("nan")
         self._told = []
-        self._last_pass, self._pause = 0, 1
+        self._last_pass = self._last_look = 0
+        self._pause = self._pause_of_looks = 1
 
     def contents(self) -> dict[str, Any]:
         """Return what was found and when, for a checkpoint; corrections are with the frames."""
@@ -144,6 +149,8 @@ class Refinement:
             "told": [matrix.tolist() for matrix in self._told],
             "last_pass": self._last_pass,
             "pause": self._pause,
+            "last_look": self._last_look,
+            "pause_of_looks": self._pause_of_looks,
         }
 
     def restore(self, contents: Mapping[str, Any]) -> None:
@@ -154,6 +161,7 @@ class Refinement:
         self._told = [np.array(matrix) for matrix in contents["told"]]
         self.scatter_px, self.flux_scatter = contents["scatter_px"], contents["flux_scatter"]
         self.rounds, self._last_pass, self._pause = contents["rounds"], contents["last_pass"], contents["pause"]
+        self._last_look, self._pause_of_looks = contents["last_look"], contents["pause_of_looks"]
 
     def due(self, state: SolverState) -> bool:
         """Return whether a round should follow the pass that was just done.
@@ -195,37 +203,49 @@ class Refinement:
         if moves:
             self.rounds += 1
             self._move(frames, level, slots, found)
-        if self._settings.refine_flux:
-            self._scale(frames, slots, *flux_steps_and_errors(found), UNSETTLED_FLUX)
+        mean, before = state.background, state.background + frames.backgrounds[slots]
         if self._settings.refine_background:
             state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
             self._spread_background(frames, slots, found, state.background)
+            moves_on = abs(state.background - mean) > SETTLED_BACKGROUND * mean
+            self._last_look = state.passes
+            self._pause_of_looks = 1 if moves_on else min(2 * self._pause_of_looks, LONGEST_PAUSE)
+        if self._settings.refine_flux:  # by what the background leaves: both at once would take it twice
+            background = state.background + frames.backgrounds[slots]
+            told = dataclasses.replace(found, excess=found.excess - (background - before) * found.pixels)
+            self._scale(frames, slots, *flux_steps_and_errors(told, background), UNSETTLED_FLUX)
+        frames.light_sums[slots] = 0.0  # they were of the flux and background that frames had
         self._rest(state.passes)
         wide = self._settings.refine_positions == "frames" and self.scatter_px > SEARCHED_FROM_PX
         if wide and level is frames and self.rounds % SEARCH_EVERY == 0:
             yield from self._search(state, frames, slots, found)
 
-    @property
-    def is_of_flux_alone(self) -> bool:
-        """Whether a round is for nothing but the flux, which `take_flux` does as well."""
-        settings = self._settings
-        return settings.refine_flux and settings.refine_positions == "none" and not settings.refine_background
+    def is_of_flux_alone(self, passes: int) -> bool:
+        """Return whether a round is for nothing but the flux, which `take_flux` does as well.
 
-    def take_flux(self, frames: FrameStore, passes: int) -> None:
-        """Do a round for the flux alone, with what `passes` passes have told of the frames by themselves."""
+        The background is looked for less often where a look did not change it.
+        """
+        settings = self._settings
+        looks = settings.refine_background and abs(passes - self._last_look) >= self._pause_of_looks
+        return settings.refine_flux and settings.refine_positions == "none" and not looks
+
+    def take_flux(self, frames: FrameStore, state: SolverState) -> None:
+        """Do a round for the flux alone, with what the passes since the last one have told of the frames."""
         slots = frames.active
         told = LightSums.of(frames.light_sums[slots])
         known = (frames.uses[slots] >= self._settings.refine_start) & (told.pixels > 0)
         if np.count_nonzero(known) >= MIN_FRAMES:
-            steps, variance = (values[known] for values in flux_steps_and_errors(told))
+            background = state.background + frames.backgrounds[slots]
+            steps, variance = (values[known] for values in flux_steps_and_errors(told, background))
             self._scale(frames, slots[known], steps, variance, 2 * UNSETTLED_FLUX)
-            self._rest(passes)
-        frames.light_sums[slots] = 0.0  # it was of the flux that they had
+            self._rest(state.passes)
+        frames.light_sums[slots] = 0.0  # they were of the flux that frames had
 
     def _rest(self, passes: int) -> None:
         """Note a round."""
-        nothing = not (self.scatter_px > 0 or self.flux_scatter > 0) and self.distortion is NO_DISTORTION
-        self._pause = min(2 * self._pause, LONGEST_PAUSE) if nothing else 1
+        found = self.scatter_px > 0 or self.flux_scatter > 0 or self.distortion is not NO_DISTORTION
+        looks_on = self._settings.refine_background and self._pause_of_looks == 1
+        self._pause = 1 if found or looks_on else min(2 * self._pause, LONGEST_PAUSE)
         self._last_pass = passes
 
     def _move(self, frames: FrameStore, level: FrameStore, slots: Any, found: Sensitivity) -> None:
@@ -272,7 +292,7 @@ class Refinement:
 
     def _background(self, found: Sensitivity, photons_a_pixel: float) -> float:
         """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter."""
-        numerator, denominator = found.background.sum(axis=0)
+        numerator, denominator, _ = found.background.sum(axis=0)
         background = float(numerator / denominator) if denominator > 0 else 0.0
         background = min(background, MOST_BACKGROUND * photons_a_pixel)
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
@@ -282,10 +302,10 @@ class Refinement:
         if mean == 0:
             frames.backgrounds[slots] = 0.0
             return
-        numerator, denominator = np.maximum(found.background, 1e-12).T
+        numerator, denominator, squares = np.maximum(found.background, 1e-12).T
         estimate = frames.backgrounds[slots] + numerator / denominator - mean
         estimate -= estimate.mean()
-        variance = 1 / (mean * denominator) + (UNSETTLED_BACKGROUND * mean / frames.uses[slots]) ** 2
+        variance = squares / denominator**2 + (UNSETTLED_BACKGROUND * mean / frames.uses[slots]) ** 2
         scatter = scatter_of(estimate, variance)
         frames.backgrounds[slots] = np.maximum(scatter / (scatter + variance) * estimate, -mean)
 
@@ -320,16 +340,24 @@ def steps_and_errors(found: Sensitivity) -> tuple[npt.NDArray[np.float64], npt.N
     return steps, noise[:, None, None] * inverse
 
 
-def flux_steps_and_errors(found: Sensitivity | LightSums) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def flux_steps_and_errors(
+    found: Sensitivity | LightSums, background: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the steps (n,) of ln flux towards the most likely one, and the variance (n,) of their errors.
+
+    `background` (n,) is that of each frame, photons a pixel, which goes with its flux.
 
     The most likely flux of counted photons is their sum over that of the model.  The one that makes amplitudes fit
     best is not: the mean of √n lies below the root of the mean, the more the fewer photons there are, and frames
     where the sample is dense have fewer.
     """
-    light = np.maximum(found.light, 1)
-    worse = np.maximum(1, found.misfit / np.maximum(found.pixels, 1) / PHOTON_NOISE)
-    return np.log(np.maximum(1 + found.excess / light, 0.5)), worse / light
+    light = np.maximum(found.light + background * found.pixels, 1)
+    return np.log(np.maximum(1 + found.excess / light, 0.5)), misfit_of(found) / light
+
+
+def misfit_of(found: Sensitivity | LightSums) -> npt.NDArray[np.float64]:
+    """Return by how much frames (n,) fit worse than counted photons would, at least 1: errors of what they tell."""
+    return np.maximum(1, found.misfit / np.maximum(found.pixels, 1) / PHOTON_NOISE)
 
 
 def is_confirmed(told: Sequence[npt.NDArray[np.float64]]) -> bool:

@@ -31,8 +31,9 @@ __all__ = ["Sensitivity", "measure_sensitivity", "misfits_around"]
 
 ON_DEVICE_FRAMES = 32
 
-NUMBERS = 14
-"""Sums of a frame: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, two for the background, excess."""
+NUMBERS = 16
+"""Sums of a frame: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, three for the background, excess,
+and light."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ class Sensitivity:
         Σ m·d²; ¼ a pixel where photons are counted and all else is right.
     pixels : (n,) float64
         Good pixels.
-    background : (n, 2) float64
-        Σ m·(A² − I)/(G² + 1)² and Σ m/(G² + 1)² with I = Σ_k |Ψ_k|²: their quotient over many frames is the
-        background.  Photon noise alone would ask for the first power; the second leaves it to the dark pixels, for on
-        bright ones a model that has not settled is wrong by more than any background.
+    background : (n, 3) float64
+        Σ m·w·(A² − I), Σ m·w and Σ m·w²·(A² − G²)² with w = 1/(G² + 1)² and I = Σ_k |Ψ_k|²: the quotient of the first
+        two over many frames is the background, the third tells the variance of a frame's own.  Photon noise alone
+        would ask for the first power in w; the second leaves it to the dark pixels, for on bright ones a model that
+        has not settled is wrong by more than any background.
     excess : (n,) float64
         Σ m·(A² − G²), photons that were counted beyond those of the model.
+    light : (n,) float64
+        Σ m·I, photons of the model but for the background.
     steps_px : (n, 2) float64
         The shifts at which all this was taken, which are rounded to 1/`subpixel` pixel.
     """
@@ -65,12 +69,8 @@ class Sensitivity:
     pixels: npt.NDArray[np.float64]
     background: npt.NDArray[np.float64]
     excess: npt.NDArray[np.float64]
+    light: npt.NDArray[np.float64]
     steps_px: npt.NDArray[np.float64]
-
-    @property
-    def light(self) -> npt.NDArray[np.float64]:
-        """Photons (n,) that the model has on the good pixels of each frame: Σ m·I, but for a background."""
-        return np.asarray(4 * self.curvature[:, 2, 2])
 
     def of(self, frames: npt.NDArray[np.bool_]) -> Sensitivity:
         """Return the sums of some of the frames."""
@@ -207,8 +207,9 @@ def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) ->
         gradient=sums[:, 6:9],
         misfit=sums[:, 9],
         pixels=sums[:, 10],
-        background=sums[:, 11:13],
-        excess=sums[:, 13],
+        background=sums[:, 11:14],
+        excess=sums[:, 14],
+        light=sums[:, 15],
         steps_px=steps_px,
     )
 
@@ -240,7 +241,9 @@ def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: 
         usable,
         weight * (amplitude**2 - light),
         weight,
+        (weight * (amplitude**2 - model**2)) ** 2,
         usable * (amplitude**2 - model**2),
+        usable * light,
     ]
     return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
 
@@ -277,7 +280,8 @@ def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: 
                     by_column[column] += w.real * r.real + w.imag * r.imag
             measured, usable = amplitude[frame, row], good[row]
             rr, rc, cc, rf, cf, ff = zero, zero, zero, zero, zero, zero
-            gr, gc, gf, dd, pixels, bn, bd, excess = zero, zero, zero, zero, zero, zero, zero, zero
+            gr, gc, gf, dd, pixels, bn, bd, bv = zero, zero, zero, zero, zero, zero, zero, zero
+            excess, all_light = zero, zero
             for column in range(side):
                 mask = usable[column] if measured[column] >= zero else zero
                 power = light[column] + background
@@ -296,10 +300,13 @@ def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: 
                 gf += difference * f
                 dd += difference * difference
                 pixels += mask
-                excess += mask * (measured[column] * measured[column] - power)
+                beyond = measured[column] * measured[column] - power
+                excess += mask * beyond
+                all_light += mask * light[column]
                 weight = mask / ((power + one) * (power + one))
                 bn += weight * (measured[column] * measured[column] - light[column])
                 bd += weight
+                bv += weight * beyond * (weight * beyond)
             total = sums[frame]
             total[0] += rr
             total[1] += rc
@@ -314,4 +321,6 @@ def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: 
             total[10] += pixels
             total[11] += bn
             total[12] += bd
-            total[13] += excess
+            total[13] += bv
+            total[14] += excess
+            total[15] += all_light

@@ -71,7 +71,6 @@ START_WITHOUT = {"refine_flux": False, "find_orientation": False}
 
 NEEDS_ALL_FRAMES = {
     "refine_positions": "none",
-    "refine_background": False,
     "object_modes": 1,
     "probe_variation": 0,
     "object_most": 0.0,
@@ -159,7 +158,7 @@ class ShardedSolver:
         for part in range(parts):
             self._run_part(part, parts, resting)
         if refine and self._refinement.due(self.state):
-            self._refinement.take_flux(self.ledger, self.state.passes)
+            self._refinement.take_flux(self.ledger, self.state)
         ledger, state = self.ledger, self.state
         active = ledger.active
         state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
@@ -222,8 +221,8 @@ def reconstruct_sharded(
     Parameters
     ----------
     frames, translations_m, mask, geometry, settings, backend, weights, passes, probe, checkpoints, progress
-        As there; `settings` may name one algorithm, WASP, and no refinement but that of the flux.  The orientation
-        of frames is what is declared.
+        As there; `settings` may name one algorithm, WASP, and no refinement but that of the flux; a background is
+        not looked for.  The orientation of frames is what is declared.
     refer : callable
         Returns some of the frames (by index) by reference, for a process that reads them.
     submit : callable
@@ -241,6 +240,7 @@ def reconstruct_sharded(
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     wanted = _checked(settings, passes)
+    settings = settings.replace(refine_background=False)
     places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)

@@ -254,6 +254,19 @@ def test_the_background_of_each_frame_is_found(backend, rng):
     assert rms(found - found.mean() - told + told.mean()) < 0.3 * told.std()
 
 
+def test_a_bright_background_makes_no_frame_another_than_it_was(backend, rng):
+    """While the model has none of it yet, frames seem to differ in background and flux, and to fit no others."""
+    scan = simulate(photons=1e6, lines=14, seed=7)
+    told = 0.5 * float(scan.frames.mean())
+    scan = dataclasses.replace(scan, frames=scan.frames + rng.poisson(told, scan.frames.shape))
+    settings = {"refine_positions": "none", "refine_background": True, "passes_final": 40}
+    solver = solved(scan, backend, scan.translations_m, **settings)
+    assert solver.state.background == pytest.approx(told, rel=0.05)
+    assert solver.frames.backgrounds[: len(scan.frames)].std() < 0.05 * told
+    assert solver.frames.flux[: len(scan.frames)].std() < 0.02
+    assert solver.rejected == {}
+
+
 @pytest.mark.parametrize("photons", [1e3, 1e4])
 def test_a_steady_flux_is_left_alone_where_photons_are_few(backend, rng, photons):
     """Amplitudes would tell darker parts of the sample for frames with less light, round by round."""
