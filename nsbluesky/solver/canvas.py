@@ -5,15 +5,24 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_CANVAS_PX", "bounding_box", "grown_box", "united_box", "window_corners_px"]
+__all__ = ["bounding_box", "grown_box", "most_canvas_px", "united_box", "window_corners_px"]
 
 MAX_CANVAS_PX = 2**27
-"""Largest canvas in pixels (1 GiB of complex64): a position that needs more is taken for a wrong reading."""
+"""Largest canvas in pixels (1 GiB of complex64, of which a solver has several)."""
+
+SMALL_CANVAS_PX = 2**24
+SPARSE = 4
+"""A canvas has at most so many times the pixels of its frames, which overlap; a small one may have more."""
 
 GROWTH_MARGIN_PX = 64
 """Pixels that a canvas grows beyond need, so that a raster does not move it with every row."""
 
 Box = tuple[int, int, int, int]
+
+
+def most_canvas_px(frames: int, frame_px: int) -> int:
+    """Return the pixels of the largest canvas for so many frames: a position that needs more is a wrong reading."""
+    return min(MAX_CANVAS_PX, max(SMALL_CANVAS_PX, SPARSE * frames * frame_px**2))
 
 
 def window_corners_px(positions_px: npt.ArrayLike, frame_px: int) -> npt.NDArray[np.int64]:

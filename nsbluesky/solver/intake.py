@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nsbluesky.geometry import orientation_after, oriented
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.canvas import MAX_CANVAS_PX, bounding_box, united_box, window_corners_px
+from nsbluesky.solver.canvas import bounding_box, most_canvas_px, united_box, window_corners_px
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.plausibility import complaint_about_steps
 
@@ -187,12 +187,14 @@ def reachable(
         away = np.abs(positions_px[places] - np.median(positions_px[wanted], axis=0)).max(axis=1)
         places = places[np.lexsort((away, ~wanted[places]))]
     corners = window_corners_px(positions_px[places], frame_px)
+    count = len(known) if known is not None else 0
     for place, (row, column) in zip(places.tolist(), corners.tolist(), strict=True):
         window = (row, column, row + frame_px, column + frame_px)
         wider = window if box is None else united_box(box, window)
-        usable[place] = (wider[2] - wider[0]) * (wider[3] - wider[1]) <= MAX_CANVAS_PX
+        needed_px = (wider[2] - wider[0]) * (wider[3] - wider[1])
+        usable[place] = needed_px <= most_canvas_px(count + 1, frame_px)
         if usable[place] and wanted[place]:
-            box = wider
+            box, count = wider, count + 1
     return np.asarray(usable)
 
 

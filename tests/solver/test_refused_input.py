@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbluesky.settings import SettingsError, SolverSettings
+from nsbluesky.solver.canvas import SMALL_CANVAS_PX
 from nsbluesky.solver.engines import ENGINES, make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.plausibility import complaint_about_steps
@@ -51,14 +52,29 @@ def test_nan_and_negative_intensities_are_not_measured_and_dark(offline, scan):
         offline(np.full_like(frames, -5))
 
 
-@pytest.mark.parametrize(("factor", "unit"), [(1e6, "micrometres"), (1e9, "nanometres"), (1e8, "object pixels")])
+@pytest.mark.parametrize(
+    ("factor", "unit"),
+    [(1e3, "millimetres"), (1e6, "micrometres"), (1e9, "nanometres"), (1e8, "object pixels")],
+)
 def test_translations_in_another_unit(offline, scan, factor, unit):
     start = scan.translations_m - scan.translations_m.mean(axis=0)
     with pytest.raises(
         ValueError,
-        match=rf"only 1 of the 121 frames can be used: .* expected translations in metres; they look like .*{unit}",
+        match=rf"only \d of the 121 frames can be used: .* expected translations in metres; they look like .*{unit}",
     ):
         offline(translations_m=start * factor)
+
+
+def test_a_canvas_is_no_larger_than_frames_can_cover(scan, backend):
+    """Places a thousand times too far apart are refused while they come, before they fill the memory."""
+    solver = scan.solver(backend)
+    with pytest.warns(UserWarning, match="they look like millimetres"):
+        for first in range(0, len(scan.frames), 8):
+            part = slice(first, first + 8)
+            solver.add_frames(scan.seq_nums[part], scan.frames[part], 1e3 * scan.translations_m[part])
+    assert len(solver.rejected) > 0.9 * len(scan.frames)
+    corners = solver.frames.corners_px[solver.frames.active]
+    assert np.prod(np.ptp(corners, axis=0) + solver.frames.frame_px) <= SMALL_CANVAS_PX
 
 
 def test_most_frames_without_light_or_position(offline, scan):
