@@ -12,7 +12,7 @@ from nsbluesky.geometry import orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import bounding_box, most_canvas_px, united_box, window_corners_px
 from nsbluesky.solver.frames import FrameStore, good_pixels
-from nsbluesky.solver.plausibility import complaint_about_steps
+from nsbluesky.solver.plausibility import complaint_about_range, complaint_about_steps
 
 __all__ = ["NO_POSITION", "Intake", "reachable", "valid_mask", "valid_weights"]
 
@@ -128,6 +128,7 @@ class Intake:
         if len(here) < len(numbers):
             numbers, images = numbers[here], images[here]
         slots = self._put(numbers, images, positions_px[here], given[here])
+        self._look_at_range()
         return dict(zip(numbers.tolist(), slots.tolist(), strict=True))
 
     def fits(self, number: int) -> bool:
@@ -143,10 +144,17 @@ class Intake:
         """Warn, once, of steps so wide that the translations cannot be metres."""
         if self._complained:
             return
-        complaint = complaint_about_steps(translations_m, self.frames.frame_px, self._pixel_m)
+        self._complain(complaint_about_steps(translations_m, self.frames.frame_px, self._pixel_m))
+
+    def _look_at_range(self) -> None:
+        """Warn, once, where all frames so far lie at one place."""
+        if not self._complained:
+            self._complain(complaint_about_range(self.frames.told_px[self.frames.active], self._pixel_m))
+
+    def _complain(self, complaint: str | None) -> None:
         if complaint is not None:
             self._complained = True
-            warnings.warn(complaint, stacklevel=4)
+            warnings.warn(complaint, stacklevel=5)
 
     def _put(
         self, numbers: npt.NDArray[np.int64], images: Any, positions_px: npt.NDArray[Any], weights: npt.NDArray[Any]

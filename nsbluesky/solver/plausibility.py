@@ -1,4 +1,4 @@
-"""Are the translations in metres?  A step that no scan would take tells of another unit."""
+"""Are the translations in metres?  A step or a range that no scan would have tells of another unit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-__all__ = ["complaint_about_steps", "refuse_lost_scan"]
+__all__ = ["complaint_about_range", "complaint_about_steps", "refuse_lost_scan"]
 
 UNITS = {"millimetres": 1e-3, "micrometres": 1e-6, "nanometres": 1e-9, "object pixels": None}
 """What translations may have been given in, and its length in metres; that of a pixel depends on the geometry."""
+
+LEAST_PLACES = 16
+LEAST_RANGE_PX = 2.0
+"""So many frames within so few object pixels are no scan, but its numbers in another unit."""
 
 LEAST_STEP_PX = 0.25
 """A scan with smaller steps than this, in object pixels, would measure the same place again and again."""
@@ -45,6 +49,18 @@ def complaint_about_steps(translations_m: npt.NDArray[np.float64], frame_px: int
     return (
         f"neighbouring frames lie {step:.3g} m apart, but a frame shows only {window_m:.3g} m of the sample: "
         f"expected translations in metres; {hint}"
+    )
+
+
+def complaint_about_range(places_px: npt.NDArray[np.float64], pixel_m: float) -> str | None:
+    """Return what is wrong with a scan whose places (n, 2), in object pixels, are all the same to a frame, or None."""
+    range_px = float(np.ptp(places_px, axis=0).max()) if len(places_px) >= LEAST_PLACES else np.inf
+    if range_px >= LEAST_RANGE_PX:
+        return None
+    return (
+        f"all {len(places_px)} frames lie within {range_px * pixel_m:.3g} m, but a pixel of the object is "
+        f"{pixel_m:.3g} m wide: expected a scan over many of them; are the translations in the unit that is "
+        "declared, and are energy, detector distance and detector pixel right?"
     )
 
 

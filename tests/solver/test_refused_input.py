@@ -77,6 +77,16 @@ def test_a_canvas_is_no_larger_than_frames_can_cover(scan, backend):
     assert np.prod(np.ptp(corners, axis=0) + solver.frames.frame_px) <= SMALL_CANVAS_PX
 
 
+def test_a_scan_of_one_place(scan, backend):
+    """As with millimetres that are declared as micrometres, or an energy in keV, which makes pixels large."""
+    translations_m = 1e-3 * scan.translations_m
+    solver = scan.solver(backend)
+    solver.add_frames(scan.seq_nums[:15], scan.frames[:15], translations_m[:15])
+    with pytest.warns(UserWarning, match="all 23 frames lie within .*in the unit that is declared, and are energy"):
+        solver.add_frames(scan.seq_nums[15:23], scan.frames[15:23], translations_m[15:23])
+    solver.add_frames(scan.seq_nums[23:40], scan.frames[23:40], translations_m[23:40])  # told once
+
+
 def test_most_frames_without_light_or_position(offline, scan):
     frames, translations_m = scan.frames.copy(), scan.translations_m.copy()
     frames[:40], translations_m[40:60] = 0, np.nan
