@@ -53,7 +53,7 @@ def complaint_about_steps(translations_m: npt.NDArray[np.float64], frame_px: int
 
 
 def complaint_about_range(places_px: npt.NDArray[np.float64], pixel_m: float) -> str | None:
-    """Return what is wrong with a scan whose places (n, 2), in object pixels, are all the same to a frame, or None."""
+    """Return what is wrong with a scan whose places (n, 2), in object pixels, are all the same, or None."""
     range_px = float(np.ptp(places_px, axis=0).max()) if len(places_px) >= LEAST_PLACES else np.inf
     if range_px >= LEAST_RANGE_PX:
         return None
