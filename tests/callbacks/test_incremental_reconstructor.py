@@ -437,7 +437,7 @@ def test_what_was_begun_with_is_in_the_log_and_in_the_windows(small, day, tmp_pa
     caplog.set_level("INFO", logger="nsbluesky")
     folder, _, second, _ = day
     shutil.copytree(folder, tmp_path / "out")
-    pipeline = PtychoPipeline(settings(small), directory=tmp_path / "out")
+    pipeline = PtychoPipeline(settings(small, passes_final=2), directory=tmp_path / "out")
     process(pipeline, later(small.documents(tmp_path / "run"), second, 840.0))
     uid = second[0][1]["uid"]
     assert any(f"the probe of run {uid[:8]}, 14 min ago, fits best; defocus" in line for line in caplog.messages)
@@ -451,7 +451,9 @@ def test_a_run_that_should_depend_on_itself_alone_begins_without(small, day, tmp
     shutil.copytree(folder, tmp_path / "out")
     changes = {"off": {"warm_start": False}, "replayed": {"solver__live": False}}.get(case, {})
     documents = second if case == "again" else later(small.documents(tmp_path / "run"), second, 60.0)
-    streams = process(PtychoPipeline(settings(small).replace(**changes), directory=tmp_path / "out"), documents)
+    streams = process(
+        PtychoPipeline(settings(small, passes_final=2).replace(**changes), directory=tmp_path / "out"), documents
+    )
     (told,) = streams.events["geometry"]
     assert told["warm_run"] == "" and np.isnan(told["warm_residual"])
     assert [path.name for path in (tmp_path / "out" / "probes").iterdir()] == [f"{second[0][1]['uid']}.probe"]
@@ -462,7 +464,7 @@ def test_an_aborted_run_leaves_the_earlier_probe(small, day, tmp_path):
     shutil.copytree(folder, tmp_path / "out")
     documents = later(small.documents(tmp_path / "run"), second, 60.0)
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": "abort"})
-    streams = process(PtychoPipeline(settings(small), directory=tmp_path / "out"), documents)
+    streams = process(PtychoPipeline(settings(small, passes_final=2), directory=tmp_path / "out"), documents)
     assert streams.last("geometry")["warm_fits"]
     assert [path.name for path in (tmp_path / "out" / "probes").iterdir()] == [f"{second[0][1]['uid']}.probe"]
 
@@ -471,7 +473,9 @@ def test_a_library_that_cannot_be_used_costs_nothing_else(small, tmp_path):
     """A file lies where the folder should be."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "probes").write_text("no folder")
-    streams = process(PtychoPipeline(settings(small), directory=tmp_path / "out"), small.documents(tmp_path / "run"))
+    streams = process(
+        PtychoPipeline(settings(small, passes_final=2), directory=tmp_path / "out"), small.documents(tmp_path / "run")
+    )
     (message,) = warnings_of(streams)
     assert message.startswith("the probe cannot be kept for later runs: ")
     assert streams.last("reconstruction")["final"] and streams.stop["reason"] == ""
