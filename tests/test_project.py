@@ -27,6 +27,7 @@ FILES = {
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "constraints.txt",
     ".gitignore",

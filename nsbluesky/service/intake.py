@@ -33,14 +33,17 @@ class RunProgress:
     next : int
         Index of the document that is expected.
     ended : bool
-        Whether its stop document came, or it was ended here: what still comes is counted, and not processed.
+        Whether it was ended here: what still comes is counted, and not processed.
     finished : bool
         Whether its processing is over, so that nothing of it is needed any more.
+    stopped : bool
+        Whether a stop document came, which may be one that cannot be used.
     """
 
     next: int = 0
     ended: bool = False
     finished: bool = False
+    stopped: bool = False
 
 
 class Intake:
@@ -90,7 +93,7 @@ class Intake:
                 return False
         if not progress.ended:
             self._deliver(name, document)
-        self._runs[run] = RunProgress(index + 1, progress.ended or name == "stop")
+        self._runs[run] = RunProgress(index + 1, progress.ended, stopped=progress.stopped or name == "stop")
         self.num_taken += 1
         return True
 
@@ -116,5 +119,5 @@ class Intake:
             raise DocumentRefused(f"the start document of run {run!r:.80} has the uid {document.get('uid')!r:.80}")
         if len(run) > MAX_UID or not UID.fullmatch(run):
             raise DocumentRefused(f"run {run!r:.80}: expected a uid of at most {MAX_UID} letters, digits and dashes")
-        if sum(not progress.ended for progress in self._runs.values()) >= MAX_OPEN_RUNS:
+        if sum(not (progress.ended or progress.stopped) for progress in self._runs.values()) >= MAX_OPEN_RUNS:
             raise DocumentRefused(f"{MAX_OPEN_RUNS} runs are open: finish or abort some of them first")
