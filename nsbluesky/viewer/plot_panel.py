@@ -36,7 +36,7 @@ class ElidedLabel(QtWidgets.QLabel):
 
 
 class PlainView(pg.ViewBox):  # type: ignore[misc]
-    """The view of a plot, whose menu is made when somebody asks for it: a window has a dozen, which few open."""
+    """The view of a plot, whose menu is made when somebody asks for it: a window has twenty, which few open."""
 
     def __init__(self) -> None:
         super().__init__(enableMenu=False)
