@@ -35,19 +35,6 @@ class ElidedLabel(QtWidgets.QLabel):
         painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
 
 
-class PlainView(pg.ViewBox):  # type: ignore[misc]
-    """The view of a plot, whose menu is made when somebody asks for it: a window has twenty, which few open."""
-
-    def __init__(self) -> None:
-        super().__init__(enableMenu=False)
-
-    def menuEnabled(self) -> bool:
-        """Make the menu: pyqtgraph asks before it shows one."""
-        if self.menu is None:
-            self.setMenuEnabled(True)
-        return True
-
-
 class Panel(QtWidgets.QWidget):
     """A title, room for a control at its right, and one plot below.
 
@@ -86,7 +73,7 @@ class Panel(QtWidgets.QWidget):
         self.graphics.setMinimumSize(120, 90)
         self.graphics.setFocusPolicy(QtCore.Qt.FocusPolicy.ClickFocus)  # there is nothing to do by keys alone
         axes = {side: Axis(side) for side in ("bottom", "left")}
-        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes, viewBox=PlainView())
+        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.viewer.image_panel import ImagePanel
-from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets, pg
+from nsbluesky.viewer.qt import QtGui, QtWidgets
 
 EXTENT = (0.0, 1.0, 0.0, 1.0)
 RED = (200, 30, 40)
@@ -34,22 +32,6 @@ def panel(qtbot: QtBot) -> ImagePanel:
 
 def red_image() -> np.ndarray:
     return np.full((4, 4, 4), (*RED, 255), np.uint8)
-
-
-def test_the_menu_of_a_plot_is_made_by_the_click_that_asks_for_it(
-    panel: ImagePanel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[str] = []
-    monkeypatch.setattr(QtWidgets.QMenu, "popup", lambda menu, place: shown.extend(a.text() for a in menu.actions()))
-    assert panel.view.menu is None
-    click = SimpleNamespace(
-        button=lambda: QtCore.Qt.MouseButton.RightButton,
-        accept=lambda: None,
-        screenPos=pg.Point,
-        acceptedItem=panel.view,
-    )
-    panel.view.mouseClickEvent(click)
-    assert {"View All", "X axis", "Y axis", "Plot Options"} <= set(shown)
 
 
 def test_the_first_image_in_its_own_colours_is_drawn_in_them(panel: ImagePanel) -> None:
