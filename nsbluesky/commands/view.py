@@ -134,13 +134,20 @@ def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(app: Any, window: Any, screenshot: Path | None) -> None:
-    """Show a window until it is closed, or save its picture."""
+    """Show a window until it is closed, or save its picture; it is gone afterwards.
+
+    One that was there when Python ends could crash as Qt takes it down.
+    """
+    from nsbluesky.viewer.qt import QtCore
+
     window.show()
     if screenshot is None:
         app.exec()
     else:
         window.save_screenshot(screenshot)
         window.close()
+    window.deleteLater()
+    app.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
 
 
 def _summary(options: argparse.Namespace, **told: Any) -> dict[str, Any]:

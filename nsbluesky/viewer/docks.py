@@ -99,17 +99,6 @@ class DockArea(QtWidgets.QMainWindow):
         """Whether a dock can be seen, and is no tab behind another."""
         return name in self._in_front
 
-    def focusNextPrevChild(self, next: bool) -> bool:
-        """Go on to the next control by Tab, past those in tabs that are behind others, which Qt takes for visible."""
-        first = QtWidgets.QApplication.focusWidget()
-        while super().focusNextPrevChild(next):
-            widget = now = QtWidgets.QApplication.focusWidget()
-            while widget is not None and not isinstance(widget, QtWidgets.QDockWidget):
-                widget = widget.parentWidget()
-            if widget is None or self.in_front(widget.objectName()) or now is first:
-                return True
-        return False
-
     def save(self) -> QtCore.QByteArray:
         """Return the arrangement."""
         return self.saveState(VERSION)
