@@ -32,9 +32,6 @@ from nsbluesky.streams import scan_of
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
-UNHURRIED = 2 / 3
-"""Part of `SolverSettings.final_s` that is left when the solver begins to hurry."""
-
 
 class Reconstruct(Stage):
     """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
@@ -202,7 +199,7 @@ class Reconstruct(Stage):
         assert solver is not None
         if solver.is_searching and self._deadline < math.inf:
             self._begin_last_passes()
-        solver.in_haste = time.monotonic() > self._deadline - UNHURRIED * self.run.settings.solver.final_s
+        solver.time_left = (self._deadline - time.monotonic()) / self.run.settings.solver.final_s
         solver.step(budget_s)
         self._save_now_and_then()
         sweep, found = solver.sweep, solver.orientation

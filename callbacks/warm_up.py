@@ -78,7 +78,7 @@ def _quick(settings: PipelineSettings) -> PipelineSettings:
         solver__sweep_frames=min(solver.sweep_frames, SIDE**2 // 2),
         solver__sweep_candidates=min(solver.sweep_candidates, 2),
         solver__sweep_passes=1,
-        solver__passes_final=min(solver.passes_final, 10),
+        solver__passes_final=10 if solver.passes_final is None else min(solver.passes_final, 10),
     )
 
 

@@ -39,7 +39,7 @@ class Settings:
         """Check what has limits."""
         for name, (least, most) in self.LIMITS.items():
             value = getattr(self, name)
-            require(least <= value <= most, name, value, f"{least} to {most}")
+            require(value is None or least <= value <= most, name, value, f"{least} to {most}")
 
     def applies_at_once(self, name: str) -> bool:
         """Return whether a run that goes on can change a field, named with dots."""

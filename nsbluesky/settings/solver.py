@@ -55,8 +55,8 @@ class SolverSettings(Settings):
         Uses of each frame on the central half of the detector (`nsbluesky.solver.coarse`) before whole frames are
         used; half as many after a third of `final_s`, and a third where no frames come any more and a pass gains
         little.  0 begins with whole frames.
-    passes_final : int
-        Full passes after the last frame.
+    passes_final : int or None
+        Full passes after the last frame; None for as many as bring frames to 40 uses, at least 10.
     final_s : float
         Seconds for them while the scan is watched, once defocus and orientation are found; every frame is used, and
         the image has more than half of them, those while the scan ran included, however long that takes.
@@ -128,7 +128,7 @@ class SolverSettings(Settings):
     probe_start: int = 1
     newest_frames: int = 200
     coarse_uses: int = 12
-    passes_final: int = 10
+    passes_final: int | None = None
     final_s: float = 3.0
     sweep_frames: int = 80
     sweep_range: float = 5.0

@@ -394,17 +394,17 @@ class IncrementalSolver:
         return self._image.is_warm
 
     @property
-    def in_haste(self) -> bool:
-        """Set it where somebody waits.
+    def time_left(self) -> float:
+        """Set it where somebody waits: the part that is left of the time for the last passes, 1 at first.
 
-        Half of `SolverSettings.coarse_uses` is enough then, and an image that had half of its last passes has the
-        others without momentum.
+        Below 2/3, half of `SolverSettings.coarse_uses` is enough, and below 1/4, an image that had half of its least
+        passes has the others without momentum.
         """
-        return self._image.in_haste
+        return self._image.time_left
 
-    @in_haste.setter
-    def in_haste(self, in_haste: bool) -> None:
-        self._image.in_haste = in_haste
+    @time_left.setter
+    def time_left(self, part: float) -> None:
+        self._image.time_left = part
 
     @property
     def refinement(self) -> Refinement:

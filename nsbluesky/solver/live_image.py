@@ -7,7 +7,9 @@ and when it begins anew, is decided by `nsbluesky.solver.incremental`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,16 +33,22 @@ from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.pace import RIPE_USES, SETTLING_PASSES, batch_frames, rests
+from nsbluesky.solver.pace import RIPE_USES, SETTLING_PASSES, WANTED_USES, batch_frames, rests
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.schedule import stage_of, stages_of
+from nsbluesky.solver.schedule import Stage, stage_of, stages_of, tells_passes
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import blank_canvas, with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
 
 __all__ = ["LiveImage"]
+
+HURRY = 2 / 3
+"""Where less of the time for the last passes is left, whole frames are used sooner …"""
+
+REST = 1 / 4
+"""… and momentum no more: with it, an image goes on to settle many times faster."""
 
 LITTLE_GAIN = 0.1
 """Part by which a pass over the central half lowers R at least while the next one is worth its time."""
@@ -75,8 +83,8 @@ class LiveImage:
         Whether all frames are here: the passes that are wanted are made, and no more.
     is_warm : bool
         Whether it began with the probe of an earlier scan.
-    in_haste : bool
-        As `IncrementalSolver.in_haste`.
+    time_left : float
+        As `IncrementalSolver.time_left`.
     beginning : Beginning
     refinement : Refinement
     constraints : Constraints
@@ -98,7 +106,7 @@ class LiveImage:
         self.r_factors: list[float] = []
         self.is_last = False
         self.is_warm = False
-        self.in_haste = False
+        self.time_left = 1.0
         self.beginning = Beginning(frames, geometry, backend, pixel_m)
         self.refinement = Refinement(settings, backend)
         self.quality = LiveQuality(settings, backend, pixel_m)
@@ -156,7 +164,17 @@ class LiveImage:
     @property
     def passes_wanted(self) -> int:
         """Full passes after the last frame, of all engines of the schedule."""
+        return sum(stage.passes for stage in self._schedule())
+
+    @property
+    def _least_passes(self) -> int:
         return sum(stage.passes for stage in self._stages)
+
+    @property
+    def _uses(self) -> float:
+        """Uses of each frame, on average, on the central half included."""
+        uses = self._frames.uses[self._frames.active]
+        return float(np.mean(uses)) if len(uses) else 0.0
 
     @property
     def passes_done(self) -> int:
@@ -170,7 +188,7 @@ class LiveImage:
             return False
         if len(self._stages) > 1:
             return self.passes_done >= self.passes_wanted
-        return 2 * self.state.passes > self.passes_wanted
+        return 2 * self.state.passes > self._least_passes
 
     @property
     def is_in_pass(self) -> bool:
@@ -185,8 +203,7 @@ class LiveImage:
     @property
     def _is_ripe(self) -> bool:
         """Whether whole frames had so many uses that momentum would bring no more than noise."""
-        uses = self._frames.uses[self._frames.active]
-        return not self.is_coarse and len(uses) > 0 and float(np.mean(uses)) >= RIPE_USES
+        return not self.is_coarse and self._uses >= RIPE_USES
 
     # Beginnings -----------------------------------------------------------------------------------------------
 
@@ -413,10 +430,9 @@ class LiveImage:
         if not (self._search.has_told or self.is_warm):
             return False
         wanted = self._settings.coarse_uses / (3 if gained_little and self.is_last else 1)
-        if self.in_haste:
+        if self.time_left < HURRY:
             wanted = min(wanted, self._settings.coarse_uses / 2)
-        active = self._frames.active
-        return len(active) == 0 or float(np.mean(self._frames.uses[active])) >= wanted
+        return len(self._frames.active) == 0 or self._uses >= wanted
 
     def _choose_engine(self, state: SolverState) -> bool:
         """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end.
@@ -426,15 +442,23 @@ class LiveImage:
         if not self.is_last or self.is_coarse:
             self._engine.rest(self._is_ripe)
             return self._is_ripe
-        stage, left = stage_of(self._stages, self.passes_done)
+        stages = self._schedule()
+        stage, left = stage_of(stages, self.passes_done)
         if stage != self._stage:
             self._stage = stage
             self._engine = self._make_engine()
             self._initialize(state)
-        hurries = self.in_haste and 2 * state.passes > self.passes_wanted
-        resting = rests(self._stages[stage].passes, left) or self._was_ripe or hurries
+        hurries = self.time_left < REST and 2 * state.passes > self._least_passes
+        resting = rests(stages[stage].passes, left) or self._was_ripe or hurries
         self._engine.rest(resting)
         return resting
+
+    def _schedule(self) -> tuple[Stage, ...]:
+        """Return the stages; where no number of passes is told, the last ones also bring frames to enough uses."""
+        if tells_passes(self._settings):
+            return self._stages
+        lacking = self.passes_done + math.ceil(WANTED_USES - self._uses)
+        return (replace(self._stages[0], passes=max(self._least_passes, lacking)),)
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from nsbluesky.settings import MOST_PASSES, PipelineSettings, SettingsError, SolverSettings
 from nsbluesky.solver.engines import BATCHED, check_engine
+from nsbluesky.solver.pace import LEAST_PASSES
 
-__all__ = ["Stage", "check_engines", "parse_schedule", "stage_of", "stages_of"]
+__all__ = ["Stage", "check_engines", "parse_schedule", "stage_of", "stages_of", "tells_passes"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
     SettingsError
         As `parse_schedule`, and for an engine that cannot follow a probe that varies where it should.
     """
-    stages = parse_schedule(settings.algorithm, settings.passes_final, settings.object_modes)
+    passes = LEAST_PASSES if settings.passes_final is None else settings.passes_final
+    stages = parse_schedule(settings.algorithm, passes, settings.object_modes)
     if settings.probe_variation:
         for stage in stages:
             if stage.algorithm not in BATCHED:
@@ -55,6 +57,11 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
                     f"expected one of {', '.join(BATCHED)}, or probe_variation = 0"
                 )
     return stages
+
+
+def tells_passes(settings: SolverSettings) -> bool:
+    """Return whether settings tell how many full passes there are after the last frame, by number or schedule."""
+    return settings.passes_final is not None or any(mark in settings.algorithm for mark in ":,")
 
 
 def check_engines(settings: PipelineSettings) -> None:

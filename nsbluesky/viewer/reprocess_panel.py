@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.settings import CleaningSettings, Settings, SettingsError, SolverSettings
-from nsbluesky.solver.schedule import parse_schedule
+from nsbluesky.solver.schedule import stages_of
 from nsbluesky.viewer.qt import QtCore, QtWidgets, Signal
 from nsbluesky.viewer.settings_form import SettingsForm
 
@@ -60,7 +60,7 @@ def told_settings(parameters: Mapping[str, Any]) -> ReprocessSettings:
             found = found.replace(**{name: type(getattr(found, name)).from_dict(known)})
         except SettingsError:  # of another version
             continue
-    return found.replace(solver__passes_final=max(found.solver.passes_final, PASSES))
+    return found.replace(solver__passes_final=max(found.solver.passes_final or 0, PASSES))
 
 
 def reconstruct_command(
@@ -73,7 +73,7 @@ def reconstruct_command(
         str(source),
         str(out),
         *("--algorithm", settings.algorithm, "--modes", str(settings.modes)),
-        *("--passes", str(settings.passes_final)),
+        *("--passes", str(PASSES if settings.passes_final is None else settings.passes_final)),
         *(["--use-probe"] if use_probe else []),
         *(part for path in also for part in ("--also", str(path))),
         *_assignments(settings, SolverSettings(), "", named),
@@ -202,7 +202,7 @@ class ReprocessPanel(QtWidgets.QWidget):
 
     def _check(self, settings: Any) -> None:
         solver = settings.solver if isinstance(settings, ReprocessSettings) else settings
-        parse_schedule(solver.algorithm, solver.passes_final)
+        stages_of(solver)
 
     def _choose(self) -> None:
         path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "Also frames of", "", "CXI files (*.cxi)")

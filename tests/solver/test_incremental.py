@@ -156,12 +156,12 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
     assert live.state.passes == 1 and live.state.r_factor > 1.5 * coarse
 
 
-@pytest.mark.parametrize(("in_haste", "coarse_uses"), [(False, 12), (True, 6)])
-def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, in_haste, coarse_uses):
+@pytest.mark.parametrize(("time_left", "coarse_uses"), [(1.0, 12), (0.67, 12), (0.66, 6)])
+def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, time_left, coarse_uses):
     monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
-    live.in_haste = in_haste
+    live.time_left = time_left
     while live.state is None or live.is_coarse:
         live.step(0.0)
     assert float(np.mean(live.frames.uses[live.frames.active])) == coarse_uses
@@ -181,23 +181,24 @@ def test_the_central_half_is_left_when_it_gains_little_and_frames_are_all_there(
     assert float(np.mean(live.frames.uses[live.frames.active])) == coarse_uses
 
 
-@pytest.mark.parametrize("in_haste", [False, True])
-def test_in_haste_a_settled_image_rests(live, scan, monkeypatch, in_haste):
-    """`rests`: of each full pass, whether it was without momentum; of ten the last five are anyway."""
+@pytest.mark.parametrize("time_left", [0.25, 0.24])
+def test_in_haste_a_settled_image_rests(scan, backend, monkeypatch, time_left):
+    """`rests`: of each full pass, whether it was without momentum; of ten the last two are anyway."""
+    live = scan.solver(backend, num_points=len(scan.frames), told_m=scan.defocus_m, passes_final=10)
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     while live.state is None or live.is_coarse or live.state.passes < 5:
         live.step(0.0)
     assert not live.is_settled
     rests, rest = [], live._image._engine.rest
     monkeypatch.setattr(live._image._engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
-    live.in_haste = in_haste
+    live.time_left = time_left
     live.finish()
     run(live)
     assert live.is_settled
-    if in_haste:  # one pass more, and more than half of the ten are done
+    if time_left < 0.25:  # one pass more, and more than half of the ten are done
         assert rests == [False] + 9 * [True]
     else:
-        assert rests == 5 * [False] + 5 * [True]
+        assert rests == 8 * [False] + 2 * [True]
 
 
 def test_a_picture_is_of_as_many_uses_as_a_pass_has_at_any_moment(live, scan):
