@@ -8,7 +8,6 @@ from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
-from bluesky.plan_patterns import outer_list_product, spiral, spiral_fermat
 
 __all__ = ["PATTERNS", "Pattern", "is_number", "make_trajectory"]
 
@@ -59,6 +58,8 @@ def make_trajectory(pattern: str, shape: tuple[int, int], step_um: float, seed: 
     if pattern == "jittered_raster":
         random = np.random.default_rng(int(seed))
         return _raster(rows, columns, step_um) + random.uniform(-JITTER, JITTER, (rows * columns, 2)) * step_um
+    from bluesky.plan_patterns import spiral, spiral_fermat  # not above: an eighth of the start of a service
+
     size = (0.0, 0.0, columns * step_um, rows * step_um)
     try:
         if pattern == "spiral":
@@ -96,8 +97,9 @@ def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _raster(rows: int, columns: int, step_um: float) -> Points:
     y, x = ((np.arange(n) - (n - 1) / 2) * step_um for n in (rows, columns))
-    grid = outer_list_product(["y", y.tolist(), "x", x.tolist()], snake_axes=True)
-    return _as_array(grid)
+    points = np.stack(np.broadcast_arrays(x, y[:, None]), axis=-1)
+    points[1::2] = points[1::2, ::-1]
+    return points.reshape(-1, 2)
 
 
 def _as_array(points: typing.Any) -> Points:

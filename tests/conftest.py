@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
@@ -28,13 +29,21 @@ sys.dont_write_bytecode = False
 gc.set_threshold(20_000, 5, 2)
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
-hypothesis.settings.register_profile("nsbluesky", deadline=None, derandomize="CI" in os.environ)
+for name, examples in (("nsbluesky", 50), ("nightly", 300)):
+    in_ci = "CI" in os.environ
+    hypothesis.settings.register_profile(name, max_examples=examples, deadline=None, derandomize=in_ci)
 hypothesis.settings.load_profile("nsbluesky")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--nightly``."""
     parser.addoption("--nightly", action="store_true", help="also run what takes too long for every commit")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis take more examples where there is time."""
+    if config.getoption("--nightly"):
+        hypothesis.settings.load_profile("nightly")
 
 
 LONG_FILES = (
@@ -83,8 +92,12 @@ def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
     """Put an empty catalog into a folder, and return the folder: to make one takes seconds, to copy it does not."""
     from nsbluesky.catalog import open_catalog
 
-    template = tmp_path_factory.mktemp("empty-catalog")
-    open_catalog(template).close()
+    folder = tmp_path_factory.getbasetemp()
+    template = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "empty-catalog"
+    with (template.parent / "empty-catalog.lock").open("w") as lock:  # all workers have one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            open_catalog(template).close()
 
     def copy(folder: Path) -> Path:
         return Path(shutil.copytree(template, folder, dirs_exist_ok=True))

@@ -35,16 +35,19 @@ STARTUP = sorted((ROOT / "profile_collection" / "startup").glob("*.py"))
 NAMES = ("RE", "db", "processed", "fccd", "stage", "shutter", "ptycho_scan", "ptycho_fly_scan", "pipeline", "window")
 
 
-@pytest.fixture(scope="module")
-def session_data(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Path:
-    """One data folder for all sessions."""
-    return new_catalog(tmp_path_factory.mktemp("session") / "catalog").parent
+@pytest.fixture
+def session_data(tmp_path: Path, new_catalog: Callable[[Path], Path]) -> Path:
+    return new_catalog(tmp_path / "catalog").parent
 
 
-def run_session(commands: str, data: Path, **environment: str) -> str:
+NO_CATALOG = "import sys, unittest.mock as mock; sys.modules['nsbluesky.catalog'] = mock.MagicMock()\n"
+"""Goes before the startup files of a session that writes no run: it takes seconds to import tiled."""
+
+
+def run_session(commands: str, data: Path, first: str = "", **environment: str) -> str:
     """Run the startup files, as bluesky-queueserver does, and then some commands."""
     loader = (
-        "import sys\n"
+        f"{first}import sys\n"
         "namespace = {'__name__': '__main__'}\n"
         "for path in sys.argv[2:]:\n"
         "    exec(compile(open(path).read(), path, 'exec'), namespace)\n"
@@ -68,10 +71,11 @@ def test_files_are_short_and_numbered() -> None:
         assert len(path.read_text().splitlines()) < 30, f"{path.name}: code belongs into the package"
 
 
-def test_loads_without_screen_and_hardware_and_processes_itself_where_asked(session_data: Path) -> None:
+def test_loads_without_screen_and_hardware_and_processes_itself_where_asked(tmp_path: Path) -> None:
     out = run_session(
         f"print([name in globals() for name in {NAMES}], window, processing, type(pipeline).__name__, RE.suspenders)",
-        session_data,
+        tmp_path,
+        NO_CATALOG,
         NSBLUESKY_SERVICE="none",
     )
     assert f"{[True] * len(NAMES)} None None PtychoPipeline (SuspendWhileAway(fccd, stage, shutter),)" in out

@@ -51,6 +51,7 @@ def settings(scan, **solver):
         "sweep_passes": 3,
         "passes_final": 12,
         "final_s": 1e6,
+        "find_orientation": False,
     }
     return scan.settings(**quick | solver)
 
@@ -62,7 +63,7 @@ def correlation(scan, result):
 @pytest.fixture(scope="module")
 def orderly(scan, tmp_path_factory):
     documents = scan.documents(tmp_path_factory.mktemp("orderly"))
-    return process(IncrementalReconstructor(settings(scan)), documents)
+    return process(IncrementalReconstructor(settings(scan, find_orientation=True)), documents)
 
 
 def test_object_is_found(scan, orderly):
@@ -96,7 +97,8 @@ def test_the_correlation_that_tells_the_resolution(scan, tmp_path, orderly):
 
 def test_frames_declared_the_wrong_way_round_are_put_right_and_told(scan, tmp_path, orderly):
     """Rows are said to be flipped, and are not."""
-    streams = process(IncrementalReconstructor(settings(scan)), scan.documents(tmp_path, orientation=1))
+    asked = settings(scan, find_orientation=True)
+    streams = process(IncrementalReconstructor(asked), scan.documents(tmp_path, orientation=1))
     (geometry,) = streams.events["geometry"]
     assert geometry["orientation"] == 0 and geometry["orientation_certain"]
     assert geometry["orientation_confidence"] > 0.1
@@ -311,9 +313,9 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
 # ---- checkpoints
 
 
-def interrupted(scan, folder, documents):
+def interrupted(scan, folder, documents, **solver):
     """Process half a run, write a checkpoint, and leave it as a process that dies does."""
-    first = PtychoPipeline(settings(scan), directory=folder)
+    first = PtychoPipeline(settings(scan, **solver), directory=folder)
     seen = Streams()
     first.subscribe(seen)
     for name, document in documents[: len(documents) // 2]:
@@ -343,10 +345,10 @@ def warnings_of(streams):
 def test_a_process_that_takes_over_goes_on_from_the_checkpoint(scan, tmp_path, orderly):
     """The documents come again from the start; the first picture has all that the checkpoint had."""
     documents = scan.documents(tmp_path / "run")
-    path = interrupted(scan, tmp_path / "out", documents)
+    path = interrupted(scan, tmp_path / "out", documents, find_orientation=True)
     assert path == tmp_path / "out" / f"{documents[0][1]['uid']}.checkpoint"
     before = read_checkpoint(path)
-    second = PtychoPipeline(settings(scan, publish_hz=1000.0), directory=tmp_path / "out")
+    second = PtychoPipeline(settings(scan, find_orientation=True, publish_hz=1000.0), directory=tmp_path / "out")
     streams = process(second, documents)
     pictures = streams.events["reconstruction"]
     assert len(before["frames"]["uses"]) > 60

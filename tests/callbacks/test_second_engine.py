@@ -39,6 +39,7 @@ def wait_for(condition):
 
 def settings(scan, engine="rpie", **solver):
     quick = {"sweep_frames": 40, "sweep_candidates": 5, "sweep_passes": 2, "passes_final": 12, "final_s": 1e6}
+    quick |= {"find_orientation": False}
     return scan.settings(**quick | solver).replace(second_engine=engine)
 
 
@@ -134,7 +135,7 @@ def test_it_is_named_and_changed_in_the_middle_of_a_run(scan, tmp_path):
 
 
 def test_it_waits_for_the_probe_and_begins_anew_with_another_orientation(scan):
-    wanted = settings(scan)
+    wanted = settings(scan, find_orientation=True)
     start = {"uid": "raw", "ptycho": {"scan": {"num_points": len(scan.frames)}}}
     run = RunContext(start, wanted, scan.simulator.geometry, get_backend("numpy"), DerivedRun(start, wanted))
     stage = ReconstructBeside(run)

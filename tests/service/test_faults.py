@@ -386,7 +386,7 @@ main()
 
 
 def test_what_a_plug_in_prints_is_no_answer_and_stops_nothing(scan: RecordedScan, tmp_path: Path) -> None:
-    service = ProcessingService(scan.settings(tmp_path), heartbeat_timeout_s=3.0)
+    service = ProcessingService(scan.settings(tmp_path, passes_final=2, sweep_frames=0), heartbeat_timeout_s=3.0)
     service.command = (sys.executable, "-c", TALKATIVE)  # type: ignore[misc]
     with service, Session(service.address, tmp_path, service.credentials) as session:
         session.send(scan.documents)

@@ -69,7 +69,7 @@ class Projectors:
         return self.waves_of(self.object_of(z))
 
 
-@pytest.mark.parametrize("relaxation", [0.5, 0.6, 0.75])
+@pytest.mark.parametrize("relaxation", [0.5, pytest.param(0.6, marks=pytest.mark.nightly), 0.75])
 def test_raar_is_its_reflector_form_over_sixty_iterations(scan, backend, relaxation, monkeypatch):
     """z' = b/2·(R_q R_a + 1)z + (1 − b)·Pa z; a wrong sign of b·(z − Pq z) would diverge from this."""
     monkeypatch.setattr("nsbluesky.solver.engines.projections.REGULARISATION", np.float32(1e-9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import io
 from pathlib import Path
 
@@ -104,12 +105,17 @@ def test_frames_and_positions_must_fit(scan, backend):
         )
 
 
-@pytest.fixture(scope="module")
-def star():
+@functools.cache
+def read_star():
     with bz2.open(STAR) as file:
         contents = np.load(io.BytesIO(file.read()))
     frames = np.fft.fftshift(contents["data"][0], axes=(1, 2))
     return frames, contents["scan"][0, :, ::-1].astype(float) * OBJECT_PIXEL_M
+
+
+@pytest.fixture
+def star():
+    return read_star()
 
 
 def star_geometry(optic):

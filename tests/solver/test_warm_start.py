@@ -70,29 +70,34 @@ def streamed(solver, scan):
     return early, goes_on, object_error(solver, scan)
 
 
-def test_right_probe_is_sharp_at_once_and_goes_on_undisturbed(second, backend, probe):
-    cold = solver_of(second, backend)
-    cold_early, cold_went_on, cold_end = streamed(cold, second)
+@pytest.fixture(scope="module")
+def cold(second, backend):
+    """A solver without a probe at its end, and what `streamed` tells of it."""
+    solver = solver_of(second, backend)
+    return solver, *streamed(solver, second)
+
+
+def test_right_probe_is_sharp_at_once_and_goes_on_undisturbed(second, backend, probe, cold):
+    without, cold_early, cold_went_on, cold_end = cold
     warm = solver_of(second, backend)
     warm.offer(probe)
     early, went_on, end = streamed(warm, second)
     assert went_on and not cold_went_on
-    assert warm.is_warm and warm.sweep.warm_fits and not cold.is_warm
+    assert warm.is_warm and warm.sweep.warm_fits and not without.is_warm
     assert warm.sweep.warm_residual < warm.sweep.residual.min()
     assert early < 0.6 * cold_early
     assert end < 1.1 * cold_end
 
 
 @pytest.mark.parametrize("depths", [-5, 2, 5])
-def test_wrong_probe_is_noticed_and_costs_nothing_in_the_end(second, backend, probe, depths):
-    cold = solver_of(second, backend)
-    *_, cold_end = streamed(cold, second)
+def test_wrong_probe_is_noticed_and_costs_nothing_in_the_end(second, backend, probe, cold, depths):
+    without, *_, cold_end = cold
     wrong = solver_of(second, backend)
     wrong.offer(propagated(probe, depths * depth_m(second), second.geometry.wavelength_m, PIXEL_M))
     *_, went_on, end = streamed(wrong, second)
     assert not went_on and not wrong.is_warm and not wrong.sweep.warm_fits
     assert wrong.sweep.warm_residual > wrong.sweep.residual.min()
-    assert wrong.sweep.defocus_m == cold.sweep.defocus_m
+    assert wrong.sweep.defocus_m == without.sweep.defocus_m
     assert end < 1.1 * cold_end
 
 
