@@ -132,7 +132,7 @@ def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
 def test_each_frame_once_while_all_are_the_newest_and_one_in_a_batch_of_one():
     deck = Deck(0, newest=20)
     deck.add(range(20))
-    for batch in (8, 1):
+    for batch in (1, 8):
         deck.start_pass(np.arange(20), GRID[:20], batch)
         dealt = deal_pass(deck, batch)
         assert sorted(chain(*dealt)) == list(range(20))
