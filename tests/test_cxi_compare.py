@@ -17,7 +17,7 @@ def test_phases_are_relative_to_the_mean_of_both_and_amplitudes_as_they_are() ->
     images: list[Any] = [np.exp(1j * (2 + first_rad)), 3 * np.exp(1j * (2 + second_rad))]
     rims = [np.nan, 9], [9, np.nan]  # known in one of them only
     images = [np.append(image, rim).reshape(3, 2) for image, rim in zip(images, rims, strict=True)]
-    both = Comparison(None, 1.0, *images, (0, 1, 0, 1))  # type: ignore[arg-type]
+    both = Comparison(None, 1.0, images[0], images[1], (0, 1, 0, 1))  # type: ignore[arg-type]
     np.testing.assert_allclose(both.phases, [first_rad, second_rad], atol=1e-12)
     np.testing.assert_allclose(both.amplitudes, [[1] * 4, [3] * 4])
     np.testing.assert_allclose(both.difference[:2], images[0][:2] - images[1][:2])
