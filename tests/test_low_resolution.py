@@ -77,6 +77,9 @@ def test_moments_leave_the_mask_out_and_dark_frames_have_no_centre():
 )
 def test_pitch_is_one_cell_per_point(positions, tolerance):
     assert grid_pitch(positions) == pytest.approx(STEP, rel=tolerance)
+    assert grid_pitch(positions + np.array([0.02, -0.003])) == pytest.approx(STEP, rel=max(tolerance, 1e-3)), (
+        "far from 0"
+    )
     rotated = positions @ np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     assert grid_pitch(rotated) == pytest.approx(STEP, rel=max(tolerance, 1e-3))
 
@@ -171,17 +174,18 @@ def test_one_place_is_a_pixel_of_a_micrometre():
     np.testing.assert_allclose(accumulator.result().extent_m, [2.5e-6, 3.5e-6, -5e-7, 5e-7])
 
 
-def test_dark_field_is_what_falls_outside_of_the_light_of_the_optic():
+@pytest.mark.parametrize("scale", [1, 1e-4])
+def test_dark_field_is_what_falls_outside_of_the_light_of_the_optic(scale):
     frames = np.zeros((4, 16, 16), np.float32)
     frames[:, 6:10, 6:10] = 100
-    frames[:, 3, 3] = 1  # below a fiftieth of the brightest: no light of the optic
+    frames[:, 3, 3] = frames[:, 3, 12] = 1  # below a fiftieth of the brightest: no light of the optic
     frames[2, 12, 12] = 7
     mask = np.zeros((16, 16), np.uint32)
     mask[3, 3] = 1
     accumulator = LowResolutionAccumulator(mask)
     for k in range(4):
-        accumulator.add(np.array([k + 1]), frames[k : k + 1], np.array([k * STEP]), np.zeros(1))
-    np.testing.assert_allclose(accumulator.result().dark_field, [[0, 0, 7, 0]])
+        accumulator.add(np.array([k + 1]), scale * frames[k : k + 1], np.array([k * STEP]), np.zeros(1))
+    np.testing.assert_allclose(accumulator.result().dark_field, np.array([[1, 1, 8, 1]]) * scale)
 
 
 def test_pixels_and_positions_that_are_no_numbers_spoil_nothing_else():

@@ -63,3 +63,9 @@ def test_step_scales_the_pattern(pattern: str) -> None:
 def test_wrong_arguments(pattern: str, shape: tuple[int, int], step_um: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_trajectory(pattern, shape, step_um)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None, float("nan"), float("inf")])
+def test_a_seed_that_is_none(seed: float) -> None:
+    with pytest.raises(ValueError, match=r"seed = .*expected a whole number from 0 on"):
+        make_trajectory("jittered_raster", (3, 3), 0.1, seed=seed)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nsbluesky.cleaning.darks import DarkStatistics
 from nsbluesky.cleaning.layout import FCCDLayout, by_adc
-from nsbluesky.cleaning.overscan import drift_basis, drift_fit, minimum_bias, running_median
+from nsbluesky.cleaning.overscan import drift_basis, drift_fit, running_median, smallest
 from nsbluesky.cleaning.words import LOWER_GAINS, decode_words
 from nsbluesky.settings import CleaningSettings
 
@@ -43,8 +43,8 @@ class OverscanFit:
         Weights of the columns of each ADC, 0 for bad pixels, and the weighted mean of the dark.
     column_dark : (rows, ADCs, overscan columns) float32
         Dark of every column, for the minimum.
-    bias_adu : float
-        How far a minimum lies below the mean; 0 where a mean is taken.
+    minimum : bool
+        Whether the smallest of the columns is taken, not their mean.
     fit, basis : (terms, rows) and (rows, terms) float32, or None
         Both halves of the hat matrix in the order of the raw rows; None for a running median.
     wanted : slice
@@ -55,7 +55,7 @@ class OverscanFit:
     weights: Any
     dark: Any
     column_dark: Any
-    bias_adu: float
+    minimum: bool
     fit: Any | None
     basis: Any | None
     wanted: slice
@@ -154,11 +154,9 @@ def _overscan_fit(
     shape = (stop - start, adcs.stop - adcs.start, len(columns))
     weights = np.full(shape, 1 / len(columns), np.float32)
     column_dark = np.zeros(shape, np.float32)
-    noise_adu = 0.0
     if dark is not None:
         good = ~by_adc(dark.bad[start:stop], layout)[:, adcs][..., columns]
         weights = (good / np.maximum(good.sum(axis=-1, keepdims=True), 1)).astype(np.float32)
-        noise_adu = float(np.median(by_adc(dark.std[start:stop], layout)[:, adcs][..., columns]))
         if settings.subtract_dark:
             column_dark = by_adc(dark.mean[start:stop], layout)[:, adcs][..., columns].copy()
     mean = (column_dark * weights).sum(axis=-1)
@@ -175,7 +173,7 @@ def _overscan_fit(
         weights=xp.asarray(weights),
         dark=xp.asarray(mean),
         column_dark=xp.asarray(column_dark),
-        bias_adu=minimum_bias(len(columns), noise_adu) if settings.overscan == "minimum" else 0.0,
+        minimum=settings.overscan == "minimum" and dark is not None and len(columns) > 1,
         fit=fit,
         basis=basis,
         wanted=slice(raw_rows.start - start, raw_rows.stop - start),
@@ -256,9 +254,8 @@ def overscan_offset(frames: Any, half: HalfBackground, overscan: OverscanFit, lo
     xp = half.xp
     words = by_adc(frames[:, overscan.rows], half.layout)[:, :, half.adcs]
     columns = [decode_words(words[..., c], half.gain_words, xp)[0] for c in half.layout.overscan_columns]
-    if overscan.bias_adu:
-        values = xp.stack([c - overscan.column_dark[..., k] for k, c in enumerate(columns)]).min(axis=0)
-        values = values + np.float32(overscan.bias_adu)
+    if overscan.minimum:
+        values = smallest(xp.stack([c - overscan.column_dark[..., k] for k, c in enumerate(columns)]), xp)
     else:
         values = -overscan.dark
         for k, column_words in enumerate(columns):

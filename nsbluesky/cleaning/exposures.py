@@ -49,9 +49,8 @@ def combine_exposures(
     measured = np.isfinite(frames)
     seconds = (measured * times).sum(axis=0)
     counts = np.where(measured, frames, 0).sum(axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 · (1/0) is the NaN of a pixel that none measured
         combined = (counts * (times.max() / seconds)).astype(np.float32)
-    combined[seconds == 0] = np.nan
     together = int(np.bitwise_or.reduce(flags))
     if not (np.asarray(flags) & int(FrameFlag.CORRUPT)).all():  # one measured enough of it
         together &= ~int(FrameFlag.CORRUPT)

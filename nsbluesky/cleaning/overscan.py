@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
-__all__ = ["MEDIAN_ROWS", "drift_basis", "drift_fit", "minimum_bias", "running_median"]
+__all__ = ["MEDIAN_ROWS", "drift_basis", "drift_fit", "running_median", "smallest"]
 
 MEDIAN_ROWS = 21
-# Mean of the smallest of k normally distributed values, in standard deviations below their mean.
-MINIMUM_SIGMAS = (0.0, 0.0, 0.5642, 0.8463, 1.0294)
 
 
 def drift_basis(num_rows: int, decay: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
@@ -67,6 +66,12 @@ def running_median(overscan: Any, xp: ModuleType = np) -> Any:
     return xp.median(windows, axis=-1)
 
 
-def minimum_bias(num_columns: int, noise_adu: float) -> float:
-    """Return how far the smallest of the overscan columns lies below their mean because of read noise, in ADU."""
-    return MINIMUM_SIGMAS[min(num_columns, len(MINIMUM_SIGMAS) - 1)] * noise_adu
+def smallest(columns: Any, xp: ModuleType = np) -> Any:
+    """Return the smallest of overscan columns (k, n, rows, ADCs), without what read noise makes their median too low.
+
+    The median of the smallest of k normally distributed values is Φ⁻¹(1 − 2^(−1/k)) standard deviations from their
+    mean.  Those are of what neighbours differ by: the offset, and its drift since the darks, is the same in all.
+    """
+    apart = xp.median(xp.abs(xp.diff(columns, axis=0)), axis=(0, 2, 3))
+    sigmas = ndtri(1 - 2 ** (-1 / len(columns))) / (np.sqrt(2) * ndtri(0.75))
+    return columns.min(axis=0) - float(sigmas) * apart[:, None, None]

@@ -22,6 +22,16 @@ def test_center_of_a_ring_in_noise(center, noise):
     np.testing.assert_allclose(found, center, atol=0.1)
 
 
+def test_light_at_the_edge_of_the_sensor_has_a_center():
+    np.testing.assert_allclose(find_center(annulus(895, 64), np.ones((960, 960), bool)), (895, 64), atol=1)
+
+
+def test_scattering_on_one_side_does_not_pull_the_center():
+    scattered = 0.02 * (COLUMNS > 600)
+    found = find_center(annulus(476.3, 485.9) + scattered, np.ones((960, 960), bool))
+    np.testing.assert_allclose(found, (476.3, 485.9), atol=0.1)
+
+
 def test_bad_adcs_beside_the_center_do_not_pull_it(noise):
     image, good = annulus(476.3, 485.9) + noise, np.ones((960, 960), bool)
     good[480:, 520:560] = False

@@ -4,6 +4,11 @@ from nsbluesky.cleaning.flags import FluxMonitor, FrameFlag, weights_of
 from nsbluesky.settings import CleaningSettings
 
 
+def test_files_hold_the_flags_by_these_numbers():
+    numbers = {"LOST_PACKETS": 1, "SATURATED": 2, "DARK": 4, "BRIGHT": 8, "CORRUPT": 16}
+    assert {flag.name: flag.value for flag in FrameFlag} == numbers
+
+
 def test_weights_leave_out_what_would_harm():
     flags = np.array(
         [0, FrameFlag.SATURATED, FrameFlag.LOST_PACKETS, FrameFlag.DARK, FrameFlag.BRIGHT, 17], np.uint16

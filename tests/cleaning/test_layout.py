@@ -127,3 +127,11 @@ def test_a_detector_mode_is_a_few_lines_of_settings():
         get_layout(settings, (1040, 1152))
     with pytest.raises(SettingsError, match="detector_mode: columns = 25"):
         get_layout(settings.replace(detector_mode=DetectorMode(20, 25, 6, (), (2, 9))), (20, 25))
+
+
+def test_the_bottom_half_is_read_backwards_in_rows_and_columns():
+    layout = LAYOUTS["cosmic"]
+    top, bottom = (layout.clocks(half) for half in (0, 1))
+    np.testing.assert_array_equal(top.ravel(), np.arange(top.size))
+    np.testing.assert_array_equal(bottom.ravel(), np.arange(bottom.size)[::-1])
+    assert top.shape == bottom.shape == (layout.rows // 2, layout.columns_per_adc)

@@ -33,6 +33,14 @@ def test_what_fits_stays(store):
     assert len(store.active) == COUNT
 
 
+def test_a_frame_without_light_is_not_judged(store):
+    store.put([107], np.zeros((1, 8, 8)), PLACES_PX[[7]])
+    store.uses[7] = LEAST_USES
+    misfit(store, 7, 0.2)
+    assert 7 in store.active and rest_misfits(store) == {}
+    assert 7 in store.active
+
+
 @pytest.mark.parametrize("r_factor", [0.2, np.nan, np.inf])
 def test_a_misfit_rests_and_has_a_second_chance(store, r_factor):
     misfit(store, 7, r_factor)

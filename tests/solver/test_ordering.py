@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsbluesky.solver.ordering import Deck, spread
+from nsbluesky.solver.ordering import Deck, spread, turns_of
 
 GRID = np.stack(np.meshgrid(np.arange(20), np.arange(20), indexing="ij"), -1).reshape(-1, 2) * 10
 
@@ -48,6 +48,13 @@ def test_a_batch_has_few_shifts_and_is_spread_as_before():
     places = np.argsort(np.lexsort(GRID.T[::-1]))
     strata = [np.searchsorted(np.cumsum([13] * 16 + [12] * 16), places[batch], side="right") for batch in batches]
     assert all(sorted(found) == list(range(32)) for found in strata)
+
+
+def test_frames_of_one_shift_and_no_others_have_one_turn():
+    steps = GRID // 10 - [3, 15]  # all pairs of -3…16 and -15…4
+    turns = turns_of(np.tile(steps, (2, 1)), np.random.default_rng(0))
+    assert sorted(turns[:400]) == list(range(400))
+    np.testing.assert_array_equal(turns[400:], turns[:400])
 
 
 def test_newest_frames_of_a_batch_have_few_shifts_and_all_have_their_turn():
@@ -120,6 +127,32 @@ def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
     assert all(len(set(batch)) == len(batch) for batch in dealt)
     deck.start_pass(np.arange(100), GRID[:100], 8, live=False)
     assert sorted(chain(*deal_pass(deck, 8))) == list(range(100))
+
+
+def test_each_frame_once_while_all_are_the_newest_and_one_in_a_batch_of_one():
+    deck = Deck(0, newest=20)
+    deck.add(range(20))
+    for batch in (1, 8):
+        deck.start_pass(np.arange(20), GRID[:20], batch)
+        dealt = deal_pass(deck, batch)
+        assert sorted(chain(*dealt)) == list(range(20))
+        assert max(map(len, dealt)) == batch
+
+
+def test_a_restored_deck_deals_as_the_one_it_was_taken_from():
+    decks = Deck(0, newest=10), Deck(5, newest=10)
+    for deck in decks:
+        deck.add(range(40))
+        deck.start_pass(np.arange(40), GRID[:40], 8)
+    deal_pass(decks[0], 8)
+    decks[0].add([40, 41])
+    decks[1].restore(decks[0].contents())
+    dealt = []
+    for deck in decks:
+        deck.start_pass(np.arange(42), GRID[:42], 8)
+        dealt.append(deal_pass(deck, 8))
+    assert dealt[0] == dealt[1]
+    assert dealt[0][0][:2] == [40, 41]
 
 
 def test_new_frames_come_before_the_newest_and_withdrawn_ones_not_at_all():

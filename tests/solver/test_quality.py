@@ -91,12 +91,34 @@ def test_frc_finds_where_noise_begins(truth):
     assert np.abs(result.correlation[result.frequency_1_m > 0.14 / 5e-9]).mean() < 0.15
     assert result.one_seventh == pytest.approx(0.1429, abs=1e-4)
     assert result.frequency_1_m.max() == pytest.approx(0.5 / 5e-9, rel=0.02)
+    for line, found_m in ((result.half_bit, result.resolution_m), (1 / 7, result.one_seventh_resolution_m)):
+        excess = result.correlation - line
+        first = int(np.argmax(excess < 0))
+        crossing = np.interp(0, excess[[first, first - 1]], result.frequency_1_m[[first, first - 1]])
+        assert found_m == pytest.approx(0.5 / crossing)
 
 
 def test_frc_of_equal_images_and_of_noise(truth):
     assert frc(truth, truth, 1e-8).resolution_m == 1e-8
     rng = np.random.default_rng(4)
     assert frc(rng.normal(size=(128, 128)), rng.normal(size=(128, 128)), 1e-8).resolution_m > 2e-8
+
+
+def test_what_one_image_lacks_counts_as_the_mean_and_means_do_not_count(truth):
+    hole = np.zeros(truth.shape, bool)
+    hole[40:60, 30:70] = True
+    other = truth + 0.1 * np.random.default_rng(5).normal(size=truth.shape)
+    filled = (np.where(hole, image[~hole].mean(), image) for image in (truth, other))
+    found = frc(np.where(hole, np.nan, truth + 7), other - 2j, 1e-8).correlation
+    np.testing.assert_allclose(found, frc(*filled, 1e-8).correlation, atol=1e-9)
+    assert (found[:8] > 0.9).all()
+
+
+def test_blank_images_do_not_correlate(truth):
+    blank = np.zeros((32, 32))
+    found = frc(blank, blank, 1e-8)
+    assert not found.correlation.any() and found.resolution_m == np.inf
+    assert nrmse(blank, truth[:32, :32]) == 1
 
 
 def test_half_bit_threshold_is_the_published_one(truth):
@@ -107,9 +129,10 @@ def test_half_bit_threshold_is_the_published_one(truth):
     assert result.half_bit[4] == pytest.approx(expected)
 
 
-def test_frc_refuses_unequal_images(truth):
-    with pytest.raises(ValueError, match="expected two equal ones"):
-        frc(truth, truth[1:], 1.0)
+@pytest.mark.parametrize("parts", [(np.s_[:], np.s_[1:]), (np.s_[:7], np.s_[:7]), (np.s_[0], np.s_[0])])
+def test_frc_refuses_unequal_and_small_images(truth, parts):
+    with pytest.raises(ValueError, match="expected two equal ones of at least 8"):
+        frc(truth[parts[0]], truth[parts[1]], 1.0)
 
 
 def test_r_factor_uses_good_pixels():
