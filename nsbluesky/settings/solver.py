@@ -59,7 +59,8 @@ class SolverSettings(Settings):
         Full passes after the last frame; None for as many as bring frames to 40 uses, at least 10.
     final_s : float
         Seconds for them while the scan is watched, once defocus and orientation are found; every frame is used, and
-        the image has more than half of them, those while the scan ran included, however long that takes.
+        the image has more than half of those told, or of 10, those while the scan ran included, however long that
+        takes.
     sweep_frames : int
         Frames that the defocus sweep waits for; 0 switches the sweep off.
     sweep_range : float

@@ -302,8 +302,7 @@ class IncrementalSolver:
         """True when every frame is used, and the image had most of the passes that it should have on whole frames.
 
         Not while defocus and orientation are looked for, after which the image may begin anew.
-        One pass more than half of them, those while the scan ran included, so that the last is without momentum; of
-        several engines all.
+        One pass more than half of the least, those while the scan ran included; of several engines all.
         """
         return self._image.is_settled and not self.is_searching and self.num_unused == 0
 

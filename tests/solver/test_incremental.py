@@ -548,11 +548,33 @@ def test_the_live_picture_does_not_flicker(live, scan):
     assert np.allclose(after.object[known], before.object[known], atol=1e-4)
 
 
-def test_work_ends_when_nothing_new_comes(live, scan):
-    live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+@pytest.mark.parametrize("settings", [{"passes_final": 3}, {"algorithm": "wasp:2,cg:1"}])
+def test_work_ends_when_nothing_new_comes(scan, backend, settings):
+    solver = scan.solver(backend, told_m=scan.defocus_m, **settings)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    run(solver)
+    assert not solver.has_work and not solver.finished
+    assert solver.state.passes == solver.passes_wanted == 3
+
+
+def test_last_passes_bring_frames_to_forty_uses_and_are_ten_at_least(live, scan):
+    """After a scan that was fast, ten passes left five times the error; R tells little of that."""
+    half = len(scan.frames) // 2
+    live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
     run(live)
-    assert not live.has_work and not live.finished
-    assert live.state.passes == live.settings.passes_final
+    assert set(live.frames.uses[:half]) == {40}
+    live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
+    live.finish()
+    while live.passes_done < 1:
+        live.step(0.0)
+    wanted = live.passes_wanted
+    assert wanted == 1 + 40 - math.floor(float(np.mean(live.frames.uses[live.frames.active]))) > 10
+    run(live)
+    assert live.passes_done == wanted
+    live.finish()
+    live._image.unsettle()  # as one frame more would
+    run(live)
+    assert live.passes_done == 10
 
 
 def test_wrong_shapes_are_refused(live, scan):
