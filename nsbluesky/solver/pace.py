@@ -40,8 +40,8 @@ passes.  With 25, simulated scans of 10 to 200 frames/s and 1e3 to 1e7 photons a
 RESTING_PART = 5
 RESTING_PASSES = 10
 """The last full passes, a fifth of all and no more than ten, are without momentum, so that they average photon noise.
-With five of ten, the 400 frames of 64² above were left with an error of 0.027, with two, 0.013; streamed gold balls with
-0.0144 and 0.0124.  Of twenty and more, two to ten are all the same."""
+With five of ten, the 400 frames of 64² above were left with an error of 0.027, with two, of 0.013; streamed gold
+balls with 0.0144 and 0.0124.  Of twenty and more, two to ten are all the same."""
 
 
 def batch_frames(
