@@ -28,7 +28,7 @@ class HalfWay:
     """A run whose second half of documents comes when the first half is worked off and something was done."""
 
     def __init__(self, scan, folder, **solver):
-        settings = {"sweep_frames": 0, "passes_final": 3, "publish_hz": 1000.0, "quality_share": 0.0, **solver}
+        settings = {"sweep_frames": 0, "passes_final": 3, "final_s": 1e6, "publish_hz": 1000.0, **solver}
         self.processor = IncrementalReconstructor(scan.settings(**settings))
         self.streams, self.live = Streams(), LivePlots()
         self._pictures = threading.Event()
