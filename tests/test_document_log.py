@@ -70,8 +70,11 @@ def test_resources_of_old_and_new_devices_belong_to_their_run(tmp_path: Path) ->
         ("stream_datum", {"uid": "s/0", "stream_resource": "s", "descriptor": "a-d"}),
     ]
     documents = [start, descriptor, *assets, event, stop]
-    write(DocumentLog(tmp_path), [*documents_of_run("z"), *documents])
+    *began, ended = documents_of_run("z")  # open all the while: what tells no run may be of either
+    unseen = documents_of_run("unseen")[1:]
+    write(DocumentLog(tmp_path), [*began, *unseen, *documents, ended])
     assert list(read_documents("a", tmp_path)) == documents
+    assert list(read_documents("z", tmp_path)) == [*began, *assets[:2], ended]
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">f4", "c8", "?", "<i8"])
