@@ -10,10 +10,11 @@ from small_scan import simulate
 
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
-from nsbluesky.solver.refinement import bad_fits, is_confirmed
+from nsbluesky.solver.refinement import PHOTON_NOISE, bad_fits, is_confirmed, steps_and_errors
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -139,6 +140,30 @@ def test_a_search_finds_the_place_of_a_frame(scan, backend):
     moves = np.array([[0, 0], [2, 0], [0, -2], [10_000, 0]])
     misfits = misfits_around(backend, solver.state, solver.frames, 60, moves)
     assert np.argmin(misfits) == 0 and misfits[3] == np.inf
+
+
+def test_a_search_compares_with_the_model_there(difficult_scan, backend):
+    store, state = difficult_scan(backend, 2)
+    moves = np.array([[0, 0], [1, -1]])
+    found = misfits_around(backend, state, store, 3, moves)
+    for move, misfit in zip(moves, found, strict=True):
+        moved, _ = difficult_scan(backend, 2)
+        moved.corners_px[3] += move
+        ((intensity, amplitude),) = predictions(backend, state, moved, [3], 10_000)
+        usable = (backend.to_numpy(moved.good) > 0) & (backend.to_numpy(amplitude) >= 0)
+        expected = np.abs(backend.to_numpy(amplitude) - np.sqrt(backend.to_numpy(intensity)))[usable].sum()
+        assert misfit == pytest.approx(expected, rel=1e-3)
+
+
+def test_errors_of_steps_are_those_of_photons_at_least(difficult_scan, backend):
+    store, state = difficult_scan(backend, 1)
+    found = measure_sensitivity(backend, state, store, np.arange(14), 4)
+    good, photons, bad = (
+        steps_and_errors(dataclasses.replace(found, misfit=factor * PHOTON_NOISE * found.pixels))[1]
+        for factor in (0.5, 1, 2)
+    )
+    np.testing.assert_allclose(good, photons)
+    np.testing.assert_allclose(bad, 2 * photons)
 
 
 def test_a_distortion_is_told_from_scatter():
