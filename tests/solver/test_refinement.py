@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from small_scan import simulate
 
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
-from nsbluesky.solver.refinement import PHOTON_NOISE, bad_fits, is_confirmed, steps_and_errors
+from nsbluesky.solver.refinement import PHOTON_NOISE, Refinement, bad_fits, is_confirmed, steps_and_errors
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -164,6 +165,26 @@ def test_errors_of_steps_are_those_of_photons_at_least(difficult_scan, backend):
     )
     np.testing.assert_allclose(good, photons)
     np.testing.assert_allclose(bad, 2 * photons)
+
+
+def test_rounds_that_find_nothing_come_less_often(difficult_scan, backend, monkeypatch):
+    store, state = difficult_scan(backend, 1)
+    store.uses[:14] = 100
+    settings = SolverSettings(refine_positions="none", refine_flux=True, refine_background=False)
+    refinement, rounds = Refinement(settings, backend), []
+    monkeypatch.setattr(Refinement, "_scale", lambda *_: rounds.append(state.passes))
+    for state.passes in range(1, 33):
+        if refinement.due(state):
+            store.light_sums[:14] = 1.0
+            refinement.take_flux(store, state)
+            assert not store.light_sums[:14].any()
+    assert rounds == [1, 3, 7, 15, 23, 31]
+    refinement.configure(settings)
+    refinement.flux_scatter = 0.1  # as a round that finds something has it
+    for state.passes in (33, 34, 35):
+        assert refinement.due(state)
+        store.light_sums[:14] = 1.0
+        refinement.take_flux(store, state)
 
 
 def test_a_distortion_is_told_from_scatter():
