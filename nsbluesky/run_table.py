@@ -117,6 +117,6 @@ def image_file(uid: str, directory: Path) -> Path | None:
     Files carry the first eight signs of the run's uid in their names (`CXIWriter`); those that could not be written
     whole are left out.
     """
-    files = directory.rglob(f"{uid[:8]}_clean*.cxi") if directory.is_dir() else ()
+    files = directory.rglob(f"{uid[:8]}_clean*.cxi")
     whole = (path for path in files if not path.name.endswith(".incomplete.cxi"))
     return max(whole, key=lambda path: path.stat().st_mtime, default=None)

@@ -89,6 +89,23 @@ def assert_geometry(geometry: Geometry) -> None:
     assert geometry == Geometry(geometry.energy_eV, 0.1, 240e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("energy_eV", np.nan),
+        ("detector_distance_m", 0.0),
+        ("pixel_size_m", (1e-5, -1e-5)),
+        ("pixel_size_m", (0.0, 1e-5)),
+    ],
+)
+def test_no_file_is_begun_without_a_geometry(
+    create: Callable[..., CxiFile], tmp_path: Path, name: str, value: object
+) -> None:
+    with pytest.raises(CxiError, match=f"{name} = .*: expected a positive number"):
+        create(**{name: value})
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_other_states_of_an_object(written: Path, create: Callable[..., CxiFile], tmp_path: Path) -> None:
     with read_cxi(written) as data:
         assert data.images[-1].further is None

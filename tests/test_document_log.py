@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky import plans as bp
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynGauss
 
-from nsbluesky.document_log import DocumentLog, DocumentLogError, GrowingLog, find_runs, read_documents
+from nsbluesky.document_log import DocumentLog, DocumentLogError, GrowingLog, end_log, find_runs, read_documents
 
 Document = tuple[str, dict[str, Any]]
 
@@ -70,8 +70,12 @@ def test_resources_of_old_and_new_devices_belong_to_their_run(tmp_path: Path) ->
         ("stream_datum", {"uid": "s/0", "stream_resource": "s", "descriptor": "a-d"}),
     ]
     documents = [start, descriptor, *assets, event, stop]
-    write(DocumentLog(tmp_path), [*documents_of_run("z"), *documents])
+    *began, ended = documents_of_run("z")  # open all the while: what tells no run may be of either
+    unseen = documents_of_run("unseen")[1:]
+    write(DocumentLog(tmp_path), [*documents_of_run("before"), *began, *unseen, *documents, ended])
+    assert list(read_documents("before", tmp_path)) == documents_of_run("before")
     assert list(read_documents("a", tmp_path)) == documents
+    assert list(read_documents("z", tmp_path)) == [*began, *assets[:2], ended]
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">f4", "c8", "?", "<i8"])
@@ -99,16 +103,29 @@ def test_every_document_is_on_disk_at_once_and_a_cut_line_is_left_out(tmp_path: 
         assert list(read_documents("a", tmp_path)) in [documents[:n] for n in range(5)]
 
 
+def test_a_log_is_ended_for_a_session_that_died_as_it_wrote(tmp_path: Path) -> None:
+    *documents, _ = documents_of_run("a")
+    log, path = DocumentLog(tmp_path), tmp_path / "a.jsonl"
+    write(log, documents)
+    with pytest.raises(DocumentLogError, match="the run goes on"):
+        end_log(path)
+    log.close()
+    path.write_bytes(path.read_bytes() + b'{"name": "ev')
+    assert end_log(path)
+    *before, (name, stop) = read_documents(path)
+    assert before == documents
+    assert (name, stop["run_start"], stop["exit_status"]) == ("stop", "a", "abort")
+    assert not end_log(path)
+
+
 @given(st.binary(max_size=200))
+@example(b'{"name": 3, "doc": {}}')
+@example(b'{"name": "event", "doc": []}')
 def test_damage_in_the_middle_is_told(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.jsonl"
     path.write_bytes(b'{"name": "start", "doc": {"uid": "a"}}\n' + noise + b'\n{"name": "stop", "doc": {}}\n')
-    try:
-        documents = list(read_documents(path))
-    except DocumentLogError as error:
-        assert "line" in str(error)
-    else:
-        assert all(isinstance(name, str) and isinstance(document, dict) for name, document in documents)
+    with pytest.raises(DocumentLogError, match=r"line \d+ is no document"):
+        list(read_documents(path))
 
 
 def test_a_growing_log_is_followed_line_by_line(tmp_path: Path) -> None:

@@ -86,6 +86,10 @@ def test_one_probe_of_each_setup_the_newest(library):
     assert names(library) == ["b.probe", "c.probe"]
     assert library.lend(SETUP, NOON + 9).run == "c"
     assert library.lend(other, NOON + 9).run == "b"
+    library.keep(replace(SETUP, energy_eV=706.0), kept("d", NOON + 4))
+    library.keep(replace(SETUP, energy_eV=694.0), kept("e", NOON + 3))  # both are near 700 eV, but not each other
+    assert names(library) == ["c.probe", "d.probe", "e.probe"]
+    assert library.lend(other, NOON + 9).run == "d"
 
 
 def test_old_setups_are_dropped(library, monkeypatch):
@@ -93,6 +97,8 @@ def test_old_setups_are_dropped(library, monkeypatch):
     for k in range(6):
         library.keep(replace(SETUP, energy_eV=700.0 + 20 * k), kept(f"run{k}", NOON + k))
     assert names(library) == ["run3.probe", "run4.probe", "run5.probe"]
+    library.keep(replace(SETUP, energy_eV=800.0), kept("run6", NOON + 6))
+    assert names(library) == ["run3.probe", "run4.probe", "run6.probe"], "in the place of its own setup's"
 
 
 def test_a_uid_that_is_no_file_name_is_not_written(library):
@@ -120,7 +126,7 @@ WRONG = {
     "no frequency": ("probe", {"energy_eV": float("nan")}, {}),
     "text for a number": ("probe", {"pixel_m": "wide"}, {}),
     "an unknown optic": ("probe", {"optic": {"lens": 1}}, {}),
-    "not finite": ("probe", {}, {"probe": np.full_like(PROBE, np.nan)}),
+    "not finite": ("probe", {}, {"probe": np.where(PROBE.real < 1, PROBE, np.complex64(np.nan))}),
     "dark": ("probe", {}, {"probe": np.zeros_like(PROBE)}),
     "no modes": ("probe", {}, {"probe": PROBE[:0]}),
     "real numbers": ("probe", {}, {"probe": PROBE.real.copy()}),

@@ -84,7 +84,7 @@ class HalfSets:
         """Begin anew, as the image did."""
         self.passes = 0
         self._state = None
-        self._order = self._order[:0]
+        self._compared = (-1, None)
 
     def contents(self) -> dict[str, Any]:
         """Return both halves and where they are in their pass, for a checkpoint."""
@@ -145,8 +145,8 @@ class HalfSets:
             return stacked
         xp = self._backend.xp
         if state is None or state.probe.shape[1:] != image.probe.shape[1:]:
+            self.reset()
             canvas = xp.ones((2 * height, width), np.complex64)
-            self.passes = 0
         else:
             before = (state.origin_px[0] - image.origin_px[0], state.origin_px[1] - image.origin_px[1])
             old_height, old_width = state.object.shape[0] // 2, state.object.shape[1]

@@ -12,12 +12,30 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver import further_modes, live_image
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
+from nsbluesky.solver.held_out import predictions
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.05, 1.0, 7.0, 60.0, 1e4])
 def test_what_photon_noise_makes_of_amplitudes(mean: float) -> None:
     counts = np.random.default_rng(0).poisson(mean, 200_000)
     assert mean_deviation(mean) == pytest.approx(np.abs(np.sqrt(counts) - np.sqrt(mean)).mean(), rel=0.01)
+
+
+def test_a_model_that_is_right_leaves_nothing_unexplained(difficult_scan: Any, backend: Backend) -> None:
+    store, state = difficult_scan(backend, 1)
+    slots = store.active
+    seen = predictions(backend, state, store, slots, 4)
+    intensity = np.fft.fftshift([backend.to_numpy(model).copy() for model, _ in seen], axes=(1, 2))
+    factor = 1 / intensity.mean()
+    counts = np.random.default_rng(0).poisson(factor * intensity).astype(np.float32)
+    counts[:, 3, :10] = np.nan
+    store.put(store.seq_nums[slots], counts, store.corners_px[slots], shifts_px=store.shifts_px[slots])
+    state.probe *= np.sqrt(factor)
+    state.background *= factor
+    assert unexplained(backend, state, store, 4) == pytest.approx(0, abs=0.03)
+    state.probe *= 0
+    state.background = 0.0
+    assert unexplained(backend, state, store, 4) == 0
 
 
 @pytest.mark.parametrize(("most", "asked_for"), [(1, 1), (4, 2)])
@@ -58,16 +76,20 @@ def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
     difficult_scan: Any, backend: Backend, asked: list[float]
 ) -> None:
     store, state = difficult_scan(backend, 1)
-    modes = FurtherModes(SolverSettings(modes=1), backend)
+    settings = SolverSettings(modes=1, most_modes=3)  # the last one, too, is judged
+    modes = FurtherModes(settings, backend)
     asked += [0.5, 0.3, 0.29]
     assert modes.look(state, store)
     assert len(state.probe) == 2
     power = (np.abs(state.probe) ** 2).sum(axis=(1, 2))
     assert power[1] < 0.02 * power[0]
     assert not modes.look(after(state, TRIAL_PASSES - 1), store)
+    state.probe[1] *= 4
     assert modes.look(after(state, 1), store)
     assert len(state.probe) == 3
-    resumed = FurtherModes(SolverSettings(modes=1), backend)
+    power = (np.abs(state.probe) ** 2).sum(axis=(1, 2))
+    assert power[1] > 0.1 * power[0] and 0.005 < power[2] / power[0] < 0.02, "only the new one is weak"
+    resumed = FurtherModes(settings, backend)
     resumed.restore(modes.contents())
     assert resumed.look(after(state, TRIAL_PASSES), store)
     assert len(state.probe) == 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_scan import simulate, solved
+from small_scan import PIXEL_M, simulate, solved
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver.forecast import frames_for_resolution
 from nsbluesky.solver.frames import NOT_MEASURED
-from nsbluesky.solver.halves import half_of
+from nsbluesky.solver.halves import LEAST_PASSES, HalfSets, half_of
 from nsbluesky.solver.held_out import predictions
 
 
@@ -85,6 +85,20 @@ def test_halves_follow_a_canvas_that_grows(scan, backend):
         while solver.has_work and (solver.state is None or solver.state.passes < goal + 4):
             solver.step(0.0)
     assert np.isfinite(solver.quality().half_bit_m)
+
+
+def test_halves_that_begin_anew_are_compared_anew(scan, backend):
+    solver = solved(scan, backend, coarse_uses=0, passes_final=1)
+    halves, found = HalfSets(solver.settings, backend), []
+    halves.restore(halves.contents(), solver.frames)  # of none yet
+    for _ in range(2):
+        assert halves.compare(solver.frames, PIXEL_M) is None
+        while halves.passes < LEAST_PASSES:
+            halves.batch(solver.state, solver.frames)
+        found.append(halves.compare(solver.frames, PIXEL_M))
+        assert found[-1] is not None and halves.compare(solver.frames, PIXEL_M) is found[-1]
+        halves.reset()
+    assert found[0] is not found[1]
 
 
 def test_halves_are_interleaved_along_and_across_rows():

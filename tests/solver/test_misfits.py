@@ -84,7 +84,9 @@ def test_what_is_odd_depends_on_the_spread_of_all(store, spread, resting):
 
 def test_frames_over_a_small_object_stay_though_they_fit_worse_than_most(store):
     distance = np.linalg.norm(PLACES_PX - (2, 3), axis=-1)
-    misfit(store, np.arange(COUNT), 0.05 + 0.25 * np.exp(-(distance**2) / 4))
+    r_factors = 0.02 + 0.3 * np.exp(-(distance**2) / 3)
+    assert np.count_nonzero(r_factors > misfits.WORSE * np.median(r_factors)) == 5
+    misfit(store, np.arange(COUNT), r_factors)
     assert rest_misfits(store) == {}
     assert not store.resting[:COUNT].any()
     (middle,) = np.flatnonzero(distance == 0)

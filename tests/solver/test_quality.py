@@ -36,6 +36,7 @@ def test_align_undoes_shift_ramp_and_scale(truth):
     assert abs(aligned.scale) == pytest.approx(1 / 2.5, rel=0.01)
     assert np.isnan(aligned.image[:5, :7]).all() and np.isnan(aligned.truth[:5, :7]).all()
     assert nrmse(aligned.image, aligned.truth) < 0.02
+    assert np.nanmean(np.abs(aligned.image - aligned.truth)) < 0.02
 
 
 def test_an_image_larger_than_the_truth(truth):

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from small_scan import simulate
 
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
-from nsbluesky.solver.refinement import bad_fits, is_confirmed
+from nsbluesky.solver.refinement import PHOTON_NOISE, Refinement, bad_fits, is_confirmed, steps_and_errors
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -139,6 +141,50 @@ def test_a_search_finds_the_place_of_a_frame(scan, backend):
     moves = np.array([[0, 0], [2, 0], [0, -2], [10_000, 0]])
     misfits = misfits_around(backend, solver.state, solver.frames, 60, moves)
     assert np.argmin(misfits) == 0 and misfits[3] == np.inf
+
+
+def test_a_search_compares_with_the_model_there(difficult_scan, backend):
+    store, state = difficult_scan(backend, 2)
+    moves = np.array([[0, 0], [1, -1]])
+    found = misfits_around(backend, state, store, 3, moves)
+    for move, misfit in zip(moves, found, strict=True):
+        moved, _ = difficult_scan(backend, 2)
+        moved.corners_px[3] += move
+        ((intensity, amplitude),) = predictions(backend, state, moved, [3], 10_000)
+        usable = (backend.to_numpy(moved.good) > 0) & (backend.to_numpy(amplitude) >= 0)
+        expected = np.abs(backend.to_numpy(amplitude) - np.sqrt(backend.to_numpy(intensity)))[usable].sum()
+        assert misfit == pytest.approx(expected, rel=1e-3)
+
+
+def test_errors_of_steps_are_those_of_photons_at_least(difficult_scan, backend):
+    store, state = difficult_scan(backend, 1)
+    found = measure_sensitivity(backend, state, store, np.arange(14), 4)
+    good, photons, bad = (
+        steps_and_errors(dataclasses.replace(found, misfit=factor * PHOTON_NOISE * found.pixels))[1]
+        for factor in (0.5, 1, 2)
+    )
+    np.testing.assert_allclose(good, photons)
+    np.testing.assert_allclose(bad, 2 * photons)
+
+
+def test_rounds_that_find_nothing_come_less_often(difficult_scan, backend, monkeypatch):
+    store, state = difficult_scan(backend, 1)
+    store.uses[:14] = 100
+    settings = SolverSettings(refine_positions="none", refine_flux=True, refine_background=False)
+    refinement, rounds = Refinement(settings, backend), []
+    monkeypatch.setattr(Refinement, "_scale", lambda *_: rounds.append(state.passes))
+    for state.passes in range(1, 33):
+        if refinement.due(state):
+            store.light_sums[:14] = 1.0
+            refinement.take_flux(store, state)
+            assert not store.light_sums[:14].any()
+    assert rounds == [1, 3, 7, 15, 23, 31]
+    refinement.configure(settings)
+    refinement.flux_scatter = 0.1  # as a round that finds something has it
+    for state.passes in (33, 34, 35):
+        assert refinement.due(state)
+        store.light_sums[:14] = 1.0
+        refinement.take_flux(store, state)
 
 
 def test_a_distortion_is_told_from_scatter():

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsbluesky.settings import SettingsError
+from nsbluesky.settings import PipelineSettings, SettingsError, SolverSettings
 from nsbluesky.solver.engines import ENGINES
-from nsbluesky.solver.schedule import Stage, parse_schedule, stage_of
+from nsbluesky.solver.pace import LEAST_PASSES
+from nsbluesky.solver.schedule import Stage, check_engines, parse_schedule, stage_of, stages_of
 
 
 def test_engines_with_and_without_passes():
@@ -32,3 +33,22 @@ def test_every_pass_has_its_stage(plan):
     for number, stage in enumerate(stages):
         assert [left for turn, left in turns if turn == number] == list(range(stage.passes, 0, -1))
     assert stage_of(stages, len(turns)) == (len(stages) - 1, 0)
+
+
+def test_settings_that_tell_no_passes_have_the_least():
+    assert stages_of(SolverSettings(algorithm="raar", passes_final=None)) == (Stage("raar", LEAST_PASSES),)
+    assert stages_of(SolverSettings(algorithm="raar", passes_final=7)) == (Stage("raar", 7),)
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["solver.algorithm=magic"], r"solver\.algorithm = 'magic'"),
+        (["second_engine=magic"], "second_engine = 'magic'"),
+        (["solver.algorithm=raar", "solver.probe_variation=1"], r"solver\.probe_variation = 1 with algorithm 'raar'"),
+    ],
+)
+def test_engines_are_refused_before_a_run(texts, told):
+    check_engines(PipelineSettings())
+    with pytest.raises(SettingsError, match=f"^{told}.*: expected"):
+        check_engines(PipelineSettings().set_from_text(texts))

@@ -8,7 +8,7 @@ from small_scan import PIXEL_M, finished, simulate
 
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.shifts import MovedProbe, ramps, steps_of
+from nsbluesky.solver.shifts import RINGING, MovedProbe, light_around, ramps, steps_of
 from nsbluesky.solver.state import SolverState
 
 SIDE = 32
@@ -41,6 +41,15 @@ def test_the_way_back_is_the_adjoint(backend):
         expected = np.vdot(moved.probes, sums)
         assert np.vdot(beam(), moved.back(sums.copy())) == pytest.approx(expected, rel=1e-3)
     assert ramps(np, np.array([[0.25, -0.5]]), SIDE).dtype == np.complex64
+
+
+def test_light_reaches_to_neighbours_and_a_part_of_it_everywhere(backend):
+    light = np.full((SIDE, SIDE), 0.5, np.float32)
+    light[5, 31] = 4.0
+    expected = np.full((SIDE, SIDE), RINGING * 4, np.float32)
+    expected[4:7, [30, 31, 0]] = 4.0
+    found = light_around(backend, backend.from_numpy(light))
+    np.testing.assert_array_equal(backend.to_numpy(found), expected)
 
 
 def test_positions_between_pixels_are_used(scan, backend):
