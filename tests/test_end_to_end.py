@@ -154,14 +154,6 @@ def assert_catalog_has_both_runs(catalog: Catalog, experiment: Experiment, count
     np.testing.assert_array_equal(shown[: expected.shape[0], : expected.shape[1]], expected)
 
 
-def test_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
-    RE(ptycho_scan(*site.devices, **site.arguments((5, 5))))
-    assert experiment.finish()["num_frames"] == 25
-    experiment.assert_frames_are_those_of_the_run()
-    assert experiment.derived.stop["exit_status"] == "success"
-    assert experiment.derived.stop.get("reason", "") == ""
-
-
 def test_darks_of_an_earlier_run(RE: RunEngine, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scan takes over what `ptycho_darks` took: live, in the catalog, and replayed; not at another gain."""
     monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))  # where the log of the experiment is
@@ -201,13 +193,15 @@ def test_darks_of_an_earlier_run(RE: RunEngine, site: Site, tmp_path: Path, monk
         fccd.camera.gain.set("Auto").wait(10.0)
 
 
-def test_pause_in_the_middle_of_a_step_scan(RE: RunEngine, site: Site, experiment: Experiment) -> None:
+def test_step_scan_with_a_pause_in_the_middle(RE: RunEngine, site: Site, experiment: Experiment) -> None:
     """The point at which the RunEngine paused is measured again; nothing is missing and nothing out of place."""
     some = experiment.recorded.when(lambda run: len(run.data("primary")) >= 10)
     interrupt(RE, ptycho_scan(*site.devices, **site.arguments((5, 5))), some, RE.request_pause)
     RE.resume()
     assert experiment.finish()["num_frames"] == 25
     experiment.assert_frames_are_those_of_the_run()
+    assert experiment.derived.stop["exit_status"] == "success"
+    assert experiment.derived.stop.get("reason", "") == ""
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def live_window(service: ProcessingService, runs: DerivedRuns, qtbot: QtBot) -> 
         runs.live,
         modules=lambda: modules_of_heartbeat(runs.heartbeat),
         processing=RemoteProcessing(service.address, service.credentials),
+        panels=[CleanPanel, FitPanel, LowResolutionPanel, ObjectPanel, ProbePanel],
     )
     qtbot.addWidget(window)
     window.show()

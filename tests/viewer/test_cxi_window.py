@@ -57,7 +57,7 @@ def window(clean_file: Path, qtbot: QtBot) -> CxiWindow:
     return window
 
 
-def test_the_slider_browses_frames_and_points(
+def test_slider_and_keys_browse_frames_and_points(
     window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray, qtbot: QtBot
 ) -> None:
     window.show()
@@ -73,10 +73,7 @@ def test_the_slider_browses_frames_and_points(
     assert f"x {translation_m[8, 0] * 1e6:.3f} µm" in window.status.text()
     qtbot.keyClick(window.slider, QtCore.Qt.Key.Key_End)
     assert "frame 30 of 30" in window.status.text()
-
-
-def test_keys_go_through_the_frames_whatever_was_clicked_last(window: CxiWindow, qtbot: QtBot) -> None:
-    window.show()
+    # keys, whatever was clicked last
     Key = QtCore.Qt.Key
     for widget in (window.positions.graphics, window.image_panels[0].choice, window):  # type: ignore[attr-defined]
         window.slider.setValue(3)
@@ -87,18 +84,6 @@ def test_keys_go_through_the_frames_whatever_was_clicked_last(window: CxiWindow,
         assert window.slider.value() == value
     qtbot.keyClick(window, Key.Key_Right, QtCore.Qt.KeyboardModifier.ControlModifier)
     assert window.slider.value() == 1
-
-
-def test_photons_of_a_frame_with_gaps_are_those_that_were_counted(
-    frames: np.ndarray, tmp_path: Path, qtbot: QtBot
-) -> None:
-    path = tmp_path / "gaps.cxi"
-    frames[0, 5] = np.nan
-    with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
-        cxi.append(frames[:1], np.zeros((1, 2)))
-    window = CxiWindow(path)
-    qtbot.addWidget(window)
-    assert window.frame_panel.title_label.text() == f"Clean frame · frame 1 · {np.nansum(frames[0]):.0f} photons"
 
 
 @pytest.mark.parametrize("of_darks", [True, False], ids=["none", "darks only"])
@@ -120,33 +105,24 @@ def test_a_file_is_shown_whose_raw_frames_are_gone(clean_file: Path, qtbot: QtBo
     assert (window.dark_panel is None) == of_darks
 
 
-def test_the_experiment_is_told(window: CxiWindow) -> None:
+def test_what_the_file_holds(
+    window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray, picture: np.ndarray
+) -> None:
+    # the experiment
     for part in ("930 eV", "100 mm", "12 × 12 pixels of 240 µm", "12 masked", "clean file"):
         assert part in window.status.text()
-
-
-def test_all_points_and_the_mean_frame(window: CxiWindow, frames: np.ndarray, translation_m: np.ndarray) -> None:
+    # all points, and the mean frame
     np.testing.assert_allclose(np.transpose(window.positions.points.getData()), translation_m * 1e6)
     shown, good = window.mean_panel.item.image, np.arange(FRAME_PX) != 2
     np.testing.assert_allclose(shown[:, good], np.log10(frames.mean(axis=0))[:, good], rtol=1e-5)
     assert np.isnan(shown[:, ~good]).all()
     assert window.mean_panel.title == "Mean of all frames"
-
-
-def test_the_mean_frame_of_the_file_is_taken_where_it_has_one(
-    clean_file: Path, frames: np.ndarray, qtbot: QtBot
-) -> None:
-    with h5py.File(clean_file, "r+") as file:
-        name = "entry_1/instrument_1/source_1/illumination_intensities"
-        if name in file:
-            del file[name]
-        file[name] = np.full((FRAME_PX, FRAME_PX), 100, np.float32)
-    window = CxiWindow(clean_file)
-    qtbot.addWidget(window)
-    np.testing.assert_allclose(window.mean_panel.item.image[:, 3:], 2, rtol=1e-6)
-
-
-def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -> None:
+    # every measured pixel of the picture is counted
+    edges, counts = window.histogram.steps.getData()
+    assert counts.sum() == np.isfinite(picture).sum()
+    assert len(edges) == len(counts) + 1
+    assert window.histogram.title_label.text() == "Histogram · mean 0, σ 0 rad · Object phase"
+    # the picture lies on the stage
     phase, amplitude, probe = window.image_panels
     np.testing.assert_allclose(amplitude.item.image, np.abs(picture[4:]))
     rect = amplitude.item.mapRectToView(amplitude.item.boundingRect())
@@ -162,10 +138,24 @@ def test_the_picture_lies_on_the_stage(window: CxiWindow, picture: np.ndarray) -
     assert window.errors.title_label.text() == "Error · – at the end"
 
 
-def test_a_file_without_a_picture(
+def test_the_mean_frame_of_the_file_is_taken_where_it_has_one(
+    clean_file: Path, frames: np.ndarray, qtbot: QtBot
+) -> None:
+    with h5py.File(clean_file, "r+") as file:
+        name = "entry_1/instrument_1/source_1/illumination_intensities"
+        if name in file:
+            del file[name]
+        file[name] = np.full((FRAME_PX, FRAME_PX), 100, np.float32)
+    window = CxiWindow(clean_file)
+    qtbot.addWidget(window)
+    np.testing.assert_allclose(window.mean_panel.item.image[:, 3:], 2, rtol=1e-6)
+
+
+def test_a_file_without_a_picture_and_with_gaps_in_a_frame(
     tmp_path: Path, frames: np.ndarray, translation_m: np.ndarray, qtbot: QtBot
 ) -> None:
     path = tmp_path / "frames.cxi"
+    frames[0, 5] = np.nan
     with CxiFile.create(path, **EXPERIMENT, frame_shape=frames.shape[1:]) as cxi:
         cxi.append(frames, translation_m)
     window = CxiWindow(path)
@@ -173,6 +163,8 @@ def test_a_file_without_a_picture(
     assert [panel.title_label.text().split(" · ")[1] for panel in window.image_panels] == ["none in this file"] * 3
     assert window.errors.title_label.text() == "Error · none in this file"
     assert window.frame_panel.item.image is not None
+    counted = f"{np.nansum(frames[0]):.0f} photons"
+    assert window.frame_panel.title_label.text() == f"Clean frame · frame 1 · {counted}"
 
 
 def test_a_file_without_frames_yet(tmp_path: Path, qtbot: QtBot) -> None:
@@ -230,16 +222,12 @@ def test_a_file_that_is_none_has_one_clear_error(tmp_path: Path, qtbot: QtBot) -
         CxiWindow(tmp_path / "missing.cxi")
 
 
-def test_a_picture_has_no_tabs_of_earlier_arrangements(window: CxiWindow, tmp_path: Path) -> None:
-    """They would lie across the title of the object."""
-    window.save_screenshot(tmp_path / "window.png")
-    bars = [bar for bar in window.docks.findChildren(QtWidgets.QTabBar) if bar.count() > 1 and bar.isVisible()]
-    assert sorted(bar.count() for bar in bars) == [2, 3, 3, 3, 4]
-
-
 def test_screenshot_and_close(window: CxiWindow, tmp_path: Path) -> None:
     window.save_screenshot(tmp_path / "cxi.png")
     assert QtGui.QImage(str(tmp_path / "cxi.png")).width() == window.width() <= 1366
+    bars = [bar for bar in window.docks.findChildren(QtWidgets.QTabBar) if bar.count() > 1 and bar.isVisible()]
+    counts = sorted(bar.count() for bar in bars)
+    assert counts == [2, 3, 3, 3, 4], "tabs of earlier arrangements would lie across the title of the object"
     window.close()
     window.show_frame(3)
     assert "cannot be read" in window.status.text()
@@ -260,13 +248,6 @@ def test_a_line_profile(window: CxiWindow, picture: np.ndarray, qtbot: QtBot) ->
     assert profile.is_on(window.panels["Object phase"])  # type: ignore[arg-type]
     qtbot.keyClick(window, QtCore.Qt.Key.Key_L)
     assert profile.curve.getData()[0] is None
-
-
-def test_the_histogram_counts_every_measured_pixel(window: CxiWindow, picture: np.ndarray) -> None:
-    edges, counts = window.histogram.steps.getData()
-    assert counts.sum() == np.isfinite(picture).sum()
-    assert len(edges) == len(counts) + 1
-    assert window.histogram.title_label.text() == "Histogram · mean 0, σ 0 rad · Object phase"
 
 
 def test_corrected_positions_are_arrows(tmp_path: Path, rng: np.random.Generator, qtbot: QtBot) -> None:
@@ -349,26 +330,21 @@ def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtb
     opened.close()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy", ".csv"])
-def test_export(window: CxiWindow, picture: np.ndarray, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"out{suffix}"
+def test_export(window: CxiWindow, picture: np.ndarray, tmp_path: Path) -> None:
     window.show()
-    panel = window.panels["Error" if suffix == ".csv" else "Object amplitude"]
-    export_panel(path, panel)
-    if suffix == ".csv":
-        assert path.read_text().splitlines() == ["pass,error metric", "1.0,0.5", "2.0,0.3"]
-    elif suffix == ".npy":
-        np.testing.assert_allclose(np.load(path), np.abs(picture[4:]))
-    else:
-        with Image.open(path) as image:
-            if suffix == ".tif":  # on the stage, row 0 has the largest y
-                np.testing.assert_allclose(np.asarray(image)[::-1], np.abs(picture[4:]), rtol=1e-6)
-            else:
-                assert image.width == 2 * panel.graphics.width()
-                assert len(image.convert("RGB").getcolors(2**24)) > 50
-
-
-def test_export_says_what_is_wrong(window: CxiWindow, tmp_path: Path) -> None:
+    panel, out = window.panels["Object amplitude"], tmp_path / "out"
+    export_panel(out.with_suffix(".csv"), window.errors)
+    assert out.with_suffix(".csv").read_text().splitlines() == ["pass,error metric", "1.0,0.5", "2.0,0.3"]
+    export_panel(out.with_suffix(".npy"), panel)
+    np.testing.assert_allclose(np.load(out.with_suffix(".npy")), np.abs(picture[4:]))
+    export_panel(out.with_suffix(".tif"), panel)
+    with Image.open(out.with_suffix(".tif")) as image:  # on the stage, row 0 has the largest y
+        np.testing.assert_allclose(np.asarray(image)[::-1], np.abs(picture[4:]), rtol=1e-6)
+    export_panel(out.with_suffix(".png"), panel)
+    with Image.open(out.with_suffix(".png")) as image:
+        assert image.width == 2 * panel.graphics.width()
+        assert len(image.convert("RGB").getcolors(2**24)) > 50
+    # what is wrong is told
     with pytest.raises(ValueError, match=r"expected a name that ends in .png, .tif, .npy, .csv"):
         export_panel(tmp_path / "out.jpg", window.errors)
     with pytest.raises(ValueError, match="Error shows no image"):
@@ -379,11 +355,20 @@ def test_export_says_what_is_wrong(window: CxiWindow, tmp_path: Path) -> None:
         export_panel(tmp_path / "missing" / "out.png", window.errors)
 
 
-def test_the_file_is_exported_whole(
-    clean_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
+def test_the_menu_asks_for_files(
+    window: CxiWindow, clean_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = CxiWindow(clean_file)
-    qtbot.addWidget(window)
+    # a panel
+    chosen = str(tmp_path / "curve"), EXPORTS[".csv"]
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: chosen)
+    window._ask_and_export(window.errors)
+    assert (tmp_path / "curve.csv").exists()
+    window._ask_and_export(window.frc)
+    assert "no curves" in window.status.text()
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "none.cxi"), ""))
+    window._ask_and_compare()
+    assert "no such file" in window.status.text()
+    # the whole file
     out = tmp_path / "export.cxi"
     monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(out), ""))
     window._ask_and_export_cxi()
@@ -402,7 +387,7 @@ def test_the_file_is_exported_whole(
     assert "is the file that is read" in window.status.text()
 
 
-def test_low_resolution_and_its_points(window: CxiWindow, qtbot: QtBot) -> None:
+def test_low_resolution_with_its_points_and_the_fit(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) -> None:
     low = window.low_resolution
     window.show()
     qtbot.waitUntil(lambda: low.item.image is not None, timeout=20_000)
@@ -411,10 +396,7 @@ def test_low_resolution_and_its_points(window: CxiWindow, qtbot: QtBot) -> None:
     assert low.bar.axis.labelText == "photons"
     low.frame_clicked.emit(17, False)
     assert window.slider.value() == 16
-
-
-def test_the_fit_of_a_file(window: CxiWindow, frames: np.ndarray, qtbot: QtBot) -> None:
-    window.show()
+    # the fit
     assert window.fit.item.image is None  # nobody looks at it
     window.docks.show_dock("Fit")
     qtbot.waitUntil(lambda: window.fit.item.image is not None, timeout=10_000)
@@ -463,18 +445,6 @@ def test_a_file_whose_pixels_are_not_square(tmp_path: Path, frames: np.ndarray, 
     window.docks.show_dock("Fit")
     qtbot.waitUntil(lambda: "expected square ones" in window.fit.title_label.text(), timeout=20_000)
     assert "12 × 12 pixels of 120 × 240 µm" in window.status.text()
-
-
-def test_the_menu_asks_for_the_file(window: CxiWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = str(tmp_path / "curve"), EXPORTS[".csv"]
-    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: chosen)
-    window._ask_and_export(window.errors)
-    assert (tmp_path / "curve.csv").exists()
-    window._ask_and_export(window.frc)
-    assert "no curves" in window.status.text()
-    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "none.cxi"), ""))
-    window._ask_and_compare()
-    assert "no such file" in window.status.text()
 
 
 def read_again(window: CxiWindow) -> None:

@@ -36,11 +36,18 @@ from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 
 @pytest.fixture
-def window(live: LivePlots, qtbot: QtBot) -> LiveWindow:
-    """A window that is drawn only when a test says so (`refresh`), or lets Qt run."""
-    window = LiveWindow(live, interval_ms=20)
+def window(live: LivePlots, qtbot: QtBot, request: pytest.FixtureRequest) -> LiveWindow:
+    """A window, drawn only when a test says so (`refresh`) or lets Qt run; with `only` some panels, or all."""
+    window = LiveWindow(live, interval_ms=20, panels=getattr(request, "param", None))
     qtbot.addWidget(window)
     return window
+
+
+def only(*panels: type[LivePanel]) -> pytest.MarkDecorator:
+    """Let the window of a test have these panels alone: all of them take half a second to make."""
+    return pytest.mark.parametrize(
+        "window", [panels], indirect=True, ids=[",".join(panel.__name__ for panel in panels)]
+    )
 
 
 def bounds_um(panel: LivePanel) -> list[float]:
@@ -49,12 +56,17 @@ def bounds_um(panel: LivePanel) -> list[float]:
     return [rect.left(), rect.right(), rect.top(), rect.bottom()]
 
 
-def test_an_empty_window_waits(window: LiveWindow) -> None:
+def test_an_empty_window_waits_and_a_run_without_data_is_named(window: LiveWindow, scan: DerivedScan) -> None:
     window.refresh()
     assert window.health.status.text() == "waiting for a run"
     assert window.health.errors.isHidden()
+    scan.start()
+    window.refresh()
+    assert "run 01234567" in window.windowTitle()
+    assert window.health.status.text().startswith("running")
 
 
+@only(ObjectPanel)
 def test_an_empty_panel_says_why(window: LiveWindow, scan: DerivedScan) -> None:
     title = window.panels[ObjectPanel].title_label
     scan.start()
@@ -68,13 +80,7 @@ def test_an_empty_panel_says_why(window: LiveWindow, scan: DerivedScan) -> None:
     assert title.text() == "Object · nothing came: see below what failed"
 
 
-def test_a_run_without_data_is_named(window: LiveWindow, scan: DerivedScan) -> None:
-    scan.start()
-    window.refresh()
-    assert "run 01234567" in window.windowTitle()
-    assert window.health.status.text().startswith("running")
-
-
+@only(RawPanel)
 def test_raw_frame(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     frames = scan.raw(1, 2)
@@ -85,6 +91,7 @@ def test_raw_frame(window: LiveWindow, scan: DerivedScan) -> None:
     assert panel.bar.axis.labelText == "ADU"
 
 
+@only(RawPanel, DarkPanel)
 def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     mean = scan.dark_statistics()
@@ -104,6 +111,7 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     assert not dark.item.image.any()
 
 
+@only(RawPanel, DarkPanel)
 def test_bad_pixels_are_grey_and_whose_darks_they_are_is_told(window: LiveWindow, scan: DerivedScan) -> None:
     scan.run.start_document["ptycho"] = scan.run.start_document["ptycho"] | {"darks_from": "fedcba9876543210"}
     scan.start()
@@ -121,6 +129,7 @@ def test_bad_pixels_are_grey_and_whose_darks_they_are_is_told(window: LiveWindow
     assert window.panels[DarkPanel].title_label.text() == "Dark · 10 frames of run fedcba98 · 2 bad"
 
 
+@only(RawPanel, DarkPanel)
 def test_each_frame_is_without_the_dark_of_its_own_exposure(window: LiveWindow, scan: DerivedScan) -> None:
     scan.run.start_document["ptycho"] = scan.run.start_document["ptycho"] | {"exposures_s": [0.02, 0.1]}
     scan.start()
@@ -143,7 +152,7 @@ def test_centre_and_crop_lie_on_the_raw_frame(live: LivePlots, qtbot: QtBot) -> 
     mode = DetectorMode(RAW_SHAPE[0], RAW_SHAPE[1], 12, (0, 11), (2, 20))
     cleaning = CleaningSettings(detector_mode=mode, crop_px=16, frame_px=16)
     scan = DerivedScan(live, settings=PipelineSettings(cleaning=cleaning))
-    window = LiveWindow(live)
+    window = LiveWindow(live, panels=[RawPanel])
     qtbot.addWidget(window)
     scan.start()
     scan.raw(1)
@@ -157,6 +166,7 @@ def test_centre_and_crop_lie_on_the_raw_frame(live: LivePlots, qtbot: QtBot) -> 
     assert max(x) == pytest.approx(30.25 + 7)  # in the fourth: seven
 
 
+@only(CleanPanel)
 def test_clean_frame_with_mask(window: LiveWindow, scan: DerivedScan) -> None:
     mask = np.zeros((FRAME_PX, FRAME_PX), np.uint32)
     mask[3] = 1
@@ -172,6 +182,7 @@ def test_clean_frame_with_mask(window: LiveWindow, scan: DerivedScan) -> None:
     assert panel.bar.axis.labelText == "photons"
 
 
+@only(LowResolutionPanel)
 def test_low_resolution_images_in_stage_units(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.raw(*range(1, 11))
@@ -192,6 +203,7 @@ def test_low_resolution_images_in_stage_units(window: LiveWindow, scan: DerivedS
     assert (low + high) / 2 == pytest.approx(np.nanmedian(images["dpc_y"]))
 
 
+@only(LowResolutionPanel)
 def test_positions_are_shown_before_any_low_resolution_image(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.raw(1, 2)
@@ -201,6 +213,7 @@ def test_positions_are_shown_before_any_low_resolution_image(window: LiveWindow,
     assert panel.item.image is None
 
 
+@only(ObjectPanel)
 def test_object_on_the_stage(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     measured = scan.reconstruction(20, 0.2)["object"][1:, 2:]
@@ -229,6 +242,7 @@ def test_object_on_the_stage(window: LiveWindow, scan: DerivedScan) -> None:
     assert bounds_um(phase) == pytest.approx(expected.tolist())
 
 
+@only(ObjectPanel)
 def test_y_grows_upwards_and_x_to_the_right(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(20, 0.2)
@@ -240,6 +254,7 @@ def test_y_grows_upwards_and_x_to_the_right(window: LiveWindow, scan: DerivedSca
     assert on_screen[0].x() < on_screen[1].x()
 
 
+@only(ObjectPanel)
 def test_the_scale_bar_is_as_long_as_it_says(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(20, 0.2)
@@ -256,6 +271,7 @@ def test_the_scale_bar_is_as_long_as_it_says(window: LiveWindow, scan: DerivedSc
         assert float(number) * {"nm": 1e-3, "µm": 1.0}[unit] == pytest.approx(bar.length_um)
 
 
+@only(ProbePanel)
 def test_probe_modes_with_their_powers(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     probe = scan.reconstruction(20, 0.2)["probe"]
@@ -265,6 +281,7 @@ def test_probe_modes_with_their_powers(window: LiveWindow, scan: DerivedScan) ->
     assert [label.toPlainText() for label in panel.labels if label.isVisible()] == ["90.0 %", "10.0 %"]
 
 
+@only(QualityPanel)
 def test_r_factor(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)
@@ -279,6 +296,7 @@ def test_r_factor(window: LiveWindow, scan: DerivedScan) -> None:
     assert panel.plot.getAxis("bottom").labelText == "passes"
 
 
+@only(QualityPanel)
 def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.04, coarse=True)
@@ -292,6 +310,7 @@ def test_r_of_the_centre_is_a_curve_of_its_own(window: LiveWindow, scan: Derived
     assert [label.text for _, label in panel.legend.items] == ["R", "R of the centre"]
 
 
+@only(SecondEnginePanel, QualityPanel, ObjectPanel)
 def test_a_second_engine_has_an_image_and_a_curve_beside_the_first(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(20, 0.2)
@@ -315,6 +334,7 @@ def test_a_second_engine_has_an_image_and_a_curve_beside_the_first(window: LiveW
     assert quality.other.getData()[0].tolist() == [30], "another engine begins its curve anew"
 
 
+@only(QualityPanel)
 def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, scan: DerivedScan) -> None:
     """What an image reached that was given up is another curve, with a name; also where it had more frames."""
     scan.start()
@@ -333,6 +353,7 @@ def test_an_image_that_begins_anew_begins_its_curve_anew(window: LiveWindow, sca
     assert panel.earlier.opts["connect"].tolist()[:-1] == [True, False, True], "no line leads from one to the next"
 
 
+@only(QualityPanel)
 def test_an_image_that_begins_anew_with_more_frames_begins_its_curve_anew(
     window: LiveWindow, scan: DerivedScan
 ) -> None:
@@ -361,6 +382,7 @@ def test_tab_passes_by_the_plots(window: LiveWindow, qtbot: QtBot) -> None:
     assert not any(panel.graphics in seen for panel in window.panels.values())
 
 
+@only(QualityPanel)
 def test_a_legend_can_be_read_after_a_change_of_theme(window: LiveWindow, scan: DerivedScan) -> None:
     panel = window.panels[QualityPanel]
     assert not panel.legend.isVisible(), "there is no curve that it names"
@@ -378,6 +400,7 @@ def test_a_legend_can_be_read_after_a_change_of_theme(window: LiveWindow, scan: 
         apply_theme("system")
 
 
+@only(QualityPanel)
 def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)
@@ -404,6 +427,7 @@ def test_held_out_r_and_resolution_beside_it(window: LiveWindow, scan: DerivedSc
     assert panel.title_label.text() == "Quality · R 0.200, held out 0.280"
 
 
+@only(QualityPanel)
 def test_the_correlation_of_the_halves(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(10, 0.4)
@@ -432,6 +456,7 @@ def test_the_correlation_of_the_halves(window: LiveWindow, scan: DerivedScan) ->
     assert low <= 0 and high > 0.5, "from 0, with room for the legend"
 
 
+@only(FitPanel)
 def test_the_fit_of_a_frame(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     data, model = scan.fit(7, 0.081)
@@ -477,6 +502,7 @@ def test_a_number_that_is_not_known_is_a_dash(window: LiveWindow, scan: DerivedS
     assert not any("nan" in text for text in [*titles, window.health.status.text()])
 
 
+@only(LightPanel, QualityPanel)
 def test_frames_are_counted_in_whole_numbers(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.clean(1, 2)
@@ -487,6 +513,7 @@ def test_frames_are_counted_in_whole_numbers(window: LiveWindow, scan: DerivedSc
         assert {place % 1 for _, places in ticks for place in places} == {0}
 
 
+@only(CorrectionsPanel)
 def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     panel = window.panels[CorrectionsPanel]
@@ -509,6 +536,7 @@ def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedS
     assert "error 5 nm, at most 5.4 nm" in panel.title_label.text()
 
 
+@only(DarkPanel)
 def test_a_long_title_ends_in_dots(window: LiveWindow, scan: DerivedScan, qtbot: QtBot) -> None:
     label = window.panels[DarkPanel].title_label
     window.show()
@@ -522,6 +550,7 @@ def test_a_long_title_ends_in_dots(window: LiveWindow, scan: DerivedScan, qtbot:
     assert label.text().endswith("long ")
 
 
+@only(SweepPanel)
 def test_defocus_sweep(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     defocus, residual = scan.sweep(accepted=False)
@@ -542,6 +571,7 @@ def test_defocus_sweep(window: LiveWindow, scan: DerivedScan) -> None:
         (False, "6 µm · probe of 3f9c21ab, 14 min ago, fits no more · confidence 0.33 · taken"),
     ],
 )
+@only(SweepPanel)
 def test_probe_of_an_earlier_run(window: LiveWindow, scan: DerivedScan, fits: bool, told: str) -> None:
     scan.start()
     scan.sweep(warm_run="3f9c21ab-2", warm_age_s=840.0, warm_residual=0.15 if fits else 0.29, warm_fits=fits)
@@ -553,6 +583,7 @@ def test_probe_of_an_earlier_run(window: LiveWindow, scan: DerivedScan, fits: bo
     assert not panel.warm.isVisible()
 
 
+@only(QualityPanel)
 def test_the_status_line(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.reconstruction(20, 0.2)
@@ -575,6 +606,7 @@ def test_the_status_line(window: LiveWindow, scan: DerivedScan) -> None:
     assert window.health.status.text().startswith("aborted")
 
 
+@only(CleanPanel)
 def test_a_failed_stage_is_red(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.health("CleanFrames", "error", "wrong shape: expected (1040, 1152)", bad=(3,))
@@ -658,7 +690,7 @@ def test_a_window_opened_late_shows_the_state_so_far(live: LivePlots, scan: Deri
     frames = scan.clean(1, 2)
     scan.reconstruction(2, 0.3, final=True)
     scan.stop()
-    late = LiveWindow(live)
+    late = LiveWindow(live, panels=[CleanPanel, ProbePanel])
     qtbot.addWidget(late)
     late.show()
     qtbot.waitUntil(lambda: late.panels[ProbePanel].item.image is not None, timeout=10_000)
@@ -667,6 +699,7 @@ def test_a_window_opened_late_shows_the_state_so_far(live: LivePlots, scan: Deri
     assert late.health.status.text().startswith("finished")
 
 
+@only(CleanPanel)
 def test_a_blocked_window_never_blocks_the_feed(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:
     """Qt's event loop does not run at all while 10,000 documents are fed."""
     window.show()
@@ -686,6 +719,7 @@ def test_a_blocked_window_never_blocks_the_feed(window: LiveWindow, live: LivePl
     assert "frame 10000" in window.panels[CleanPanel].title_label.text()
 
 
+@only(CleanPanel)
 def test_closing_the_window_disturbs_nobody(
     window: LiveWindow, live: LivePlots, scan: DerivedScan, qtbot: QtBot
 ) -> None:
@@ -702,6 +736,7 @@ def test_closing_the_window_disturbs_nobody(
     qtbot.waitUntil(lambda: "frame 2" in window.panels[CleanPanel].title_label.text(), timeout=10_000)
 
 
+@only(CleanPanel)
 def test_collections_of_garbage_leave_out_what_was_there_when_the_window_opened(window: LiveWindow) -> None:
     """Else one of the whole heap, with all modules, holds the event loop up."""
     assert gc.get_freeze_count() == 0
@@ -711,6 +746,7 @@ def test_collections_of_garbage_leave_out_what_was_there_when_the_window_opened(
     assert gc.get_freeze_count() == 0
 
 
+@only(CleanPanel, RawPanel, DarkPanel)
 def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(
     window: LiveWindow, scan: DerivedScan, qtbot: QtBot
 ) -> None:
@@ -729,6 +765,7 @@ def test_a_panel_behind_another_is_drawn_when_it_comes_to_the_front(
     assert window.panels[CleanPanel].item.image is drawn
 
 
+@only(CleanPanel)
 def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, qtbot: QtBot, tmp_path: Path) -> None:
     window.show()
     scan.start()
@@ -750,7 +787,7 @@ def test_a_frozen_window_shows_what_was(window: LiveWindow, scan: DerivedScan, q
 def test_a_window_that_is_opened_again_steers_the_processing(live: LivePlots, qtbot: QtBot) -> None:
     done: list[str] = []
     processing = SimpleNamespace(settings=PipelineSettings, do=lambda action: done.append(action) or "done")
-    window = LiveWindow(live, processing=processing)  # type: ignore[arg-type]
+    window = LiveWindow(live, processing=processing, panels=[CleanPanel])  # type: ignore[arg-type]
     qtbot.addWidget(window)
     window.show()
     window.close()
@@ -765,14 +802,15 @@ def test_a_window_that_is_opened_again_steers_the_processing(live: LivePlots, qt
 
 
 def test_panels_are_where_they_were_left(live: LivePlots, qtbot: QtBot) -> None:
-    first = LiveWindow(live)
+    panels = (CleanPanel, DarkPanel, ProbePanel, ObjectPanel)
+    first = LiveWindow(live, panels=panels)
     qtbot.addWidget(first)
     first.show()
     first.docks.docks["ProbePanel"].close()
     first.docks.show_dock("DarkPanel")
     qtbot.waitUntil(lambda: first.docks.in_front("DarkPanel"), timeout=10_000)
     first.close()
-    second = LiveWindow(live)
+    second = LiveWindow(live, panels=panels)
     qtbot.addWidget(second)
     second.show()
     qtbot.waitUntil(lambda: second.docks.in_front("DarkPanel"), timeout=10_000)
@@ -801,12 +839,13 @@ def test_a_second_window_has_the_tabs_of_the_first(live: LivePlots, qtbot: QtBot
 def test_an_arrangement_that_cannot_be_read_is_left_alone(live: LivePlots, qtbot: QtBot) -> None:
     preferences().setValue("live/docks", QtCore.QByteArray(b"of another program"))
     preferences().setValue("live/size", 7)
-    window = LiveWindow(live)
+    window = LiveWindow(live, panels=[CleanPanel, DarkPanel])
     qtbot.addWidget(window)
     window.show()
     assert all(not dock.isHidden() for dock in window.docks.docks.values())
 
 
+@only(LowResolutionPanel)
 def test_points_to_come_lie_where_the_scan_will_go(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.raw(*range(1, 31))
@@ -817,6 +856,7 @@ def test_points_to_come_lie_where_the_scan_will_go(window: LiveWindow, scan: Der
     assert found == {(round(a, 9), round(b, 9)) for a, b in expected}
 
 
+@only(LightPanel)
 def test_the_light_of_each_frame(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     frames = scan.clean(1, 2, 3)
@@ -830,6 +870,7 @@ def test_the_light_of_each_frame(window: LiveWindow, scan: DerivedScan) -> None:
     assert panel.title_label.text().endswith("1 flagged")
 
 
+@only(LowResolutionPanel, CleanPanel)
 def test_place_and_value_are_read_out_under_the_mouse(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.low_resolution(10)
@@ -844,6 +885,7 @@ def test_place_and_value_are_read_out_under_the_mouse(window: LiveWindow, scan: 
     assert window.panels[CleanPanel].value_at(3, 5) == f"column 3, row 5: {frames[0, 5, 3]:.4g} photons"
 
 
+@only(QualityPanel)
 def test_light_and_dark_theme(window: LiveWindow, scan: DerivedScan) -> None:
     window.show()
 
@@ -861,6 +903,7 @@ def test_light_and_dark_theme(window: LiveWindow, scan: DerivedScan) -> None:
         apply_theme("system")
 
 
+@only(CleanPanel, SweepPanel)
 def test_a_panel_that_cannot_draw_is_told_and_the_others_go_on(
     window: LiveWindow, scan: DerivedScan, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -888,6 +931,7 @@ def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> No
         window.save_screenshot(tmp_path / "missing" / "live.png")
 
 
+@only(CleanPanel)
 def test_drawing_leaves_processors_to_others(
     window: LiveWindow, scan: DerivedScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -919,6 +963,7 @@ def test_numbers_are_written_only_where_there_are_data(window: LiveWindow, scan:
     assert window.panels[ObjectPanel].bar.opacity() == 1
 
 
+@only(LowResolutionPanel)
 def test_a_zoom_stays_until_the_next_run(window: LiveWindow, live: LivePlots, scan: DerivedScan) -> None:
     scan.start()
     scan.low_resolution(4)
@@ -976,6 +1021,7 @@ def test_an_image_is_whole_however_large_its_panel_becomes(
     assert share() > 0.8
 
 
+@only(LowResolutionPanel)
 def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedScan) -> None:
     scan.start()
     scan.raw(1)
@@ -988,6 +1034,7 @@ def test_large_numbers_share_one_power_of_ten(window: LiveWindow, scan: DerivedS
     assert 1e7 * axis.scale == pytest.approx(1)
 
 
+@only(RawPanel)
 def test_nothing_of_the_run_before_stays_on_a_panel_that_nobody_looked_at(
     window: LiveWindow, live: LivePlots
 ) -> None:

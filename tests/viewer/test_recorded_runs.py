@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from raw_runs import RawRun, image_key, number_key
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.catalog import Catalog, open_catalog
+from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands.view import _raw_of_run
 from nsbluesky.document_log import DocumentLog
@@ -36,12 +35,12 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Path], Path]) -> Iterator[Recorded]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Recorded:
     """Two scans that were processed, and a run of darks, as a session records them."""
     folder = tmp_path_factory.mktemp("data")
     beamline = make_twin_beamline(folder / "frames")
     uids: list[str] = []
-    with open_catalog(new_catalog(folder / "catalog")) as catalog, run_engine() as RE:
+    with run_engine() as RE:
         writer = catalog.writer()
         pipeline = PtychoPipeline(beamline.settings(**QUICK_SOLVER), directory=folder / "results")
         for callback in (DocumentLog(folder / "documents"), writer, pipeline):
@@ -53,13 +52,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, new_catalog: Callable[[Pa
         geometry = beamline.simulator.geometry
         RE(ptycho_darks(beamline.fccd, beamline.shutter, geometry=geometry, exposure_s=0.001, num_dark=3))
         assert writer.flush(TIMEOUT_S) and pipeline.close(TIMEOUT_S)
-        yield Recorded(folder, catalog, uids)
+    return Recorded(folder, catalog, uids)
 
 
 @pytest.fixture
 def browser(recorded: Recorded, qtbot: QtBot) -> RunBrowser:
+    """Of these runs: other tests have written theirs into the catalog."""
     browser = RunBrowser(
-        lambda: runs_of_catalog(recorded.catalog.scans),
+        lambda: [run for run in runs_of_catalog(recorded.catalog.scans) if run.uid in recorded.uids],
         recorded.folder,
         lambda uid: _raw_of_run(uid, recorded.folder),
     )

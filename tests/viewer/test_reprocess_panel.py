@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def window(file: Path, qtbot: QtBot) -> CxiWindow:
     return window
 
 
+@pytest.fixture
+def panel(file: Path, qtbot: QtBot) -> Iterator[ReprocessPanel]:
+    """The panel alone."""
+    panel = ReprocessPanel(file, None, ReprocessSettings())
+    qtbot.addWidget(panel)
+    panel.show()
+    yield panel
+    panel.close()
+
+
 def type_into(panel: ReprocessPanel, name: str, text: str, qtbot: QtBot) -> None:
     line = panel.form.editors[name]
     assert isinstance(line, QtWidgets.QLineEdit)
@@ -68,8 +79,7 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     assert not path.exists()
 
 
-def test_frames_taken_again_are_used_as_well(window: CxiWindow, file: Path, qtbot: QtBot) -> None:
-    panel = window.reprocess
+def test_frames_taken_again_are_used_as_well(panel: ReprocessPanel, file: Path, qtbot: QtBot) -> None:
     for name, text in (("passes_final", "1"), ("modes", "1"), ("sweep_frames", "0"), ("coarse_uses", "0")):
         type_into(panel, name, text, qtbot)
     qtbot.keyClicks(panel.also, str(file))
@@ -117,8 +127,7 @@ def test_what_goes_wrong_in_the_process_is_told(tmp_path: Path, qtbot: QtBot) ->
     panel.close()
 
 
-def test_a_wrong_value_is_refused(window: CxiWindow, qtbot: QtBot) -> None:
-    panel = window.reprocess
+def test_a_wrong_value_is_refused(panel: ReprocessPanel, qtbot: QtBot) -> None:
     type_into(panel, "algorithm", "magic", qtbot)
     assert not panel.run.isEnabled()
     assert "expected one of" in panel.form.messages["algorithm"].text()

@@ -68,12 +68,17 @@ def test_images_come_by_themselves(browser: RunBrowser, results: Path, qtbot: Qt
     assert picture is not None and picture.width() == 72 and picture.height() == 48
 
 
-def test_return_opens_a_run(browser: RunBrowser, qtbot: QtBot) -> None:
+def test_return_opens_a_run_and_closed_windows_are_let_go(browser: RunBrowser, qtbot: QtBot) -> None:
     browser.table.setCurrentCell(0, 1)
     qtbot.keyClick(browser.table, QtCore.Qt.Key.Key_Return)
     (window,) = browser.opened
     qtbot.addWidget(window)
     assert window.isVisible() and window.data.path.name == "aaaaaaaa_clean.cxi"
+    window.close()
+    another = browser.open("aaaaaaaa-1")
+    assert another is not None
+    qtbot.addWidget(another)
+    assert browser.opened == [another]
 
 
 @pytest.mark.parametrize(
@@ -121,15 +126,6 @@ def test_only_pictures_that_can_be_seen_are_read_and_each_once(
     browser.table.scrollToBottom()
     qtbot.waitUntil(lambda: entries[-1].uid in read, timeout=10_000)
     assert len(read) < 100
-
-
-def test_closed_windows_are_let_go(browser: RunBrowser, qtbot: QtBot) -> None:
-    for _ in range(3):
-        window = browser.open("aaaaaaaa-1")
-        assert window is not None
-        qtbot.addWidget(window)
-        window.close()
-    assert browser.opened == [window]
 
 
 def test_a_catalog_that_fails_is_told(results: Path, qtbot: QtBot, caplog: pytest.LogCaptureFixture) -> None:

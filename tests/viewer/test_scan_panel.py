@@ -178,7 +178,7 @@ def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
     live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot
 ) -> None:
     plan = Recorder()
-    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_fly_scan": plan}))
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_fly_scan": plan}), panels=[LowResolutionPanel])
     qtbot.addWidget(window)
     scan.start()
     scan.raw(1, 2, 3)
@@ -225,7 +225,7 @@ def test_a_region_drawn_with_the_mouse_becomes_the_next_scan(
 
 def test_take_darks(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot) -> None:
     plan = Recorder()
-    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_darks": plan}))
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_darks": plan}), panels=[LowResolutionPanel])
     qtbot.addWidget(window)
     window.show()
     scan.start()
@@ -244,7 +244,7 @@ def test_take_darks(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qt
 
 
 def test_the_darks_of_an_earlier_run_are_asked_for(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
-    window = LiveWindow(live)
+    window = LiveWindow(live, panels=[LowResolutionPanel])
     qtbot.addWidget(window)
     scan.start()
     scan.raw(1, 2, 3)
@@ -268,7 +268,7 @@ def test_the_darks_of_an_earlier_run_are_asked_for(live: LivePlots, scan: Derive
 def test_frames_are_taken_again(live: LivePlots, scan: DerivedScan, qt_engine: RunEngine, qtbot: QtBot) -> None:
     """Bad ones where they were measured, lost ones where they were planned, and those that are typed or clicked."""
     plan = Recorder()
-    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_points": plan}))
+    window = LiveWindow(live, scans=Scans(qt_engine, {"ptycho_points": plan}), panels=[LowResolutionPanel])
     qtbot.addWidget(window)
     window.show()
     panel = window.scan
@@ -308,7 +308,7 @@ def test_frames_are_taken_again(live: LivePlots, scan: DerivedScan, qt_engine: R
 
 
 def test_a_click_on_a_point_asks_for_the_fit_of_its_frame(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
-    window = LiveWindow(live)
+    window = LiveWindow(live, panels=[LowResolutionPanel, FitPanel])
     qtbot.addWidget(window)
     chosen: list[int] = []
     fit = window.panels[FitPanel]
@@ -327,7 +327,7 @@ def test_a_click_on_a_point_asks_for_the_fit_of_its_frame(live: LivePlots, scan:
 
 
 def test_without_a_run_engine_the_command_can_be_copied(live: LivePlots, scan: DerivedScan, qtbot: QtBot) -> None:
-    window = LiveWindow(live)
+    window = LiveWindow(live, panels=[LowResolutionPanel])
     qtbot.addWidget(window)
     scan.start()
     scan.low_resolution(30)
