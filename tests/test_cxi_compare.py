@@ -29,3 +29,40 @@ def test_other_pixels_are_refused(pixels_m: tuple[float, float]) -> None:
     first, second = (SimpleNamespace(pixel_m=pixel_m) for pixel_m in pixels_m)
     with pytest.raises(CxiError, match="expected the same"):
         compare_images(first, second)  # type: ignore[arg-type]
+
+
+def test_what_only_one_of_them_has_is_left_out_in_either_order() -> None:
+    rng = np.random.default_rng(0)
+    whole = np.exp(1j * rng.normal(0, 0.5, (80, 80)))
+    part = (slice(20, 70), slice(14, 74))
+
+    def image(rows: slice, columns: slice) -> Any:
+        values = whole[rows, columns]
+        centre = (0.5 * (columns.start + columns.stop) * 1e-8, 0.5 * (rows.start + rows.stop) * 1e-8)
+        mask = np.zeros(values.shape, np.uint32)
+        return SimpleNamespace(object=values, mask=mask, pixel_m=1e-8, center_m=centre)
+
+    large, small = image(slice(0, 80), slice(0, 80)), image(*part)
+    for first, second, expected_px in (
+        (large, small, (14, 70, 20, 70)),  # the rim of the first is not compared, which is 10 pixels wide
+        (small, large, (24, 64, 30, 60)),
+    ):
+        found = compare_images(first, second)
+        np.testing.assert_allclose(np.array(found.extent_m) / 1e-8, expected_px, atol=0.5)
+        assert (
+            found.first.shape
+            == found.second.shape
+            == (expected_px[3] - expected_px[2], expected_px[1] - expected_px[0])
+        )
+        np.testing.assert_allclose(found.first, found.second, atol=1e-3)
+
+
+def test_two_with_hardly_a_common_pixel_are_refused_in_either_order() -> None:
+    whole = np.exp(1j * np.random.default_rng(0).normal(0, 0.5, (64, 64)))
+    large, small = (
+        SimpleNamespace(object=a, mask=np.zeros(a.shape, np.uint32), pixel_m=1e-8, center_m=(0.0, 0.0))
+        for a in (whole, whole[20:26, 20:26])
+    )
+    for pair in ((large, small), (small, large)):
+        with pytest.raises(CxiError, match="cannot be compared"):
+            compare_images(*pair)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ class Comparison:
     contrast_correlation : float
         |Correlation| of the images without their means.
     first, second : (H, W) complex
-        The two on the same pixels, NaN where one of them is not known.
+        The two on the pixels that both have, NaN where one of them is not known.
     extent_m : (float, float, float, float)
         Their outer edges x0, x1, y0, y1, where the first one lies on the stage.
     """
@@ -76,17 +76,24 @@ def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
     image, reference = _unmeasured_as(first, np.nan), _unmeasured_as(second, second.object[second.mask == 0].mean())
     try:
         aligned = align(image, reference, RIM_PX)
-        correlation = frc(aligned.image, aligned.truth, first.pixel_m)
+        known = np.isfinite(aligned.image) & np.isfinite(aligned.truth)
+        rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+        common = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        both = aligned.image[common], aligned.truth[common]
+        correlation = frc(*both, first.pixel_m)
     except ValueError as error:
         raise CxiError(f"the two cannot be compared: {error}") from error
-    half_y, half_x = (0.5 * side * first.pixel_m for side in aligned.image.shape)
-    x, y = first.center_m
+    left, bottom = (
+        middle - 0.5 * side * first.pixel_m + begin.start * first.pixel_m
+        for middle, side, begin in zip(first.center_m, aligned.image.shape[::-1], common[::-1], strict=True)
+    )
+    height, width = (side * first.pixel_m for side in both[0].shape)
     return Comparison(
         frc=correlation,
         contrast_correlation=contrast_correlation(image, reference, RIM_PX),
-        first=aligned.image,
-        second=aligned.truth,
-        extent_m=(x - half_x, x + half_x, y - half_y, y + half_y),
+        first=both[0],
+        second=both[1],
+        extent_m=(left, left + width, bottom, bottom + height),
     )
 
 
