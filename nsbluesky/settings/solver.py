@@ -34,7 +34,8 @@ class SolverSettings(Settings):
         Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
         rpie, mpie, epie) know more than one; positions and half-sets need one.
     subpixel : int
-        Steps of a position within an object pixel; 1 rounds positions to whole pixels.
+        Steps of a position within an object pixel, four times as many in passes without momentum; 1 rounds positions
+        to whole pixels.
     batch, batch_final : int
         Spatially separated frames per update while the scan runs, and afterwards; less as long as there are few.
     alpha, beta : float
