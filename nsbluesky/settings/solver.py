@@ -34,7 +34,8 @@ class SolverSettings(Settings):
         Incoherent states of the object: of a sample that changes while it is exposed.  The engines of batches (wasp,
         rpie, mpie, epie) know more than one; positions and half-sets need one.
     subpixel : int
-        Steps of a position within an object pixel; 1 rounds positions to whole pixels.
+        Steps of a position within an object pixel, four times as many in passes without momentum; 1 rounds positions
+        to whole pixels.
     batch, batch_final : int
         Spatially separated frames per update while the scan runs, and afterwards; less as long as there are few.
     alpha, beta : float
@@ -56,7 +57,8 @@ class SolverSettings(Settings):
         used; half as many after a third of `final_s`, and a third where no frames come any more and a pass gains
         little.  0 begins with whole frames.
     passes_final : int or None
-        Full passes after the last frame; None for as many as bring frames to 40 uses, at least 10.
+        Full passes after the last frame; None for as many as bring frames to 40 uses, to more where there are
+        fewer than 100 of them, at least 10.
     final_s : float
         Seconds for them while the scan is watched, once defocus and orientation are found; every frame is used, and
         the image has more than half of those told, or of 10, those while the scan ran included, however long that

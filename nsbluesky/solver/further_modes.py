@@ -20,6 +20,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.held_out import predictions, spaced
 from nsbluesky.solver.modes import orthogonal_modes, probe_power
+from nsbluesky.solver.shifts import finer
 from nsbluesky.solver.start import with_modes
 from nsbluesky.solver.state import SolverState
 
@@ -127,7 +128,7 @@ class FurtherModes:
             return False
         if self._before is not None and state.passes < self._judged_at:
             return False
-        left = unexplained(self._backend, state, frames, self.settings.subpixel)
+        left = unexplained(self._backend, state, frames, finer(self.settings.subpixel))
         if self._before is not None and left > (1 - LEAST_GAIN) * self._before:
             self._settled = True
             self._set_modes(state, len(state.probe) - 1)

@@ -33,7 +33,7 @@ from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.pace import RIPE_USES, SETTLING_PASSES, WANTED_USES, batch_frames, rests
+from nsbluesky.solver.pace import RIPE_USES, SETTLING_PASSES, batch_frames, rests, wanted_uses
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import Stage, stage_of, stages_of, tells_passes
@@ -457,7 +457,7 @@ class LiveImage:
         """Return the stages; where no number of passes is told, the last ones also bring frames to enough uses."""
         if tells_passes(self._settings):
             return self._stages
-        lacking = self.passes_done + math.ceil(WANTED_USES - self._uses)
+        lacking = self.passes_done + math.ceil(wanted_uses(len(self._frames.active)) - self._uses)
         return (replace(self._stages[0], passes=max(self._least_passes, lacking)),)
 
     def _rest_misfits(self, state: SolverState) -> None:

@@ -15,6 +15,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.held_out import held_out_r, spaced
 from nsbluesky.solver.quality import Quality
+from nsbluesky.solver.shifts import finer
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["LiveQuality"]
@@ -81,7 +82,7 @@ class LiveQuality:
         slots = spaced(frames.active[frames.uses[frames.active] > 0], HELD_OUT_FRAMES)
         return Quality(
             r_factor=state.r_factor,
-            r_held_out=held_out_r(self._backend, state, frames, slots, self._settings.subpixel),
+            r_held_out=held_out_r(self._backend, state, frames, slots, finer(self._settings.subpixel)),
             half_bit_m=half_bit_m,
             one_seventh_m=math.nan if found is None else found.one_seventh_resolution_m,
             frc=found,

@@ -45,6 +45,11 @@ SETTLED_BACKGROUND = 0.01
 LEAST_BACKGROUND = 0.01
 """A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
 
+PLACES_FIRST = 12
+"""Rounds in which frames that scatter have no background.  At wrong places they make a model without dark speckles,
+which takes a background for what it lacks, and with that they stay there: 400 simulated frames, wrong by 1 pixel rms,
+were left with an error of 0.29 and a background of 7 % that was none, in the place of 0.06."""
+
 MOST_BACKGROUND = 0.5
 """No larger part of the light is taken for background, so that something is left to reconstruct."""
 
@@ -205,7 +210,9 @@ class Refinement:
             self._move(frames, level, slots, found)
         mean, before = state.background, state.background + frames.backgrounds[slots]
         if self._settings.refine_background:
-            state.background = self._background(found, float(np.mean(frames.photons[slots])) / frames.frame_px**2)
+            places_first = self.scatter_px > 0 and self.rounds <= PLACES_FIRST
+            photons_a_pixel = float(np.mean(frames.photons[slots])) / frames.frame_px**2
+            state.background = 0.0 if places_first else self._background(found, photons_a_pixel)
             self._spread_background(frames, slots, found, state.background)
             moves_on = abs(state.background - mean) > SETTLED_BACKGROUND * mean
             self._last_look = state.passes

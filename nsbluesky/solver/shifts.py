@@ -15,13 +15,24 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 
-__all__ = ["MovedProbe", "largest_nearby", "light_around", "lines_of", "ramps", "steps_of", "turn"]
+__all__ = ["MovedProbe", "finer", "largest_nearby", "light_around", "lines_of", "ramps", "steps_of", "turn"]
 
 
 RINGING = np.float32(0.25)
 """Part of the largest Σ |O|² that the step of a probe is divided by at least, where it was moved by fractions of a
 pixel: what a bright pixel of the object asks of the probe is then spread along rows and columns, and up to so much of
 its energy falls where |O| may be small.  Without, one such pixel let the probe grow a hundredfold in a batch."""
+
+FINER = 4
+"""Steps within each of `SolverSettings.subpixel` in passes that average noise.  400 simulated frames of 64² with 1e6
+photons each, anywhere between pixels, were left with an error of 0.0196 by quarters alone, of 0.0098 where passes
+without momentum had sixteenths, and of 0.0080 where all last passes had, each of which takes half as long again; with
+1e5 photons, of 0.028 and 0.022."""
+
+
+def finer(subpixel: int) -> int:
+    """Return the steps of a pixel in passes that average noise; whole pixels stay whole."""
+    return FINER * subpixel if subpixel > 1 else 1
 
 
 def steps_of(shifts_px: npt.NDArray[np.floating[Any]], subpixel: int) -> npt.NDArray[np.int64]:

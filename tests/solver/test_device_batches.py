@@ -264,6 +264,7 @@ def after_changes(device, difficult_scan):
         lambda: store.set_good(good, rng.integers(0, 5, good.shape)),
         lambda: setattr(state, "background", 1.5),
         lambda: engine.adapt(0.1),
+        lambda: engine.rest(True),
         lambda: engine.end_pass(state, store),
         grow,
         begin_again,

@@ -267,6 +267,14 @@ def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(sc
     assert set(settled) == {(0, False), (1, False), (2, False), (3, False), (4, False), (5, True)}
 
 
+@pytest.mark.parametrize(("frames", "uses"), [(8, 250), (16, 250), (50, 80), (120, 40)])
+def test_few_frames_are_used_more_often(scan, backend, frames, uses):
+    solver = scan.solver(backend, told_m=scan.defocus_m, coarse_uses=0)
+    solver.add_frames(scan.seq_nums[:frames], scan.frames[:frames], scan.translations_m[:frames])
+    finished(solver)
+    assert solver.state.passes == uses
+
+
 def test_light_beyond_the_central_half_is_used_from_the_start(scan, backend):
     bright_rim = scan.frames.copy()
     bright_rim[:, :8] += scan.frames.mean() * 4

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_scan import PIXEL_M, finished, simulate
 
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shifts import RINGING, MovedProbe, light_around, ramps, steps_of
@@ -72,6 +73,27 @@ def test_positions_between_pixels_are_used(scan, backend):
         engine.initialize(state, store)
         misfits[subpixel] = engine.update(state, store, np.arange(12)).sum() / store.amplitude_sums[:12].sum()
     assert misfits[8] < 0.15 * misfits[1]
+
+
+def test_positions_are_taken_finer_while_an_engine_rests(backend, rng):
+    truth = (1 + 0.5 * rng.normal(size=(70, 70))).astype(np.complex64)
+    positions = rng.uniform(0, 30, (24, 2))
+    corners = np.rint(positions).astype(int)
+    store = FrameStore(SIDE, backend)
+    for number, (corner, shift) in enumerate(zip(corners, positions - corners, strict=True)):
+        window = truth[corner[0] : corner[0] + SIDE, corner[1] : corner[1] + SIDE]
+        field = np.fft.fft2(beam(*shift) * 100 * window, norm="ortho")[0]
+        store.put([number], np.fft.fftshift(np.abs(field) ** 2)[None], corner, shifts_px=shift)
+
+    def misfit(subpixel, resting):
+        engine = make_engine(SolverSettings(modes=1, subpixel=subpixel, probe_start=9), backend)
+        state = SolverState(truth.copy(), 100 * beam())
+        engine.initialize(state, store)
+        engine.rest(resting)
+        return float(engine.update(state, store, np.arange(24)).sum())
+
+    assert misfit(4, resting=True) < 0.4 * misfit(4, resting=False)
+    assert misfit(1, resting=True) == misfit(1, resting=False)
 
 
 def test_a_sharp_probe_between_pixels_does_not_let_the_object_grow(backend, rng):

@@ -23,7 +23,7 @@ from nsbluesky.solver.engines.step_rule import StepRule
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.modes import orthogonal_modes
-from nsbluesky.solver.shifts import light_around
+from nsbluesky.solver.shifts import finer, light_around
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import ProbeVariation
 from nsbluesky.solver.windows import ObjectSums, bands, divisor_for, stacked
@@ -46,7 +46,7 @@ class BatchedEngine(Engine):
     batch : int
         The largest batch that will be used.
     subpixel : int
-        Steps of a position in a pixel; 1 rounds to whole pixels.
+        Steps of a position in a pixel, more of them while it rests; 1 rounds to whole pixels.
     poisson : bool or None
         Follow the likelihood of photons, not that of amplitudes with equal noise, which the publications do; None
         leaves it to `adapt`.
@@ -73,7 +73,7 @@ class BatchedEngine(Engine):
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
-        self._subpixel = subpixel
+        self._usual_subpixel = self._subpixel = subpixel
         self._compiled = not backend.on_device if compiled is None else compiled
         self._on_device: DeviceBatches | None = None
         self._momentum = Momentum(backend, rule.momentum, rule.momentum_frames, compiled=self._compiled)
@@ -85,9 +85,13 @@ class BatchedEngine(Engine):
         self._variation = ProbeVariation(self._backend)
         if not frames.propagator.is_far:
             self._on_device = None
-        elif self._on_device is None or not self._on_device.fits(state):
-            self._on_device = device_batches(self._backend, state, self._batch, self._subpixel)
+        else:
+            self._prepare_device(state)
         self._momentum.begin(state)
+
+    def _prepare_device(self, state: SolverState) -> None:
+        if self._on_device is None or not self._on_device.fits(state, self._subpixel):
+            self._on_device = device_batches(self._backend, state, self._batch, self._subpixel)
 
     def pad(self, before: tuple[int, int], after: tuple[int, int]) -> None:
         """Follow a canvas that grew."""
@@ -106,8 +110,9 @@ class BatchedEngine(Engine):
         self._momentum.period_frames = max(1, self._full_rule.momentum_frames // parts)
 
     def rest(self, resting: bool) -> None:
-        """Take no steps of momentum, or begin anew to take them."""
+        """Take no steps of momentum, and finer ones of positions, or begin anew to take them."""
         self._momentum.rest(resting)
+        self._subpixel = finer(self._usual_subpixel) if resting else self._usual_subpixel
 
     def shown(self, state: SolverState) -> SolverState:
         """Return the state as the average over as many uses of frames as a pass has."""
@@ -129,6 +134,8 @@ class BatchedEngine(Engine):
             self._average.note(state, len(slots))
         several = int(np.count_nonzero(frames.weights[: len(frames)])) >= PROBE_FRAMES
         updates_probe = state.passes >= self._probe_start and several
+        if self._on_device is not None:
+            self._prepare_device(state)
         if self._on_device is not None and self._on_device.can_take(state, frames):
             sums = self._average.sums
             told = self._on_device.run(state, frames, slots, sums, self._rule, self._likelihood, updates_probe)

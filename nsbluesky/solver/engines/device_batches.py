@@ -180,10 +180,11 @@ class DeviceBatches:
         self._power, self._denominator = xp.empty((2, side, side), np.float32)
         self._of_power, self._of_light = xp.empty((2, 2), np.float32)
 
-    def fits(self, state: SolverState) -> bool:
-        """Return whether this is for states of such a size."""
+    def fits(self, state: SolverState, subpixel: int) -> bool:
+        """Return whether this is for states of such a size, and such steps."""
         waves = len(state.objects) * len(state.probe)
-        return bool(state.probe.shape == self._probe.shape and waves == self._waves.shape[1])
+        same_size = state.probe.shape == self._probe.shape and waves == self._waves.shape[1]
+        return bool(same_size and subpixel == self._subpixel)
 
     def can_take(self, state: SolverState, frames: FrameStore) -> bool:
         """Return whether batches can be done here: in the far field, with one probe for all frames."""
