@@ -20,7 +20,7 @@ import numpy as np
 __all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 6
+VERSION = 7
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

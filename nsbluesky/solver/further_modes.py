@@ -20,6 +20,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.held_out import predictions, spaced
 from nsbluesky.solver.modes import orthogonal_modes, probe_power
+from nsbluesky.solver.pace import SETTLING_PASSES
 from nsbluesky.solver.shifts import finer
 from nsbluesky.solver.start import with_modes
 from nsbluesky.solver.state import SolverState
@@ -91,6 +92,11 @@ class FurtherModes:
     settings : SolverSettings
         Up to `most_modes`; none where there are as many as that from the start.
     backend : Backend
+
+    Attributes
+    ----------
+    until : int
+        The pass up to which the image should go on, for a mode that is tried to be judged, and to settle.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
@@ -100,18 +106,25 @@ class FurtherModes:
 
     def reset(self) -> None:
         """Begin anew, as the image did."""
+        self.until = 0
         self._settled = False
         self._before: float | None = None
         self._judged_at = 0
 
     def contents(self) -> dict[str, Any]:
         """Return what was tried, for a checkpoint."""
-        return {"settled": self._settled, "before": self._before, "judged_at": self._judged_at}
+        own = {"settled": self._settled, "before": self._before, "judged_at": self._judged_at}
+        return {**own, "until": self.until}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         self._settled, self._before = contents["settled"], contents["before"]
-        self._judged_at = contents["judged_at"]
+        self._judged_at, self.until = contents["judged_at"], contents["until"]
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether a mode is still to be judged."""
+        return self._before is not None and not self._settled
 
     def look(self, state: SolverState, frames: FrameStore, passes_left: int | None = None) -> bool:
         """Add or take away a mode if it is time; call it after a pass.  Return whether the probe has other modes now.
@@ -138,6 +151,7 @@ class FurtherModes:
             self._settled = True
             return False
         self._before, self._judged_at = left, state.passes + TRIAL_PASSES
+        self.until = self._judged_at + SETTLING_PASSES
         self._set_modes(state, len(state.probe) + 1)
         return True
 

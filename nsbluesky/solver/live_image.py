@@ -128,6 +128,7 @@ class LiveImage:
         self._told: tuple[FrameStore, Slots, Told] | None = None
         self._was_ripe = False
         self._changes = 0
+        self._uses_before = 0.0
         self._coarse_r: float | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -151,6 +152,7 @@ class LiveImage:
     def unsettle(self) -> None:
         """Count full passes from here on: the frames are others, or the image began anew."""
         self.r_factors = []
+        self._uses_before = self._uses
         self._coarse_r = None
         self._changes += 1
 
@@ -239,10 +241,10 @@ class LiveImage:
         """Let all frames count as new, and drop the image and what was found beside it."""
         frames = self._frames
         self.state = self._pass_in_work = self._told = None
-        self.unsettle()
         for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
+        self.unsettle()
         self._deck.add(frames.active.tolist())
         self.refinement.reset(frames)
         self._further_modes.reset()
@@ -372,9 +374,7 @@ class LiveImage:
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        left = self.passes_wanted - self.passes_done - 1 if self.is_last else None
-        knows_probe = self._search.has_told
-        if self._is_ripe and knows_probe and self._further_modes.look(state, self._frames, left):
+        if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
             self._initialize(state)
         self._count(state, with_all=changes == self._changes)
 
@@ -419,6 +419,7 @@ class LiveImage:
         before, self._coarse_r = self._coarse_r, state.r_factor if with_all else None
         gained_little = before is not None and state.r_factor > (1 - LITTLE_GAIN) * before
         if self._coarse_is_ripe(gained_little):
+            self._uses_before = self._uses
             self._take(refined(self._backend, state), self._frames)
 
     def _coarse_is_ripe(self, gained_little: bool) -> bool:
@@ -457,8 +458,23 @@ class LiveImage:
         """Return the stages; where no number of passes is told, the last ones also bring frames to enough uses."""
         if tells_passes(self._settings):
             return self._stages
-        lacking = self.passes_done + math.ceil(wanted_uses(len(self._frames.active)) - self._uses)
-        return (replace(self._stages[0], passes=max(self._least_passes, lacking)),)
+        lacking = math.ceil(wanted_uses(len(self._frames.active)) - self._uses_before)
+        for_modes = 0 if self.state is None else self.passes_done + self._further_modes.until - self.state.passes
+        return (replace(self._stages[0], passes=max(self._least_passes, lacking, for_modes)),)
+
+    @property
+    def _wants_modes(self) -> bool:
+        """Whether it is time for another mode: not while momentum adds to the misfit."""
+        at_end = self.is_last and not self.is_coarse and self.passes_done + 1 >= self.passes_wanted
+        rests_at_end = at_end and not tells_passes(self._settings)
+        return self._search.has_told and (self._is_ripe or rests_at_end or self._further_modes.is_trying)
+
+    @property
+    def _passes_for_modes(self) -> int | None:
+        """Passes that a further mode could have; None where it gets as many as it takes."""
+        if not (self.is_last and tells_passes(self._settings)):
+            return None
+        return self.passes_wanted - self.passes_done - 1
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
@@ -512,6 +528,7 @@ class LiveImage:
                 "finishing": self.is_last,
                 "is_warm": self.is_warm,
                 "was_ripe": self._was_ripe,
+                "uses_before": self._uses_before,
                 "r_factors": self.r_factors,
             },
             "state": self.state.contents(self._backend),
@@ -550,5 +567,6 @@ class LiveImage:
         self._further_modes.restore(contents["further_modes"])
         self.quality.restore(contents["quality"], self._frames)
         self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
+        self._uses_before = own["uses_before"]
         self.is_last = own["finishing"] and not more_to_come  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

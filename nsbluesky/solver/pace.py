@@ -35,8 +35,8 @@ frames of 64² that came so fast that each had been used once, 10 passes left an
 
 WANTED_STEPS = 1000
 """Steps of `LEAST_LAST_BATCH` frames that few frames should have had: a pass over them has few, and takes no time.
-Of 16 frames, 40 uses each left an error of 0.26 and 0.52 in two scans, 250 of 0.018 and 0.020; of 36, 40 of 0.0135, 111
-of 0.0089."""
+Of 16 frames, 40 uses each left an error of 0.26 and 0.52 in two scans, 250 of 0.018 and 0.020; of 36, 40 left 0.0135,
+111 0.0089."""
 
 RIPE_USES = 50
 """Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
