@@ -174,6 +174,11 @@ def _decoded(text: str) -> str:
 
 def _put(signal: EpicsSignal, value: float | str | list[int]) -> None:
     with answering(signal, "camera"):
+        choices = signal.enum_strs
+        if choices and isinstance(value, str):  # pyepics asks for them again, and sends nonsense if it has to wait
+            if value not in choices:
+                raise DeviceError(f"{signal.pvname} has no {value!r}: expected it among {', '.join(choices)}")
+            value = choices.index(value)
         signal.set(value, timeout=PUT_TIMEOUT_S).wait(PUT_TIMEOUT_S)
 
 

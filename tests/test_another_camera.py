@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -15,6 +16,8 @@ from bluesky import RunEngine
 
 from nsbluesky import session
 from nsbluesky.callbacks import PtychoPipeline
+from nsbluesky.devices.area_detector import _put
+from nsbluesky.devices.status import DeviceError
 from nsbluesky.devices.twins import SimFCCD, SimShutter, SimStage
 from nsbluesky.geometry import Geometry
 from nsbluesky.plans import ptycho_fly_scan
@@ -109,3 +112,19 @@ def test_compressed_frames_are_read_by_a_process_that_does_nothing_else(tmp_path
     command = [sys.executable, "-c", READ.format(module=module), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "512", done.stderr
+
+
+def test_a_choice_is_sent_by_its_number_and_one_that_there_is_not_is_named() -> None:
+    """pyepics asks for the choices of its own, and on a busy machine does not wait for them."""
+    sent: list[Any] = []
+    done = SimpleNamespace(wait=lambda timeout: None)
+    signal: Any = SimpleNamespace(
+        pvname="CAM:HDF1:EnableCallbacks",
+        enum_strs=("Disable", "Enable"),
+        set=lambda value, timeout: (sent.append(value), done)[1],
+    )
+    _put(signal, "Enable")
+    _put(signal, 0)
+    assert sent == [1, 0]
+    with pytest.raises(DeviceError, match="CAM:HDF1:EnableCallbacks has no 'On': expected it among Disable, Enable"):
+        _put(signal, "On")
