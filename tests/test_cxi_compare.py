@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nsbluesky.cxi import compare
 from nsbluesky.cxi.compare import Comparison, compare_images
 from nsbluesky.cxi.layout import CxiError
 
@@ -66,3 +67,11 @@ def test_two_with_hardly_a_common_pixel_are_refused_in_either_order() -> None:
     for pair in ((large, small), (small, large)):
         with pytest.raises(CxiError, match="cannot be compared"):
             compare_images(*pair)  # type: ignore[arg-type]
+
+
+def test_two_with_no_common_pixel_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.full((20, 20), np.nan + 0j)
+    monkeypatch.setattr(compare, "align", lambda *_: SimpleNamespace(image=nothing, truth=nothing))
+    image: Any = SimpleNamespace(object=np.ones((40, 40)), mask=np.zeros((40, 40)), pixel_m=1e-8, center_m=(0.0, 0.0))
+    with pytest.raises(CxiError, match="no pixel in common"):
+        compare_images(image, image)

@@ -77,6 +77,8 @@ def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
     try:
         aligned = align(image, reference, RIM_PX)
         known = np.isfinite(aligned.image) & np.isfinite(aligned.truth)
+        if not known.any():
+            raise ValueError("they have no pixel in common")
         rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
         common = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         both = aligned.image[common], aligned.truth[common]
