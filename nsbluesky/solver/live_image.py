@@ -374,7 +374,7 @@ class LiveImage:
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
+        if self._wants_modes(resting) and self._further_modes.look(state, self._frames, self._passes_for_modes):
             self._initialize(state)
         self._count(state, with_all=changes == self._changes)
 
@@ -462,12 +462,12 @@ class LiveImage:
         for_modes = 0 if self.state is None else self.passes_done + self._further_modes.until - self.state.passes
         return (replace(self._stages[0], passes=max(self._least_passes, lacking, for_modes)),)
 
-    @property
-    def _wants_modes(self) -> bool:
-        """Whether it is time for another mode: not while momentum adds to the misfit."""
-        at_end = self.is_last and not self.is_coarse and self.passes_done + 1 >= self.passes_wanted
-        rests_at_end = at_end and not tells_passes(self._settings)
-        return self._search.has_told and (self._is_ripe or rests_at_end or self._further_modes.is_trying)
+    def _wants_modes(self, resting: bool) -> bool:
+        """Return whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
+        if not self._search.has_told or self._is_ripe:
+            return self._search.has_told
+        at_end = self.passes_done + 1 >= self.passes_wanted or self._further_modes.is_trying
+        return self.is_last and not self.is_coarse and resting and at_end and not tells_passes(self._settings)
 
     @property
     def _passes_for_modes(self) -> int | None:
