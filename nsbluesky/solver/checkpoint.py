@@ -20,7 +20,7 @@ import numpy as np
 __all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 7
+VERSION = 8
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

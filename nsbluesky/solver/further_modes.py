@@ -92,11 +92,6 @@ class FurtherModes:
     settings : SolverSettings
         Up to `most_modes`; none where there are as many as that from the start.
     backend : Backend
-
-    Attributes
-    ----------
-    until : int
-        The pass up to which the image should go on, for a mode that is tried to be judged, and to settle.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
@@ -106,25 +101,31 @@ class FurtherModes:
 
     def reset(self) -> None:
         """Begin anew, as the image did."""
-        self.until = 0
         self._settled = False
         self._before: float | None = None
         self._judged_at = 0
 
     def contents(self) -> dict[str, Any]:
         """Return what was tried, for a checkpoint."""
-        own = {"settled": self._settled, "before": self._before, "judged_at": self._judged_at}
-        return {**own, "until": self.until}
+        return {"settled": self._settled, "before": self._before, "judged_at": self._judged_at}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         self._settled, self._before = contents["settled"], contents["before"]
-        self._judged_at, self.until = contents["judged_at"], contents["until"]
+        self._judged_at = contents["judged_at"]
 
     @property
     def is_trying(self) -> bool:
         """Whether a mode is still to be judged."""
         return self._before is not None and not self._settled
+
+    def is_open(self, modes: int) -> bool:
+        """Return whether there is something to look for while the probe has so many modes, or to judge."""
+        return not self._settled and (self._before is not None or modes < self.settings.most_modes)
+
+    def grows(self, passes: int) -> bool:
+        """Return whether a mode is tried that should have momentum still after so many passes: it is weak at first."""
+        return self.is_trying and passes < self._judged_at - SETTLING_PASSES
 
     def look(self, state: SolverState, frames: FrameStore, passes_left: int | None = None) -> bool:
         """Add or take away a mode if it is time; call it after a pass.  Return whether the probe has other modes now.
@@ -137,7 +138,7 @@ class FurtherModes:
         passes_left : int, optional
             Passes that will follow, where that is known: a mode that could not be judged is not tried.
         """
-        if self._settled or (self._before is None and len(state.probe) >= self.settings.most_modes):
+        if not self.is_open(len(state.probe)):
             return False
         if self._before is not None and state.passes < self._judged_at:
             return False
@@ -151,7 +152,6 @@ class FurtherModes:
             self._settled = True
             return False
         self._before, self._judged_at = left, state.passes + TRIAL_PASSES
-        self.until = self._judged_at + SETTLING_PASSES
         self._set_modes(state, len(state.probe) + 1)
         return True
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nsbluesky.solver.modes import probe_power
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["align_phase", "phase_ramp", "set_probe_power"]
+__all__ = ["align_phase", "phase_ramp", "ramp", "set_probe_power"]
 
 
 def set_probe_power(xp: Any, state: SolverState, photons: float) -> None:
@@ -38,6 +38,12 @@ def phase_ramp(image: Any, weight: Any) -> tuple[float, float]:
     down = complex((weighted[1:] * image[:-1].conj() * weight[:-1]).sum())
     right = complex((weighted[:, 1:] * image[:, :-1].conj() * weight[:, :-1]).sum())
     return float(np.angle(down)), float(np.angle(right))
+
+
+def ramp(xp: Any, shape: tuple[int, ...], row_step: float, column_step: float) -> Any:
+    """Return a phase ramp (H, W) complex64 with these steps from row to row and from column to column, in radians."""
+    rows, columns = xp.arange(shape[0])[:, None], xp.arange(shape[1])[None, :]
+    return xp.exp(1j * (row_step * rows + column_step * columns)).astype(np.complex64)
 
 
 def align_phase(image: npt.NDArray[np.complex64], reference: npt.NDArray[np.complex64] | None) -> complex:

@@ -7,9 +7,7 @@ and when it begins anew, is decided by `nsbluesky.solver.incremental`.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +27,14 @@ from nsbluesky.solver.fit import unexplained
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.pace import RIPE_USES, SETTLING_PASSES, batch_frames, rests, wanted_uses
+from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES, batch_frames
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.schedule import Stage, stage_of, stages_of, tells_passes
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import blank_canvas, with_modes, with_states
 from nsbluesky.solver.state import SolverState
@@ -118,7 +116,7 @@ class LiveImage:
         self._backend = backend
         self._window_m = frames.frame_px * pixel_m
         self.constraints = self._make_constraints(settings)
-        self._stages = stages_of(settings)
+        self._last = LastPasses(settings, backend)
         self._stage = 0
         self._engine = self._make_engine()
         self._deck = Deck(settings.seed, settings.newest_frames)
@@ -127,8 +125,8 @@ class LiveImage:
         self._pass_in_work: Iterator[None] | None = None
         self._told: tuple[FrameStore, Slots, Told] | None = None
         self._was_ripe = False
+        self._rested = 0
         self._changes = 0
-        self._uses_before = 0.0
         self._coarse_r: float | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -152,7 +150,7 @@ class LiveImage:
     def unsettle(self) -> None:
         """Count full passes from here on: the frames are others, or the image began anew."""
         self.r_factors = []
-        self._uses_before = self._uses
+        self._last.begin()
         self._coarse_r = None
         self._changes += 1
 
@@ -166,11 +164,7 @@ class LiveImage:
     @property
     def passes_wanted(self) -> int:
         """Full passes after the last frame, of all engines of the schedule."""
-        return sum(stage.passes for stage in self._schedule())
-
-    @property
-    def _least_passes(self) -> int:
-        return sum(stage.passes for stage in self._stages)
+        return self._last.wanted
 
     @property
     def _uses(self) -> float:
@@ -188,9 +182,9 @@ class LiveImage:
         """Whether it had most of the passes that it should have on whole frames; of several engines all."""
         if self.state is None or self.is_coarse:
             return False
-        if len(self._stages) > 1:
+        if len(self._last.stages) > 1:
             return self.passes_done >= self.passes_wanted
-        return 2 * self.state.passes > self._least_passes
+        return 2 * self.state.passes > self._last.least
 
     @property
     def is_in_pass(self) -> bool:
@@ -266,9 +260,9 @@ class LiveImage:
         self._engine.initialize(state, self.level)
 
     def _make_engine(self) -> Engine:
-        stage = self._stages[self._stage]
+        algorithm = self._last.stages[self._stage]
         settings = in_near_field(self._settings) if self._geometry.is_near else self._settings
-        return make_engine(settings.replace(algorithm=stage.algorithm), self._backend)
+        return make_engine(settings.replace(algorithm=algorithm), self._backend)
 
     def _make_constraints(self, settings: SolverSettings) -> Constraints:
         return Constraints(settings, self._geometry, self._backend, self._window_m)
@@ -305,9 +299,9 @@ class LiveImage:
         SettingsError
             For an unknown engine; nothing is changed then.
         """
-        stages, constraints = stages_of(settings), self._make_constraints(settings)
+        last, constraints = LastPasses(settings, self._backend), self._make_constraints(settings)
         before, self._settings = self._settings, settings
-        self._stages, self._stage, self.constraints = stages, 0, constraints
+        self._last, self._stage, self.constraints = last, 0, constraints
         self.refinement.configure(settings)
         self.quality.configure(settings)
         if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
@@ -335,6 +329,8 @@ class LiveImage:
         self.is_last = True
         self.unsettle()
         self._was_ripe = self.state is not None and self._is_ripe
+        if self._was_ripe:
+            self._last.settle(0, LEAST_PASSES)
 
     def one_batch(self) -> None:
         """Use one batch of frames."""
@@ -364,27 +360,28 @@ class LiveImage:
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
         changes = self._changes
-        resting = self._choose_engine(state)
+        self._rested = self._rested + 1 if self._choose_engine(state) else 0
         if state.variation is not None or state.passes >= self._settings.refine_start:
             let_vary(self._backend, state, self._frames, self._settings.probe_variation)
-        yield from self._updates(state, resting)
+        yield from self._updates(state)
         self._engine.end_pass(state, self.level)
         self._hold(state)
         if self._wants_refinement(state):
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        if self._wants_modes(resting) and self._further_modes.look(state, self._frames, self._passes_for_modes):
+        if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
             self._initialize(state)
+            self._settle_with_modes()
         self._count(state, with_all=changes == self._changes)
 
-    def _updates(self, state: SolverState, resting: bool) -> Iterator[None]:
+    def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""
         frames, active = self.level, self.level.active
         is_last = self.is_last and not self.is_coarse
         is_near, least = self._geometry.is_near, self._engine.least_batch
         batch = batch_frames(
-            self._settings, len(active), is_last=is_last, resting=resting, is_near=is_near, least=least
+            self._settings, len(active), is_last=is_last, resting=self._rested > 0, is_near=is_near, least=least
         )
         steps = steps_of(frames.shifts_px[active], self._settings.subpixel)
         self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.is_last)
@@ -419,7 +416,6 @@ class LiveImage:
         before, self._coarse_r = self._coarse_r, state.r_factor if with_all else None
         gained_little = before is not None and state.r_factor > (1 - LITTLE_GAIN) * before
         if self._coarse_is_ripe(gained_little):
-            self._uses_before = self._uses
             self._take(refined(self._backend, state), self._frames)
 
     def _coarse_is_ripe(self, gained_little: bool) -> bool:
@@ -440,41 +436,50 @@ class LiveImage:
 
         Return whether it rests.
         """
-        if not self.is_last or self.is_coarse:
-            self._engine.rest(self._is_ripe)
-            return self._is_ripe
-        stages = self._schedule()
-        stage, left = stage_of(stages, self.passes_done)
-        if stage != self._stage:
-            self._stage = stage
-            self._engine = self._make_engine()
-            self._initialize(state)
-        hurries = self.time_left < REST and 2 * state.passes > self._least_passes
-        resting = rests(stages[stage].passes, left) or self._was_ripe or hurries
+        last = self.is_last and not self.is_coarse
+        if last:
+            self._last.look(self.passes_done, state, self._frames, self._uses)
+            stage = self._last.stage(self.passes_done)
+            if stage != self._stage:
+                self._stage = stage
+                self._engine = self._make_engine()
+                self._initialize(state)
+        resting = self._rests_at_end(state) if last else self._is_ripe and not self._further_modes.grows(state.passes)
         self._engine.rest(resting)
         return resting
 
-    def _schedule(self) -> tuple[Stage, ...]:
-        """Return the stages; where no number of passes is told, the last ones also bring frames to enough uses."""
-        if tells_passes(self._settings):
-            return self._stages
-        lacking = math.ceil(wanted_uses(len(self._frames.active)) - self._uses_before)
-        for_modes = 0 if self.state is None else self.passes_done + self._further_modes.until - self.state.passes
-        return (replace(self._stages[0], passes=max(self._least_passes, lacking, for_modes)),)
+    def _rests_at_end(self, state: SolverState) -> bool:
+        if self.time_left < REST and 2 * state.passes > self._last.least:
+            return True
+        if not self._last.are_told:
+            return self._last.rest(self.passes_done)
+        if self._last.rest(self.passes_done):
+            return True
+        waits = self._is_ripe and self._further_modes.is_open(len(state.probe))
+        return (self._was_ripe or waits) and not self._further_modes.grows(state.passes)
 
-    def _wants_modes(self, resting: bool) -> bool:
-        """Return whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
-        if not self._search.has_told or self._is_ripe:
-            return self._search.has_told
-        at_end = self.passes_done + 1 >= self.passes_wanted or self._further_modes.is_trying
-        return self.is_last and not self.is_coarse and resting and at_end and not tells_passes(self._settings)
+    @property
+    def _wants_modes(self) -> bool:
+        """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
+        if not self._search.has_told or self._rested < SETTLING_PASSES:
+            return False
+        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
 
     @property
     def _passes_for_modes(self) -> int | None:
         """Passes that a further mode could have; None where it gets as many as it takes."""
-        if not (self.is_last and tells_passes(self._settings)):
+        if not (self.is_last and self._last.are_told):
             return None
         return self.passes_wanted - self.passes_done - 1
+
+    def _settle_with_modes(self) -> None:
+        """Let the image settle with a mode that is tried, or without the one that was taken away."""
+        if not self.is_last:
+            return
+        if self._further_modes.is_trying:
+            self._last.begin(self.passes_done + 1)
+        else:
+            self._last.settle(self.passes_done + 1, SETTLING_PASSES)
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
@@ -528,7 +533,7 @@ class LiveImage:
                 "finishing": self.is_last,
                 "is_warm": self.is_warm,
                 "was_ripe": self._was_ripe,
-                "uses_before": self._uses_before,
+                "rested": self._rested,
                 "r_factors": self.r_factors,
             },
             "state": self.state.contents(self._backend),
@@ -537,6 +542,7 @@ class LiveImage:
             "refinement": self.refinement.contents(),
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
+            "last_passes": self._last.contents(),
             "quality": self.quality.contents(),
         }
 
@@ -565,8 +571,9 @@ class LiveImage:
         self.refinement.restore(contents["refinement"])
         self.constraints.restore(contents["constraints"])
         self._further_modes.restore(contents["further_modes"])
+        self._last.restore(contents["last_passes"])
         self.quality.restore(contents["quality"], self._frames)
         self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
-        self._uses_before = own["uses_before"]
+        self._rested = own["rested"]
         self.is_last = own["finishing"] and not more_to_come  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from nsbluesky.settings import SolverSettings
 
-__all__ = ["LEAST_BATCH", "LEAST_PASSES", "RIPE_USES", "SETTLING_PASSES", "batch_frames", "rests", "wanted_uses"]
+__all__ = [
+    "LEAST_BATCH",
+    "LEAST_PASSES",
+    "RESTING_PASSES",
+    "RIPE_USES",
+    "SETTLING_PASSES",
+    "batch_frames",
+    "most_passes",
+    "rests",
+]
 
 LEAST_BATCH = 16
 """Frames that a first image takes, and a batch where there are few frames."""
@@ -26,27 +35,22 @@ SETTLING_PASSES = 3
 """Passes after the last refinement."""
 
 LEAST_PASSES = 10
-"""Full passes after the last frame, where no number is told …"""
+"""Full passes after the last frame, where no number is told: all that an image takes that had its uses before."""
 
-WANTED_USES = 40
-"""… and uses of each frame, on average and on the central half included, that these bring them to.  Of 400 simulated
-frames of 64² that came so fast that each had been used once, 10 passes left an error of 0.037, 15 of 0.014, 20 of
-0.0089, 30 of 0.0069, and 40 of 0.0069; of 1600 of 128², 0.056, 0.045, 0.038, 0.026 and 0.021."""
-
-WANTED_STEPS = 1000
-"""Steps of `LEAST_LAST_BATCH` frames that few frames should have had: a pass over them has few, and takes no time.
-Of 16 frames, 40 uses each left an error of 0.26 and 0.52 in two scans, 250 of 0.018 and 0.020; of 36, 40 left 0.0135,
-111 0.0089."""
+MOST_PASSES = 100
+MOST_STEPS = 1000
+"""Passes, or steps of `LEAST_LAST_BATCH` frames where there are few, after which the last ones end though an image
+has not settled."""
 
 RIPE_USES = 50
 """Uses of each frame, on average, from which on there is no momentum, neither while frames arrive nor in the last
 passes.  With 25, simulated scans of 10 to 200 frames/s and 1e3 to 1e7 photons a frame ended worse."""
 
 RESTING_PART = 5
-RESTING_PASSES = 10
-"""The last full passes, a fifth of all and no more than ten, are without momentum, so that they average photon noise.
-With five of ten, the 400 frames of 64² above were left with an error of 0.027, with two, of 0.013; streamed gold
-balls with 0.0144 and 0.0124.  Of twenty and more, two to ten are all the same."""
+RESTING_PASSES = 5
+"""The last full passes, a fifth of all and no more than these, are without momentum, so that they average photon
+noise.  With five of ten, 400 frames of 64² were left with an error of 0.027, with two, of 0.013; streamed gold balls
+with 0.0144 and 0.0124.  Of twenty and more, two to ten are all the same."""
 
 
 def batch_frames(
@@ -77,9 +81,9 @@ def batch_frames(
     return max(batch, least) if is_last or is_near else batch
 
 
-def wanted_uses(frames: int) -> int:
-    """Return the uses that each of so many frames should have had at the end, where no number of passes is told."""
-    return max(WANTED_USES, WANTED_STEPS * LEAST_LAST_BATCH // max(frames, LEAST_BATCH))
+def most_passes(frames: int) -> int:
+    """Return after how many of the last passes over so many frames they end, though the image has not settled."""
+    return max(MOST_PASSES, MOST_STEPS * LEAST_LAST_BATCH // max(frames, LEAST_BATCH))
 
 
 def rests(passes: int, left: int) -> bool:

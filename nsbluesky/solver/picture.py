@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.gauge import align_phase, phase_ramp
+from nsbluesky.solver.gauge import align_phase, phase_ramp, ramp
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import add_power
 
-__all__ = ["Picture", "covered_area", "render"]
+__all__ = ["Picture", "covered_area", "illumination", "render"]
 
 COVERED = 0.05
 """A pixel is shown where its illumination is at least this part of the typical one."""
@@ -112,10 +112,10 @@ def render(
     lit, covered, images = lit[box], covered[box], state.objects[(..., *box)]
 
     row_step, column_step = phase_ramp(images[0], lit * covered) if lit.size else (0.0, 0.0)
-    images = images * _ramp(xp, lit.shape, -row_step, -column_step)
+    images = images * ramp(xp, lit.shape, -row_step, -column_step)
     images = backend.to_numpy(xp.where(covered, images, np.complex64(complex("nan+nanj"))))
     side = state.probe.shape[-1]
-    probe = state.probe * _ramp(xp, (side, side), row_step, column_step)
+    probe = state.probe * ramp(xp, (side, side), row_step, column_step)
 
     row0, column0 = state.origin_px[0] + box[0].start, state.origin_px[1] + box[1].start
     shown = images[0]
@@ -148,11 +148,6 @@ def _box(covered: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
     if not len(rows):
         return slice(0, 0), slice(0, 0)
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _ramp(xp: Any, shape: tuple[int, ...], row_step: float, column_step: float) -> Any:
-    rows, columns = xp.arange(shape[0])[:, None], xp.arange(shape[1])[None, :]
-    return xp.exp(1j * (row_step * rows + column_step * columns)).astype(np.complex64)
 
 
 def _overlap(

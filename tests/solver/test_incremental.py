@@ -267,14 +267,6 @@ def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(sc
     assert set(settled) == {(0, False), (1, False), (2, False), (3, False), (4, False), (5, True)}
 
 
-@pytest.mark.parametrize(("frames", "uses"), [(8, 250), (16, 250), (50, 80), (120, 40)])
-def test_few_frames_are_used_more_often(scan, backend, frames, uses):
-    solver = scan.solver(backend, told_m=scan.defocus_m, coarse_uses=0)
-    solver.add_frames(scan.seq_nums[:frames], scan.frames[:frames], scan.translations_m[:frames])
-    finished(solver)
-    assert solver.state.passes == uses
-
-
 def test_light_beyond_the_central_half_is_used_from_the_start(scan, backend):
     bright_rim = scan.frames.copy()
     bright_rim[:, :8] += scan.frames.mean() * 4
@@ -563,23 +555,6 @@ def test_work_ends_when_nothing_new_comes(scan, backend, settings):
     run(solver)
     assert not solver.has_work and not solver.finished
     assert solver.state.passes == solver.passes_wanted == 3
-
-
-def test_last_passes_bring_frames_to_forty_uses_and_are_ten_at_least(live, scan):
-    """After a scan that was fast, ten passes left five times the error; R tells little of that."""
-    half = len(scan.frames) // 2
-    live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
-    while live.state is None or live.state.passes < 4:
-        live.step(0.0)
-    live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
-    live.finish()
-    run(live)
-    used = float(np.mean(live.frames.uses[live.frames.active]))
-    assert 40 <= used < 41 and 10 < live.passes_done == live.passes_wanted < 40
-    live.set_weight(scan.seq_nums[:1], [0.0])
-    live.set_weight(scan.seq_nums[:1], [1.0])  # it is as one that has just come
-    run(live)
-    assert live.passes_done == live.passes_wanted == 10
 
 
 def test_wrong_shapes_are_refused(live, scan):
