@@ -99,7 +99,7 @@ class DocumentQueue:
         if self.bytes_in_memory + value.nbytes > self._max_bytes:
             try:
                 return self._spill(value)
-            except OSError as error:  # no space there either: the scan must go on
+            except (OSError, ValueError) as error:  # no space there either, or objects: the scan must go on
                 log.warning("an array waits in memory beyond the limit: %s", error)
         self._bytes_put += value.nbytes
         return value

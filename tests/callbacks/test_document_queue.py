@@ -76,6 +76,15 @@ def test_a_full_disk_costs_memory(monkeypatch):
     documents.close()
 
 
+def test_objects_stay_in_memory():
+    """They go into no file without pickle; whoever reads the document tells what is wrong with it."""
+    documents = DocumentQueue(max_bytes=0)
+    documents.put("event", {"data": {"names": np.array(["a", None], object)}})
+    assert documents.get(timeout=0).document["data"]["names"].tolist() == ["a", None]
+    assert (documents.spilled, documents.bytes_in_memory) == (0, 0)
+    documents.close()
+
+
 @pytest.mark.parametrize("damage", ["gone", "cut off"])
 def test_an_array_that_cannot_be_read_back_costs_its_document_alone(tmp_path, monkeypatch, damage):
     """Neither the memory that its other arrays took, nor the file that is left."""
