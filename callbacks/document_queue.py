@@ -77,7 +77,7 @@ class DocumentQueue:
         OSError, ValueError
             If an array of it cannot be read back; the document is lost.
         """
-        item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
+        item = self._queue.get(timeout=timeout)
         kept = _data_of(item.name, item.document)
         if kept:
             self._bytes_got += sum(map(_num_bytes, kept.values()))

@@ -59,6 +59,7 @@ def test_references_never_wait_in_files():
         documents.put("stream_datum", {"uid": str(k)})
     assert documents.spilled == 0
     assert [documents.get(timeout=0).document["uid"] for _ in range(1000)] == [str(k) for k in range(1000)]
+    documents.close()
 
 
 def test_a_full_disk_costs_memory(monkeypatch):
