@@ -77,7 +77,7 @@ class DocumentQueue:
         OSError, ValueError
             If an array of it cannot be read back; the document is lost.
         """
-        item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
+        item = self._queue.get(timeout=timeout)
         kept = _data_of(item.name, item.document)
         if kept:
             self._bytes_got += sum(map(_num_bytes, kept.values()))
@@ -99,7 +99,7 @@ class DocumentQueue:
         if self.bytes_in_memory + value.nbytes > self._max_bytes:
             try:
                 return self._spill(value)
-            except OSError as error:  # no space there either: the scan must go on
+            except (OSError, ValueError) as error:  # no space there either, or objects: the scan must go on
                 log.warning("an array waits in memory beyond the limit: %s", error)
         self._bytes_put += value.nbytes
         return value

@@ -22,9 +22,11 @@ from nsbluesky.cxi.export import export_cxi
 from nsbluesky.cxi.layout import (
     DATA,
     DETECTOR,
+    DETECTOR_PROCESS,
     FRAME_FLAGS,
     FRAME_WEIGHTS,
     IMAGE,
+    SEQ_NUM,
     SOURCE,
     TRANSLATION,
     orientation_of,
@@ -198,6 +200,8 @@ def test_frames_can_be_asked_for_in_every_way(written: Path) -> None:
         np.testing.assert_array_equal(frames[::2], everything[::2])
         np.testing.assert_array_equal(frames[np.array([4, 0])], everything[[4, 0]])
         assert frames[5:].shape == (0, *SHAPE)
+        with pytest.raises(CxiError, match="frame 5 of 5: expected 0 to 4"):
+            _ = frames[5]
         with pytest.raises(CxiError, match="frame 5 of 5"):
             frames[5]
 
@@ -524,6 +528,60 @@ def test_habits_of_other_writers_are_read(written: Path, name: str, value: objec
         assert data.illumination is None or data.illumination.shape == SHAPE
 
 
+def test_frames_and_translations_that_lie_in_data_1_are_read_there(written: Path) -> None:
+    with read_cxi(written) as data:
+        frames, translation_m = data.frames[:], data.translation_m
+    for name, values in (("data", frames), ("translation", translation_m)):
+        change(written, f"entry_1/data_1/{name}", values)
+        change(written, f"{DETECTOR}/{name}", None)
+    change(written, TRANSLATION, None)
+    with read_cxi(written) as data:
+        np.testing.assert_array_equal(data.frames[:], frames)
+        np.testing.assert_array_equal(data.translation_m, translation_m)
+    assert any("data_1 only links" in problem for problem in validate(written))
+
+
+def test_numbers_that_are_too_few_count_for_nothing(written: Path) -> None:
+    """Frames are counted then; one without a translation takes number, flags and weight away with it."""
+    change(written, SEQ_NUM, np.arange(4) + 7)
+    with h5py.File(written, "a") as file:
+        file[TRANSLATION][1] = np.nan
+    with read_cxi(written) as data:
+        assert data.seq_nums.tolist() == [1, 3, 4, 5] and data.frame_flags.tolist() == [0, 0, 18, 0]
+        assert data.frame_weights.tolist() == [1, 1, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"), [("by hand", {"text": "by hand"}), ("[1, 2]", {"value": [1, 2]}), ("", {})]
+)
+def test_parameters_that_others_wrote_are_kept(written: Path, text: str, parameters: dict[str, object]) -> None:
+    change(written, f"{DETECTOR_PROCESS}/parameters", text)
+    with read_cxi(written) as data:
+        assert data.parameters == parameters
+
+
+def test_a_picture_of_which_nothing_more_is_said(written: Path) -> None:
+    for name in ("image_size", "image_center", "process_1", "mask"):
+        change(written, f"{IMAGE}/{name}", None)
+    change(written, f"{IMAGE}/process_1/final_illumination", np.ones(SHAPE))
+    change(written, f"{IMAGE}/process_1/errors", [0.5, np.nan])
+    with read_cxi(written) as data:
+        (image,) = data.images
+    assert image.complete and image.parameters == {} and image.errors.tolist() == [0.5]
+    assert np.isnan(image.pixel_m) and image.center_m == (0, 0) and image.probe.shape == (1, *SHAPE)
+    assert image.mask.shape == image.object.shape and not image.mask.any()
+
+
+def test_pixels_that_are_not_square(written: Path) -> None:
+    change(written, f"{DETECTOR}/x_pixel_size", 120e-6)
+    with read_cxi(written) as data, pytest.raises(CxiError, match="expected square ones"):
+        assert data.pixel_size_m == (240e-6, 120e-6)
+        data.geometry()
+    change(written, f"{DETECTOR}/basis_vectors", np.array([[-1.0, 0, 0], [0, -1.0, 0]]))
+    with read_cxi(written) as data:
+        assert data.pixel_size_m == (120e-6, 240e-6), "of the frames as they are read: swapped"
+
+
 @pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_translations_of_either_order(create: Callable[..., CxiFile], count: int, axes: int) -> None:
@@ -547,6 +605,7 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (TRANSLATION, np.ones((5, 7)), r"expected \(N, 3\)"),
         (f"{SOURCE}/energy", 930.0, "expected joules"),
         (f"{SOURCE}/energy", b"930", "expected numbers"),
+        (f"{SOURCE}/energy", 930.0 + 1j, "expected one number"),
         (f"{DETECTOR}/distance", None, "distance is missing"),
         (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
         (f"{DETECTOR}/x_pixel_size", np.arange(1.0, 5.0), "positive number|one number"),
@@ -605,6 +664,13 @@ def test_frames_of_a_virtual_dataset_are_there_or_told_missing(written: Path, tm
         (f"{IMAGE}/data_space", None, "data_space is missing"),
         ("entry_1/image_latest", None, "image_latest"),
         (f"{IMAGE}/data", np.ones((2, 2)), "expected complex64"),
+        (f"{IMAGE}/data", None, "data is missing"),
+        ("entry_1/start_time", "", "ISO-8601"),
+        ("entry_1/end_time", "later", "ISO-8601"),
+        (FRAME_FLAGS, np.zeros(4, np.uint16), "frame_flags has shape"),
+        (TRANSLATION, np.zeros((5, 3), np.float32), "expected float64"),
+        (f"{DETECTOR}/corner_position", np.zeros(2), "corner_position"),
+        (f"{DETECTOR}/mask", None, "expected uint32"),
     ],
 )
 def test_validate_tells_each_broken_rule(written: Path, name: str, value: object, problem: str) -> None:
@@ -671,6 +737,13 @@ def test_raw_frames_come_back_with_their_darks(tmp_path: Path, rng: np.random.Ge
         np.testing.assert_array_equal(data.raw_data[:], frames)
         np.testing.assert_array_equal(data.dark_data[:], frames[:2])
         assert data.translation_m.shape == (5, 3)
+        with pytest.raises(CxiError, match="raw frames only"):
+            _ = data.clean_frames
+    with h5py.File(path, "a") as file:
+        file[TRANSLATION][1] = np.nan
+    with read_cxi(path) as data:
+        np.testing.assert_array_equal(data.raw_data[:], frames[[0, 2, 3, 4]])
+        np.testing.assert_array_equal(data.dark_data[:], frames[:2])
 
 
 @pytest.mark.parametrize(

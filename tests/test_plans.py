@@ -20,6 +20,7 @@ from ophyd.utils import LimitError
 from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
 from twin_beamline import Twins
 
+from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.status import DeviceError
 from nsbluesky.devices.twins import SimShutter
 from nsbluesky.geometry import Geometry, Optic
@@ -293,7 +294,7 @@ def test_the_error_of_a_fly_scan_is_the_cameras_where_the_plan_sees_it_first(
     [
         ({"pattern": "hexagons"}, ValueError, "jittered_raster"),
         ({"md": "gold"}, ValueError, "md = .gold.: expected a mapping"),
-        ({"md": {1: "gold"}}, ValueError, "md = .*expected a mapping of names"),
+        ({"md": {"sample": "gold", 1: 12}}, ValueError, "md = .*expected a mapping of names"),
         ({"md": {"ptycho": 5}}, ValueError, "md has 'ptycho': expected names"),
         ({"md": {"sample": "gold", "run": 12, "time": 0}}, ValueError, "md has 'run', 'time': expected"),
         ({"step_um": 0.0}, ValueError, "step_um"),
@@ -307,6 +308,7 @@ def test_the_error_of_a_fly_scan_is_the_cameras_where_the_plan_sees_it_first(
         ({"seed": -1}, ValueError, "seed = -1: expected"),
         ({"exposure_s": -1.0}, ValueError, "exposure_s"),
         ({"exposure_s": (0.01, math.nan)}, ValueError, "exposure_s"),
+        ({"exposure_s": ()}, ValueError, r"exposure_s (is empty|= \(\)): expected"),
         ({"exposure_s": "10ms"}, ValueError, "exposure_s = '10ms'"),
         ({"exposure_s": np.array([0.1, 0.01])}, ValueError, "exposure_s"),
         ({"num_dark": -1}, ValueError, "num_dark"),
@@ -365,6 +367,19 @@ def test_several_exposures_a_point_follow_one_another(RE: RunEngine, beamline: B
     start = run.all("start")[0]
     assert start["ptycho"]["exposures_s"] == [1e-3, 1e-4]
     assert start["num_points"] == len(POINTS_UM)
+
+
+def test_what_the_camera_is_prepared_for(RE: RunEngine, beamline: Beamline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The darks of a fly scan come at its rate; the frames of a step scan, one by one, have room for the longest."""
+    prepared: list[Acquisition] = []
+    prepare = beamline.fccd.prepare
+    monkeypatch.setattr(beamline.fccd, "prepare", lambda value: prepared.append(value) or prepare(value))
+    few = {**COMMON, "shape": (1, 2)}
+    RE(ptycho_fly_scan(*beamline.devices, **few, rate_hz=125.0))
+    assert prepared == [Acquisition(1e-3, NUM_DARK, 0.008), Acquisition(1e-3, 2, 0.008)]
+    prepared.clear()
+    RE(ptycho_scan(*beamline.devices, **{**few, "exposure_s": (1e-4, 1e-3)}))
+    assert prepared == [Acquisition(1e-4, NUM_DARK), Acquisition(1e-3, NUM_DARK), Acquisition(1e-3)]
 
 
 @pytest.mark.parametrize("rate_hz", ["10", None, 0.0])

@@ -124,7 +124,7 @@ class FurtherModes:
         return not self._settled and (self._before is not None or modes < self.settings.most_modes)
 
     def grows(self, passes: int) -> bool:
-        """Return whether a mode is tried that should have momentum still after so many passes: it is weak at first."""
+        """Return whether a mode is tried that should have momentum, as it is weak at first, after so many passes."""
         return self.is_trying and passes < self._judged_at - SETTLING_PASSES
 
     def look(self, state: SolverState, frames: FrameStore, passes_left: int | None = None) -> bool:

@@ -111,7 +111,7 @@ def render(
     box = _box(backend.to_numpy(covered))
     lit, covered, images = lit[box], covered[box], state.objects[(..., *box)]
 
-    row_step, column_step = phase_ramp(images[0], lit * covered) if lit.size else (0.0, 0.0)
+    row_step, column_step = phase_ramp(images[0], lit * covered)
     images = images * ramp(xp, lit.shape, -row_step, -column_step)
     images = backend.to_numpy(xp.where(covered, images, np.complex64(complex("nan+nanj"))))
     side = state.probe.shape[-1]
@@ -119,8 +119,8 @@ def render(
 
     row0, column0 = state.origin_px[0] + box[0].start, state.origin_px[1] + box[1].start
     shown = images[0]
-    reference, common = _overlap(previous, (row0, column0), shown, pixel_m)
-    phase = align_phase(common if reference is not None else shown, reference)
+    before, now = _overlap(previous, (row0, column0), shown, pixel_m)
+    phase = align_phase(now, before)
     amplitude = float(np.sum(frames.amplitude_sums[used]))
     planned = len(used) / num_points if num_points else float(covered.mean()) if covered.size else 0.0
     return Picture(
@@ -153,7 +153,7 @@ def _box(covered: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
 def _overlap(
     previous: Picture | None, corner: tuple[int, int], image: npt.NDArray[np.complex64], pixel_m: float
 ) -> tuple[npt.NDArray[np.complex64] | None, npt.NDArray[np.complex64]]:
-    """Return the part of the picture before, and that of `image`, where both have pixels; None where nowhere."""
+    """Return the part of the picture before, and that of `image`, where both have pixels; else None and `image`."""
     if previous is None or not previous.object.size:
         return None, image
     row, column = round(previous.extent_m[2] / pixel_m), round(previous.extent_m[0] / pixel_m)

@@ -59,6 +59,7 @@ def test_references_never_wait_in_files():
         documents.put("stream_datum", {"uid": str(k)})
     assert documents.spilled == 0
     assert [documents.get(timeout=0).document["uid"] for _ in range(1000)] == [str(k) for k in range(1000)]
+    documents.close()
 
 
 def test_a_full_disk_costs_memory(monkeypatch):
@@ -73,6 +74,15 @@ def test_a_full_disk_costs_memory(monkeypatch):
     assert documents.spilled == 0 and documents.bytes_in_memory == 200
     np.testing.assert_array_equal(documents.get(timeout=0).document["data"]["image"], event(3)["data"]["image"])
     assert documents.bytes_in_memory == 0
+    documents.close()
+
+
+def test_objects_stay_in_memory():
+    """They go into no file without pickle; whoever reads the document tells what is wrong with it."""
+    documents = DocumentQueue(max_bytes=0)
+    documents.put("event", {"data": {"names": np.array(["a", None], object)}})
+    assert documents.get(timeout=0).document["data"]["names"].tolist() == ["a", None]
+    assert (documents.spilled, documents.bytes_in_memory) == (0, 0)
     documents.close()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nsbluesky import disk_space
+from nsbluesky.array_file import ArrayFile
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage_recorder import StageRecorder
@@ -38,11 +39,17 @@ def picture(run: DerivedRun, side: int) -> list[Document]:
     return run.event("reconstruction", object=np.ones((side, side), np.complex64), num_frames=side, final=False)
 
 
+def is_open(path: Path) -> bool:
+    """Return whether this process has a file open."""
+    return any(h5py.h5f.get_name(file) == bytes(path) for file in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE))
+
+
 def test_each_stage_begins_and_ends_while_the_run_goes_on(run: DerivedRun, tmp_path: Path) -> None:
     recorder = StageRecorder(tmp_path)
     give(recorder, [("start", run.start_document), *page(run, [1, 2]), *picture(run, 2)])
     assert recorder.paths == []
     recorder.record(["clean", "raw"])
+    assert recorder.stages == ["raw", "clean"]
     give(recorder, [*page(run, [3, 4]), *page(run, [1], "dark"), *page(run, [1], "primary")])
     recorder.record(["clean", "reconstruction"])
     give(recorder, [*page(run, [5]), *page(run, [2], "primary"), *picture(run, 2), *picture(run, 3)])
@@ -56,6 +63,7 @@ def test_each_stage_begins_and_ends_while_the_run_goes_on(run: DerivedRun, tmp_p
     ]
     numbers = {}
     for path in recorder.paths:
+        assert not is_open(path)
         with h5py.File(path) as file:
             numbers[path.stem] = file["seq_num"][()].tolist()
             assert all(len(dataset) == len(file["seq_num"]) for dataset in file.values())
@@ -77,7 +85,19 @@ def test_a_file_can_be_read_while_it_grows(run: DerivedRun, tmp_path: Path) -> N
         give(recorder, page(run, [3]))
         file["seq_num"].refresh()
         assert file["seq_num"][()].tolist() == [1, 2, 3]
+    assert is_open(recorder.paths[0])
     recorder.close()
+    assert not is_open(recorder.paths[0])
+
+
+def test_a_file_that_cannot_be_made_is_told_once(run: DerivedRun, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, no folder")
+    recorder = StageRecorder(tmp_path / "taken")
+    recorder.record(["clean"])
+    with pytest.raises(OSError, match="taken"):
+        give(recorder, [("start", run.start_document), *page(run, [1])])
+    give(recorder, [*page(run, [2]), run.stop()])
+    assert recorder.paths == []
 
 
 def test_a_full_disk_ends_the_recording_of_one_stage_until_it_is_asked_for_again(
@@ -101,6 +121,27 @@ def test_a_full_disk_ends_the_recording_of_one_stage_until_it_is_asked_for_again
     for path, expected in zip(recorder.paths, ([1], [1], [4]), strict=True):
         with h5py.File(path) as file:
             assert file["seq_num"][()].tolist() == expected
+
+
+def test_a_file_that_hdf5_cannot_write_is_left_alone(
+    run: DerivedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may crash where it closes one after an error."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("Unable to extend")
+
+    recorder = StageRecorder(tmp_path)
+    recorder.record(["clean"])
+    give(recorder, [("start", run.start_document), *page(run, [1])])
+    with monkeypatch.context() as full:
+        full.setattr(ArrayFile, "extend", broken)
+        with pytest.raises(RuntimeError, match="extend"):
+            give(recorder, page(run, [2]))
+    give(recorder, [*page(run, [3]), run.stop()])
+    (damaged,) = recorder._damaged
+    assert is_open(recorder.paths[0])
+    damaged.close()
 
 
 def test_stages_that_there_are_not(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver import further_modes, live_image
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
 from nsbluesky.solver.held_out import predictions
-from nsbluesky.solver.pace import SETTLING_PASSES
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.05, 1.0, 7.0, 60.0, 1e4])
@@ -55,7 +54,7 @@ def test_two_modes_are_found_where_there_are_two(
 def test_a_scan_that_was_fast_goes_on_for_a_mode(
     two_mode_scan: Scan, backend: Backend, passes: int | None, modes: int
 ) -> None:
-    """The last passes, where no number of them is told, are as many as the image with another mode takes to settle."""
+    """The last passes, where no number of them is told, are as many as it takes to settle with that mode."""
     solver = solved(two_mode_scan, backend, passes_final=passes, modes=1, most_modes=2)
     assert solver.state is not None
     assert len(solver.state.probe) == modes

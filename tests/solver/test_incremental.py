@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from nsbluesky.settings import SettingsError
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.ordering import Deck
+from nsbluesky.solver.picture import render
 from nsbluesky.solver.quality import align, contrast_correlation, nrmse
+from nsbluesky.solver.state import SolverState
 
 
 def run(solver, passes=None):
@@ -546,6 +549,45 @@ def test_the_live_picture_does_not_flicker(live, scan):
     after = live.picture()
     known = np.isfinite(before.object) & np.isfinite(after.object)
     assert np.allclose(after.object[known], before.object[known], atol=1e-4)
+
+
+def test_a_picture_is_the_same_whatever_the_data_leave_open(backend):
+    """Ramp and phase go from the object into the probe, also where the canvas has grown since the picture before."""
+    rng = np.random.default_rng(4)
+    store = FrameStore(16, backend)
+    slots = store.put([3, 9], np.ones((2, 16, 16)), [[1, 2], [9, 8]])
+    store.uses[slots] = [1, 2]
+    rows, columns = np.arange(40)[:, None], np.arange(40)[None]
+    image = np.exp(0.1j * rng.normal(size=(40, 40)))
+    probe = np.exp(-((rows[:16] - 8) ** 2 + (columns[:, :16] - 8) ** 2) / 8 + 0.03j * rows[:16] ** 2)[None]
+
+    def shown(ramp, margin, previous):
+        turned = np.pad(image * np.exp(1j * ramp * (rows + 2 * columns) + 1j), margin, constant_values=1)
+        straight = probe * np.exp(-1j * ramp * (rows[:16] + 2 * columns[:, :16]) - 1j)
+        origin_px = (-2 - margin, -3 - margin)
+        state = SolverState(turned.astype(np.complex64), straight.astype(np.complex64), origin_px)
+        return render(backend, state, store, pixel_m=1e-8, num_points=None, previous=previous)
+
+    first = shown(0.0, 0, None)
+    assert (first.num_frames, first.num_passes, first.newest_seq_num) == (2, 1.5, 9)
+    known = np.isfinite(first.object)
+    assert first.coverage == pytest.approx(known.mean()) and known.any(axis=0).all() and known.any(axis=1).all()
+    row, column = round(first.extent_m[2] / 1e-8) + 2, round(first.extent_m[0] / 1e-8) + 3
+    there = image[row : row + known.shape[0], column : column + known.shape[1]]
+    assert abs(np.vdot(first.object[known], there[known])) > 0.99 * known.sum()
+    for again in (shown(0.1, 0, first), shown(-0.1, 5, first)):
+        assert again.extent_m == pytest.approx(first.extent_m)
+        np.testing.assert_allclose(again.object[known], first.object[known], atol=1e-3)
+        assert abs(np.vdot(again.probe, first.probe)) > 0.999 * np.linalg.norm(first.probe) ** 2
+    for slot in slots:
+        uses, store.uses[slot] = store.uses[slot], 0
+        part = shown(0.0, 0, first)
+        store.uses[slot] = uses
+        row, column = (round((part.extent_m[k] - first.extent_m[k]) / 1e-8) for k in (2, 0))
+        assert part.object.shape < first.object.shape and (row > 0) == (column > 0) == (slot == slots[0])
+        for whole in (first, shown(0.0, 0, part)):
+            common = whole.object[row : row + part.object.shape[0], column : column + part.object.shape[1]]
+            assert abs(np.angle(np.nansum(part.object * common.conj()))) < 1e-3
 
 
 @pytest.mark.parametrize("settings", [{"passes_final": 3}, {"algorithm": "wasp:2,cg:1"}])

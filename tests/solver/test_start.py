@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from nsbluesky.geometry import Optic
+from nsbluesky.geometry import Geometry, Optic
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.sweep import judge
 
@@ -102,3 +106,23 @@ def test_a_clear_minimum_is_accepted_and_noise_is_not():
     faint = flat.copy()
     faint[6] = 0.28  # little lower than the others, but far outside their scatter
     assert judge(candidates, faint).accepted
+
+
+def test_a_sweep_that_tells_nothing_is_made_again_over_twice_as_many_frames(backend):
+    geometry = Geometry(1000.0, 0.1)
+    search = ProbeSearch(SolverSettings(sweep_frames=24), geometry, backend, 1e-6)
+    assert not search.is_due(23, False) and search.is_due(23, True) and search.is_due(24, False)
+    vague = judge(np.arange(5.0), np.ones(5))
+    for count, comes_again in ((24, True), (48, True), (96, False)):
+        assert len(search.frames_for_sweep(np.arange(200))) == count
+        search.sweep = vague
+        assert search.sweeps_wanted == search.is_due(2 * count, False) == comes_again
+        assert not search.is_due(2 * count - 1, True)
+    search.begin_anew()
+    assert search.is_due(24, False) and len(search.frames_for_sweep(np.arange(10))) == 10
+    search.sweep = dataclasses.replace(vague, accepted=True)
+    assert not search.is_due(200, True)
+    known = {"sweep_frames": 0}, {"defocus_m": 1e-6}
+    near = dataclasses.replace(geometry, propagation="near")
+    for settings, place in ((known[0], geometry), (known[1], geometry), ({}, near)):
+        assert not ProbeSearch(SolverSettings(**settings), place, backend, 1e-6).is_due(200, True)
