@@ -40,6 +40,9 @@ def session_data(tmp_path: Path, new_catalog: Callable[[Path], Path]) -> Path:
     return new_catalog(tmp_path / "catalog").parent
 
 
+QUICK = {f"solver.{name}": value for name, value in QUICK_SOLVER.items()}
+"""By default so few frames are used hundreds of times."""
+
 NO_CATALOG = "import sys, unittest.mock as mock; sys.modules['nsbluesky.catalog'] = mock.MagicMock()\n"
 """Goes before the startup files of a session that writes no run: it takes seconds to import tiled."""
 
@@ -84,6 +87,8 @@ def test_loads_without_screen_and_hardware_and_processes_itself_where_asked(tmp_
 @pytest.mark.epics
 def test_simulated_session_scans(session_data: Path) -> None:
     commands = (
+        "from nsbluesky.service.control import ask\n"
+        f"ask(processing.address, 'configure', processing.credentials, settings={QUICK!r})\n"
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
         "import os, signal\n"
         "os.kill(processing.pid, signal.SIGKILL)  # the next life of the processing begins the run anew\n"

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
-from nsbluesky.viewer.axes import ColorAxis, name_axis, unit_of
+from nsbluesky.viewer.axes import name_axis, unit_of
+from nsbluesky.viewer.color_bar import ColorBar
 from nsbluesky.viewer.colormaps import UNMEASURED, colormap
 from nsbluesky.viewer.display import Span, common_exponent, to_host
 from nsbluesky.viewer.plot_panel import AXIS_WIDTH_PX, Panel
@@ -51,15 +52,12 @@ class ImagePanel(Panel):
         self.view.setAspectLocked(True)
         self.view.invertY(row_0_on_top)
         self.view.setDefaultPadding(0.0)
-        self.bar = pg.ColorBarItem(width=12, interactive=False, colorMap=_pg_map("viridis"))
+        self.bar = ColorBar()
         self.graphics.addItem(self.bar, row=0, col=1)
-        self.bar.setAxisItems({"right": ColorAxis("right")})
-        self.bar.axis = self.bar.getAxis("right")
-        self.bar.axis.unlinkFromView()
         self.style_axis(self.bar.axis)
         self.bar.axis.setWidth(self.font_scale * AXIS_WIDTH_PX)
-        self.bar.setImageItem(self.item)
-        self._colormap = "viridis"
+        self._colormap = ""
+        self._use_colors("viridis")
         self._log = False
         self._label = ""
         self.scale_bar = ScaleBar(self.view) if scale_bar else None
@@ -98,17 +96,13 @@ class ImagePanel(Panel):
         log : bool
             Write powers of ten at the colour bar.
         """
-        if colors != self._colormap:
-            self._colormap = colors
-            self.bar.setColorMap(_pg_map(colors))
+        self._use_colors(colors)
         self.set_blank(False)
         self._log, self._label = log, label
         x0, x1, y0, y1 = extent
         own_colors = image.ndim == 3
         image = to_host(image)
         self.item.setImage(image, levels=OWN_COLORS if own_colors else span)
-        if own_colors:  # pyqtgraph gives a first image the levels of its colour bar
-            self.item.setLevels(OWN_COLORS)
         rect = QtCore.QRectF(x0, y0, x1 - x0, y1 - y0)
         self.item.setRect(rect)
         self._back.setRect(rect)
@@ -118,15 +112,22 @@ class ImagePanel(Panel):
         if self.bar.axis.logMode != log:
             self.bar.axis.setLogMode(False, log)
         name_axis(self.bar.axis, label, exponent)
-        if self.bar.levels() != tuple(span):
-            self.bar.setLevels(span, update_items=not own_colors)
+        self.bar.set_levels(span)
 
     def use_colors_of(self, other: ImagePanel) -> None:
         """Let each colour mean the same value as on another panel that shows the same quantity."""
         if (self._colormap, self._label, self._log) == (other._colormap, other._label, other._log):
             span = other.bar.levels()
             name_axis(self.bar.axis, self._label, 0 if self._log else common_exponent(span))
-            self.bar.setLevels(span, update_items=self.item.image is None or self.item.image.ndim == 2)
+            self.bar.set_levels(span)
+            if self.item.image is not None and self.item.image.ndim == 2:
+                self.item.setLevels(span)
+
+    def _use_colors(self, name: str) -> None:
+        if name != self._colormap:
+            self._colormap = name
+            self.bar.set_colors(_pg_map(name))
+            self.item.setColorMap(_pg_map(name))
 
     def clear_image(self) -> None:
         """Show no image."""

@@ -35,6 +35,27 @@ class ElidedLabel(QtWidgets.QLabel):
         painter.drawText(self.rect(), QtCore.Qt.AlignmentFlag.AlignVCenter, text)
 
 
+class _View(pg.ViewBox):  # type: ignore[misc]
+    """Makes its menu when it is first asked for: a window has dozens of views, and few are ever asked."""
+
+    def __init__(self) -> None:
+        super().__init__(enableMenu=False)
+
+    def menuEnabled(self) -> bool:
+        """Return that there is one."""
+        return True
+
+    def getMenu(self, event: object) -> Any:
+        """Return it for a click on the view."""
+        self.setMenuEnabled(True)
+        return super().getMenu(event)
+
+    def getContextMenus(self, event: object) -> Any:
+        """Return its entries for the menu of something in the view."""
+        self.setMenuEnabled(True)
+        return super().getContextMenus(event)
+
+
 class Panel(QtWidgets.QWidget):
     """A title, room for a control at its right, and one plot below.
 
@@ -73,7 +94,7 @@ class Panel(QtWidgets.QWidget):
         self.graphics.setMinimumSize(120, 90)
         self.graphics.setFocusPolicy(QtCore.Qt.FocusPolicy.ClickFocus)  # there is nothing to do by keys alone
         axes = {side: Axis(side) for side in ("bottom", "left")}
-        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes)
+        self.plot = self.graphics.addPlot(row=0, col=0, axisItems=axes, viewBox=_View())
         self.plot.hideButtons()
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -7,7 +7,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.viewer.image_panel import ImagePanel
-from nsbluesky.viewer.qt import QtGui, QtWidgets
+from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 
 EXTENT = (0.0, 1.0, 0.0, 1.0)
 RED = (200, 30, 40)
@@ -46,6 +46,40 @@ def test_own_colours_stay_where_those_of_another_panel_are_taken(panel: ImagePan
         each.set_image(red_image(), EXTENT, (-np.pi, np.pi), colors="hue")
     panel.use_colors_of(other)
     assert center_color(panel) == RED
+
+
+def test_the_colour_bar_has_the_colours_of_the_image_at_their_values(panel: ImagePanel) -> None:
+    """A pixel at each end of the span and one in its middle, and what stands beside their numbers."""
+    values = np.array([[2.0, 3.0, 4.0]])
+    for colors in ("viridis", "diverging"):
+        panel.set_image(np.zeros((1, 1)), EXTENT, (0.0, 1.0))
+        panel.set_image(values, EXTENT, (2.0, 4.0), colors=colors)
+        panel.show_all()
+        QtWidgets.QApplication.processEvents()
+        picture = panel.graphics.grab().toImage()
+
+        def color_at(item: QtWidgets.QGraphicsItem, x: float, y: float) -> np.ndarray:
+            point = panel.graphics.mapFromScene(item.mapToScene(x, y))
+            return np.array(picture.pixelColor(point).getRgb())  # noqa: B023  # called in this turn only
+
+        box, axis = panel.item.boundingRect(), panel.bar.axis
+        for value in values[0]:
+            pixel = color_at(panel.item, (value - 1.5) * box.width() / 3, box.center().y())
+            y = 2 + (axis.range[1] - value) / (axis.range[1] - axis.range[0]) * (axis.height() - 4)
+            assert np.abs(color_at(axis, -5, y) - pixel).max() <= 12
+        assert panel.bar.levels() == (2.0, 4.0)
+
+
+def test_a_right_click_opens_the_menu_of_the_view_and_the_plot(panel: ImagePanel, qtbot: QtBot) -> None:
+    panel.set_image(np.zeros((4, 4)), EXTENT, (0, 1))
+    middle = panel.graphics.mapFromScene(panel.view.sceneBoundingRect().center())
+    for _ in range(2):
+        qtbot.mouseClick(panel.graphics.viewport(), QtCore.Qt.MouseButton.RightButton, pos=middle)
+        menu = QtWidgets.QApplication.activePopupWidget()
+        assert isinstance(menu, QtWidgets.QMenu)
+        entries = [action.text() for action in menu.actions() if action.text()]
+        assert entries == ["View All", "X axis", "Y axis", "Mouse Mode", "Plot Options", "Export..."]
+        menu.close()
 
 
 def test_the_scale_bar_has_room_in_a_narrow_panel_with_large_letters(qtbot: QtBot) -> None:

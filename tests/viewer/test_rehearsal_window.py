@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 from pytestqt.qtbot import QtBot
 
 from nsbluesky.cli import main
-from nsbluesky.rehearsal import RehearsalSettings
+from nsbluesky.rehearsal import Rehearsal, RehearsalSettings
+from nsbluesky.viewer import rehearsal_window
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 
@@ -89,7 +91,9 @@ def test_run_and_cancel(window: RehearsalWindow, qtbot: QtBot) -> None:
     assert live.snapshot().run.exit_status == "abort"  # type: ignore[union-attr]
 
 
-def test_a_run_is_processed_again(window: RehearsalWindow, qtbot: QtBot) -> None:
+def test_a_run_is_processed_again(window: RehearsalWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_passes = {"sweep_frames": 0, "passes_final": 2}  # by default a dozen frames are used hundreds of times
+    monkeypatch.setattr(rehearsal_window, "Rehearsal", functools.partial(Rehearsal, solver=few_passes))
     qtbot.mouseClick(window.run, LEFT)
     assert window.live is not None and window.live.control is not None and window.rehearsal is not None
     qtbot.addWidget(window.live)
