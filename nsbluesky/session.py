@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nsbluesky.simulation.beamline import SimulatedBeamline
     from nsbluesky.viewer.control_panel import Processing
     from nsbluesky.viewer.live import LiveWindow
+    from nsbluesky.viewer.log_tail import LogLines
     from nsbluesky.viewer.modules import Modules
 
 __all__ = [
@@ -468,16 +469,11 @@ def live_window(
     from nsbluesky.folders import data_directory
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
-    from nsbluesky.viewer.log_tail import LogLines, in_order, tail_of_files
+    from nsbluesky.viewer.log_tail import in_order, tail_of_files
     from nsbluesky.viewer.scan_panel import Scans
     from nsbluesky.viewer.session_processing import SessionProcessing
 
-    lines = LogLines()
-    package = logging.getLogger("nsbluesky")
-    package.addHandler(lines)
-    # handlers of the session have levels of their own
-    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
-
+    lines = _logged_lines()
     processing: Processing
     if isinstance(pipeline, PtychoPipeline):
         processing = SessionProcessing(pipeline, data_directory() / "documents")
@@ -492,6 +488,20 @@ def live_window(
     )
     window.show()
     return window
+
+
+def _logged_lines() -> LogLines:
+    """Let a window have what the package logs; warnings are still told at the prompt as well."""
+    from nsbluesky.viewer.log_tail import LogLines
+
+    lines = LogLines()
+    package = logging.getLogger("nsbluesky")
+    if not package.hasHandlers() and logging.lastResort is not None:
+        package.addHandler(logging.lastResort)  # which Python asks only where there is no other
+    package.addHandler(lines)
+    # handlers of the session have levels of their own
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    return lines
 
 
 def _connected(device: Any, site: Site) -> Any:

@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -171,6 +172,22 @@ def test_bound_plan_takes_settings_as_a_dictionary_of_changes() -> None:
     assert result(geometry=changed) == ("fccd", changed)
     with pytest.raises(SettingsError, match="unknown setting 'energy'"):
         result(geometry={"energy": 707.0})
+    with pytest.raises(TypeError, match="plan has no argument 'energy_eV': expected one of geometry"):
+        result(energy_eV=707.0)
+
+
+def test_with_a_window_the_prompt_still_tells_warnings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = logging.getLogger("nsbluesky")
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(package, "handlers", [])
+    monkeypatch.setattr(package, "level", package.level)
+    lines = session._logged_lines()
+    session.logger.warning("the catalog is behind")
+    session.logger.info("run 1 has begun")
+    assert capsys.readouterr().err == "the catalog is behind\n"
+    assert [line.rpartition(" ")[2] for line in lines()] == ["behind", "begun"]
 
 
 def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
