@@ -111,7 +111,7 @@ def _printing() -> Iterator[None]:
 
 
 def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
-    parser = _Parser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = _Parser(prog="nsbluesky", description="Streaming ptychography for Bluesky.")
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for known, help_text in COMMANDS.items():
@@ -165,10 +165,19 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
         print(json.dumps(_json_value(summary), allow_nan=False))
         return
     for name, value in summary.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            text = "; ".join(value) or "none"
-        print(f"{name.replace('_', ' '):<34} {text}")
+        print(f"{name.replace('_', ' '):<34} {_text_of(value)}")
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | Mapping) and not value:
+        return "none"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "; ".join(value)
+    return str(value)
 
 
 def _json_value(value: Any) -> Any:
