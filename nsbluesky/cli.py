@@ -164,8 +164,25 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(_json_value(summary), allow_nan=False))
         return
+    for name, value in _lines(summary):
+        print(f"{name:<34} {_text_of(value)}")
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what has a line of its own; settings by the names that ``--set`` takes."""
     for name, value in summary.items():
-        print(f"{name.replace('_', ' '):<34} {_text_of(value)}")
+        if isinstance(value, Mapping) and value:
+            yield from _nested(value, "" if name == "settings" else f"{name.replace('_', ' ')} ")
+        else:
+            yield name.replace("_", " "), value
+
+
+def _nested(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _nested(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _text_of(value: Any) -> str:

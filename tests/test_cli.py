@@ -110,7 +110,10 @@ def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str], argume
 
 def test_a_summary_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     summary = {"r_factor": 0.123456789, "frames_used": 12, "cxi": "a.cxi", "defocus_um": None}
-    run_quality_with(monkeypatch, {**summary, "left_out": {}, "bad_adcs": []})
+    settings = {"solver": {"final_s": 3.0}, "live": True}
+    run_quality_with(
+        monkeypatch, {**summary, "left_out": {}, "bad_adcs": [], "bad_points": {7: "dark"}, "settings": settings}
+    )
     assert main(["quality", "a.cxi"]) == 0
     lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -120,6 +123,9 @@ def test_a_summary_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ["defocus um", "-"],
         ["left out", "none"],
         ["bad adcs", "none"],
+        ["bad points 7", "dark"],
+        ["solver.final_s", "3"],
+        ["live", "True"],
     ]
 
 
