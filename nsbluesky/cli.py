@@ -67,6 +67,17 @@ class _WithoutTracebacks(logging.Formatter):
         return "".join(traceback.format_exception_only(ei[1])).strip()
 
 
+class _NoRepeats(logging.Filter):
+    """Lets pass once what is logged again and again, as of each block of frames that fails."""
+
+    _last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record tells anything new."""
+        before, self._last = self._last, record.getMessage()
+        return before != self._last
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if arguments is None:
@@ -131,6 +142,7 @@ def _set_log_levels(debug: bool) -> None:
     printed.setFormatter(kind("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[printed])
     if not debug:
+        printed.addFilter(_NoRepeats())
         logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
 
 

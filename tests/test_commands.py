@@ -688,6 +688,7 @@ def test_wrong_settings_are_told_before_anything_starts(commands: Commands, tmp_
 def test_a_rate_that_cannot_be_is_told_before_anything_starts(commands: Commands, tmp_path: Path, rate: str) -> None:
     out = tmp_path / "out"
     assert f"--rate {rate}: expected a positive number" in commands.fail("demo", "--out", out, "--rate", rate)
+    assert "--rate 101: expected at most 100 frames" in commands.fail("demo", "--out", out, "--rate", "101")
     assert not out.exists()
 
 
