@@ -14,11 +14,11 @@ from nsbluesky.callbacks.dark_averager import AverageDarks
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_readers import FrameRange
 from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.point_exposures import CleanFrame, PointExposures
 from nsbluesky.callbacks.remote_cleaning import CleanBlock, Recipe, RemoteCleaning, Task, clean_exposures
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import DocumentError, FramesFailed, RunContext, Stage
 from nsbluesky.cleaning.darks import DarkStatistics
-from nsbluesky.cleaning.exposures import combine_exposures
 from nsbluesky.cleaning.flags import FluxMonitor, weights_of
 from nsbluesky.cleaning.layout import get_layout
 from nsbluesky.cleaning.plan import CleaningPlan, center_and_mean
@@ -30,17 +30,6 @@ __all__ = ["CleanFrames", "FrameCleaner"]
 
 WAIT_S = 0.02
 """How long to wait for a worker before documents are looked at again."""
-
-
-@dataclasses.dataclass
-class Exposure:
-    """One exposure of a point, cleaned."""
-
-    frame: npt.NDArray[np.float32]
-    flags: int
-    time: float
-    x_m: float
-    y_m: float
 
 
 class CleanFrames(Stage):
@@ -62,8 +51,7 @@ class CleanFrames(Stage):
         self._awaited: set[int] = set()
         self._waiting: list[dict[str, Any]] = []
         self._num_exposures = num_exposures(run.start)
-        self._points: dict[int, dict[int, Exposure]] = {}
-        self._whole: set[int] = set()
+        self._points = PointExposures(exposures_s(run.start))
         self._flux = FluxMonitor(self._settings)
         self._drift_told = False
         self._remote: RemoteCleaning | None = None
@@ -154,8 +142,7 @@ class CleanFrames(Stage):
             if self._num_exposures > 1:
                 while self._remote is not None and self._remote.num_frames:
                     yield from self._finished(WAIT_S)
-                # of a point that was being taken again, the whole one before stands
-                yield from self._combined([point for point in self._points if point not in self._whole])
+                yield from self._combined(self._points.rest())
 
     @property
     def queue(self) -> int:
@@ -285,16 +272,10 @@ class CleanFrames(Stage):
         if self._num_exposures == 1:
             yield from self._page(page["seq_num"], page["time"], frames, flags, data["x_m"], data["y_m"])
             return
-        complete = []
+        complete: dict[int, CleanFrame] = {}
         for row, seq_num in enumerate(page["seq_num"]):
-            point, exposure = divmod(int(seq_num) - 1, self._num_exposures)
-            exposures = self._points.setdefault(point + 1, {})
-            exposures[exposure] = Exposure(
-                frames[row], int(flags[row]), page["time"][row], data["x_m"][row], data["y_m"][row]
-            )
-            if len(exposures) == self._num_exposures:
-                complete.append(point + 1)
-        self._whole.update(complete)
+            exposure = CleanFrame(frames[row], int(flags[row]), page["time"][row], data["x_m"][row], data["y_m"][row])
+            complete |= self._points.add(int(seq_num), exposure)
         yield from self._combined(complete)
 
     def _watch_drift(self, drift_adu: float) -> None:
@@ -307,28 +288,18 @@ class CleanFrames(Stage):
             f"{self._settings.dark_drift_adu:g}): the overscan takes it out; take darks again"
         )
 
-    def _combined(self, points: list[int]) -> Iterator[Document]:
-        """Combine the exposures of points, and forget them."""
-        if not points:
-            return
-        rows = []
-        for point in points:
-            exposures = self._points.pop(point)
-            frames = np.stack([e.frame for e in exposures.values()])
-            flags = np.array([e.flags for e in exposures.values()], np.uint16)
-            planned = exposures_s(self.run.start)
-            times = [planned[k] for k in exposures]
-            frame, together = combine_exposures(frames, flags, times)
-            frame *= np.float32(max(planned) / max(times))  # the longest one may be missing
-            rows.append((frame, together, list(exposures.values())[-1]))
-        yield from self._page(
-            points,
-            [last.time for *_, last in rows],
-            np.stack([frame for frame, *_ in rows]),
-            np.array([flag for _, flag, _ in rows], np.uint16),
-            np.array([last.x_m for *_, last in rows]),
-            np.array([last.y_m for *_, last in rows]),
-        )
+    def _combined(self, points: dict[int, CleanFrame]) -> Iterator[Document]:
+        """Bring on points whose exposures are combined."""
+        if points:
+            frames = points.values()
+            yield from self._page(
+                list(points),
+                [one.time for one in frames],
+                np.stack([one.frame for one in frames]),
+                np.array([one.flags for one in frames], np.uint16),
+                np.array([one.x_m for one in frames]),
+                np.array([one.y_m for one in frames]),
+            )
 
     def _page(
         self,

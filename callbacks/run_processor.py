@@ -124,6 +124,8 @@ class RunProcessor:
         self._started: set[str] = set()
         self._ended: dict[str, None] = {}
         self._abort = False
+        self._next_turn = 0.0
+        """When stages may work again: documents that wait have a turn in between."""
         self._fit_frame: int | None = None
         self._warming: tuple[Iterator[None], threading.Event] = iter(()), threading.Event()
         self._closing = threading.Event()
@@ -295,43 +297,54 @@ class RunProcessor:
             log.exception("The processing has ended")
 
     def _run(self) -> None:
-        next_turn = time.monotonic()
         while not self._closing.is_set():
             self._going_on.wait()
             self._save()
-            scanning = any(chain.raw_stop is None for chain in self._chains)
-            for backend in (self.backend, *(chain.run.backend for chain in self._chains)):
-                backend.resting = _resting_in_scans(backend) if scanning else 0
-            working = [chain for chain in self._chains if chain.has_work]
-            started = time.monotonic()
-            if working and started >= next_turn:
-                self._work(working)
-                next_turn = time.monotonic() + DOCUMENTS_SLICE_S
-            busy = working and time.monotonic() - started > MIN_WORK_S
+            self._share_processors()
+            busy = self._work_in_turn()
             if sum(chain.raw_stop is not None for chain in self._chains) >= MAX_ENDED:
-                next_turn = 0.0
+                self._next_turn = 0.0
                 self._closing.wait(0 if busy else IDLE_WAIT_S)
-                continue
-            item: QueuedDocument | None = None
-            try:
-                item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
-                self._router(item.name, item.document)
-            except queue.Empty:
-                next_turn = 0.0
-                if not busy:
-                    self._warm_up_further()
-                continue
-            except Exception:  # a document of the wrong form, or one that is lost, must not end the thread
-                log.exception("A document could not be processed")
-            with self._changed:
-                self._done += 1
-                if (
-                    item is not None
-                    and item.name == "stop"
-                    and all(chain.run.start["uid"] != item.document.get("run_start") for chain in self._chains)
-                ):
-                    self._ended.pop(str(item.document.get("run_start")), None)  # a run that is left alone
-                self._changed.notify_all()
+            else:
+                self._take_document(busy)
+
+    def _share_processors(self) -> None:
+        """Leave some of them to a scan while one runs."""
+        scanning = any(chain.raw_stop is None for chain in self._chains)
+        for backend in (self.backend, *(chain.run.backend for chain in self._chains)):
+            backend.resting = _resting_in_scans(backend) if scanning else 0
+
+    def _work_in_turn(self) -> bool:
+        """Let stages do work of their own where it is their turn; return whether there was any to speak of."""
+        working = [chain for chain in self._chains if chain.has_work]
+        started = time.monotonic()
+        if not working or started < self._next_turn:
+            return False
+        self._work(working)
+        ended = time.monotonic()
+        self._next_turn = ended + DOCUMENTS_SLICE_S
+        return ended - started > MIN_WORK_S
+
+    def _take_document(self, busy: bool) -> None:
+        """Work off the next document; without one it is the stages' turn again."""
+        item: QueuedDocument | None = None
+        try:
+            item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
+            self._router(item.name, item.document)
+        except queue.Empty:
+            self._next_turn = 0.0
+            if not busy:
+                self._warm_up_further()
+            return
+        except Exception:  # a document of the wrong form, or one that is lost, must not end the thread
+            log.exception("A document could not be processed")
+        with self._changed:
+            self._done += 1
+            if item is not None and item.name == "stop":
+                run = item.document.get("run_start")
+                if all(chain.run.start["uid"] != run for chain in self._chains):
+                    self._ended.pop(str(run), None)  # a run that is left alone
+            self._changed.notify_all()
 
     def _warm_up_further(self) -> None:
         warming, warm = self._warming

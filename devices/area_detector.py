@@ -102,7 +102,9 @@ class HDF5Plugin(Device):  # type: ignore[misc]
             If the folder is not there on the IOC's machine.
         """
         _put(self.path, _text(self.write_path))
-        if not self.path_exists.get():
+        with answering(self.path_exists, "camera"):
+            exists = self.path_exists.get(timeout=PUT_TIMEOUT_S)
+        if not exists:
             raise DeviceError(f"{self.path.pvname}: the IOC sees no folder {self.write_path!r}; create it there")
 
     def open(self) -> None:

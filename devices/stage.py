@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
-import numpy.typing as npt
 from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.status import DeviceStatus, MoveStatus
 from ophyd.utils import DisconnectedError, InvalidState, LimitError
 
 from nsbluesky.devices.connection import Connection, KnownConfiguration
+from nsbluesky.devices.position_file import AXES, ROWS_PER_CHUNK, PositionFile, Positions
 from nsbluesky.devices.status import (
     CountReached,
     DeviceError,
@@ -40,10 +39,6 @@ PUT_TIMEOUT_S = 30.0
 PREPARE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
 """For which a pause waits for a motor to stand; one that is gone never tells."""
-ROWS_PER_CHUNK = 1024
-AXES = ("x", "y")
-
-Positions = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,36 +70,6 @@ class TrajectoryLogic(Protocol):
 
     def positions(self) -> tuple[Positions, Positions]:
         """Return the positions read at each trigger so far (or more)."""
-
-
-class PositionFile:
-    """The positions of one fly scan in an HDF5 file that others may read while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = h5py.File(path, "w", libver="latest")
-        self._axes = [
-            self._file.create_dataset(self.dataset(axis), (0,), "<f8", maxshape=(None,), chunks=(ROWS_PER_CHUNK,))
-            for axis in AXES
-        ]
-        self._file.swmr_mode = True
-
-    @staticmethod
-    def dataset(axis: str) -> str:
-        """Return where an axis lies in the file."""
-        return f"/entry/data/{axis}"
-
-    def append(self, *columns: Positions) -> None:
-        """Add rows and make them visible to readers."""
-        for data, values in zip(self._axes, columns, strict=True):
-            start = data.shape[0]
-            data.resize(start + len(values), axis=0)
-            data[start:] = values
-            data.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class StreamingStage(KnownConfiguration):

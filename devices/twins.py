@@ -16,8 +16,9 @@ from ophyd.positioner import SoftPositioner
 from ophyd.status import DeviceStatus, Status
 
 from nsbluesky.devices.detector import DATASET, StreamingDetector
+from nsbluesky.devices.position_file import Positions
 from nsbluesky.devices.shutter import POSITIONS, ShutterVerbs
-from nsbluesky.devices.stage import Positions, StreamingStage, Trajectory
+from nsbluesky.devices.stage import StreamingStage, Trajectory
 from nsbluesky.devices.status import finished
 from nsbluesky.file_uris import file_uri
 

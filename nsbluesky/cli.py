@@ -67,6 +67,17 @@ class _WithoutTracebacks(logging.Formatter):
         return "".join(traceback.format_exception_only(ei[1])).strip()
 
 
+class _NoRepeats(logging.Filter):
+    """Lets pass once what is logged again and again, as of each block of frames that fails."""
+
+    _last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record tells anything new."""
+        before, self._last = self._last, record.getMessage()
+        return before != self._last
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if arguments is None:
@@ -111,7 +122,7 @@ def _printing() -> Iterator[None]:
 
 
 def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
-    parser = _Parser(prog="nsbluesky", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = _Parser(prog="nsbluesky", description="Streaming ptychography for Bluesky.")
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for known, help_text in COMMANDS.items():
@@ -131,6 +142,7 @@ def _set_log_levels(debug: bool) -> None:
     printed.setFormatter(kind("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[printed])
     if not debug:
+        printed.addFilter(_NoRepeats())
         logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # what fails a plan is raised as well
 
 
@@ -164,11 +176,37 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(_json_value(summary), allow_nan=False))
         return
+    for name, value in _lines(summary):
+        print(f"{name:<34} {_text_of(value)}")
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what has a line of its own; settings by the names that ``--set`` takes."""
     for name, value in summary.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            text = "; ".join(value) or "none"
-        print(f"{name.replace('_', ' '):<34} {text}")
+        if isinstance(value, Mapping) and value:
+            yield from _nested(value, "" if name == "settings" else f"{name.replace('_', ' ')} ")
+        else:
+            yield name.replace("_", " "), value
+
+
+def _nested(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _nested(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | Mapping) and not value:
+        return "none"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "; ".join(value)
+    return str(value)
 
 
 def _json_value(value: Any) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 from nsbluesky.run_index import RunIndex
 
 __all__ = [
+    "LATEST",
     "SUFFIX",
     "UID",
     "DocumentLog",
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 ARRAY_KEY = "__ndarray__"
 SUFFIX = ".jsonl"
+LATEST = "latest"
+"""Stands for the newest run where the uid of one is expected."""
 UID = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -131,7 +134,7 @@ class DocumentLog:
 
 
 def find_log(uid: str, directory: str | Path) -> Path:
-    """Return the log file of a run by its uid or the beginning of it.
+    """Return the log file of a run by its uid or the beginning of it, or "latest", which is the run that began last.
 
     Raises
     ------
@@ -139,6 +142,11 @@ def find_log(uid: str, directory: str | Path) -> Path:
         If there is no such run, or the uid's beginning fits several.
     """
     directory = Path(directory)
+    if uid == LATEST:
+        runs = find_runs(directory)
+        if not runs:
+            raise DocumentLogError(f"{directory}: no run is in this document log; check the folder")
+        return runs[0].path
     path = _path_of(uid, directory)
     if not path.is_file():
         found = sorted(directory.glob(f"{uid}*{SUFFIX}"))

@@ -16,14 +16,11 @@ from urllib.parse import unquote, urlparse
 
 from event_model import compose_stream_resource
 
-from nsbluesky.document_log import SUFFIX, DocumentLogError, find_log, find_runs, read_documents
+from nsbluesky.document_log import LATEST, SUFFIX, DocumentLogError, find_log, find_runs, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.streams import PRIMARY, exposure_of_dark
 
 __all__ = ["LATEST", "DarkRun", "DarkStream", "DarksError", "RecordedDarks", "find_darks", "read_dark_run"]
-
-LATEST = "latest"
-"""In the place of a uid: the newest run whose darks fit."""
 
 SAME_EXPOSURE = 1e-6
 """Relative difference up to which two exposure times are one."""

@@ -171,7 +171,7 @@ def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
         (["--step-um", "0"], "step_um"),
         (["--step-um", "nan"], "step_um"),
         (["--image", "no-such.png"], "no-such.png: No such file"),
-        (["--image", __file__], "cannot identify image file"),
+        (["--image", __file__], "expected a picture, as PNG"),
         (["--near-field", "--raw"], "--near-field has no raw FCCD frames"),
     ],
 )
@@ -418,8 +418,8 @@ def test_quality_of_one(commands: Commands, reconstruction: Path) -> None:
     assert 0 < summary["r_factor"] < 0.3 and 0.3 < summary["measured_part_of_the_picture"] <= 1
 
 
-def test_quality_of_two(commands: Commands, reconstruction: Path) -> None:
-    summary = commands.run("quality", reconstruction, reconstruction)
+def test_quality_of_two(commands: Commands, reconstruction: Path, tmp_path: Path) -> None:
+    summary = commands.run("quality", reconstruction, shutil.copy(reconstruction, tmp_path / "again.cxi"))
     assert summary["contrast_correlation"] == pytest.approx(1)
     assert summary["half_bit_resolution_nm"] == pytest.approx(summary["object_pixel_nm"])
     assert summary["r_factor_of_b"] == summary["r_factor"]
@@ -450,6 +450,8 @@ def test_quality_says_what_is_wrong(commands: Commands, clean: Path, reconstruct
     assert "no reconstruction" in commands.fail("quality", clean)
     assert "no reconstruction" in commands.fail("quality", reconstruction, clean)
     assert "no such file" in commands.fail("quality", tmp_path / "none.cxi")
+    assert "no such file" in commands.fail("quality", reconstruction, tmp_path / "none.cxi")
+    assert "from other frames" in commands.fail("quality", reconstruction, reconstruction)
     assert f"{tmp_path} is a folder: expected a file" in commands.fail("quality", tmp_path)
     other = write_image(tmp_path / "other.cxi", np.ones((32, 32), np.complex64), 5e-8)
     assert "expected the same" in commands.fail("quality", reconstruction, other)
@@ -524,7 +526,7 @@ def test_view_says_what_is_wrong(commands: Commands, clean: Path, tmp_path: Path
     assert "folder" in commands.fail("view", clean, "--screenshot", tmp_path / "folder.png")
     for picture, message in (
         (tmp_path / "none.png", "No such file"),
-        (Path(__file__), "cannot identify image file"),
+        (Path(__file__), "expected a picture, as PNG"),
         (clean, "HDF5"),
     ):
         assert message in commands.fail("view", "--picture", picture, "--screenshot", tmp_path / "w.png")
@@ -686,6 +688,7 @@ def test_wrong_settings_are_told_before_anything_starts(commands: Commands, tmp_
 def test_a_rate_that_cannot_be_is_told_before_anything_starts(commands: Commands, tmp_path: Path, rate: str) -> None:
     out = tmp_path / "out"
     assert f"--rate {rate}: expected a positive number" in commands.fail("demo", "--out", out, "--rate", rate)
+    assert "--rate 101: expected at most 100 frames" in commands.fail("demo", "--out", out, "--rate", "101")
     assert not out.exists()
 
 

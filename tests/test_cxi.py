@@ -682,7 +682,7 @@ def test_what_is_no_cxi_file(tmp_path: Path) -> None:
     with pytest.raises(CxiError, match="no such file"):
         read_cxi(tmp_path / "missing.cxi")
     (tmp_path / "text.cxi").write_text("hello")
-    with pytest.raises(CxiError, match="expected an HDF5 file"):
+    with pytest.raises(CxiError, match="is no HDF5 file: expected a CXI file"):
         read_cxi(tmp_path / "text.cxi")
     assert len(validate(tmp_path / "text.cxi")) == 1
 

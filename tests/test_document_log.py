@@ -15,7 +15,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ophyd.sim import SynAxis, SynGauss
 
-from nsbluesky.document_log import DocumentLog, DocumentLogError, GrowingLog, end_log, find_runs, read_documents
+from nsbluesky.document_log import (
+    DocumentLog,
+    DocumentLogError,
+    GrowingLog,
+    end_log,
+    find_log,
+    find_runs,
+    read_documents,
+)
 
 Document = tuple[str, dict[str, Any]]
 
@@ -198,6 +206,15 @@ def test_runs_are_found_newest_first(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text("hello\n")
     assert [run.uid for run in find_runs(tmp_path)] == ["new", "middle", "old"]
     assert find_runs(tmp_path)[0].start == {"uid": "new", "time": 3.0}
+
+
+def test_the_latest_run_goes_by_that_name(tmp_path: Path) -> None:
+    with pytest.raises(DocumentLogError, match=r"no run is in this document log"):
+        find_log("latest", tmp_path)
+    log = DocumentLog(tmp_path)
+    for uid, time in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
+        write(log, documents_of_run(uid, time))
+    assert find_log("latest", tmp_path).stem == "new"
 
 
 def test_unknown_and_ambiguous_runs_are_told_at_once(tmp_path: Path) -> None:

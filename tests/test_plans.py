@@ -298,6 +298,8 @@ def test_the_error_of_a_fly_scan_is_the_cameras_where_the_plan_sees_it_first(
         ({"md": {"ptycho": 5}}, ValueError, "md has 'ptycho': expected names"),
         ({"md": {"sample": "gold", "run": 12, "time": 0}}, ValueError, "md has 'run', 'time': expected"),
         ({"step_um": 0.0}, ValueError, "step_um"),
+        ({"step_um": 1e-7}, ValueError, "step_um = 1e-07, where .*expected a step in µm"),
+        ({"geometry": Geometry(930.0, 250.0)}, ValueError, "detector_distance_m = 250 and .*in m"),
         ({"step_um": "0.1"}, ValueError, "step_um = '0.1': expected"),
         ({"step_um": 30.0}, LimitError, "stage_x.*soft limits"),
         ({"shape": (0, 3)}, ValueError, "shape"),

@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from ophyd import Signal
 from own_run_engine import run_engine
 from twin_beamline import QUICK_SOLVER, make_twin_beamline
 
-from nsbluesky import plans, session
+from nsbluesky import plans, session, session_runs
 from nsbluesky.callbacks import derived_run_writer
 from nsbluesky.catalog import open_catalog
 from nsbluesky.cli import main
@@ -120,11 +121,11 @@ def test_simulated_session_scans(session_data: Path) -> None:
 
 def test_the_newest_record_of_a_processing_is_found(tmp_path: Path) -> None:
     failed, first, second = (FinishedRun("raw", derived) for derived in ("failed", "first", "second"))
-    assert session._find_finished(tmp_path, {}, "raw") is None
+    assert session_runs._find_finished(tmp_path, {}, "raw") is None
     finished = {"raw": failed}
-    assert session._find_finished(tmp_path, finished, "raw") == failed, "one that failed is not recorded"
+    assert session_runs._find_finished(tmp_path, finished, "raw") == failed, "one that failed is not recorded"
     FinishedRuns(tmp_path).add(first, second, FinishedRun("another"))
-    assert session._find_finished(tmp_path, finished, "raw") == second, "'nsbluesky resume' has made it since"
+    assert session_runs._find_finished(tmp_path, finished, "raw") == second, "'nsbluesky resume' has made it since"
 
 
 @pytest.mark.parametrize("md", [{"ptycho": 5}, {"ptycho": {"energy_eV": 930.0}}, {"raw_uid": "another run"}])
@@ -176,6 +177,22 @@ def test_bound_plan_takes_settings_as_a_dictionary_of_changes() -> None:
     assert result(geometry=changed) == ("fccd", changed)
     with pytest.raises(SettingsError, match="unknown setting 'energy'"):
         result(geometry={"energy": 707.0})
+    with pytest.raises(TypeError, match="plan has no argument 'energy_eV': expected one of geometry"):
+        result(energy_eV=707.0)
+
+
+def test_with_a_window_the_prompt_still_tells_warnings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = logging.getLogger("nsbluesky")
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(package, "handlers", [])
+    monkeypatch.setattr(package, "level", package.level)
+    lines = session._logged_lines()
+    session.logger.warning("the catalog is behind")
+    session.logger.info("run 1 has begun")
+    assert capsys.readouterr().err == "the catalog is behind\n"
+    assert [line.rpartition(" ")[2] for line in lines()] == ["behind", "begun"]
 
 
 def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,10 +350,10 @@ def test_the_session_ends_when_its_last_run_is_processed(
     pipeline.pause()
     uid = scan()
     threading.Timer(0.1, pipeline.resume).start()
-    session._end_processing(pipeline, None)
+    session_runs._end_processing(pipeline, None)
     assert f"still being processed: run {uid[:8]}; the session ends with that" in capsys.readouterr().out
     assert [run.raw_uid for run in FinishedRuns(folder / "results").read()] == [uid]
-    session._end_processing(pipeline, None)
+    session_runs._end_processing(pipeline, None)
     assert capsys.readouterr().out == "", "it is closed"
 
 
@@ -353,8 +370,8 @@ def test_ctrl_c_ends_the_session_at_once_and_names_the_command(
     pipeline, folder, scan = in_session
     pipeline.pause()
     uid = scan()
-    monkeypatch.setattr(session, "_wait_for", interrupted)
-    session._end_processing(pipeline, None)
+    monkeypatch.setattr(session_runs, "_wait_for", interrupted)
+    session_runs._end_processing(pipeline, None)
     *_, told = capsys.readouterr().out.splitlines()
     assert told == f"not finished, Ctrl-C: 'nsbluesky resume {uid[:8]}' finishes it later"
     assert not pipeline.alive and FinishedRuns(folder / "results").read() == []

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsbluesky.catalog import Catalog
     from nsbluesky.service.access import Credentials
 
 __all__ = [
     "CommandFailed",
     "add_service_arguments",
     "ended_by_ctrl_c",
+    "input_catalog",
     "input_folder",
     "output_file",
     "output_folder",
@@ -104,6 +106,17 @@ def input_folder(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; check its name")
     return path
+
+
+@contextmanager
+def input_catalog(path: Path | None) -> Iterator[Catalog]:
+    """Give a catalog that is read, the session's by default; one that was named and is not there is not made."""
+    from nsbluesky.catalog import open_catalog
+
+    if path is not None and not (input_folder(path) / "catalog.db").is_file():
+        raise ValueError(f"{path} holds no catalog: expected a folder with catalog.db")
+    with open_catalog(path) as catalog:
+        yield catalog
 
 
 @contextmanager

@@ -34,11 +34,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if options.run is not None:
         fields["run"] = options.run
-    if options.action == "configure":
+    if options.set or options.action == "configure":
         fields["settings"] = dict(_assignment(text) for text in options.set)
-    if options.action == "fit" and options.frame is not None:
+    if options.frame is not None:
         fields["frame"] = options.frame
-    if options.action == "record":
+    if options.stages or options.action == "record":
         fields["stages"] = [stage for stage in options.stages.split(",") if stage]
     answer = ask(options.address, options.action, service_credentials(options), **fields)
     return {"done": options.action, **{key: value for key, value in answer.items() if key != "ok"}}

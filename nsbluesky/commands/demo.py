@@ -44,6 +44,7 @@ MAX_LATENCY_S = 10.0
 LIVE_RATE_HZ = 20.0
 """Up to here frames are made during the scan: one takes 16 ms of a core that processing and windows want as well."""
 
+EXPOSURE_S = 0.01
 WARM_UP_S = 120.0
 RAW_FRAME_BYTES = 2 * 1040 * 1152
 RIM_PX = 10
@@ -80,6 +81,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = PipelineSettings().set_from_text(options.set)
     if not (math.isfinite(options.rate) and options.rate > 0):
         raise ValueError(f"--rate {options.rate:g}: expected a positive number of frames a second")
+    if options.plan == "fly" and options.rate * EXPOSURE_S > 1:
+        raise ValueError(f"--rate {options.rate:g}: expected at most {1 / EXPOSURE_S:g} frames of {EXPOSURE_S:g} s")
     out = output_folder(options.out)
     from nsbluesky.catalog import open_catalog
 
@@ -169,6 +172,7 @@ def _plan(options: argparse.Namespace, site: session.Site, devices: Sequence[Any
         "geometry": site.geometry,
         "shape": options.shape,
         "step_um": min(site.step_um, scan_range_um / max(options.shape)),
+        "exposure_s": EXPOSURE_S,
         "seed": options.seed,
         "md": {"sample": "gold balls, simulated"},
     }

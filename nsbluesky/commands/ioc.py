@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         default=DEFAULT_PORTS,
         metavar=("SEARCH", "BEACON"),
-        help="UDP ports on loopback (%(default)s)",
+        help=f"UDP ports on loopback ({DEFAULT_PORTS[0]} {DEFAULT_PORTS[1]})",
     )
 
 

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.json and options.follow:
         raise ValueError("--follow has no end that a summary could come after: expected it without --json")
     if options.module is None:
-        return {name: str(path) for name, path in files.items()} or {"logs": f"none in {directory}"}
+        return {"directory": str(directory), "modules": list(files)}
     if options.module not in files:
         raise ValueError(f"no log of {options.module!r} in {directory}: expected one of {', '.join(files) or 'none'}")
     path = files[options.module]

@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.b is None:
         return summary
     second = _latest(options.b)
+    if options.b.samefile(options.a):
+        raise CxiError(f"{options.b} is both files: expected another reconstruction, from other frames")
     compared = compare_images(first, second)
     return {
         **summary,

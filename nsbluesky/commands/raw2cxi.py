@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nsbluesky.commands import output_file, parse_count
+from nsbluesky.commands import input_catalog, output_file, parse_count
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.settings import PipelineSettings
@@ -109,7 +109,5 @@ def _scan(options: argparse.Namespace) -> RawScan:
     with ExitStack() as stack:
         catalog = None
         if options.catalog is not None:
-            from nsbluesky.catalog import open_catalog
-
-            catalog = stack.enter_context(open_catalog(options.catalog))
+            catalog = stack.enter_context(input_catalog(options.catalog))
         return scan_of_run(documents_of(options.run, options.log or data_directory() / "documents", catalog))

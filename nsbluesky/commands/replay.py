@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.commands import CommandFailed, output_folder
+from nsbluesky.commands import CommandFailed, input_catalog, output_folder
 from nsbluesky.folders import data_directory
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.settings import PipelineSettings
@@ -19,7 +19,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("uid", help="the run; its first characters will do where the document log has it")
+    parser.add_argument("uid", help="the run; of the document log the first characters, or latest, will do")
     parser.add_argument("--log", type=Path, help="document log (the session's by default)")
     parser.add_argument("--catalog", type=Path, help="catalog to read where the log has no such run")
     parser.add_argument("--from-catalog", action="store_true", help="read the catalog even if the log has the run")
@@ -36,9 +36,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         log = options.log or data_directory() / "documents"
         catalog = None
         if options.from_catalog or options.catalog is not None:
-            from nsbluesky.catalog import open_catalog
-
-            catalog = stack.enter_context(open_catalog(options.catalog))
+            catalog = stack.enter_context(input_catalog(options.catalog))
         documents = documents_of(options.uid, None if options.from_catalog else log, catalog)
         pipeline = PtychoPipeline(settings, directory=out)
         stack.callback(pipeline.close, timeout=0)

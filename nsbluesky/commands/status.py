@@ -22,6 +22,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     status = ask(options.address, "status", service_credentials(options))
     status.pop("ok")
     if not options.json:
+        del status["time"]  # that of the answer
         runs = status.pop("runs")
         for run in runs:
             status[f"run {run['raw_uid'][:8]}"] = f"{numbered(run['num_frames'], 'frame')} clean"

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import output_picture, parse_address
+from nsbluesky.commands import input_catalog, output_picture, parse_address
 
 __all__ = ["add_arguments", "run"]
 
@@ -105,28 +105,25 @@ def _view_run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _view_runs(options: argparse.Namespace) -> dict[str, Any]:
-    from nsbluesky.catalog import open_catalog
     from nsbluesky.run_table import runs_of_catalog
     from nsbluesky.viewer.qt import application
     from nsbluesky.viewer.run_browser import RunBrowser
 
     app = application()
-    with open_catalog(_data(options) / "catalog") as catalog:
-        data = _data(options)
+    data = _data(options)
+    with input_catalog(None if options.data is None else data / "catalog") as catalog:
         browser = RunBrowser(lambda: runs_of_catalog(catalog.scans), data, lambda uid: _raw_of_run(uid, data))
         _show(app, browser, options.screenshot)
         return _summary(options, runs=len(browser.shown))
 
 
 def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
-    from PIL import Image
-
+    from nsbluesky.simulation.samples import read_picture
     from nsbluesky.viewer.qt import application
     from nsbluesky.viewer.rehearsal_window import RehearsalWindow
 
     if options.picture:
-        with Image.open(options.picture) as picture:
-            picture.load()  # of what is none the window would only tell, and wait for another one
+        read_picture(options.picture)  # of what is none the window would only tell, and wait for another one
     app = application()
     window = RehearsalWindow(options.picture or None)
     _show(app, window, options.screenshot)

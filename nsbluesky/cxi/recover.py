@@ -48,9 +48,11 @@ def open_file(path: str | Path) -> h5py.File:
             return h5py.File(path, "r", libver="latest", swmr=True)
         return h5py.File(path, "r")
     except OSError as error:
-        raise CxiError(
-            f"{path}: expected an HDF5 file, and HDF5 says {error}; copy it again from where it was recorded"
-        ) from error
+        if not h5py.is_hdf5(path):
+            raise CxiError(
+                f"{path} is no HDF5 file: expected a CXI file; a damaged one has to be copied again"
+            ) from error
+        raise CxiError(f"{path}: HDF5 cannot read it, {error}; copy it again from where it was recorded") from error
 
 
 def _is_open_for_writing(path: Path) -> bool:

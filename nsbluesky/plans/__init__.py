@@ -5,6 +5,7 @@ abort leave a valid run, the camera idle, the shutter closed.  Where an IOC goes
 the frames that are not taken (`nsbluesky.lost_ioc`).
 """
 
-from nsbluesky.plans.scans import ptycho_darks, ptycho_fly_scan, ptycho_points, ptycho_scan, take_darks
+from nsbluesky.plans.darks import ptycho_darks, take_darks
+from nsbluesky.plans.scans import ptycho_fly_scan, ptycho_points, ptycho_scan
 
 __all__ = ["ptycho_darks", "ptycho_fly_scan", "ptycho_points", "ptycho_scan", "take_darks"]

@@ -19,6 +19,9 @@ __all__ = ["Pattern", "Places", "Scan", "check_common", "checked_md", "exposures
 OWN_NAMES = frozenset(("ptycho", "uid", "time", "run", "command", "obj"))
 """In a start document, or in the message that opens a run: what plan and RunEngine say themselves."""
 
+LEAST_STEP = 1e-4
+"""Of the widest window that the detector allows: less than a pixel of the object moves nothing that a frame shows."""
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -79,6 +82,8 @@ class Scan:
         if self.center_um is not None and not _is_place(self.center_um):
             raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points.points_um()
+        if isinstance(self.points, Pattern) and not self.geometry.is_near:
+            _check_units(self.points.step_um, self.geometry)
 
     @functools.cached_property
     def dark_run(self) -> DarkRun | None:
@@ -104,6 +109,17 @@ class Scan:
                 "scan": {**points, **scan},
             },
         }
+
+
+def _check_units(step_um: float, geometry: Geometry) -> None:
+    """Raise a ValueError where a frame sees no step, as with a step in metres or a distance in millimetres."""
+    window_um = geometry.object_pixel_m(1) * 1e6
+    if step_um < LEAST_STEP * window_um:
+        raise ValueError(
+            f"step_um = {step_um:g}, where a frame can show {window_um:.3g} µm: expected a step in µm, and in the "
+            f"geometry energy_eV = {geometry.energy_eV:g} in eV and detector_distance_m = "
+            f"{geometry.detector_distance_m:g} and pixel_size_m = {geometry.pixel_size_m:g} in m"
+        )
 
 
 def check_common(geometry: Geometry, exposures_s: tuple[float, ...], num_dark: int) -> None:

@@ -1,4 +1,4 @@
-"""The plans of ptychography, and what they have in common."""
+"""The scans of ptychography, and what they have in common."""
 
 from __future__ import annotations
 
@@ -14,22 +14,13 @@ from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
 from nsbluesky.geometry import Geometry, length_in_m
 from nsbluesky.lost_ioc import outlasting
-from nsbluesky.plans.arguments import (
-    Pattern,
-    Places,
-    Scan,
-    check_common,
-    checked_md,
-    exposures_of,
-    period_of,
-    places_of,
-)
+from nsbluesky.plans.arguments import Pattern, Places, Scan, checked_md, exposures_of, period_of, places_of
 from nsbluesky.plans.baseline import Baseline, baseline_devices, with_baseline
+from nsbluesky.plans.darks import darks_of
 from nsbluesky.plans.flying import fly
-from nsbluesky.recorded_darks import DarkStream, RecordedDarks
-from nsbluesky.streams import PRIMARY, dark_stream
+from nsbluesky.streams import PRIMARY
 
-__all__ = ["ptycho_darks", "ptycho_fly_scan", "ptycho_points", "ptycho_scan", "take_darks"]
+__all__ = ["ptycho_fly_scan", "ptycho_points", "ptycho_scan"]
 
 Plan = Generator[Msg, Any, Any]
 
@@ -127,45 +118,6 @@ def ptycho_points(
     return (yield from _step_scan(scan, "ptycho_points", baseline, md))
 
 
-def ptycho_darks(
-    fccd: Any,
-    shutter: Any,
-    *,
-    geometry: Geometry,
-    exposure_s: float | Sequence[float] = 0.01,
-    num_dark: int = 25,
-    md: Mapping[str, Any] | None = None,
-) -> Plan:
-    """Take frames with the shutter closed in a run of their own: to look at the camera, and for scans after it.
-
-    A scan takes its own darks unless `darks_from` tells otherwise.
-
-    Parameters, result and exceptions as in `ptycho_scan`; at least one frame.
-    """
-    exposures_s = exposures_of(exposure_s)
-    check_common(geometry, exposures_s, num_dark)
-    if num_dark == 0:
-        raise ValueError("num_dark = 0: expected at least 1 for a run of darks")
-    about = {
-        "plan_name": "ptycho_darks",
-        "detectors": [fccd.name],
-        "ptycho": {
-            **geometry.to_dict(),
-            "keys": {"image": fccd.image_key},
-            "exposures_s": list(exposures_s),
-            "scan": {"pattern": "darks", "num_points": 0},
-        },
-    }
-
-    @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
-    @bpp.run_decorator(md={**about, **checked_md(md)})  # type: ignore[untyped-decorator]
-    def inner() -> Plan:
-        for k, one_s in enumerate(exposures_s):
-            yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))
-
-    return (yield from inner())
-
-
 def ptycho_fly_scan(
     fccd: Any,
     stage: Any,
@@ -193,10 +145,10 @@ def ptycho_fly_scan(
     points = Pattern(pattern, shape, step_um, seed)
     scan = Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, darks_from, center_um)
     period_s = period_of(rate_hz, exposure_s)
-    x0, y0, x, y = yield from _place(scan)
+    center, x, y = yield from _place(scan)
 
     def measure() -> Plan:
-        yield from _darks(scan, period_s)
+        yield from darks_of(scan, period_s)
         yield from fly(fccd, [stage], shutter, "open", PRIMARY, len(x), prepare)
 
     def prepare(first: int) -> Plan:
@@ -204,50 +156,14 @@ def ptycho_fly_scan(
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
     md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **checked_md(md)}
-    return (yield from _run(scan, measure, (x0, y0), baseline, md))
-
-
-def take_darks(
-    fccd: Any, shutter: Any, num_dark: int, *, exposure_s: float, period_s: float = 0.0, stream: str = "dark"
-) -> Plan:
-    """Take frames with the shutter closed into a stream and a file of their own (a stub: needs a run)."""
-    if num_dark == 0:
-        return
-
-    def prepare(first: int) -> Plan:
-        yield from bps.prepare(fccd, Acquisition(exposure_s, num_dark - first, period_s), wait=True)
-
-    yield from fly(fccd, [], shutter, "close", stream, num_dark, prepare)
-
-
-def _darks(scan: Scan, period_s: float = 0.0) -> Plan:
-    """Take the darks of a scan, or tell of those that it takes over from an earlier run."""
-    for k, exposure_s in enumerate(scan.exposures_s):
-        if scan.dark_run is None:
-            yield from take_darks(
-                scan.fccd,
-                scan.shutter,
-                scan.num_dark,
-                exposure_s=exposure_s,
-                period_s=period_s,
-                stream=dark_stream(k),
-            )
-        elif (recorded := scan.dark_run.of(exposure_s)) is not None:
-            yield from _tell_darks(scan.fccd, recorded, dark_stream(k))
-
-
-def _tell_darks(fccd: Any, recorded: DarkStream, stream: str) -> Plan:
-    darks = RecordedDarks(fccd, recorded)
-    yield from bps.declare_stream(darks, name=stream, collect=True)
-    for _ in range(darks.num_parts):
-        yield from bpp.rewindable_wrapper(bps.collect(darks, name=stream, return_payload=False), False)
+    return (yield from _run(scan, measure, center, baseline, md))
 
 
 def _step_scan(scan: Scan, name: str, baseline: Baseline | None, md: Mapping[str, Any] | None) -> Plan:
     """Measure the points of a scan one by one."""
     fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
     devices = fccd, stage, shutter
-    x0, y0, x, y = yield from _place(scan)
+    center, x, y = yield from _place(scan)
 
     def leave(_: Exception) -> Plan:
         yield from bps.stop(fccd)
@@ -255,7 +171,7 @@ def _step_scan(scan: Scan, name: str, baseline: Baseline | None, md: Mapping[str
 
     @bpp.contingency_decorator(except_plan=leave)  # type: ignore[untyped-decorator]
     def measure() -> Plan:
-        yield from _darks(scan)
+        yield from darks_of(scan)
         yield from outlasting(devices, prepare)
         for point in zip(x.tolist(), y.tolist(), strict=True):
             for one_s in exposures_s:
@@ -276,7 +192,7 @@ def _step_scan(scan: Scan, name: str, baseline: Baseline | None, md: Mapping[str
         yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
     md = {**scan.metadata(name), **checked_md(md)}
-    return (yield from _run(scan, measure, (x0, y0), baseline, md))
+    return (yield from _run(scan, measure, center, baseline, md))
 
 
 def _place(scan: Scan) -> Plan:
@@ -293,7 +209,7 @@ def _place(scan: Scan) -> Plan:
     x = from_x + points_m[:, 0] / unit_x
     y = from_y + points_m[:, 1] / unit_y
     scan.stage.check_trajectory(x, y)
-    return x0, y0, x, y
+    return (x0, y0), x, y
 
 
 def _run(

@@ -413,8 +413,11 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> None:
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+            if error.errno != errno.EADDRINUSE:
                 raise
+            if time.monotonic() > end:
+                why = "'nsbluesky status' tells whether another service runs there; else take another --address"
+                raise OSError(f"{address} is in use: {why}") from error
         else:
             return
         time.sleep(RETRY_S)

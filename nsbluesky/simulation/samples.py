@@ -300,11 +300,30 @@ def near_field_sample(
     )
 
 
+def read_picture(path: str | Path) -> Image.Image:
+    """Return the picture of a file, loaded.
+
+    Raises
+    ------
+    ValueError
+        If it is no picture, or a damaged one.
+    OSError
+        If it cannot be opened.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path}: {error}; expected a picture, as PNG, TIFF or JPEG") from error
+
+
 def _grey(picture: str | Path | npt.NDArray[Any], longer_px: int) -> npt.NDArray[np.float64]:
     """Return a picture as values 0…1 whose longer side has `longer_px` pixels."""
     if isinstance(picture, str | Path):
-        with Image.open(picture) as image:
-            values = np.asarray(image.convert("F"), dtype=np.float32)
+        values = np.asarray(read_picture(picture).convert("F"), dtype=np.float32)
     else:
         values = np.asarray(picture, dtype=np.float32)
         if values.ndim == 3:

@@ -125,9 +125,9 @@ def test_a_file_that_was_cut_off(
     monkeypatch.chdir(tmp_path)
     content = whole.read_bytes()
     Path("raw.cxi").write_bytes(content[: len(content) // 2])
-    assert_fails(["raw.cxi", "clean.cxi"], "raw.cxi: expected an HDF5 file, and HDF5 says .*copy it again", capsys)
+    assert_fails(["raw.cxi", "clean.cxi"], "raw.cxi: HDF5 cannot read it, .*copy it again", capsys)
     Path("raw.cxi").write_bytes(b"no file")
-    assert_fails(["raw.cxi", "clean.cxi"], "raw.cxi: expected an HDF5 file", capsys)
+    assert_fails(["raw.cxi", "clean.cxi"], "raw.cxi is no HDF5 file: expected a CXI file", capsys)
     assert_fails(["none.cxi", "clean.cxi"], "none.cxi: no such file", capsys)
     assert not list(tmp_path.glob("clean*"))
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from ophyd import Component, Device, EpicsSignalWithRBV
+from ophyd.sim import make_fake_device
 
-from nsbluesky.devices.area_detector import with_plugins
+from nsbluesky.devices.area_detector import HDF5Plugin, with_plugins
 from nsbluesky.devices.fccd import ALS_7011, CSX, FCCD, CameraSite
 from nsbluesky.devices.plugins import PLUGINS
+from nsbluesky.devices.status import DeviceError
 
 
 def pvs_below(cls: type[Device], prefix: str) -> Iterator[str]:
@@ -90,3 +92,14 @@ def test_no_plugins_no_class() -> None:
 def test_unknown_plugin() -> None:
     with pytest.raises(ValueError, match=r"unknown plugin 'stats9'.*stats1"):
         FCCD("CAM:", name="fccd", write_path="/frames", plugins=("stats9",))
+
+
+def test_a_camera_that_is_slow_to_answer_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = make_fake_device(HDF5Plugin)("A:", name="file", write_path="/there", read_path="/here")
+
+    def slow(**_: object) -> None:
+        raise TimeoutError("Failed to read")
+
+    monkeypatch.setattr(file.path_exists, "get", slow)
+    with pytest.raises(DeviceError, match="does not answer: is the camera's IOC running"):
+        file.point()

@@ -48,6 +48,7 @@ def test_a_day_by_commands(served: Served, scan: RecordedScan, run: Any, tmp_pat
     first, second = halves(scan.documents)
     status = run("status")
     assert status["state"] == "idle" and status["restarts"] == [] and status["open_runs"] == []
+    assert "pause has no field 'settings'" in run("control", "pause", "--set", "solver.modes=1", code=1)
     assert run("control", "pause") == {"done": "pause"}
     assert run("status")["state"] == "paused"
     assert run("control", "configure", "--set", "solver.modes=1")["settings"]["solver"]["modes"] == 1
