@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="use the frames of this file as well, as those that were taken again",
     )
-    parser.add_argument("--passes", type=int, default=40, help="of an engine that names none (%(default)s)")
+    parser.add_argument(
+        "--passes", type=int, metavar="N", help="of an engine that names none; by default until the image has settled"
+    )
     parser.add_argument("--modes", type=int, default=2, help="probe modes (%(default)s)")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="(%(default)s)")
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
@@ -93,14 +95,13 @@ def _schedule(text: str) -> str:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Reconstruct, and write the image with the frames it was made from."""
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
-    if not 1 <= options.passes <= MOST_PASSES:
+    if options.passes is not None and not 1 <= options.passes <= MOST_PASSES:
         raise ValueError(f"--passes {options.passes}: expected 1 to {MOST_PASSES}")
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)
     if options.workers < 0:
         raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
-    passes = sum(stage.passes for stage in parse_schedule(options.algorithm, options.passes))
     out = output_file(options.out, options.source, *options.also)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if options.png is not None:
@@ -108,7 +109,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with (
         _source(options) as source,
         read_cxi(source) as data,
-        tqdm(total=passes, unit="pass", disable=options.progress or None) as bar,
+        tqdm(unit="pass", disable=options.progress or None) as bar,
     ):
         frames = data.clean_frames
         if options.use_probe and data.illumination is None:
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "passes": options.passes,
             "probe": data.illumination if options.use_probe else None,
             "checkpoints": Checkpoints(checkpoint, options.checkpoint_s, options.resume),
-            "progress": _tell if options.progress else lambda done, wanted, r: bar.update(done - bar.n),
+            "progress": _tell if options.progress else functools.partial(_advance, bar),
         }
         if shares:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
@@ -184,6 +185,13 @@ def _reconstruct_on_workers(
 def _tell(done: int, wanted: int, r_factor: float) -> None:
     """Tell a program that waits how far it is."""
     print(f"{done}/{wanted} R {r_factor:.4g}", file=sys.stderr, flush=True)
+
+
+def _advance(bar: Any, done: int, wanted: int, r_factor: float) -> None:
+    """Move a bar on; how many passes are wanted becomes known on the way."""
+    bar.total = wanted
+    bar.set_postfix_str(f"R {r_factor:.4g}", refresh=False)
+    bar.update(done - bar.n)
 
 
 def _scatter_nm(result: Reconstruction) -> float | None:

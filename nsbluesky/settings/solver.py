@@ -57,8 +57,8 @@ class SolverSettings(Settings):
         used; half as many after a third of `final_s`, and a third where no frames come any more and a pass gains
         little.  0 begins with whole frames.
     passes_final : int or None
-        Full passes after the last frame; None for as many as bring frames to 40 uses, to more where there are
-        fewer than 100 of them, at least 10.
+        Full passes after the last frame; None for as many as the image takes to settle
+        (`nsbluesky.solver.settling`), and 10 where frames had their uses before.
     final_s : float
         Seconds for them while the scan is watched, once defocus and orientation are found; every frame is used, and
         the image has more than half of those told, or of 10, those while the scan ran included, however long that

@@ -98,10 +98,10 @@ class LastPasses:
             self._next_look = passes_done + ROUND
 
     def contents(self) -> dict[str, Any]:
-        """Return how far they are, for a checkpoint; how the image changed is looked at anew."""
-        return {"next_look": self._next_look, "end": self._end}
+        """Return how far they are, for a checkpoint."""
+        return {"next_look": self._next_look, "end": self._end, **self._settling.contents()}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
-        self._settling.reset()
         self._next_look, self._end = contents["next_look"], contents["end"]
+        self._settling.restore(contents)

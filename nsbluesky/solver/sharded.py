@@ -59,6 +59,9 @@ EARLY_PARTS = 4
 """Into so many parts the first passes are cut, each with an exchange: shards that begin with a blank object drift
 apart in phase where they do not hear of each other."""
 
+PASSES = 40
+"""Passes where no number of them is told: whether the image has settled is not looked at here."""
+
 EARLY_PASSES = 5
 START_PASSES = 10
 """Passes over the first frames, in this process, from which the probe is taken."""
@@ -295,7 +298,8 @@ def reconstruct_sharded(
 
 def _checked(settings: SolverSettings, passes: int | None) -> int:
     """Return the passes wanted of settings that shards can follow."""
-    stages = stages_of(settings if passes is None else settings.replace(passes_final=passes))
+    wanted = PASSES if passes is None and settings.passes_final is None else passes
+    stages = stages_of(settings if wanted is None else settings.replace(passes_final=wanted))
     if [stage.algorithm for stage in stages] != [ALGORITHM]:
         raise SettingsError(
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"

@@ -27,7 +27,6 @@ __all__ = [
     "told_settings",
 ]
 
-PASSES = 40
 KILL_MS = 5000
 COMMAND = [sys.executable, "-m", "nsbluesky.cli"]
 
@@ -39,7 +38,7 @@ class ReprocessSettings(Settings):
     """How frames are cleaned and reconstructed again."""
 
     cleaning: CleaningSettings = dataclasses.field(default_factory=CleaningSettings)
-    solver: SolverSettings = dataclasses.field(default_factory=lambda: SolverSettings(passes_final=PASSES))
+    solver: SolverSettings = dataclasses.field(default_factory=SolverSettings)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def told_settings(parameters: Mapping[str, Any]) -> ReprocessSettings:
             found = found.replace(**{name: type(getattr(found, name)).from_dict(known)})
         except SettingsError:  # of another version
             continue
-    return found.replace(solver__passes_final=max(found.solver.passes_final or 0, PASSES))
+    return found
 
 
 def reconstruct_command(
@@ -73,7 +72,7 @@ def reconstruct_command(
         str(source),
         str(out),
         *("--algorithm", settings.algorithm, "--modes", str(settings.modes)),
-        *("--passes", str(PASSES if settings.passes_final is None else settings.passes_final)),
+        *([] if settings.passes_final is None else ["--passes", str(settings.passes_final)]),
         *(["--use-probe"] if use_probe else []),
         *(part for path in also for part in ("--also", str(path))),
         *_assignments(settings, SolverSettings(), "", named),

@@ -81,6 +81,12 @@ def test_refinement_and_half_sets_go_on_bit_by_bit(scan, backend, tmp_path, batc
     np.testing.assert_array_equal(first.state.variation, second.state.variation)
 
 
+def test_an_image_that_was_about_to_settle_ends_with_the_same_pass(scan, backend, tmp_path):
+    first, second = interrupted(scan, backend, tmp_path / "c", 1, passes=12, coarse_uses=0, most_modes=2)
+    same_end(first, second)
+    assert first.passes_done > 12
+
+
 def test_a_sweep_that_was_interrupted_is_made_again(scan, backend, tmp_path):
     """A checkpoint written while the sweep runs beside the picture."""
     solver = scan.solver(backend, sweep_frames=40, sweep_candidates=5)

@@ -165,4 +165,12 @@ def test_settings_of_a_picture() -> None:
     found = told_settings(told)
     assert (found.solver.alpha, found.cleaning.photon_threshold) == (1.0, 2.5)
     assert told_settings({"settings": {"solver": {"modes": "many"}}}).solver.modes == SolverSettings().modes
-    assert told_settings({}).solver.passes_final == 40
+    assert told_settings({}) == ReprocessSettings()
+
+
+@pytest.mark.parametrize("passes", [None, 7])
+def test_passes_are_told_where_a_number_is(tmp_path: Path, passes: int | None) -> None:
+    solver = SolverSettings(passes_final=passes)
+    command = reconstruct_command(tmp_path / "a.cxi", tmp_path / "b.cxi", solver, use_probe=False)
+    assert _parse(command, "reconstruct").passes == passes
+    assert told_settings(solver.to_dict()).solver.passes_final == passes
