@@ -86,12 +86,17 @@ class LastPasses:
         stage, left = stage_of(self._stages, passes_done)
         return rests(self._stages[stage].passes, left)
 
-    def look(self, passes_done: int, state: SolverState, frames: FrameStore, uses: float) -> None:
-        """Look at the image where it is time: before a pass over whole frames, which had so many uses on average."""
+    def look(
+        self, passes_done: int, state: SolverState, frames: FrameStore, uses: float, positions_move: bool
+    ) -> None:
+        """Look at the image where it is time: before a pass over whole frames, which had so many uses on average.
+
+        It has not settled while its frames' positions are on their way.
+        """
         if self._told or self._end is not None or passes_done < self._next_look:
             return
         correlation = self._settling.correlation(state, frames)
-        has_settled = uses >= LEAST_USES and correlation < SETTLED
+        has_settled = uses >= LEAST_USES and correlation < SETTLED and not positions_move
         if has_settled or passes_done >= most_passes(len(frames.active)):
             self.settle(passes_done, RESTING_PASSES)
         else:

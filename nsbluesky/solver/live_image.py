@@ -439,7 +439,7 @@ class LiveImage:
         """
         last = self.is_last and not self.is_coarse
         if last:
-            self._last.look(self.passes_done, state, self._frames, self._uses)
+            self._last.look(self.passes_done, state, self._frames, self._uses, self.refinement.moves_on)
             stage = self._last.stage(self.passes_done)
             if stage != self._stage:
                 self._stage = stage

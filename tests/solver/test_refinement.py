@@ -17,7 +17,14 @@ from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.reconstruct import reconstruct
-from nsbluesky.solver.refinement import PHOTON_NOISE, Refinement, bad_fits, is_confirmed, steps_and_errors
+from nsbluesky.solver.refinement import (
+    PHOTON_NOISE,
+    Refinement,
+    bad_fits,
+    correlation_of,
+    is_confirmed,
+    steps_and_errors,
+)
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -64,6 +71,21 @@ def test_positions_are_found_and_the_image_gains(scan, backend, shaken_m):
     assert np.median(np.abs(errors_px(refined, scan))) < 0.2
     assert refined.state.r_factor < 0.8 * left.state.r_factor
     assert refined.refinement.scatter_px == pytest.approx(1, abs=0.2)
+
+
+def test_small_errors_do_not_make_positions_swing(scan, backend):
+    """Steps that go too far, once the object follows, left 0.26 pixels of these 0.3."""
+    wrong_m = np.random.default_rng(8).normal(size=scan.translations_m.shape) * 3e-9
+    solver = solved(scan, backend, scan.translations_m + wrong_m, passes_final=30)
+    assert np.median(np.abs(errors_px(solver, scan))) < 0.06
+
+
+def test_steps_in_a_row_are_compared():
+    steps = np.array([[1.0, 0.0], [0.0, 2.0]])
+    assert correlation_of(steps, 3 * steps) == pytest.approx(1)
+    assert correlation_of(steps, -steps) == pytest.approx(-1)
+    assert correlation_of(steps, steps[::-1]) == 0
+    assert correlation_of(steps[:0], steps[:0]) == correlation_of(0 * steps, steps) == 0
 
 
 def test_right_positions_are_left_alone(scan, backend):
@@ -228,6 +250,14 @@ def test_a_distortion_of_the_whole_scan_is_put_right(scan, backend):
     assert rms((turned - scan.translations_m) / refined.pixel_m - 0) > 0.4
     assert rms(wrong - wrong.mean(axis=0)) < 0.2
     assert refined.state.r_factor < 0.95 * left.state.r_factor
+
+
+def test_a_distance_that_is_a_little_wrong_is_found(scan, backend):
+    """Object and probe grow into it, so that each round tells a small part of it only."""
+    centre = scan.translations_m.mean(axis=0)
+    wider = 1.008 * (scan.translations_m - centre) + centre
+    solver = solved(scan, backend, wider, passes_final=60, refine_positions="global")
+    assert solver.refinement.distortion.scale == pytest.approx((1 / 1.008, 1 / 1.008), abs=0.003)
 
 
 def test_a_distortion_that_shrinks_from_round_to_round_is_not_believed():

@@ -89,12 +89,14 @@ def planned(backend: Backend, difficult_scan: Any, monkeypatch: pytest.MonkeyPat
     """A function that goes on until the last passes end, with these correlations look by look; returns the rests."""
     store, state = difficult_scan(backend, 1)
 
-    def passes(correlations: list[float], uses: float = LEAST_USES, plan: LastPasses | None = None) -> list[bool]:
+    def passes(
+        correlations: list[float], uses: float = LEAST_USES, plan: LastPasses | None = None, moving: int = 0
+    ) -> list[bool]:
         answers = list(correlations)
         monkeypatch.setattr(last_passes.Settling, "correlation", lambda *_: answers.pop(0))
         plan, rests = plan or LastPasses(SolverSettings(), backend), []
         while len(rests) < plan.wanted:
-            plan.look(len(rests), state, store, uses + len(rests))
+            plan.look(len(rests), state, store, uses + len(rests), positions_move=len(rests) < moving)
             rests.append(plan.rest(len(rests)))
         assert answers == []
         return rests
@@ -115,6 +117,11 @@ def test_a_probe_that_sways_at_first_has_not_settled(planned: Any) -> None:
     late = -(-LEAST_USES // ROUND)
     rests = planned([math.nan, math.nan, *[STANDS] * (late - 1)], uses=0)
     assert rests == [False] * late * ROUND + [True] * RESTING_PASSES
+
+
+def test_an_image_whose_positions_are_on_their_way_has_not_settled(planned: Any) -> None:
+    rests = planned([math.nan, math.nan, *[STANDS] * 3], moving=3 * ROUND + 1)
+    assert rests == [False] * 4 * ROUND + [True] * RESTING_PASSES
 
 
 def test_an_image_that_never_settles_ends(planned: Any, difficult_scan: Any, backend: Backend) -> None:
