@@ -18,7 +18,8 @@ class CatalogBehind(TimeoutError):
 def current_client(context: Any, catch_up: Callable[[], bool]) -> Any:
     """Return the client of a catalog.
 
-    Before it looks which runs there are it calls `catch_up`, which tells whether all are there.  Else ``db[-1]`` right after a scan would be the scan before, or one without its end.
+    Before it looks which runs there are it calls `catch_up`, which tells whether all are there.  Else ``db[-1]``
+    right after a scan would be the scan before, or one without its end.
     """
 
     class CurrentRuns(CatalogOfBlueskyRuns):  # type: ignore[misc]
