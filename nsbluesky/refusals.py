@@ -20,9 +20,10 @@ MARK = "_render_traceback_"
 @contextlib.contextmanager
 def refusing(*others: type[Exception]) -> Iterator[None]:
     """Let a ValueError that the block raises, or one of the other errors, be a refusal."""
+    kinds: tuple[type[Exception], ...] = (ValueError, *others)
     try:
         yield
-    except (ValueError, *others) as error:
+    except kinds as error:
         lines = [f"{type(error).__name__}: {error}"]
         setattr(error, MARK, functools.partial(list, lines))  # which can be pickled
         raise
