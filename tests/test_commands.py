@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from argparse import ArgumentParser
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,7 @@ from nsbluesky.callbacks import frame_source
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, status
+from nsbluesky.commands import demo, ioc, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
 from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
@@ -758,6 +759,13 @@ def test_a_rate_that_cannot_be_is_told_before_anything_starts(commands: Commands
     assert f"--rate {rate}: expected a positive number" in commands.fail("demo", "--out", out, "--rate", rate)
     assert "--rate 101: expected at most 100 frames" in commands.fail("demo", "--out", out, "--rate", "101")
     assert not out.exists()
+
+
+def test_frames_of_the_simulated_beamline_do_not_go_into_the_folder_of_a_session() -> None:
+    """Which the docs call ``beamline``."""
+    parser = ArgumentParser()
+    ioc.add_arguments(parser)
+    assert parser.parse_args([]).directory == Path("ioc-output")
 
 
 def test_no_beamline_where_nothing_can_be_written(commands: Commands, tmp_path: Path) -> None:
