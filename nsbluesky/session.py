@@ -180,7 +180,7 @@ def run_engine() -> RunEngine:
         options["during_task"] = QtDuringTask()
     RE = RunEngine({}, **options)
     RE.md_validator = functools.partial(_check_metadata, RE.md_validator)
-    RE.log.logger.addFilter(is_no_refusal)
+    logging.getLogger("bluesky").addFilter(is_no_refusal)
     return RE
 
 
