@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from nsbluesky.refusals import refusing
 from nsbluesky.settings import Settings
 
 __all__ = ["bind"]
@@ -23,10 +24,11 @@ def bind(plan: Callable[..., Generator[Any, Any, Any]], *devices: Any, **default
 
     @functools.wraps(plan)
     def bound(**arguments: Any) -> Generator[Any, Any, Any]:
-        if unknown := [name for name in arguments if name not in signature.parameters]:
-            expected = ", ".join(parameter.name for parameter in parameters)
-            raise TypeError(f"{plan.__name__} has no argument {unknown[0]!r}: expected one of {expected}")
-        chosen = {name: _merged(defaults.get(name), value) for name, value in arguments.items()}
+        with refusing(TypeError):
+            if unknown := [name for name in arguments if name not in signature.parameters]:
+                expected = ", ".join(parameter.name for parameter in parameters)
+                raise TypeError(f"{plan.__name__} has no argument {unknown[0]!r}: expected one of {expected}")
+            chosen = {name: _merged(defaults.get(name), value) for name, value in arguments.items()}
         return (yield from plan(*devices, **{**defaults, **chosen}))
 
     hints = typing.get_type_hints(plan)

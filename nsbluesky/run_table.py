@@ -116,7 +116,16 @@ def image_file(uid: str, directory: Path) -> Path | None:
 
     Files carry the first eight signs of the run's uid in their names (`CXIWriter`); those that could not be written
     whole are left out.
+
+    Raises
+    ------
+    ValueError
+        If the beginning of a uid fits several runs.
     """
-    files = directory.rglob(f"{uid[:8]}_clean*.cxi")
-    whole = (path for path in files if not path.name.endswith(".incomplete.cxi"))
+    begins = uid[:8] if len(uid) >= 8 else f"{uid}*"
+    files = directory.rglob(f"{begins}_clean*.cxi")
+    whole = [path for path in files if not path.name.endswith(".incomplete.cxi")]
+    runs = {path.name.partition("_clean")[0] for path in whole}
+    if len(runs) > 1:
+        raise ValueError(f"{len(runs)} runs with CXI files begin with {uid!r}: give more of the uid")
     return max(whole, key=lambda path: path.stat().st_mtime, default=None)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsbluesky.bound_plan import bind
 from nsbluesky.geometry import Geometry
+from nsbluesky.refusals import is_no_refusal, refusing
 from nsbluesky.session_runs import before_threads_end, processing_service, start_processing, subscribe
 from nsbluesky.settings import PipelineSettings, SettingsError
 
@@ -179,11 +180,17 @@ def run_engine() -> RunEngine:
         options["during_task"] = QtDuringTask()
     RE = RunEngine({}, **options)
     RE.md_validator = functools.partial(_check_metadata, RE.md_validator)
+    logging.getLogger("bluesky").addFilter(is_no_refusal)
     return RE
 
 
 def _check_metadata(check: Callable[[dict[str, Any]], object], md: dict[str, Any]) -> None:
     check(md)
+    with refusing():
+        _check_names(md)
+
+
+def _check_names(md: dict[str, Any]) -> None:
     if "raw_uid" in md:
         raise ValueError("the metadata have 'raw_uid', by which derived runs are known: expected another name")
     if "ptycho" in md:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from argparse import ArgumentParser
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,14 +29,16 @@ from twin_beamline import QUICK_SOLVER, RIM_PX, make_twin_beamline
 
 from nsbluesky import backend, disk_space
 from nsbluesky.callbacks import frame_source
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, status
+from nsbluesky.commands import demo, ioc, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
 from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
+from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
 from nsbluesky.solver.quality import contrast_correlation
@@ -587,6 +590,58 @@ def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list
     assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
 
 
+def processed(results: Path, raw_uid: str, settings: PipelineSettings, *changed: PipelineSettings) -> None:
+    """Leave the documents of a processing, and of changes of its settings."""
+    run = DerivedRun({"uid": raw_uid}, settings)
+    log = DocumentLog(results / "derived")
+    log("start", run.start_document)
+    for new in changed:
+        for name, document in run.event("settings", settings=new.to_json(), changes="{}"):
+            log(name, document)
+    log.close()
+
+
+def test_replay_takes_the_settings_that_the_run_was_processed_with(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    """The defaults are another detector mode, with which there is no frame; what suited the session is left."""
+    uid, log, settings = recorded
+    was = PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
+    session = was.replace(block_frames=3, checkpoint_s=7.0, solver__publish_hz=9.0, solver__modes=3)
+    processed(tmp_path / "results", "another", PipelineSettings())
+    processed(tmp_path / "results", uid, was, session)
+    summary = commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", "--set", "solver.subpixel=2")
+    assert_replayed(summary)
+    assert summary["settings_from"] == "the run's processing"
+    assert summary["settings_changed"] == ["solver.subpixel=2"]
+    with read_cxi(summary["cxi"]) as cxi:
+        used = cxi.images[0].parameters["settings"]
+    expected = PipelineSettings(warm_start=False, cleaning=was.cleaning, solver=was.solver)
+    assert used == expected.replace(solver__modes=3, solver__subpixel=2).to_dict()
+
+
+def test_replay_with_settings_of_another_version(
+    recorded: tuple[str, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names that are gone are told and left; a value that cannot be any more is an error with a way out."""
+    uid, log, settings = recorded
+    told = PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings]).to_dict()
+    told["solver"]["colour"] = told["sound"] = 1
+    derived = DocumentLog(tmp_path / "results" / "derived")
+    derived("start", {"uid": "derived", "raw_uid": uid, "time": 0.0, "settings": told})
+    told["solver"]["modes"] = 0
+    derived("start", {"uid": "newer", "raw_uid": uid, "time": 1.0, "settings": told})
+    derived.close()
+    arguments = ["replay", uid, "--log", str(log), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert f"as run {uid[:8]} was processed, modes = 0: expected 1 to 64; --defaults" in capsys.readouterr().err
+    (tmp_path / "results" / "derived" / "newer.jsonl").unlink()
+    assert main(arguments) == 0
+    assert re.search(r"settings unknown now +solver.colour; sound\n", capsys.readouterr().out)
+    assert main([*arguments, "--defaults"]) == 1
+    assert re.search(r"settings from +the package's defaults\n", capsys.readouterr().out)
+
+
 def test_replay_from_the_catalog(
     commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, catalog: Catalog
 ) -> None:
@@ -594,8 +649,19 @@ def test_replay_from_the_catalog(
     writer = catalog.writer()
     replay(read_documents(uid, log), writer)
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
-    where = ["--catalog", catalog.directory, "--from-catalog", "--out", tmp_path / "out"]
-    assert_replayed(commands.run("replay", uid, *where, *settings))
+    where = ["--catalog", catalog.directory, "--from-catalog", "--log", log, "--out", tmp_path / "out"]
+    summary = commands.run("replay", uid, *where, *settings)
+    assert_replayed(summary)
+    assert summary["settings_from"] == "the package's defaults"
+    derived = DerivedRun(
+        {"uid": uid}, PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
+    )
+    writer("start", derived.start_document)
+    writer(*derived.stop())
+    assert writer.flush(TIMEOUT_S) and writer.errors == {}
+    again = commands.run("replay", uid, *where)
+    assert_replayed(again)
+    assert again["settings_from"] == "the run's processing"
 
 
 def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
@@ -676,10 +742,13 @@ def test_a_folder_that_is_not_there_is_not_an_empty_one(commands: Commands, tmp_
 # ---- demo and ioc
 
 
-@pytest.mark.parametrize("command", ["demo", "replay 0123"])
-def test_wrong_settings_are_told_before_anything_starts(commands: Commands, tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", ["demo", "replay latest"])
+def test_wrong_settings_are_told_before_anything_starts(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, command: str
+) -> None:
     out = tmp_path / "out"
-    message = commands.fail(*command.split(), "--out", out, "--set", "solver.colour=3")
+    log = ["--log", recorded[1]] if command != "demo" else []
+    message = commands.fail(*command.split(), *log, "--out", out, "--set", "solver.colour=3")
     assert "'colour'" in message and "algorithm" in message
     assert not out.exists()
 
@@ -690,6 +759,13 @@ def test_a_rate_that_cannot_be_is_told_before_anything_starts(commands: Commands
     assert f"--rate {rate}: expected a positive number" in commands.fail("demo", "--out", out, "--rate", rate)
     assert "--rate 101: expected at most 100 frames" in commands.fail("demo", "--out", out, "--rate", "101")
     assert not out.exists()
+
+
+def test_frames_of_the_simulated_beamline_do_not_go_into_the_folder_of_a_session() -> None:
+    """Which the docs call ``beamline``."""
+    parser = ArgumentParser()
+    ioc.add_arguments(parser)
+    assert parser.parse_args([]).directory == Path("ioc-output")
 
 
 def test_no_beamline_where_nothing_can_be_written(commands: Commands, tmp_path: Path) -> None:

@@ -452,12 +452,26 @@ def test_points_one_by_one(RE: RunEngine, beamline: Beamline, run: RecordedRun) 
         *((points, "points_um = .*expected at least one") for points in ([], 5, "ab", [(1, 2, 3)], [(None, 1)])),
         ([(0.0, float("nan"))], "points_um"),
         ([(1000.0, 0.0)], "soft limits"),
+        ([(1e-6, 2e-6), (1e-6, 3e-6), (2e-6, 3e-6)], "points_um in steps of 1e-06, where .*expected points in µm"),
     ],
 )
 def test_points_that_cannot_be_are_refused(RE: RunEngine, beamline: Beamline, points_um: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RE(ptycho_points(*beamline.devices, geometry=GEOMETRY, points_um=points_um))
     assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
+
+
+def test_points_and_a_distance_in_millimetres(RE: RunEngine, beamline: Beamline) -> None:
+    with pytest.raises(ValueError, match=r"detector_distance_m = 250 and .*in m"):
+        RE(ptycho_points(*beamline.devices, geometry=Geometry(930.0, 250.0), points_um=POINTS_UM))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_place_has_no_step_that_could_be_wrong(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, count: int
+) -> None:
+    RE(ptycho_points(*beamline.devices, geometry=GEOMETRY, points_um=[(0.1, 0.2)] * count, num_dark=0))
+    assert run.stop["exit_status"] == "success" and run.start["num_points"] == count
 
 
 def test_a_run_of_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:

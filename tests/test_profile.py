@@ -144,6 +144,55 @@ def test_metadata_that_would_lose_a_run_are_refused(
     assert documents[-1] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"step_um": -1.0}, "ValueError: step_um = -1.0: expected a positive length in µm"),
+        ({"step": 0.1}, "TypeError: ptycho_scan has no argument 'step': expected one of geometry, shape, "),
+        ({"md": 5}, "ValueError: md = 5: expected a mapping"),
+        ({"center_um": (1e9, 0.0)}, "LimitError: stage_x: the scan reaches 1e+09 um"),
+        ({"darks_from": "nowhere"}, "DarksError: darks_from = 'nowhere': "),
+        ({"baseline": 5}, "ValueError: baseline = 5: expected devices"),
+        ({"geometry": {"energy": 1}}, "SettingsError: unknown setting 'energy'"),
+        ({"md": {"raw_uid": "another run"}}, "ValueError: the metadata have 'raw_uid'"),
+    ],
+)
+def test_a_refused_scan_is_one_line_at_the_prompt(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    arguments: dict[str, Any],
+    told: str,
+) -> None:
+    """IPython asks an exception for lines of its own; bluesky would log the traceback beside that."""
+    caplog.set_level(logging.ERROR, "bluesky")  # commands in other tests may have set another
+    monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
+    beamline = make_twin_beamline(tmp_path)
+    plan = session.bind(plans.ptycho_scan, *beamline.devices, **beamline.arguments((2, 2)))
+    RE = session.run_engine()
+    with pytest.raises((ValueError, TypeError)) as refused:
+        RE(plan(**arguments))
+    (line,) = refused.value._render_traceback_()
+    assert line.startswith(told)
+    assert not [record for record in caplog.records if record.name == "bluesky"]
+
+
+def test_what_is_no_refusal_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "bluesky")
+    monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
+
+    def plan() -> Generator[Any, Any, None]:
+        yield from bp.count([Signal(name="x", value=1.0)])
+        raise ValueError("a mistake in a plan")
+
+    with pytest.raises(ValueError, match="a mistake in a plan") as failed:
+        session.run_engine()(plan())
+    assert not hasattr(failed.value, "_render_traceback_")
+    assert [record.message for record in caplog.records if record.name == "bluesky"] == ["Run aborted"]
+
+
 def test_bound_plan_is_a_generator_function_with_new_defaults() -> None:
     geometry = Geometry(930.0, 0.25)
     bound = session.bind(plans.ptycho_scan, "fccd", "stage", "shutter", geometry=geometry, step_um=0.3)

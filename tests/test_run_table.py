@@ -95,3 +95,7 @@ def test_the_newest_file_of_a_run(tmp_path: Path) -> None:
         os.utime(path, (age, age))
     assert image_file("0a1b2c3d-1111", tmp_path) == tmp_path / "results" / "0a1b2c3d_clean_2.cxi"
     assert image_file("12345678", tmp_path) is None
+    assert image_file("0a1", tmp_path) == tmp_path / "results" / "0a1b2c3d_clean_2.cxi", "the beginning will do"
+    (tmp_path / "results" / "0a1fffff_clean.cxi").touch()
+    with pytest.raises(ValueError, match="2 runs with CXI files begin with '0a1': give more of the uid"):
+        image_file("0a1", tmp_path)

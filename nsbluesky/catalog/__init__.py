@@ -14,7 +14,8 @@ run_writer    one run on its way into tiled
 from nsbluesky.heap import no_collections
 
 with no_collections():  # a quarter of the seconds that tiled takes to import
+    from nsbluesky.catalog.current import CatalogBehind
     from nsbluesky.catalog.embedded import Catalog, open_catalog
     from nsbluesky.catalog.writer import CatalogWriter
 
-__all__ = ["Catalog", "CatalogWriter", "open_catalog"]
+__all__ = ["Catalog", "CatalogBehind", "CatalogWriter", "open_catalog"]

@@ -8,21 +8,29 @@ from typing import Any
 import tiled.client
 from bluesky_tiled_plugins import CatalogOfBlueskyRuns
 
-__all__ = ["current_client"]
+__all__ = ["CatalogBehind", "current_client"]
 
 
-def current_client(context: Any, catch_up: Callable[[], object]) -> Any:
-    """Return the client of a catalog; it calls `catch_up` before it looks which runs there are.
+class CatalogBehind(TimeoutError):
+    """The run that was asked for may not be in the catalog yet; another would have been found in its place."""
 
-    Else ``db[-1]`` right after a scan would be the scan before, or one without its end.
+
+def current_client(context: Any, catch_up: Callable[[], bool]) -> Any:
+    """Return the client of a catalog.
+
+    Before it looks which runs there are it calls `catch_up`, which tells whether all are there.  Else ``db[-1]``
+    right after a scan would be the scan before, or one without its end.
     """
 
     class CurrentRuns(CatalogOfBlueskyRuns):  # type: ignore[misc]
         """Look-ups by number, by the beginning of a uid and by query all come down to these."""
 
         def __getitem__(self, key: Any) -> Any:
-            if isinstance(key, str):
-                catch_up()
+            if not catch_up() and not isinstance(key, str):
+                raise CatalogBehind(
+                    f"[{key!r}] may be a run that is not in the catalog yet: try again, or catalog.flush() waits for "
+                    f"it; by its uid a run is found that is there"
+                )
             return super().__getitem__(key)
 
         def __len__(self) -> int:

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 RAW_UID = "raw_uid"
 """Key that only the start documents of derived runs have."""
 
-PATIENCE_S = 30.0
-"""For which a look-up waits for runs on their way."""
+QUIETLY_S, PATIENCE_S = 5.0, 30.0
+"""For which a look-up waits for runs on their way, without a word and in all."""
 
 
 def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:
@@ -158,7 +158,8 @@ class Catalog:
     directory : Path
     client : tiled client
         databroker's catalog: ``client[-1]``, ``client[uid]``, ``client[scan_id]``, lazy arrays.  A look-up waits up
-        to 30 s for what its writers were given.
+        to 30 s for what its writers were given; after that one by a number raises `CatalogBehind`, others find
+        what is there.
     scans : tiled client
         The same without the derived runs: ``scans[-1]`` is the latest scan, also when its processing has come later.
     find_finished : callable
@@ -201,6 +202,8 @@ class Catalog:
         ------
         LookupError
             If there is no such scan, or nothing of its processing: not yet, or because that failed.
+        CatalogBehind
+            For a number, while the latest scans are not in the catalog.
         """
         run = self.scans[scan] if isinstance(scan, (int, str)) else scan
         start = run.metadata["start"]
@@ -238,9 +241,15 @@ class Catalog:
         """Wait until everything given to its writers is written; False if that took longer than `timeout` seconds."""
         return self._process.flush(timeout)
 
-    def _catch_up(self) -> None:
-        if not self.flush(PATIENCE_S):
-            logger.warning("the catalog is behind, the latest runs may be missing: flush() waits for them")
+    def _catch_up(self) -> bool:
+        """Wait for what was given to the writers; return whether all of it is there."""
+        if self.flush(QUIETLY_S):
+            return True
+        logger.warning("the catalog is behind: waiting up to %g s for the latest runs", PATIENCE_S - QUIETLY_S)
+        if self.flush(PATIENCE_S - QUIETLY_S):
+            return True
+        logger.warning("the catalog is behind, the latest runs may be missing: flush() waits for them")
+        return False
 
     def close(self, timeout: float | None = None) -> None:
         """Write what waits, and close the catalog; what takes longer than `timeout` seconds is written afterwards."""

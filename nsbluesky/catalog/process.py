@@ -42,7 +42,8 @@ from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
 
 __all__ = ["LogsIntoCatalog", "main"]
 
-NICE = 10
+NICE = 5
+"""The scan comes first; but behind the last passes of the processing, which has 10, look-ups would wait for long."""
 TRIES = 2
 """The second one removes what an earlier process has left of the run."""
 LOCKED, TRIES_WHILE_LOCKED = "database is locked", 4

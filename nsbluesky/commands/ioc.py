@@ -22,7 +22,7 @@ DEFAULT_PORTS = 5064, 5065
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--directory", type=Path, default=Path("beamline"), help="frames and truth (%(default)s)")
+    parser.add_argument("--directory", type=Path, default=Path("ioc-output"), help="frames and truth (%(default)s)")
     parser.add_argument("--prefix", default="SIM:", help="of every PV (%(default)s)")
     parser.add_argument("--sample", default="gold_balls", help="gold_balls or the path of a picture (%(default)s)")
     parser.add_argument("--layout", default="cosmic", help="detector mode; none: small plain frames (%(default)s)")

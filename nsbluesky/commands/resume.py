@@ -19,7 +19,8 @@ from nsbluesky.document_log import end_log, find_log, find_runs, read_documents
 from nsbluesky.folders import data_directory
 from nsbluesky.service.connection import Connection
 from nsbluesky.service.control import ServiceAway, ask
-from nsbluesky.service.finished import DERIVED, FinishedRuns
+from nsbluesky.service.finished import FinishedRuns
+from nsbluesky.service.recorded_settings import processed_runs, settings_of
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
 from nsbluesky.settings import PipelineSettings
@@ -89,9 +90,10 @@ def _settings(options: argparse.Namespace, out: Path, uid: str) -> ServiceSettin
     The pipeline's are those that the run was processed with before; else, as where that could not write a line, those
     of the latest run in the folder.
     """
-    begun = [run.start for run in find_runs(out / DERIVED) if "settings" in run.start]
-    begun.sort(key=lambda start: start.get("raw_uid") != uid)  # newest first in both halves
-    latest: dict[str, Any] = begun[0]["settings"] if begun else {}
+    begun = sorted(
+        processed_runs(out), key=lambda run: run.start.get("raw_uid") != uid
+    )  # newest first in both halves
+    latest = settings_of(begun[0]) if begun else {}
     return ServiceSettings(
         directory=str(output_folder(out)),
         roots=("/",),

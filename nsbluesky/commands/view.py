@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--live", type=parse_address, metavar="ADDRESS", help="a processing service, as tcp://127.0.0.1:60610"
     )
     what.add_argument(
-        "--run", metavar="UID", help="a run from raw frames to object; the beginning of its uid will do"
+        "--run", metavar="UID", help="a run from raw frames to object; its first characters, or latest, will do"
     )
     what.add_argument("--runs", action="store_true", help="the runs in the catalog: search them, open them")
     what.add_argument(
@@ -63,16 +63,22 @@ def _data(options: argparse.Namespace) -> Path:
     return data_directory() if options.data is None else Path(options.data)
 
 
-def _file_of_run(options: argparse.Namespace) -> Path:
+def _uid_of_run(run: str, log: Path) -> str:
+    """Return the uid of a run in the document log; of one that has only its files, what is known of the uid."""
+    from nsbluesky.document_log import LATEST, SUFFIX, UID, find_log
+
+    known = run == LATEST or not UID.fullmatch(run) or any(log.glob(f"{run}*{SUFFIX}"))
+    return find_log(run, log).stem if known else run
+
+
+def _file_of_run(uid: str, data: Path) -> Path:
     from nsbluesky.run_table import image_file
 
-    if len(options.run) < 8:
-        raise ValueError(f"--run {options.run}: expected at least the first eight signs of a uid")
-    path = image_file(options.run, _data(options))
+    path = image_file(uid, data)
     if path is None:
         raise ValueError(
-            f"run {options.run} has no CXI file below {_data(options)}: expected one; "
-            f"make one with 'nsbluesky replay {options.run}', or name another folder with --data"
+            f"run {uid} has no CXI file below {data}: expected one; "
+            f"make one with 'nsbluesky replay {uid}', or name another folder with --data"
         )
     return path
 
@@ -97,9 +103,11 @@ def _view_run(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.viewer.cxi_window import CxiWindow
     from nsbluesky.viewer.qt import application
 
-    path = _file_of_run(options)
+    data = _data(options)
+    uid = _uid_of_run(options.run, data / "documents")
+    path = _file_of_run(uid, data)
     app = application()
-    raw, source = _raw_of_run(options.run, _data(options))
+    raw, source = _raw_of_run(uid, data)
     _show(app, CxiWindow(path, raw, source), options.screenshot)
     return _summary(options, file=str(path), raw_frames=raw is not None)
 

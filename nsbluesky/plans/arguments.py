@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,12 @@ class Places:
 
     places_um: tuple[tuple[float, float], ...]
 
+    @property
+    def step_um(self) -> float:
+        """From one point to the next, as a rule; infinite where there is one place alone."""
+        steps_um = np.hypot(*np.diff(self.points_um(), axis=0).T)
+        return float(np.median(steps_um[steps_um > 0])) if steps_um.any() else math.inf
+
     def points_um(self) -> npt.NDArray[np.float64]:
         """Return the points (n, 2: x, y) on the stage."""
         return np.array(self.places_um, np.float64)
@@ -82,8 +89,8 @@ class Scan:
         if self.center_um is not None and not _is_place(self.center_um):
             raise ValueError(f"center_um = {self.center_um!r}: expected x and y in µm, or None")
         self.points.points_um()
-        if isinstance(self.points, Pattern) and not self.geometry.is_near:
-            _check_units(self.points.step_um, self.geometry)
+        if not self.geometry.is_near:
+            _check_units(self.points, self.geometry)
 
     @functools.cached_property
     def dark_run(self) -> DarkRun | None:
@@ -111,13 +118,14 @@ class Scan:
         }
 
 
-def _check_units(step_um: float, geometry: Geometry) -> None:
+def _check_units(points: Pattern | Places, geometry: Geometry) -> None:
     """Raise a ValueError where a frame sees no step, as with a step in metres or a distance in millimetres."""
     window_um = geometry.object_pixel_m(1) * 1e6
-    if step_um < LEAST_STEP * window_um:
+    if points.step_um < LEAST_STEP * window_um:
+        told, wanted = ("step_um =", "a step") if isinstance(points, Pattern) else ("points_um in steps of", "points")
         raise ValueError(
-            f"step_um = {step_um:g}, where a frame can show {window_um:.3g} µm: expected a step in µm, and in the "
-            f"geometry energy_eV = {geometry.energy_eV:g} in eV and detector_distance_m = "
+            f"{told} {points.step_um:g}, where a frame can show {window_um:.3g} µm: expected {wanted} in µm, and in "
+            f"the geometry energy_eV = {geometry.energy_eV:g} in eV and detector_distance_m = "
             f"{geometry.detector_distance_m:g} and pixel_size_m = {geometry.pixel_size_m:g} in m"
         )
 

@@ -14,6 +14,7 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.plans.arguments import Scan, check_common, checked_md, exposures_of
 from nsbluesky.plans.flying import fly
 from nsbluesky.recorded_darks import DarkStream, RecordedDarks
+from nsbluesky.refusals import refusing
 from nsbluesky.streams import dark_stream
 
 __all__ = ["darks_of", "ptycho_darks", "take_darks"]
@@ -36,10 +37,12 @@ def ptycho_darks(
 
     Parameters, result and exceptions as in `ptycho_scan`; at least one frame.
     """
-    exposures_s = exposures_of(exposure_s)
-    check_common(geometry, exposures_s, num_dark)
-    if num_dark == 0:
-        raise ValueError("num_dark = 0: expected at least 1 for a run of darks")
+    with refusing():
+        exposures_s = exposures_of(exposure_s)
+        check_common(geometry, exposures_s, num_dark)
+        if num_dark == 0:
+            raise ValueError("num_dark = 0: expected at least 1 for a run of darks")
+        more = checked_md(md)
     about = {
         "plan_name": "ptycho_darks",
         "detectors": [fccd.name],
@@ -52,7 +55,7 @@ def ptycho_darks(
     }
 
     @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
-    @bpp.run_decorator(md={**about, **checked_md(md)})  # type: ignore[untyped-decorator]
+    @bpp.run_decorator(md={**about, **more})  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))

@@ -18,6 +18,7 @@ from nsbluesky.plans.arguments import Pattern, Places, Scan, checked_md, exposur
 from nsbluesky.plans.baseline import Baseline, baseline_devices, with_baseline
 from nsbluesky.plans.darks import darks_of
 from nsbluesky.plans.flying import fly
+from nsbluesky.refusals import refusing
 from nsbluesky.streams import PRIMARY
 
 __all__ = ["ptycho_fly_scan", "ptycho_points", "ptycho_scan"]
@@ -86,8 +87,9 @@ def ptycho_scan(
     ValueError, LimitError
         Before anything moves.
     """
-    points = Pattern(pattern, shape, step_um, seed)
-    scan = Scan(fccd, stage, shutter, geometry, points, exposures_of(exposure_s), num_dark, darks_from, center_um)
+    with refusing():
+        points = Pattern(pattern, shape, step_um, seed)
+        scan = Scan(fccd, stage, shutter, geometry, points, exposures_of(exposure_s), num_dark, darks_from, center_um)
     return (yield from _step_scan(scan, "ptycho_scan", baseline, md))
 
 
@@ -113,8 +115,9 @@ def ptycho_points(
     points_um : sequence of (float, float)
         x and y on the stage.  The stage goes back to where it was.
     """
-    points = Places(places_of(points_um))
-    scan = Scan(fccd, stage, shutter, geometry, points, exposures_of(exposure_s), num_dark, darks_from, None)
+    with refusing():
+        points = Places(places_of(points_um))
+        scan = Scan(fccd, stage, shutter, geometry, points, exposures_of(exposure_s), num_dark, darks_from, None)
     return (yield from _step_scan(scan, "ptycho_points", baseline, md))
 
 
@@ -140,11 +143,15 @@ def ptycho_fly_scan(
 
     Parameters, result and exceptions as in `ptycho_scan`, with one exposure a point, which `rate_hz` must allow.
     """
-    if isinstance(exposure_s, Sequence):
-        raise ValueError(f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several")
-    points = Pattern(pattern, shape, step_um, seed)
-    scan = Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, darks_from, center_um)
-    period_s = period_of(rate_hz, exposure_s)
+    with refusing():
+        if isinstance(exposure_s, Sequence):
+            raise ValueError(
+                f"exposure_s = {exposure_s!r}: expected one number in a fly scan; ptycho_scan takes several"
+            )
+        points = Pattern(pattern, shape, step_um, seed)
+        scan = Scan(fccd, stage, shutter, geometry, points, (exposure_s,), num_dark, darks_from, center_um)
+        period_s = period_of(rate_hz, exposure_s)
+        more = checked_md(md)
     center, x, y = yield from _place(scan)
 
     def measure() -> Plan:
@@ -155,14 +162,16 @@ def ptycho_fly_scan(
         yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
 
-    md = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **checked_md(md)}
-    return (yield from _run(scan, measure, center, baseline, md))
+    about = {**scan.metadata("ptycho_fly_scan", rate_hz=rate_hz), **more}
+    return (yield from _run(scan, measure, center, baseline, about))
 
 
 def _step_scan(scan: Scan, name: str, baseline: Baseline | None, md: Mapping[str, Any] | None) -> Plan:
     """Measure the points of a scan one by one."""
     fccd, stage, shutter, exposures_s = scan.fccd, scan.stage, scan.shutter, scan.exposures_s
     devices = fccd, stage, shutter
+    with refusing():
+        more = checked_md(md)
     center, x, y = yield from _place(scan)
 
     def leave(_: Exception) -> Plan:
@@ -191,13 +200,13 @@ def _step_scan(scan: Scan, name: str, baseline: Baseline | None, md: Mapping[str
             yield from bps.abs_set(fccd.camera.exposure, exposure_s, wait=True)
         yield from bps.trigger_and_read([fccd, stage], name=PRIMARY)
 
-    md = {**scan.metadata(name), **checked_md(md)}
-    return (yield from _run(scan, measure, center, baseline, md))
+    return (yield from _run(scan, measure, center, baseline, {**scan.metadata(name), **more}))
 
 
 def _place(scan: Scan) -> Plan:
     """Return the centre, and the points in the motors' unit; the soft limits allow them, and the darks fit."""
-    _ = scan.dark_run
+    with refusing():
+        _ = scan.dark_run
     unit_x, unit_y = (float(length_in_m(1.0, motor.egu)) for motor in (scan.stage.x, scan.stage.y))
     if scan.center_um is None:
         x0 = yield from bps.rd(scan.stage.x, default_value=0.0)
@@ -208,7 +217,8 @@ def _place(scan: Scan) -> Plan:
     from_x, from_y = (0.0, 0.0) if isinstance(scan.points, Places) else (x0, y0)
     x = from_x + points_m[:, 0] / unit_x
     y = from_y + points_m[:, 1] / unit_y
-    scan.stage.check_trajectory(x, y)
+    with refusing():
+        scan.stage.check_trajectory(x, y)
     return (x0, y0), x, y
 
 
@@ -220,8 +230,9 @@ def _run(
     md: Mapping[str, Any],
 ) -> Plan:
     """Open a run around a measurement, and leave the shutter closed however it ends."""
+    with refusing():
+        slow = baseline_devices(baseline, [scan.stage, scan.shutter])
     scan.fccd.close_on_pause(scan.shutter)
-    slow = baseline_devices(baseline, [scan.stage, scan.shutter])
 
     def back() -> Plan:
         yield from bps.checkpoint()

@@ -11,6 +11,7 @@ intake             numbered documents, in order and once
 processing         the pipeline with its files, and which of its runs are over
 finished           the record of the runs that are over
 configured         settings that were changed while it ran
+recorded_settings  those that a run was processed with
 crashes            which block was at work when the process died, and how often
 snapshot           what a viewer needs that comes late
 publisher          small copies of derived documents for viewers, and the heartbeat

@@ -20,7 +20,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from tiled.queries import Eq
 
-from nsbluesky.catalog import Catalog, CatalogWriter
+from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -68,6 +68,28 @@ def test_a_look_up_waits_for_the_run_that_has_just_ended(RE: RunEngine, catalog:
         run = look_up(uid, RE.md["scan_id"])
         assert (run.start["uid"], run.metadata["stop"]["exit_status"]) == (uid, "success")
         assert (len(list(catalog.client)), len(list(catalog.client.keys()))) == (count + 1, count + 1)
+
+
+def test_a_look_up_does_not_give_another_run_while_the_catalog_is_behind(
+    RE: RunEngine, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process that writes may get no processor for half a minute: what is the latest is not known then."""
+    writer = catalog.writer()
+    RE.subscribe(writer)
+    uid = RE(bp.count([Signal(name="x", value=1.0)])).run_start_uids[0]
+    assert writer.flush(TIMEOUT_S)
+    waited: list[float | None] = []
+    monkeypatch.setattr(catalog, "flush", lambda timeout=None: waited.append(timeout))
+    for key in (-1, RE.md["scan_id"], slice(-1, None)):
+        for client in (catalog.client, catalog.scans):
+            with pytest.raises(CatalogBehind, match=r"may be a run that is not in the catalog yet: try again"):
+                client[key]
+    assert waited == [5.0, 25.0] * 6
+    assert "waiting up to 25 s for the latest runs" in caplog.text
+    assert catalog.client[uid].start["uid"] == uid, "what is named is no other run"
+    answers = iter([False, True])
+    monkeypatch.setattr(catalog, "flush", lambda timeout=None: next(answers, True))
+    assert catalog.client[-1].start["uid"] == uid
 
 
 def write_derived_run(writer: CatalogWriter | DocumentLog, raw_uid: str) -> str:

@@ -16,7 +16,7 @@ from twin_beamline import QUICK_SOLVER, make_twin_beamline
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands.view import _raw_of_run
+from nsbluesky.commands.view import _raw_of_run, _uid_of_run
 from nsbluesky.document_log import DocumentLog
 from nsbluesky.plans import ptycho_darks, ptycho_fly_scan
 from nsbluesky.run_table import runs_of_catalog
@@ -137,9 +137,25 @@ def test_an_image_is_shown_whatever_is_wrong_with_the_record_of_its_raw_frames(
     assert _raw_of_run(run.uid, tmp_path) == (None, None)
 
 
-def test_the_command(recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = tmp_path / "run.png"
-    options = ["--run", recorded.uids[1], "--data", str(recorded.folder), "--screenshot", str(picture), "--json"]
-    assert main(["view", *options]) == 0
+@pytest.mark.parametrize("length", [36, 5])
+def test_the_command(recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int) -> None:
+    """Any beginning of the uid will do, as for other commands."""
+    picture, uid = tmp_path / "run.png", recorded.uids[1]
+    options = ["--data", str(recorded.folder), "--screenshot", str(picture), "--json"]
+    assert main(["view", "--run", uid[:length], *options]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["raw_frames"] and picture.stat().st_size > 10_000
+    assert Path(told["file"]).name.startswith(uid[:8])
+
+
+def test_the_command_says_which_run_it_cannot_show(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    darks = recorded.uids[2]
+    assert _uid_of_run("latest", recorded.folder / "documents") == darks
+    for run, told in (
+        ("latest", f"run {darks} has no CXI file below"),
+        ("nowhere", "run nowhere has no CXI file below"),
+        ("*", "expected letters, digits and dashes"),
+        ("", "expected letters, digits and dashes"),
+    ):
+        assert main(["view", "--run", run, "--data", str(recorded.folder), "--screenshot", "never.png"]) == 1
+        assert told in capsys.readouterr().err
