@@ -48,18 +48,22 @@ class Projectors:
         self.start = self.waves_of(np.sqrt(scan.object))
 
     def waves_of(self, image):
-        return np.array([self.probe * image[r : r + SIDE, c : c + SIDE] for r, c in self.corners])
+        return self.probe * self.windows_of(image)
+
+    def windows_of(self, image):
+        return np.array([image[r : r + SIDE, c : c + SIDE] for r, c in self.corners])
 
     def amplitude_projection(self, z):
         field = np.fft.fft2(z, norm="ortho")
         return np.fft.ifft2(self.amplitude * field / (np.abs(field) + 1e-6), norm="ortho")
 
-    def object_of(self, z):
+    def object_of(self, z, weights=1.0):
         numerator, denominator = np.zeros(self.shape, complex), np.zeros(self.shape)
-        for wave, (row, column) in zip(z, self.corners, strict=True):
+        light = np.broadcast_to(weights * np.abs(self.probe) ** 2, z.shape)
+        for term, power, (row, column) in zip(weights * self.probe.conj() * z, light, self.corners, strict=True):
             part = (slice(row, row + SIDE), slice(column, column + SIDE))
-            numerator[part] += self.probe.conj() * wave
-            denominator[part] += np.abs(self.probe) ** 2
+            numerator[part] += term
+            denominator[part] += power
         floor = 1e-9 * denominator.max()
         return numerator / (denominator + floor)
 
@@ -122,6 +126,31 @@ def test_dm_and_ap_are_their_published_forms(scan, backend, monkeypatch):
             engine.end_pass(state, store)
             state.passes += 1
             assert project.difference(state.object, expected) < 0.03
+
+
+def test_alternating_projections_fit_object_and_probe_to_the_waves(scan, backend, monkeypatch):
+    """Two passes of two batches, with a frame that counts half."""
+    monkeypatch.setattr("nsbluesky.solver.engines.projections.REGULARISATION", np.float32(1e-9))
+    store, corners = store_of(scan, backend, 12)
+    store.weights[3] = 0.5
+    weights = np.where(np.arange(12) == 3, 0.5, 1.0)[:, None, None]
+    project = Projectors(scan, corners)
+    probe = project.probe
+    state = start_of(scan)
+    engine = ProjectionEngine(AP, backend, probe_start=1, batch=8)
+    engine.initialize(state, store)
+    for passes in range(2):
+        fitted = project.amplitude_projection(probe * project.windows_of(state.object))
+        for batch in (np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])):
+            engine.update(state, store, batch)
+        seen = project.windows_of(state.object)
+        if passes:
+            probe = (weights * seen.conj() * fitted).sum(axis=0) / (weights * np.abs(seen) ** 2).sum(axis=0)
+        engine.end_pass(state, store)
+        state.passes += 1
+        expected = project.object_of(fitted, weights)
+        assert project.difference(state.object, expected) < 1e-3
+        assert np.allclose(state.probe[0], probe, atol=1e-3 * np.abs(probe).max())
 
 
 def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
