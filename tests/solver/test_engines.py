@@ -153,6 +153,31 @@ def test_alternating_projections_fit_object_and_probe_to_the_waves(scan, backend
         assert np.allclose(state.probe[0], probe, atol=1e-3 * np.abs(probe).max())
 
 
+def test_a_frame_that_was_measured_again_begins_with_its_wave_of_now(scan, backend):
+    """As where nothing was kept of it."""
+    store, _ = store_of(scan, backend, 12)
+    found = []
+    for forgets in (True, False):
+        state, engine = start_of(scan), ProjectionEngine(DM, backend, probe_start=1, batch=12)
+        engine.forget(3)
+        engine.initialize(state, store)
+        engine.restore(engine.contents())
+        assert engine.contents() == {"begun": []}
+        engine.update(state, store, np.arange(12))
+        engine.end_pass(state, store)
+        kept = engine.contents()
+        if forgets:
+            engine.forget(3)
+        else:
+            engine.initialize(state, store)
+            engine.restore(
+                {"begun": [0, 1, 2, *range(4, 12)], "remainders": np.delete(kept["remainders"], 3, axis=0)}
+            )
+        engine.update(state, store, np.arange(12))
+        found.append(engine.contents()["remainders"])
+    assert np.array_equal(*found)
+
+
 def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
     """Two batches and the end of the pass, written out frame by frame in double precision."""
     monkeypatch.setattr("nsbluesky.solver.engines.averages.FAINT", np.float32(0))
