@@ -33,6 +33,11 @@ def _holds(source: object, part: h5py.VDSmap) -> bool:
         return False
     if part.src_space.get_select_type() == h5py.h5s.SEL_ALL:
         return bool(source.size >= part.vspace.get_select_npoints())
-    if part.src_space.get_select_npoints() == h5py.h5s.UNLIMITED:
+    if _has_no_end(part.src_space):
         return True
     return all(last < size for last, size in zip(part.src_space.get_select_bounds()[1], source.shape, strict=False))
+
+
+def _has_no_end(space: h5py.h5s.SpaceID) -> bool:
+    """Return whether a selection takes all that comes, which HDF5 refuses to count."""
+    return space.is_regular_hyperslab() and any(h5py.h5s.UNLIMITED in n for n in space.get_regular_hyperslab()[2:])
