@@ -17,8 +17,6 @@ def refuse_missing_sources(dataset: h5py.Dataset) -> None:
     """Raise `CxiError` where a source of a virtual dataset is missing, or holds less than is taken of it."""
     for part in dataset.virtual_sources() if dataset.is_virtual else ():
         name, place = part.file_name.replace("%%", "%"), part.dset_name.replace("%%", "%")
-        if name == ".":
-            continue
         paths = named_paths(name, Path(dataset.file.filename))
         with open_file(next((path for path in paths if path.is_file()), paths[0])) as file:
             if not _holds(file.get(place), part):
