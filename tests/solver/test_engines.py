@@ -424,6 +424,31 @@ def test_least_squares_have_a_step_of_momentum_after_every_batch(backend, diffic
     assert np.array_equal(found[0].probe, found[1].probe)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_momentum_is_its_published_form_and_begins_anew_after_a_rest(backend, compiled):
+    state = SolverState(np.ones((3, 4), np.complex64), np.ones((1, 2, 2), np.complex64))
+    momentum = Momentum(backend, 0.5, 2, compiled=compiled)
+    momentum.begin(state)
+
+    def after_two_steps():
+        for _ in range(2):
+            momentum.before(state)
+            state.object += 1
+            momentum.after(state, 1)
+        assert (state.object == state.object[0, 0]).all() and (state.probe == 1).all()
+        return state.object[0, 0]
+
+    assert after_two_steps() == 4  # 3, and half of a velocity of 2
+    assert after_two_steps() == 7.5
+    momentum.rest(True)
+    assert after_two_steps() == 9.5
+    momentum.rest(False)
+    assert after_two_steps() == 12.5
+    momentum.end_pass()
+    state.object *= 2
+    assert after_two_steps() == 28.5  # the scale is no step
+
+
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_a_canvas_that_grows_in_a_pass_changes_nothing_else(scan, backend, name):
     """As on one that was as large from the start."""
