@@ -638,9 +638,46 @@ def test_frames_of_a_virtual_dataset_are_there_or_told_missing(written: Path, tm
         frames["data"] = clean[: len(clean) - 1 + skipped]
     with pytest.raises(CxiError, match=r"frames.h5 holds no '/data', or less than is taken of it"):
         read_cxi(written)
+    with h5py.File(source, "w") as frames:
+        frames["data/data"] = clean
+    with pytest.raises(CxiError, match=r"frames.h5 holds no '/data'"):
+        read_cxi(written)
     source.unlink()
     with pytest.raises(CxiError, match=r"frames.h5: no such file"):
         read_cxi(written)
+
+
+@pytest.mark.parametrize("kind", ["all of it", "without end", "its own file"])
+def test_sources_of_a_virtual_dataset_are_whole_datasets_of_any_shape_or_without_end(
+    written: Path, tmp_path: Path, kind: str
+) -> None:
+    source = tmp_path / "frames.h5"
+    with h5py.File(written, "r+") as file:
+        clean = file[DATA][:]
+        del file[DATA]
+        with h5py.File(source, "w") as frames:
+            frames.create_dataset("data", data=clean[:, None], maxshape=(None, 1, *clean.shape[1:]))
+        if kind == "its own file":
+            file["own"] = clean[:, None]
+        name, place = (".", "own") if kind == "its own file" else (str(source), "data")
+        endless = kind == "without end"
+        layout = h5py.VirtualLayout(clean.shape, clean.dtype, maxshape=(None, *clean.shape[1:]) if endless else None)
+        there = h5py.VirtualSource(
+            name, place, (len(clean), 1, *clean.shape[1:]), maxshape=(None, 1, *clean.shape[1:])
+        )
+        layout[: h5py.h5s.UNLIMITED if endless else None] = there[: h5py.h5s.UNLIMITED] if endless else there
+        file.create_virtual_dataset(DATA, layout)
+    with read_cxi(written) as data:
+        assert data.frames is not None
+        np.testing.assert_array_equal(data.frames[:], clean)
+    with h5py.File(written if name == "." else source, "r+") as frames:
+        del frames[place]
+        frames[place] = clean[:-1, None]
+    if kind == "without end":
+        read_cxi(written).close()
+    else:
+        with pytest.raises(CxiError, match=f"holds no '{place}', or less than is taken of it"):
+            read_cxi(written)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,6 @@ def refuse_missing_sources(dataset: h5py.Dataset) -> None:
     """Raise `CxiError` where a source of a virtual dataset is missing, or holds less than is taken of it."""
     for part in dataset.virtual_sources() if dataset.is_virtual else ():
         name, place = part.file_name.replace("%%", "%"), part.dset_name.replace("%%", "%")
-        if name == ".":
-            continue
         paths = named_paths(name, Path(dataset.file.filename))
         with open_file(next((path for path in paths if path.is_file()), paths[0])) as file:
             if not _holds(file.get(place), part):
@@ -33,6 +31,11 @@ def _holds(source: object, part: h5py.VDSmap) -> bool:
         return False
     if part.src_space.get_select_type() == h5py.h5s.SEL_ALL:
         return bool(source.size >= part.vspace.get_select_npoints())
-    if part.src_space.get_select_npoints() == h5py.h5s.UNLIMITED:
+    if _has_no_end(part.src_space):
         return True
     return all(last < size for last, size in zip(part.src_space.get_select_bounds()[1], source.shape, strict=False))
+
+
+def _has_no_end(space: h5py.h5s.SpaceID) -> bool:
+    """Return whether a selection takes all that comes, which HDF5 refuses to count."""
+    return space.is_regular_hyperslab() and any(h5py.h5s.UNLIMITED in n for n in space.get_regular_hyperslab()[2:])

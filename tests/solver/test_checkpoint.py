@@ -67,8 +67,8 @@ def same_end(first, second):
 @pytest.mark.parametrize("algorithm", sorted(ENGINES))
 def test_every_engine_goes_on_bit_by_bit(scan, backend, tmp_path, algorithm):
     changes = {"algorithm": f"{algorithm}:4,wasp:2", "coarse_uses": 0, "batch_final": 64, "quality_share": 0.3}
-    first, second = interrupted(scan, backend, tmp_path / "c", 1, passes=2, **changes)
-    assert second.passes_done == 3
+    first, second = interrupted(scan, backend, tmp_path / "c", 1, passes=1, **changes)
+    assert second.passes_done == 2  # of four, the last of which is without momentum
     same_end(first, second)
 
 

@@ -7,8 +7,11 @@ import pytest
 
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, cg, make_engine
+from nsbluesky.solver.engines.averages import PassAverage
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.cg import ConjugateGradientEngine
+from nsbluesky.solver.engines.lsqml import LeastSquaresEngine, best_steps
+from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, ProjectionEngine, raar
 from nsbluesky.solver.engines.wasp import WaspRule
@@ -45,18 +48,22 @@ class Projectors:
         self.start = self.waves_of(np.sqrt(scan.object))
 
     def waves_of(self, image):
-        return np.array([self.probe * image[r : r + SIDE, c : c + SIDE] for r, c in self.corners])
+        return self.probe * self.windows_of(image)
+
+    def windows_of(self, image):
+        return np.array([image[r : r + SIDE, c : c + SIDE] for r, c in self.corners])
 
     def amplitude_projection(self, z):
         field = np.fft.fft2(z, norm="ortho")
         return np.fft.ifft2(self.amplitude * field / (np.abs(field) + 1e-6), norm="ortho")
 
-    def object_of(self, z):
+    def object_of(self, z, weights=1.0):
         numerator, denominator = np.zeros(self.shape, complex), np.zeros(self.shape)
-        for wave, (row, column) in zip(z, self.corners, strict=True):
+        light = np.broadcast_to(weights * np.abs(self.probe) ** 2, z.shape)
+        for term, power, (row, column) in zip(weights * self.probe.conj() * z, light, self.corners, strict=True):
             part = (slice(row, row + SIDE), slice(column, column + SIDE))
-            numerator[part] += self.probe.conj() * wave
-            denominator[part] += np.abs(self.probe) ** 2
+            numerator[part] += term
+            denominator[part] += power
         floor = 1e-9 * denominator.max()
         return numerator / (denominator + floor)
 
@@ -121,6 +128,56 @@ def test_dm_and_ap_are_their_published_forms(scan, backend, monkeypatch):
             assert project.difference(state.object, expected) < 0.03
 
 
+def test_alternating_projections_fit_object_and_probe_to_the_waves(scan, backend, monkeypatch):
+    """Two passes of two batches, with a frame that counts half."""
+    monkeypatch.setattr("nsbluesky.solver.engines.projections.REGULARISATION", np.float32(1e-9))
+    store, corners = store_of(scan, backend, 12)
+    store.weights[3] = 0.5
+    weights = np.where(np.arange(12) == 3, 0.5, 1.0)[:, None, None]
+    project = Projectors(scan, corners)
+    probe = project.probe
+    state = start_of(scan)
+    engine = ProjectionEngine(AP, backend, probe_start=1, batch=8)
+    engine.initialize(state, store)
+    for passes in range(2):
+        fitted = project.amplitude_projection(probe * project.windows_of(state.object))
+        for batch in (np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])):
+            engine.update(state, store, batch)
+        seen = project.windows_of(state.object)
+        if passes:
+            probe = (weights * seen.conj() * fitted).sum(axis=0) / (weights * np.abs(seen) ** 2).sum(axis=0)
+        engine.end_pass(state, store)
+        state.passes += 1
+        expected = project.object_of(fitted, weights)
+        assert project.difference(state.object, expected) < 1e-3
+        assert np.allclose(state.probe[0], probe, atol=1e-3 * np.abs(probe).max())
+
+
+def test_a_frame_that_was_measured_again_begins_with_its_wave_of_now(scan, backend):
+    """As where nothing was kept of it."""
+    store, _ = store_of(scan, backend, 12)
+    found = []
+    for forgets in (True, False):
+        state, engine = start_of(scan), ProjectionEngine(DM, backend, probe_start=1, batch=12)
+        engine.forget(3)
+        engine.initialize(state, store)
+        engine.restore(engine.contents())
+        assert engine.contents() == {"begun": []}
+        engine.update(state, store, np.arange(12))
+        engine.end_pass(state, store)
+        kept = engine.contents()
+        if forgets:
+            engine.forget(3)
+        else:
+            engine.initialize(state, store)
+            engine.restore(
+                {"begun": [0, 1, 2, *range(4, 12)], "remainders": np.delete(kept["remainders"], 3, axis=0)}
+            )
+        engine.update(state, store, np.arange(12))
+        found.append(engine.contents()["remainders"])
+    assert np.array_equal(*found)
+
+
 def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
     """Two batches and the end of the pass, written out frame by frame in double precision."""
     monkeypatch.setattr("nsbluesky.solver.engines.averages.FAINT", np.float32(0))
@@ -169,6 +226,55 @@ def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
         not covered.all() and (state.object[pass_d == 0] == before[pass_d == 0]).all()
     )  # what no frame saw is untouched
     assert np.allclose(state.probe[0], probe_n / probe_d, atol=1e-3 * np.abs(probe).max())
+
+
+def test_an_average_is_over_as_many_uses_of_frames_as_a_pass_has(backend, monkeypatch):
+    """Of the pass that goes on and, for what that lacks, of the one before, with what changed in between."""
+    monkeypatch.setattr("nsbluesky.solver.engines.averages.FAINT", np.float32(0))
+    state = SolverState(np.ones((4, 5), np.complex64), np.ones((1, 2, 2), np.complex64))
+    average = PassAverage(backend, state)
+
+    def use(frames, light, image, probe):
+        average.note(state, frames)
+        sums = average.sums
+        for numerator, denominator, value in (
+            (sums.object.numerator, sums.object.denominator, image),
+            (sums.probe_numerator, sums.probe_denominator, probe),
+        ):
+            numerator += light * value
+            denominator += light
+
+    def shown():
+        there = average.shown(state)
+        return there.object[1, 1], there.probe[0, 1, 1]
+
+    assert average.shown(state) is state
+    use(4, 1.0, 2, 3)
+    assert shown() == (2, 3)
+    assert (state.object == 1).all() and (state.probe == 1).all()
+    resumed = PassAverage(backend, state)
+    resumed.restore(average.contents())
+    resumed.end_pass(state)
+    assert (state.object == 2).all() and (state.probe == 3).all()
+    average.end_pass(state)
+    assert average.shown(state) is state
+    state.object *= 3
+    state.probe *= 2
+    use(1, 0.25, 10, 2)
+    assert shown() == (7, 5)  # a quarter of 10 and three of 6; of 2 and of 6
+    state.object *= 5
+    use(1, 0.25, 10, 2)
+    assert shown() == (8, 4)
+    average.pad((1, 0), (0, 2))
+    state.object = np.ones((5, 7), np.complex64)
+    assert shown() == (8, 4)
+    assert average.shown(state).object[0, 0] == 1  # no frame saw it
+    use(4, 0.5, 40, 40)
+    assert shown() == (25, 21)  # more frames than the pass before had
+    for value in (9, 4):
+        average.end_pass(state)
+        use(6, 1.0, value, value)
+        assert shown() == (value, value)
 
 
 def pie_denominator(power, largest, regularisation):
@@ -255,6 +361,116 @@ def test_conjugate_gradients_are_their_textbook_form(scan, backend):
         assert turn > 0 or passes < 1
         assert np.allclose(state.object, x[0], atol=1e-3)
         assert np.allclose(state.probe[0], x[1], atol=1e-3 * np.abs(x[1]).max())
+
+
+def test_least_squares_steps_are_their_published_form(scan, backend):
+    """Two passes of two batches, written out frame by frame in double precision."""
+    store, corners = store_of(scan, backend, 12)
+    store.weights[3] = 0.5
+    state = start_of(scan)
+    engine = LeastSquaresEngine("lsqml", backend, poisson=False, probe_start=1, batch=8, damping=0.1, momentum=0.0)
+    engine.initialize(state, store)
+    measured = Projectors(scan, corners).amplitude
+    obj, probe = np.sqrt(scan.object), scan.probe[0].astype(complex)
+    for passes in range(2):
+        for batch in (np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])):
+            windows = [tuple(slice(c, c + SIDE) for c in corners[slot]) for slot in batch]
+            weights = np.where(batch == 3, 0.5, 1.0)[:, None, None]
+            waves = np.array([probe * obj[window] for window in windows])
+            field = np.fft.fft2(waves, norm="ortho")
+            change = np.fft.ifft2((measured[batch] / np.abs(field) - 1) * field, norm="ortho")
+            n, d = np.zeros(obj.shape, complex), np.zeros(obj.shape)
+            for window, weight, part in zip(windows, weights, change, strict=True):
+                n[window] += weight * probe.conj() * part
+                d[window] += weight * np.abs(probe) ** 2
+            turn = n / (d + 0.1 * d.max())
+            seen = np.array([obj[window] for window in windows])
+            d = (weights * np.abs(seen) ** 2).sum(axis=0)
+            bend = (weights * seen.conj() * change).sum(axis=0) / (d + 0.1 * d.max()) * (passes >= 1)
+            u, v = np.array([probe * turn[window] for window in windows]), seen * bend
+            pairs = ((u, change), (v, change), (u, u), (v, v), (u, v))
+            alpha, beta = best_steps(np.array([(weights * (a.conj() * b).real).sum() for a, b in pairs]))
+            obj, probe = obj + alpha * turn, probe + beta * bend
+            engine.update(state, store, batch)
+            assert np.allclose(state.object, obj, atol=5e-4)
+            assert np.allclose(state.probe[0], probe, atol=5e-4 * np.abs(probe).max())
+        engine.end_pass(state, store)
+        state.passes += 1
+
+
+def test_least_squares_have_a_step_of_momentum_after_every_batch(backend, difficult_scan):
+    """As the engine without it and `Momentum` beside it, passes at rest among them."""
+    found = []
+    for friction in (0.6, 0.0):
+        store, state = difficult_scan(backend, 1)
+        engine = LeastSquaresEngine(
+            "lsqml", backend, poisson=False, probe_start=1, batch=7, damping=0.1, momentum=friction
+        )
+        engine.initialize(state, store)
+        beside = Momentum(backend, 0.6 - friction, 1, compiled=True)
+        beside.begin(state)
+        for resting in (False, False, True, False):
+            engine.rest(resting)
+            beside.rest(resting)
+            for slots in np.array_split(np.arange(14), 2):
+                beside.before(state)
+                engine.update(state, store, slots)
+                beside.after(state, 1)
+            engine.end_pass(state, store)
+            beside.end_pass()
+            state.passes += 1
+        found.append(state)
+    assert np.array_equal(found[0].object, found[1].object)
+    assert np.array_equal(found[0].probe, found[1].probe)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_momentum_is_its_published_form_and_begins_anew_after_a_rest(backend, compiled):
+    state = SolverState(np.ones((3, 4), np.complex64), np.ones((1, 2, 2), np.complex64))
+    momentum = Momentum(backend, 0.5, 2, compiled=compiled)
+    momentum.begin(state)
+
+    def after_two_steps():
+        for _ in range(2):
+            momentum.before(state)
+            state.object += 1
+            momentum.after(state, 1)
+        assert (state.object == state.object[0, 0]).all() and (state.probe == 1).all()
+        return state.object[0, 0]
+
+    assert after_two_steps() == 4  # 3, and half of a velocity of 2
+    assert after_two_steps() == 7.5
+    momentum.rest(True)
+    assert after_two_steps() == 9.5
+    momentum.rest(False)
+    assert after_two_steps() == 12.5
+    momentum.end_pass()
+    state.object *= 2
+    assert after_two_steps() == 28.5  # the scale is no step
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_a_canvas_that_grows_in_a_pass_changes_nothing_else(scan, backend, name):
+    """As on one that was as large from the start."""
+    before, after = (3, 5), (2, 1)
+    found = []
+    for grows_after in (0, 3):
+        store, _ = store_of(scan, backend, 40)
+        state = start_of(scan)
+        engine = make_engine(SolverSettings(algorithm=name, modes=1, probe_start=1), backend)
+        engine.initialize(state, store)
+        for number, slots in enumerate(np.array_split(np.arange(100) % 40, 5)):
+            if number == grows_after:
+                state.object = np.pad(state.object, list(zip(before, after, strict=True)), constant_values=1)
+                state.origin_px = (-before[0], -before[1])
+                engine.pad(before, after)
+            engine.update(state, store, slots)
+            if number % 2:
+                engine.end_pass(state, store)
+                state.passes += 1
+        found.append((engine.shown(state).object, state.object, state.probe))
+    for grown, large in zip(*found, strict=True):
+        assert np.allclose(grown, large, atol=1e-4 * np.abs(large).max())
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
