@@ -727,7 +727,7 @@ def test_status_tells_what_a_stage_raised(
 ) -> None:
     stage = {"stage": "geometry", "num_blocks": 0, "rate_hz": 0.0, "age_s": 1.0, "queue": 0}
     failed = {"state": "error", "error": "energy_eV = -1.0: expected a positive number"}
-    told = {"ok": True, "runs": [{"raw_uid": "0123456789", "num_frames": 0, "stages": [stage | failed]}]}
+    told = {"ok": True, "time": 0.0, "runs": [{"raw_uid": "0123456789", "num_frames": 0, "stages": [stage | failed]}]}
     monkeypatch.setattr(status, "ask", lambda *_: told)
     assert main(["status"]) == 0
     assert "error, 0 blocks, 0.0/s, the last 1.0 s ago, 0 wait: energy_eV = -1.0" in capsys.readouterr().out

@@ -450,21 +450,19 @@ class LiveImage:
         return resting
 
     def _rests_at_end(self, state: SolverState) -> bool:
-        if self.time_left < REST and 2 * state.passes > self._last.least:
+        hurries = self.time_left < REST and 2 * state.passes > self._last.least
+        if hurries or self._last.rest(self.passes_done):
             return True
-        if not self._last.are_told:
-            return self._last.rest(self.passes_done)
-        if self._last.rest(self.passes_done):
-            return True
-        waits = self._is_ripe and self._further_modes.is_open(len(state.probe))
-        return (self._was_ripe or waits) and not self._further_modes.grows(state.passes)
+        waits = self._was_ripe or (self._is_ripe and self._further_modes.is_open(len(state.probe)))
+        return self._last.are_told and waits and not self._further_modes.grows(state.passes)
 
     @property
     def _wants_modes(self) -> bool:
         """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
         if not self._search.has_told or self._rested < SETTLING_PASSES:
             return False
-        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
+        at_end = self.is_last and not self.is_coarse and not self._last.are_told and self.time_left >= REST
+        return self._is_ripe or at_end or self._further_modes.is_trying
 
     @property
     def _passes_for_modes(self) -> int | None:
