@@ -34,6 +34,8 @@ class LastPasses:
     ----------
     least : int
         Passes at least, of all engines of the schedule; all of them where numbers are told.
+    are_told : bool
+        Whether settings tell how many there are.
 
     Raises
     ------
@@ -43,7 +45,7 @@ class LastPasses:
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
         self._stages = stages_of(settings)
-        self._told = tells_passes(settings)
+        self.are_told = tells_passes(settings)
         self._settling = Settling(backend)
         self.least = sum(stage.passes for stage in self._stages)
         self.begin()
@@ -59,11 +61,6 @@ class LastPasses:
         self._end = passes_done + passes
 
     @property
-    def are_told(self) -> bool:
-        """Whether settings tell how many there are."""
-        return self._told
-
-    @property
     def stages(self) -> tuple[str, ...]:
         """The engines, one after another."""
         return tuple(stage.algorithm for stage in self._stages)
@@ -71,7 +68,7 @@ class LastPasses:
     @property
     def wanted(self) -> int:
         """Passes that are wanted, of all engines, as far as is known."""
-        if self._told:
+        if self.are_told:
             return self.least
         return self._next_look + ROUND + RESTING_PASSES if self._end is None else self._end
 
@@ -81,7 +78,7 @@ class LastPasses:
 
     def rest(self, passes_done: int) -> bool:
         """Return whether passes are without momentum after so many."""
-        if not self._told:
+        if not self.are_told:
             return self._end is not None
         stage, left = stage_of(self._stages, passes_done)
         return rests(self._stages[stage].passes, left)
@@ -93,7 +90,7 @@ class LastPasses:
 
         It has not settled while its frames' positions are on their way.
         """
-        if self._told or self._end is not None or passes_done < self._next_look:
+        if self.are_told or self._end is not None or passes_done < self._next_look:
             return
         correlation = self._settling.correlation(state, frames)
         has_settled = uses >= LEAST_USES and correlation < SETTLED and not positions_move

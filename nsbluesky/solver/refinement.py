@@ -138,7 +138,7 @@ class Refinement:
     @property
     def moves_on(self) -> bool:
         """Whether positions are on their way: their latest steps point where those before did."""
-        return self._agreement > MOVING
+        return self._settings.refine_positions != "none" and self._agreement > MOVING
 
     def _start_steps(self) -> None:
         self._overshoot, self._agreement = OVERSHOOT, 0.0
@@ -285,6 +285,7 @@ class Refinement:
         steps, errors = steps_and_errors(found)
         covariance = pixel**2 * errors[:, :2, :2]
         if np.median(np.trace(covariance, axis1=1, axis2=2)) >= 2 * FAINT_PX**2:
+            self._agreement = 0.0
             return
         steps_px = pixel * (found.steps_px - level.shifts_px[slots] + self._overshoot * steps[:, :2])
         rounding = pixel**2 / (12 * self._settings.subpixel**2)

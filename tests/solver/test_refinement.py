@@ -80,6 +80,16 @@ def test_small_errors_do_not_make_positions_swing(scan, backend):
     assert np.median(np.abs(errors_px(solver, scan))) < 0.06
 
 
+def test_positions_that_are_refined_no_more_are_not_on_their_way(backend):
+    refinement = Refinement(SolverSettings(refine_positions="frames"), backend)
+    steps = np.array([[0.3, 0.0], [0.0, 0.2]])
+    for _ in range(2):
+        refinement._adapt_overshoot(np.arange(2), steps)
+    assert refinement.moves_on
+    refinement.configure(SolverSettings(refine_positions="none"))
+    assert not refinement.moves_on
+
+
 def test_steps_in_a_row_are_compared():
     steps = np.array([[1.0, 0.0], [0.0, 2.0]])
     assert correlation_of(steps, 3 * steps) == pytest.approx(1)
