@@ -19,7 +19,6 @@ from nsbluesky.solver.incremental import IncrementalSolver
 SIDE = 64
 LINES = 15
 PHOTONS = 1e6
-PASSES = 60
 RIM_PX = 40
 
 
@@ -31,7 +30,7 @@ def measure() -> list[Figure]:
         solver = _solved(scan, object_modes=number)
         assert solver.state is not None
         missed = " and ".join(f"{_missed(state, solver):.3f}" for state in states)
-        note = f"R {solver.state.r_factor:.4f}; {PASSES} passes, batches of 8"
+        note = f"R {solver.state.r_factor:.4f}; {solver.passes_done} passes, until it has settled"
         figures.append(Figure(f"what {number} found of the two states miss of each", missed, note))
     return figures
 
@@ -59,7 +58,7 @@ def _pattern(probe: Any, image: Any, corner: Any) -> Any:
 
 def _solved(scan: SimulatedScan, **changes: Any) -> IncrementalSolver:
     solver = IncrementalSolver(
-        SolverSettings(modes=1, passes_final=PASSES, batch_final=8, **changes),
+        SolverSettings(modes=1, most_modes=1, **changes),
         frame_px=SIDE,
         pixel_m=PIXEL_M,
         geometry=scan.geometry,

@@ -94,7 +94,7 @@ class LastPasses:
             return
         correlation = self._settling.correlation(state, frames)
         has_settled = uses >= LEAST_USES and correlation < SETTLED and not positions_move
-        if has_settled or passes_done >= most_passes(len(frames.active)):
+        if has_settled or passes_done >= most_passes(len(frames.active), len(state.objects)):
             self.settle(passes_done, RESTING_PASSES)
         else:
             self._next_look = passes_done + ROUND

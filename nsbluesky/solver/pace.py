@@ -81,9 +81,12 @@ def batch_frames(
     return max(batch, least) if is_last or is_near else batch
 
 
-def most_passes(frames: int) -> int:
-    """Return after how many of the last passes over so many frames they end, though the image has not settled."""
-    return max(MOST_PASSES, MOST_STEPS * LEAST_LAST_BATCH // max(frames, LEAST_BATCH))
+def most_passes(frames: int, states: int = 1) -> int:
+    """Return after how many of the last passes over so many frames they end, though the image has not settled.
+
+    An object of several states may take as many times longer.
+    """
+    return states * max(MOST_PASSES, MOST_STEPS * LEAST_LAST_BATCH // max(frames, LEAST_BATCH))
 
 
 def rests(passes: int, left: int) -> bool:

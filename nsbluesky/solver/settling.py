@@ -62,19 +62,25 @@ class Settling:
     def correlation(self, state: SolverState, frames: FrameStore) -> float:
         """Return the correlation of the latest two changes of the object, the one up to now included.
 
+        Of an object of several states, that of the one which moves most: the weaker ones come to their places last.
         NaN until there were two changes.  Scale, global phase and phase ramp, which data leave open, make no change.
         """
         place = (*state.origin_px, *state.shape)
         if place != self._place:
             self._objects, self._place = [], place
-        earlier, now = self._objects, state.objects[0].copy()
+        earlier, now = self._objects, state.objects.copy()
         self._objects = [*earlier[-1:], now]
         if len(earlier) < 2:
             return math.nan
         xp = self._backend.xp
         lit = illumination(self._backend, state, frames, frames.active)
         weight = xp.minimum(lit, np.float32(EVEN) * lit.max())
-        before, last = (self._aligned(image, now, weight) for image in earlier)
+        return max(self._of_one(*images, weight) for images in zip(*earlier, now, strict=True))
+
+    def _of_one(self, before: Any, last: Any, now: Any, weight: Any) -> float:
+        """Return the correlation of the changes of one state (H, W)."""
+        xp = self._backend.xp
+        before, last = (self._aligned(image, now, weight) for image in (before, last))
         first, second = last - before, now - last
         product = float((weight * (second * first.conj()).real).sum())
         power = float((weight * xp.abs(first) ** 2).sum()) * float((weight * xp.abs(second) ** 2).sum())

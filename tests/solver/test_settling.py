@@ -84,6 +84,18 @@ def test_an_image_that_does_not_change_has_settled(looked_at: Any) -> None:
     assert looked_at([np.ones(looked_at.shape)] * 3)[2] < SETTLED
 
 
+def test_of_several_states_each_has_to_settle(looked_at: Any) -> None:
+    """Also one that is so weak that its changes are lost in the noise of the others."""
+    shape = looked_at.shape
+    steady = [1 + 0.1 * noise(shape, seed) for seed in range(3)]
+    way, weak = noise(shape, 7), noise(shape, 8)
+    moving = [0.01 * (weak + 0.8**step * way) for step in range(3)]
+    still = [0.01 * (weak + 0.1 * noise(shape, seed)) for seed in range(10, 13)]
+    assert looked_at(np.stack([steady, still], axis=1))[2] < SETTLED
+    assert looked_at(np.stack([steady, moving], axis=1))[2] > 0.9
+    assert looked_at(np.stack([moving, steady], axis=1))[2] > 0.9
+
+
 @pytest.fixture
 def planned(backend: Backend, difficult_scan: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that goes on until the last passes end, with these correlations look by look; returns the rests."""
@@ -129,6 +141,19 @@ def test_an_image_that_never_settles_ends(planned: Any, difficult_scan: Any, bac
     most = most_passes(frames)
     assert most > MOST_PASSES == most_passes(1000)
     assert planned([MOVES] * (most // ROUND + 1)) == [False] * most + [True] * RESTING_PASSES
+
+
+def test_an_object_of_several_states_may_take_longer(backend: Backend, difficult_scan: Any) -> None:
+    store, state = difficult_scan(backend, 1)
+    state.object = np.stack([state.object] * 2)
+    one, two = (most_passes(len(store.active), states) for states in (1, 2))
+    plan = LastPasses(SolverSettings(), backend)
+    plan.begin(one)
+    plan.look(one, state, store, uses=one, positions_move=False)
+    assert not plan.rest(one)
+    plan.begin(two)
+    plan.look(two, state, store, uses=two, positions_move=False)
+    assert plan.rest(two)
 
 
 def test_passes_begin_anew_with_another_mode_and_are_gone_on_with(planned: Any, backend: Backend) -> None:
