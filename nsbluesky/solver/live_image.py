@@ -461,12 +461,15 @@ class LiveImage:
         """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
         if not self._search.has_told or self._rested < SETTLING_PASSES:
             return False
-        at_end = self.is_last and not self.is_coarse and not self._last.are_told and self.time_left >= REST
-        return self._is_ripe or at_end or self._further_modes.is_trying
+        if self._further_modes.is_trying or self.time_left < REST:
+            return self._further_modes.is_trying
+        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
 
     @property
     def _passes_for_modes(self) -> int | None:
         """Passes that a further mode could have; None where it gets as many as it takes."""
+        if self.time_left < REST:
+            return 0
         if not (self.is_last and self._last.are_told):
             return None
         return self.passes_wanted - self.passes_done - 1
