@@ -53,7 +53,7 @@ def test_where_passes_are_told_a_pause_has_no_others(scan: Scan, backend: Backen
 
 @pytest.fixture
 def waiting(scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes a solver after its last frame, which looks for modes; `left` unexplained, look by look."""
+    """A function that makes a solver which looks for modes after its last frame; `left` unexplained, look by look."""
 
     def make(left: list[float], *, ripe: bool = False, most_modes: int = 2) -> IncrementalSolver:
         solver = scan.solver(backend, told_m=scan.defocus_m, modes=1, most_modes=most_modes)
