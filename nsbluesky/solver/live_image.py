@@ -215,11 +215,9 @@ class LiveImage:
             self._take(self.beginning.from_optic(level, self._settings), level)
 
     def begin_with(self, probe: npt.NDArray[np.complex64]) -> None:
-        """Begin with a known probe (modes, N, N); what was done so far counts for nothing but the frames' uses."""
-        self._pass_in_work = None
-        self.is_warm = False
+        """Begin with a known probe (modes, N, N); what was done so far counts for nothing."""
         level = self.beginning.level(self._settings)
-        self._take(self.beginning.from_known(level, probe, self._settings), level)
+        self.restart(self.beginning.from_known(level, probe, self._settings), level)
 
     def restart(self, state: SolverState, level: FrameStore) -> None:
         """Go on from another state, for which no frame has been used."""
