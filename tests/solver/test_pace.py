@@ -51,6 +51,16 @@ def test_where_passes_are_told_a_pause_has_no_others(scan: Scan, backend: Backen
     assert solver.passes_done == 3 and mean_uses(solver) < RIPE_USES / 2
 
 
+def test_without_last_passes_too_the_image_is_of_whole_frames_at_the_end(scan: Scan, backend: Backend) -> None:
+    solver = scan.solver(backend, told_m=scan.defocus_m, passes_final=0)
+    assert not solver.is_settled, "there is no image"
+    add(solver, scan, slice(24))
+    solver.finish()
+    work(solver)
+    assert solver.finished and not solver.is_coarse
+    assert solver.state is not None and solver.state.probe.shape == (1, 48, 48)
+
+
 @pytest.fixture
 def waiting(scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that makes a solver which looks for modes after its last frame; `left` unexplained, look by look."""
