@@ -70,5 +70,6 @@ def test_where_all_frames_are_withdrawn_in_a_pass_nothing_moves(begun: Any) -> N
         engine.update(state, store, np.asarray(slots))
     store.weights[:14] = 0
     engine.end_pass(state, store)
+    engine.end_pass(state, store)  # of a pass that had no batch at all
     np.testing.assert_array_equal(state.object, before[0])
     np.testing.assert_array_equal(state.probe, before[1])

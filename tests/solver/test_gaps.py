@@ -13,7 +13,7 @@ from nsbluesky.solver.engines import ENGINES, make_engine
 from nsbluesky.solver.held_out import predictions
 
 TOLD_BY_AGREEMENT = {"cg", "dm"}
-"""A pixel that agrees tells `cg` how far to go, and lowers the mean misfit of a pixel, which `dm` accepts as noise."""
+"""A pixel that agrees tells `cg` how far to go; `dm` takes so much misfit a pixel, on average, for noise."""
 
 
 @pytest.mark.parametrize("order", [1, -1])
