@@ -144,8 +144,7 @@ class HalfSets:
         if state is not None and (state.object.shape, state.probe.shape, state.origin_px) == wanted:
             return stacked
         xp = self._backend.xp
-        if state is None or state.probe.shape[1:] != image.probe.shape[1:]:
-            self.reset()
+        if state is None:
             canvas = xp.ones((2 * height, width), np.complex64)
         else:
             before = (state.origin_px[0] - image.origin_px[0], state.origin_px[1] - image.origin_px[1])

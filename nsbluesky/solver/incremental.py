@@ -191,7 +191,8 @@ class IncrementalSolver:
     def start_with(self, probe: npt.ArrayLike) -> None:
         """Begin with a known probe (N, N) or (modes, N, N), centred, in place of mean pattern and sweep.
 
-        It is scaled to the frames' mean photons; modes that are missing are made as for any start.
+        It is scaled to the frames' mean photons; modes that are missing are made as for any start.  An image that is
+        there already is dropped, with all that was found beside it.
 
         Raises
         ------
@@ -396,8 +397,8 @@ class IncrementalSolver:
     def time_left(self) -> float:
         """Set it where somebody waits: the part that is left of the time for the last passes, 1 at first.
 
-        Below 2/3, half of `SolverSettings.coarse_uses` is enough, and below 1/4, an image that had half of its least
-        passes has the others without momentum.
+        Below 2/3, half of `SolverSettings.coarse_uses` is enough, and below 1/4, no further mode is begun, and an
+        image that had half of its least passes has the others without momentum.
         """
         return self._image.time_left
 

@@ -215,11 +215,9 @@ class LiveImage:
             self._take(self.beginning.from_optic(level, self._settings), level)
 
     def begin_with(self, probe: npt.NDArray[np.complex64]) -> None:
-        """Begin with a known probe (modes, N, N); what was done so far counts for nothing but the frames' uses."""
-        self._pass_in_work = None
-        self.is_warm = False
+        """Begin with a known probe (modes, N, N); what was done so far counts for nothing."""
         level = self.beginning.level(self._settings)
-        self._take(self.beginning.from_known(level, probe, self._settings), level)
+        self.restart(self.beginning.from_known(level, probe, self._settings), level)
 
     def restart(self, state: SolverState, level: FrameStore) -> None:
         """Go on from another state, for which no frame has been used."""
@@ -461,12 +459,15 @@ class LiveImage:
         """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
         if not self._search.has_told or self._rested < SETTLING_PASSES:
             return False
-        at_end = self.is_last and not self.is_coarse and not self._last.are_told and self.time_left >= REST
-        return self._is_ripe or at_end or self._further_modes.is_trying
+        if self._further_modes.is_trying or self.time_left < REST:
+            return self._further_modes.is_trying
+        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
 
     @property
     def _passes_for_modes(self) -> int | None:
         """Passes that a further mode could have; None where it gets as many as it takes."""
+        if self.time_left < REST:
+            return 0
         if not (self.is_last and self._last.are_told):
             return None
         return self.passes_wanted - self.passes_done - 1

@@ -112,6 +112,8 @@ def test_halves_are_interleaved_along_and_across_rows():
 def test_a_forecast_needs_a_trend():
     law = [(n, 1e-6 / np.sqrt(n)) for n in (100, 150, 220, 300)]
     assert frames_for_resolution(law, 1e-6 / np.sqrt(1000)) == pytest.approx(1000, rel=0.01)
+    nonsense = [(0, 1e-9), (50, 0.0), (60, -1e-9), (70, float("nan")), (80, float("inf"))]
+    assert frames_for_resolution(nonsense + law, 3e-8) == frames_for_resolution(law, 3e-8) is not None
     assert frames_for_resolution(law, 7e-8) in (220, 300)  # there already
     assert frames_for_resolution(law, 1e-9) is None  # too far
     assert frames_for_resolution(law[:3], 3e-8) is None

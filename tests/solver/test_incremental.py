@@ -697,6 +697,29 @@ def test_an_image_that_begins_anew_judges_all_frames_anew(scan, backend):
     assert sorted(solver.rejected) == [61, 999]
 
 
+@pytest.mark.parametrize("coarse_uses", [0, 4])
+def test_an_image_that_begins_anew_with_a_known_probe_is_as_one_that_began_with_it(scan, backend, coarse_uses):
+    """Half-sets, a mode that was on trial and passes that were done belong to the image before."""
+    uses, r_factors = [], []
+    for begun in (True, False):
+        solver = scan.solver(
+            backend, coarse_uses=coarse_uses, passes_final=4, quality_share=1.0, told_m=2 * scan.defocus_m
+        )
+        solver.add_frames(scan.seq_nums[:64], scan.frames[:64], scan.translations_m[:64])
+        if begun:
+            run(solver)
+            solver._image._further_modes.restore({"settled": False, "before": 0.5, "judged_at": 99})
+        solver.withdraw(scan.seq_nums[:22])  # the canvas becomes smaller
+        solver.start_with(scan.probe)
+        assert not solver._image._further_modes.is_trying, "it would take a mode of this probe away"
+        finished(solver)
+        assert np.isfinite(solver.quality().half_bit_m)
+        uses.append(solver.frames.uses[solver.frames.active])
+        r_factors.append(solver.state.r_factor)
+    np.testing.assert_array_equal(*uses)
+    assert r_factors[0] == pytest.approx(r_factors[1], rel=0.02)
+
+
 # ---- a second engine on the same frames
 
 
