@@ -612,7 +612,9 @@ def test_replay_takes_the_settings_that_the_run_was_processed_with(
     processed(tmp_path / "results", uid, was, session)
     summary = commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", "--set", "solver.subpixel=2")
     assert_replayed(summary)
-    assert summary["settings_from"] == "the run's processing"
+    assert summary["settings_from"] == "the run's processing, as they were at its end"
+    (change,) = summary["settings_changed_in_the_run"]
+    assert re.fullmatch(rf"after \d+\.\d s: solver\.modes=3 \(was {was.solver.modes}\)", change)
     assert summary["settings_changed"] == ["solver.subpixel=2"]
     with read_cxi(summary["cxi"]) as cxi:
         used = cxi.images[0].parameters["settings"]
@@ -653,15 +655,23 @@ def test_replay_from_the_catalog(
     summary = commands.run("replay", uid, *where, *settings)
     assert_replayed(summary)
     assert summary["settings_from"] == "the package's defaults"
-    derived = DerivedRun(
-        {"uid": uid}, PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
-    )
+    was = PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
+    derived = DerivedRun({"uid": uid}, was)
     writer("start", derived.start_document)
+    for new in (was.replace(solver__subpixel=2), was.replace(solver__subpixel=2, solver__algorithm="rpie")):
+        for name, document in derived.event("settings", settings=new.to_json(), changes="{}"):
+            writer(name, document)
     writer(*derived.stop())
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
     again = commands.run("replay", uid, *where)
     assert_replayed(again)
-    assert again["settings_from"] == "the run's processing"
+    assert again["settings_from"] == "the run's processing, as they were at its end"
+    first, second = again["settings_changed_in_the_run"]
+    assert first.endswith("s: solver.subpixel=2 (was 4)")
+    assert second.endswith("s: solver.algorithm=rpie (was wasp)")
+    with read_cxi(again["cxi"]) as cxi:
+        used = cxi.images[0].parameters["settings"]["solver"]
+    assert (used["subpixel"], used["algorithm"]) == (2, "rpie")
 
 
 def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:

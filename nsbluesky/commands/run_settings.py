@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsbluesky.commands import CommandFailed, input_folder
 from nsbluesky.replay import Document
-from nsbluesky.service.recorded_settings import for_replay, settings_of_run
+from nsbluesky.service.recorded_settings import RecordedSettings, for_replay, recorded_in, settings_of_run
 from nsbluesky.settings import PipelineSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ def settings_again(
     except SettingsError as error:
         raise SettingsError(f"as run {uid[:8]} was processed, {error}; --defaults leaves its settings") from error
     told: dict[str, Any] = {"settings_from": "the package's defaults" if recorded is None else "the run's processing"}
+    if recorded is not None and recorded.changes:
+        told["settings_from"] += ", as they were at its end"
+        told["settings_changed_in_the_run"] = list(recorded.changes)
     if unknown:
         told["settings_unknown_now"] = unknown
     if options.set:
@@ -78,9 +81,8 @@ def settings_again(
     return settings.set_from_text(options.set), told
 
 
-def _settings_in(catalog: Catalog, uid: str) -> dict[str, Any] | None:
+def _settings_in(catalog: Catalog, uid: str) -> RecordedSettings | None:
     try:
-        settings: dict[str, Any] = catalog.processed(uid).metadata["start"]["settings"]
+        return recorded_in(catalog.processed(uid).documents())
     except LookupError:  # never processed
         return None
-    return settings
