@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import io
 import json
 import os
@@ -335,6 +336,42 @@ def test_reconstruct_leaves_frames_of_weight_0_out(commands: Commands, clean: Pa
     with read_cxi(weighted) as before, read_cxi(out) as after:
         for name in ("frame_weights", "frame_flags", "seq_nums"):
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2, 3])
+def test_reconstruct_tells_which_file_the_disk_has_no_room_for(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """HDF5 would crash; there is room as long as it has been looked for so many times."""
+    out = tmp_path / "out.cxi"
+    free = iter([10 * disk_space.MARGIN_BYTES] * looks)
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
+        told = commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+    assert f"{out}: no space left: 0 MB are free in {tmp_path}, 64 MB stay free: make space" in told
+    assert not list(tmp_path.iterdir()) and next(free, None) is None
+
+
+def test_reconstruct_tells_which_checkpoint_cannot_be_written(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out.cxi"
+    monkeypatch.setattr(os, "fsync", full)
+    told = commands.fail("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
+    assert told == f"nsbluesky reconstruct: {out}.checkpoint: No space left on device"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_reconstruct_tells_which_picture_cannot_be_written(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    out, png = tmp_path / "out.cxi", tmp_path / "object.png"
+    png.symlink_to("/dev/full")
+    told = commands.fail("reconstruct", clean, out, "--passes", "1", "--png", png, *QUICK)
+    assert told == f"nsbluesky reconstruct: {png}: No space left on device"
+    assert validate(out) == []
 
 
 def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstruction: Path, tmp_path: Path) -> None:
