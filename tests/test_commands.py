@@ -721,6 +721,13 @@ def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path
     assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
 
 
+def test_a_catalog_that_is_not_there_is_told_without_the_seconds_of_its_import(tmp_path: Path) -> None:
+    code = "import sys; from nsbluesky.cli import main\n"
+    code += f"print(main(['replay', 'abc', '--catalog', {str(tmp_path)!r}]), 'tiled' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "1 False\n" and "holds no catalog" in done.stderr
+
+
 def test_replay_tells_a_geometry_that_cannot_be_used(
     recorded: tuple[str, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

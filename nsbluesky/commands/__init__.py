@@ -111,10 +111,10 @@ def input_folder(path: Path) -> Path:
 @contextmanager
 def input_catalog(path: Path | None) -> Iterator[Catalog]:
     """Give a catalog that is read, the session's by default; one that was named and is not there is not made."""
-    from nsbluesky.catalog import open_catalog
-
     if path is not None and not (input_folder(path) / "catalog.db").is_file():
         raise ValueError(f"{path} holds no catalog: expected a folder with catalog.db")
+    from nsbluesky.catalog import open_catalog
+
     with open_catalog(path) as catalog:
         yield catalog
 
