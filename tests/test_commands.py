@@ -715,6 +715,8 @@ def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path
     uid, path, settings = recorded
     log = ["--log", path]
     assert "nowhere" in commands.fail("replay", "nowhere", *log)
+    for command in (["replay", uid], ["raw2cxi", "--run", uid, tmp_path / "clean.cxi"]):
+        assert "nolog: no such folder" in commands.fail(*command, "--log", tmp_path / "nolog")
     assert "no such document log" in commands.fail("replay", uid, "--out", tmp_path)
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
     assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")

@@ -21,6 +21,7 @@ __all__ = [
     "ended_by_ctrl_c",
     "input_catalog",
     "input_folder",
+    "input_log",
     "output_file",
     "output_folder",
     "output_picture",
@@ -106,6 +107,13 @@ def input_folder(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; check its name")
     return path
+
+
+def input_log(path: Path | None) -> Path:
+    """Return the folder of a document log, the session's by default; one that was named must be there."""
+    from nsbluesky.folders import data_directory
+
+    return data_directory() / "documents" if path is None else input_folder(path)
 
 
 @contextmanager

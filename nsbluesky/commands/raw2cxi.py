@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nsbluesky.commands import input_catalog, output_file, parse_count
+from nsbluesky.commands import input_catalog, input_log, output_file, parse_count
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
 from nsbluesky.dask_cluster import open_cluster, workers_of
@@ -123,10 +123,9 @@ def _of_file(options: argparse.Namespace) -> _Task:
 
 def _of_run(options: argparse.Namespace) -> _Task:
     from nsbluesky.conversion.run_scan import scan_of_run
-    from nsbluesky.folders import data_directory
     from nsbluesky.replay import documents_of
 
-    log = options.log or data_directory() / "documents"
+    log = input_log(options.log)
     with ExitStack() as stack:
         catalog = None
         if options.catalog is not None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.commands import CommandFailed, input_catalog, output_folder
+from nsbluesky.commands import CommandFailed, input_catalog, input_log, output_folder
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
-from nsbluesky.folders import data_directory
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.viewer.pictures import save_object_png
 
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Replay a run and write its image."""
     with ExitStack() as stack:
-        log = options.log or data_directory() / "documents"
+        log = input_log(options.log)
         catalog = None
         if options.from_catalog or options.catalog is not None:
             catalog = stack.enter_context(input_catalog(options.catalog))
