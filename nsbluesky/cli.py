@@ -131,7 +131,10 @@ def _parse(arguments: Sequence[str], name: str) -> argparse.Namespace:
         command.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
         if known == name:  # the others are not imported: a command must not wait for what it does not need
             _module(name).add_arguments(command)
-    return parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # of the command, whose options are in its own help
+        subparsers.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
 
 
 def _set_log_levels(debug: bool) -> None:

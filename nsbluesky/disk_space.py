@@ -27,8 +27,15 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def require_space(folder: Path, num_bytes: int) -> None:
+def require_space(folder: Path, num_bytes: int, file: Path | None = None) -> None:
     """Look that there is space for `num_bytes` more.
+
+    Parameters
+    ----------
+    folder : path
+    num_bytes : int
+    file : path, optional
+        What is to be written, for the error to name.
 
     Raises
     ------
@@ -41,4 +48,5 @@ def require_space(folder: Path, num_bytes: int) -> None:
             errno.ENOSPC,
             f"no space left: {free / 2**20:.0f} MB are free in {folder}, {MARGIN_BYTES / 2**20:.0f} MB stay free: "
             "make space and do it again, for a run of a session by 'nsbluesky resume'",
+            *(() if file is None else (str(file),)),
         )

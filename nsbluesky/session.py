@@ -172,22 +172,28 @@ def run_engine() -> RunEngine:
     from nsbluesky.folders import data_directory
     from nsbluesky.scan_ids import ScanIds
 
-    options: dict[str, Any] = {"scan_id_source": ScanIds(data_directory() / "scan_id")}
+    scan_ids = ScanIds(data_directory() / "scan_id")
+    options: dict[str, Any] = {"scan_id_source": scan_ids}
     if has_screen():
         from nsbluesky.viewer.qt import QtDuringTask, application
 
         application()
         options["during_task"] = QtDuringTask()
     RE = RunEngine({}, **options)
-    RE.md_validator = functools.partial(_check_metadata, RE.md_validator)
+    check: Callable[[dict[str, Any]], object] = RE.md_validator
+
+    def check_metadata(md: dict[str, Any]) -> None:
+        try:
+            check(md)
+            with refusing():
+                _check_names(md)
+        except Exception:  # the RunEngine has numbered the run before it asks
+            scan_ids.give_back(RE.md)
+            raise
+
+    RE.md_validator = check_metadata
     logging.getLogger("bluesky").addFilter(is_no_refusal)
     return RE
-
-
-def _check_metadata(check: Callable[[dict[str, Any]], object], md: dict[str, Any]) -> None:
-    check(md)
-    with refusing():
-        _check_names(md)
 
 
 def _check_names(md: dict[str, Any]) -> None:

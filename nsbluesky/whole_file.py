@@ -6,12 +6,24 @@ import contextlib
 import glob
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["naming", "write_whole"]
 
 LEFT_S = 3600.0
 """A part that is as old as that was left by a process that was killed as it wrote it."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system tell which file could not be written: one that comes from writing does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -19,7 +31,8 @@ def write_whole(path: Path, text: str) -> None:
     _remove_left_parts(path)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # other processes may write the same file
     try:
-        part.write_text(text)
+        with naming(path):
+            part.write_text(text)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

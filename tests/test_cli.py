@@ -93,7 +93,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "x.cxi", "--darks", "-1"], "'-1': expected a whole number"),
         (["simulate", "x.cxi", "--pattern", "hexagons"], "jittered_raster"),
         (["reconstruct", "a.cxi", "b.cxi", "--algorithm", "magic"], "wasp"),
-        (["raw2cxi", "a.cxi", "b.cxi", "--bin", "3"], "unrecognized arguments: --bin"),
+        (
+            ["raw2cxi", "a.cxi", "b.cxi", "--bin", "3"],
+            "nsbluesky raw2cxi: unrecognized arguments: --bin 3; see nsbluesky raw2cxi --help",
+        ),
         (["status", "--address", "localhost"], "'localhost': expected tcp://HOST:PORT"),
         (["view", "--live", "tcp://127.0.0.1:x"], "'tcp://127.0.0.1:x': expected tcp://HOST:PORT"),
     ],

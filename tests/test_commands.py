@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import io
 import json
 import os
@@ -337,6 +338,42 @@ def test_reconstruct_leaves_frames_of_weight_0_out(commands: Commands, clean: Pa
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
+@pytest.mark.parametrize("looks", [0, 1, 2, 3])
+def test_reconstruct_tells_which_file_the_disk_has_no_room_for(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """HDF5 would crash; there is room as long as it has been looked for so many times."""
+    out = tmp_path / "out.cxi"
+    free = iter([10 * disk_space.MARGIN_BYTES] * looks)
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
+        told = commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+    assert f"{out}: no space left: 0 MB are free in {tmp_path}, 64 MB stay free: make space" in told
+    assert not list(tmp_path.iterdir()) and next(free, None) is None
+
+
+def test_reconstruct_tells_which_checkpoint_cannot_be_written(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out.cxi"
+    monkeypatch.setattr(os, "fsync", full)
+    told = commands.fail("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
+    assert told == f"nsbluesky reconstruct: {out}.checkpoint: No space left on device"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_reconstruct_tells_which_picture_cannot_be_written(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    out, png = tmp_path / "out.cxi", tmp_path / "object.png"
+    png.symlink_to("/dev/full")
+    told = commands.fail("reconstruct", clean, out, "--passes", "1", "--png", png, *QUICK)
+    assert told == f"nsbluesky reconstruct: {png}: No space left on device"
+    assert validate(out) == []
+
+
 def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstruction: Path, tmp_path: Path) -> None:
     summary = commands.run(
         "reconstruct", reconstruction, tmp_path / "o.cxi", "--passes", "1", "--modes", "1", "--use-probe"
@@ -612,7 +649,9 @@ def test_replay_takes_the_settings_that_the_run_was_processed_with(
     processed(tmp_path / "results", uid, was, session)
     summary = commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", "--set", "solver.subpixel=2")
     assert_replayed(summary)
-    assert summary["settings_from"] == "the run's processing"
+    assert summary["settings_from"] == "the run's processing, as they were at its end"
+    (change,) = summary["settings_changed_in_the_run"]
+    assert re.fullmatch(rf"after \d+\.\d s: solver\.modes=3 \(was {was.solver.modes}\)", change)
     assert summary["settings_changed"] == ["solver.subpixel=2"]
     with read_cxi(summary["cxi"]) as cxi:
         used = cxi.images[0].parameters["settings"]
@@ -653,25 +692,42 @@ def test_replay_from_the_catalog(
     summary = commands.run("replay", uid, *where, *settings)
     assert_replayed(summary)
     assert summary["settings_from"] == "the package's defaults"
-    derived = DerivedRun(
-        {"uid": uid}, PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
-    )
+    was = PipelineSettings().set_from_text([text.removeprefix("--set=") for text in settings])
+    derived = DerivedRun({"uid": uid}, was)
     writer("start", derived.start_document)
+    for new in (was.replace(solver__subpixel=2), was.replace(solver__subpixel=2, solver__algorithm="rpie")):
+        for name, document in derived.event("settings", settings=new.to_json(), changes="{}"):
+            writer(name, document)
     writer(*derived.stop())
     assert writer.flush(TIMEOUT_S) and writer.errors == {}
     again = commands.run("replay", uid, *where)
     assert_replayed(again)
-    assert again["settings_from"] == "the run's processing"
+    assert again["settings_from"] == "the run's processing, as they were at its end"
+    first, second = again["settings_changed_in_the_run"]
+    assert first.endswith("s: solver.subpixel=2 (was 4)")
+    assert second.endswith("s: solver.algorithm=rpie (was wasp)")
+    with read_cxi(again["cxi"]) as cxi:
+        used = cxi.images[0].parameters["settings"]["solver"]
+    assert (used["subpixel"], used["algorithm"]) == (2, "rpie")
 
 
 def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     uid, path, settings = recorded
     log = ["--log", path]
     assert "nowhere" in commands.fail("replay", "nowhere", *log)
+    for command in (["replay", uid], ["raw2cxi", "--run", uid, tmp_path / "clean.cxi"]):
+        assert "nolog: no such folder" in commands.fail(*command, "--log", tmp_path / "nolog")
     assert "no such document log" in commands.fail("replay", uid, "--out", tmp_path)
     assert "speed" in commands.fail("replay", uid, *log, "--speed", "0", "--out", tmp_path, *settings)
     assert "colour" in commands.fail("replay", uid, *log, "--set", "solver.colour=1")
     assert "expected one of" in commands.fail("replay", uid, *log, "--set", "colours.x=1")
+
+
+def test_a_catalog_that_is_not_there_is_told_without_the_seconds_of_its_import(tmp_path: Path) -> None:
+    code = "import sys; from nsbluesky.cli import main\n"
+    code += f"print(main(['replay', 'abc', '--catalog', {str(tmp_path)!r}]), 'tiled' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "1 False\n" and "holds no catalog" in done.stderr
 
 
 def test_replay_tells_a_geometry_that_cannot_be_used(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -645,6 +646,91 @@ def test_frames_of_a_virtual_dataset_are_there_or_told_missing(written: Path, tm
     source.unlink()
     with pytest.raises(CxiError, match=r"frames.h5: no such file"):
         read_cxi(written)
+
+
+def write_blocks(written: Path, name: str, place: str, whole: bool) -> np.ndarray:
+    """Move the frames into sources of two each, that a virtual dataset counts."""
+    with h5py.File(written, "r+") as file:
+        clean = file[DATA][:][[0, 1, 2, 3, 4, 4]]
+        sides = clean.shape[1:]
+        block = (2, *sides)
+        for number in range(len(clean) // 2):
+            of_block, inside = (text.replace("%b", str(number)).replace("%%", "%") for text in (name, place))
+            with h5py.File(written.parent / of_block, "a") as frames:
+                frames[inside] = clean[2 * number : 2 * number + 2]
+        places = h5py.h5s.create_simple(block, (h5py.h5s.UNLIMITED, *sides))
+        places.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), block, block)
+        taken = h5py.h5s.create_simple(block)
+        if not whole:
+            taken.select_hyperslab((0, 0, 0), (1, 1, 1), block, block)
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_virtual(places, name.encode(), place.encode(), taken)
+        del file[DATA]
+        h5py.h5d.create(file.id, DATA.encode(), h5py.h5t.py_create(clean.dtype), places, dcpl=how)
+    return clean
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("name", "place"), [("f_%b.h5", "data"), ("of 100%%/%b-%b.h5", "x/%b"), ("all.h5", "part %b of %%")]
+)
+def test_each_source_that_a_virtual_dataset_counts_is_there_or_told_missing(
+    written: Path, name: str, place: str, whole: bool
+) -> None:
+    """HDF5 takes the first that is missing for the end, and gives zeros where another part has more of them."""
+    (written.parent / "of 100%").mkdir()
+    clean = write_blocks(written, name, place, whole)
+    with read_cxi(written) as data:
+        assert data.frames is not None
+        np.testing.assert_array_equal(data.frames[:], clean[:5])
+    of_block, inside = (text.replace("%b", "1").replace("%%", "%") for text in (name, place))
+    source = written.parent / of_block
+    with h5py.File(source, "r+") as frames:
+        del frames[inside]
+        frames[inside] = clean[:1]
+    with pytest.raises(CxiError, match=re.escape(f"{source} holds no '{inside}', or less than is taken of it")):
+        read_cxi(written)
+    with h5py.File(source, "r+") as frames:
+        del frames[inside]
+    with pytest.raises(CxiError, match=re.escape(f"{source} holds no '{inside}'")):
+        read_cxi(written)
+    source.unlink()
+    with pytest.raises(CxiError, match=re.escape(f"{written.parent / name.replace('%b', '1')}".replace("%%", "%"))):
+        read_cxi(written)
+
+
+def test_no_source_that_a_virtual_dataset_counts_is_there(written: Path) -> None:
+    for number in range(len(write_blocks(written, "f_%b.h5", "data", True)) // 2):
+        (written.parent / f"f_{number}.h5").unlink()
+    with pytest.raises(CxiError, match=r"f_0.h5: no such file"):
+        read_cxi(written)
+
+
+def test_a_detector_of_two_modules_lacks_the_last_frames_of_one(written: Path) -> None:
+    """HDF5 takes the longer one for the end, and fills the other one up with zeros."""
+    with h5py.File(written, "r+") as file:
+        clean = file[DATA][:]
+        num, rows, columns = clean.shape
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        space = h5py.h5s.create_simple((1, rows, columns), (h5py.h5s.UNLIMITED, rows, columns))
+        half = (1, rows // 2, columns)
+        for side, first in enumerate((0, rows // 2)):
+            for number in range(num - side):
+                with h5py.File(written.parent / f"{side}_{number}.h5", "w") as frames:
+                    frames["data"] = clean[number : number + 1, first : first + rows // 2]
+            places = space.copy()
+            places.select_hyperslab((0, first, 0), (h5py.h5s.UNLIMITED, 1, 1), half, half)
+            how.set_virtual(places, f"{side}_%b.h5".encode(), b"data", h5py.h5s.create_simple(half))
+        del file[DATA]
+        h5py.h5d.create(file.id, DATA.encode(), h5py.h5t.py_create(clean.dtype), space, dcpl=how)
+        assert file[DATA].shape == clean.shape and not file[DATA][-1, rows // 2 :].any()
+    with pytest.raises(CxiError, match=f"1_{num - 1}.h5: no such file"):
+        read_cxi(written)
+    with h5py.File(written.parent / f"1_{num - 1}.h5", "w") as frames:
+        frames["data"] = clean[-1:, rows // 2 :]
+    with read_cxi(written) as data:
+        assert data.frames is not None
+        np.testing.assert_array_equal(data.frames[:], clean)
 
 
 @pytest.mark.parametrize("kind", ["all of it", "without end", "its own file"])

@@ -135,13 +135,18 @@ def test_metadata_that_would_lose_a_run_are_refused(
     monkeypatch.setenv("NSBLUESKY_DATA", str(tmp_path))
     RE = session.run_engine()
     documents: list[str] = []
+    numbers: list[int] = []
     RE.subscribe(lambda name, document: documents.append(name))
+    RE.subscribe(lambda _, start: numbers.append(start["scan_id"]), "start")
     plan = functools.partial(bp.count, [Signal(name="x", value=1.0)])
     with pytest.raises(ValueError, match=f"^{next(iter(md))} = .*|'raw_uid'"):
         RE(plan(), **md)
     assert not documents
+    with pytest.raises(ValueError, match="sample"):
+        RE(plan(), sample=5)  # which bluesky itself refuses
     RE(plan(), ptycho=Geometry(930.0, 0.25).to_dict())
     assert documents[-1] == "stop"
+    assert numbers == [1], "what was refused is no scan"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,34 @@ def test_a_higher_number_is_gone_on_from(tmp_path: Path) -> None:
     assert [scan_ids({"scan_id": 1000}), scan_ids({})] == [1001, 1002]
 
 
+def test_the_number_of_a_scan_that_was_refused_is_the_next_one(tmp_path: Path) -> None:
+    scan_ids = ScanIds(tmp_path / "scan_id")
+    for before in ({}, {"scan_id": 4}, {"scan_id": 4, "sample": "gold"}):
+        md: dict[str, Any] = dict(before)
+        for _ in range(2):
+            md["scan_id"] = scan_ids(md)
+            scan_ids.give_back(md)
+            scan_ids.give_back(md)
+            assert md == before
+    assert scan_ids({"scan_id": 4}) == 5
+
+
+def test_a_number_after_which_another_session_went_on_stays_a_gap(tmp_path: Path) -> None:
+    first, second = ScanIds(tmp_path / "scan_id"), ScanIds(tmp_path / "scan_id")
+    md = {"scan_id": first({})}
+    assert second({}) == 2
+    first.give_back(md)
+    assert md == {"scan_id": 1} and first(md) == 3
+
+
+def test_without_its_file_the_number_is_given_back_to_the_session(tmp_path: Path) -> None:
+    (tmp_path / "scan_id").write_text("three")
+    scan_ids, md = ScanIds(tmp_path / "scan_id"), {"scan_id": 7}
+    md["scan_id"] = scan_ids(md)
+    scan_ids.give_back(md)
+    assert md == {"scan_id": 7}
+
+
 def test_a_file_that_cannot_be_used_fails_no_scan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "scan_id").write_text("three")
     assert ScanIds(tmp_path / "scan_id")({"scan_id": 7}) == 8

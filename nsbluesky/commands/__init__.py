@@ -21,6 +21,7 @@ __all__ = [
     "ended_by_ctrl_c",
     "input_catalog",
     "input_folder",
+    "input_log",
     "output_file",
     "output_folder",
     "output_picture",
@@ -108,13 +109,20 @@ def input_folder(path: Path) -> Path:
     return path
 
 
+def input_log(path: Path | None) -> Path:
+    """Return the folder of a document log, the session's by default; one that was named must be there."""
+    from nsbluesky.folders import data_directory
+
+    return data_directory() / "documents" if path is None else input_folder(path)
+
+
 @contextmanager
 def input_catalog(path: Path | None) -> Iterator[Catalog]:
     """Give a catalog that is read, the session's by default; one that was named and is not there is not made."""
-    from nsbluesky.catalog import open_catalog
-
     if path is not None and not (input_folder(path) / "catalog.db").is_file():
         raise ValueError(f"{path} holds no catalog: expected a folder with catalog.db")
+    from nsbluesky.catalog import open_catalog
+
     with open_catalog(path) as catalog:
         yield catalog
 

@@ -11,12 +11,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nsbluesky.commands import input_catalog, output_file, parse_count
+from nsbluesky.commands import input_catalog, input_log, output_file, parse_count
+from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.settings import PipelineSettings
 
 __all__ = ["add_arguments", "run"]
+
+_Task = tuple[RawScan, PipelineSettings, dict[str, Any]]
+"""What is cleaned, how, and where the settings are from."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", type=Path, help="with --run: document log (the session's by default)")
     parser.add_argument("--catalog", type=Path, help="with --run: catalog to read where the log has no such run")
+    add_record_arguments(parser, "with --run: ")
     parser.add_argument(
         "--exposures-s",
         type=float,
@@ -35,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="exposures of a point, where the file does not tell",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in cleaning.frame_px=208")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in cleaning.frame_px=208; else, with --run, as processed",
+    )
     parser.add_argument(
         "--save-stage", action="append", default=[], metavar="NAME", help="keep the frames after this step as well"
     )
@@ -48,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Clean a scan; memory holds the blocks at work."""
-    settings = PipelineSettings().set_from_text(options.set)
+    _check_which(options)
+    scan, settings, told = _of_file(options) if options.run is None else _of_run(options)
     sources = [] if options.raw is None else [options.raw]
     out = output_file(options.clean, *sources)
     stages = list(dict.fromkeys(options.save_stage))
     for stage in stages:
         output_file(stage_path(out, stage), *sources)
-    scan = _scan(options)
     with _workers(options) as workers, tqdm(total=len(scan), unit="point", disable=None) as bar:
         result = convert(
             scan,
@@ -67,6 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "cxi": str(out),
+        **told,
         "frames": result.num_frames,
         "darks": result.num_darks,
         "bad_adcs": result.bad_adcs,
@@ -95,19 +107,29 @@ def _workers(options: argparse.Namespace) -> Iterator[Workers]:
         yield Workers.threads(number)
 
 
-def _scan(options: argparse.Namespace) -> RawScan:
+def _check_which(options: argparse.Namespace) -> None:
     if (options.raw is None) == (options.run is None):
         raise ValueError("expected either a raw CXI file or --run UID")
     if options.run is not None and options.exposures_s is not None:
         raise ValueError("--exposures-s is about files: the run's start document tells them")
-    if options.raw is not None:
-        return scan_of_cxi(options.raw, options.exposures_s)
+    if options.run is None and (options.defaults or options.results is not None):
+        raise ValueError("--defaults and --results are about runs: a file begins with the package's settings")
+
+
+def _of_file(options: argparse.Namespace) -> _Task:
+    settings = PipelineSettings().set_from_text(options.set)
+    return scan_of_cxi(options.raw, options.exposures_s), settings, {}
+
+
+def _of_run(options: argparse.Namespace) -> _Task:
     from nsbluesky.conversion.run_scan import scan_of_run
-    from nsbluesky.folders import data_directory
     from nsbluesky.replay import documents_of
 
+    log = input_log(options.log)
     with ExitStack() as stack:
         catalog = None
         if options.catalog is not None:
             catalog = stack.enter_context(input_catalog(options.catalog))
-        return scan_of_run(documents_of(options.run, options.log or data_directory() / "documents", catalog))
+        uid, documents = uid_of(documents_of(options.run, log, catalog))
+        settings, told = settings_again(options, uid, log, catalog)
+        return scan_of_run(documents), settings, told

@@ -18,11 +18,12 @@ from tqdm import tqdm
 from nsbluesky.backend import get_backend
 from nsbluesky.commands import output_file, output_picture
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
-from nsbluesky.cxi.export import copied_frames
+from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
+from nsbluesky.disk_space import require_space
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
 from nsbluesky.solver.checkpoint import remove_checkpoint
@@ -112,6 +113,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         tqdm(unit="pass", disable=options.progress or None) as bar,
     ):
         frames = data.clean_frames
+        require_space_for_frames(out, frames.shape)  # minutes of work must not end at a full disk
         if options.use_probe and data.illumination is None:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
@@ -216,7 +218,9 @@ def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSe
     """Write the frames, and what was made of them."""
     picture = result.picture
     x0, x1, y0, y1 = picture.extent_m
+    arrays = picture.object, picture.further, picture.probe
     with copied_frames(path, data) as cxi:
+        require_space(path.parent, 2 * sum(array.nbytes for array in arrays), path)  # each with its mask
         cxi.set_illumination(picture.probe[0])
         cxi.write_image(
             picture.object,

@@ -11,7 +11,7 @@ from typing import Any
 from nsbluesky.commands import (
     CommandFailed,
     add_service_arguments,
-    input_folder,
+    input_log,
     output_folder,
     service_credentials,
 )
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Finish a run, or list those that are not finished."""
-    log = input_folder(options.log) if options.log else data_directory() / "documents"
+    log = input_log(options.log)
     out = options.out or data_directory() / "results"
     if options.uid is None:
         return _unfinished(log, out)

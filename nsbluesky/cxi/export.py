@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from nsbluesky.cxi.layout import CxiError
 from nsbluesky.cxi.read import CxiData
 from nsbluesky.cxi.write import CxiFile
+from nsbluesky.disk_space import require_space
 
-__all__ = ["append_frames", "copied_frames", "export_cxi"]
+__all__ = ["append_frames", "copied_frames", "export_cxi", "require_space_for_frames"]
 
 BLOCK_FRAMES = 64
 
@@ -24,9 +26,13 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
     ------
     CxiError
         Where there are no clean frames.
+    NoSpace
+        If the disk has no room for the frames.
     OSError
         If the file cannot be written.
     """
+    path = Path(path)
+    require_space_for_frames(path, data.clean_frames.shape)
     cxi = CxiFile.create(
         path,
         energy_eV=data.energy_eV,
@@ -52,13 +58,26 @@ def copied_frames(path: str | Path, data: CxiData) -> CxiFile:
     return cxi
 
 
+def require_space_for_frames(path: Path, shape: tuple[int, ...]) -> None:
+    """Look that there is space for frames (n, ny, nx) in a file; HDF5 does not survive a write that fails.
+
+    Raises
+    ------
+    NoSpace
+        If there is not; it names the file.
+    """
+    require_space(path.parent, math.prod(shape) * np.dtype(np.float32).itemsize, path)
+
+
 def append_frames(cxi: CxiFile, data: CxiData, seq_nums: npt.NDArray[np.int64]) -> None:
     """Append the clean frames of `data` to a file, with these numbers (n,), in blocks."""
     frames = data.clean_frames
     for start in range(0, len(frames), BLOCK_FRAMES):
         block = slice(start, start + BLOCK_FRAMES)
+        some = frames[block].astype(np.float32)
+        require_space_for_frames(cxi.path, some.shape)
         cxi.append(
-            frames[block].astype(np.float32),
+            some,
             data.translation_m[block],
             seq_nums[block],
             flags=data.frame_flags[block],

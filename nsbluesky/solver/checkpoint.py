@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from nsbluesky.whole_file import naming
+
 __all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
@@ -57,7 +59,7 @@ def write_checkpoint(
     text = json.dumps({"format": _format(kind), "version": VERSION, "sections": values, "arrays": list(arrays)})
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")  # others may write the same file
     try:
-        with partial.open("wb") as file:
+        with naming(target), partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
             file.flush()
             os.fsync(file.fileno())

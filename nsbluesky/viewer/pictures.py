@@ -21,6 +21,7 @@ from nsbluesky.viewer.display import (
     thin_out,
     to_host,
 )
+from nsbluesky.whole_file import naming
 
 __all__ = ["colored", "draw_object", "save_object_png", "save_window_png"]
 
@@ -111,7 +112,9 @@ def save_object_png(
     OSError
         If the file cannot be written.
     """
-    draw_object(object, pixel_m, quantity, title).save(path, "PNG")
+    picture = draw_object(object, pixel_m, quantity, title)
+    with naming(Path(path)):
+        picture.save(path, "PNG")
 
 
 def save_window_png(path: str | Path, window: Any) -> None:

@@ -11,9 +11,11 @@ import pytest
 from raw_runs import fly_run
 from small_scans import NUM_POINTS, SETTINGS, content, convert_file, dark_frames, places, raw_frames, write_scan
 
+from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.cli import main
 from nsbluesky.cxi import read_cxi
 from nsbluesky.document_log import DocumentLog
+from nsbluesky.settings import PipelineSettings
 
 OPTIONS = [
     "--set=backend=numpy",
@@ -85,12 +87,70 @@ def test_a_recorded_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "no such document log" in command(capsys, "--run", "nothing", "--log", tmp_path / "log", out)[1]
 
 
+@pytest.fixture
+def recorded(tmp_path: Path) -> str:
+    """The uid of a run in the log that its processing has left its settings beside."""
+    log = DocumentLog(tmp_path / "log")
+    x_um, y_um = (places(NUM_POINTS) * 1e6).T
+    for name, document in fly_run(tmp_path, raw_frames(NUM_POINTS), dark_frames(6), x_um, y_um):
+        log(name, document)
+    (path,) = (tmp_path / "log").iterdir()
+    derived = DerivedRun({"uid": path.stem}, SETTINGS.replace(cleaning__frame_px=8, block_frames=7))
+    results = DocumentLog(tmp_path / "results" / "derived")
+    results("start", derived.start_document)
+    results.close()
+    return path.stem
+
+
+def test_a_run_is_cleaned_with_the_settings_that_it_was_processed_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: str
+) -> None:
+    """The defaults would refuse it: another detector; what suited the live processing is left."""
+    (tmp_path / "results").rename(tmp_path / "elsewhere")
+    run = ["raw2cxi", "--run", recorded[:6], "--log", str(tmp_path / "log")]
+    out, results = str(tmp_path / "clean.cxi"), ["--results", str(tmp_path / "elsewhere")]
+    assert main([*run, *results, out, "--set=cleaning.crop_px=40", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["settings_from"] == "the run's processing"
+    assert summary["settings_changed"] == ["cleaning.crop_px=40"]
+    with read_cxi(out) as data:
+        used = data.parameters["settings"]
+    cleaning = SETTINGS.cleaning.replace(crop_px=40, frame_px=8)
+    assert used["cleaning"] == cleaning.to_dict() and used["block_frames"] == PipelineSettings().block_frames
+    for others in ([], [*results, "--defaults"]):
+        assert main([*run, *others, str(tmp_path / "other.cxi")]) == 1
+    nowhere = ["--results", str(tmp_path / "nowhere")]
+    capsys.readouterr()
+    assert main([*run, *nowhere, out]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["raw2cxi --run", "replay"])
+def test_the_log_of_a_session_that_died_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "abc.jsonl").touch()
+    out = [str(tmp_path / "clean.cxi")] if "--run" in command else []
+    assert main([*command.split(), "abc", "--log", str(tmp_path / "log"), *out]) == 1
+    assert "the log of this run is empty: its session died as it began" in capsys.readouterr().err
+
+
+def test_a_run_beside_its_results_needs_no_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: str
+) -> None:
+    assert main(["raw2cxi", "--run", recorded, "--log", str(tmp_path / "log"), str(tmp_path / "clean.cxi")]) == 0
+    assert "settings from                      the run's processing\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["clean.cxi"], "expected either a raw CXI file or --run UID"),
         (["raw.cxi", "clean.cxi", "--run", "abc"], "expected either a raw CXI file or --run UID"),
         (["clean.cxi", "--run", "abc", "--exposures-s", "1"], "the run's start document tells them"),
+        (["raw.cxi", "clean.cxi", "--defaults"], "--defaults and --results are about runs"),
+        (["raw.cxi", "clean.cxi", "--results", "."], "--defaults and --results are about runs"),
         (["raw.cxi", "raw.cxi"], "is what the command reads"),
         (["clean.dark.cxi", "clean.cxi", "--save-stage", "dark"], "is what the command reads"),
     ],
