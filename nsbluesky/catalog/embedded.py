@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import fcntl
@@ -9,6 +10,7 @@ import logging
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -17,8 +19,12 @@ import adbc_driver_sqlite.dbapi
 import tiled.catalog
 import tiled.client
 from bluesky_tiled_plugins.exporters import json_seq_exporter
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tiled.alembic_utils import stamp_head
+from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
+from tiled.catalog.core import initialize_database
 from tiled.media_type_registration import default_serialization_registry
 from tiled.queries import Eq, KeyPresent
 from tiled.server.app import build_app
@@ -41,7 +47,7 @@ QUIETLY_S, PATIENCE_S = 5.0, 30.0
 
 
 def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:
-    """Open the catalog of a directory; the first time it is made, which takes some seconds.
+    """Open the catalog of a directory; the first time it is made, which takes a second.
 
     Parameters
     ----------
@@ -56,10 +62,12 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
     folder.mkdir(parents=True, exist_ok=True)
     # Two processes that make the same catalog at once would each leave half of it.
     with _lock(folder / "lock"):
+        if not _is_made(folder / "catalog.db"):
+            with ThreadPoolExecutor(1) as thread:  # IPython's may be within an event loop
+                thread.submit(_make, folder / "catalog.db").result()
         tree = tiled.catalog.from_uri(
             f"sqlite:///{folder}/catalog.db",
             specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
-            init_if_not_exists=not _is_made(folder / "catalog.db"),
             writable_storage=[str(folder / "data"), f"sqlite:///{folder}/tables.db"],
             readable_storage=folders,
         )
@@ -71,6 +79,24 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
         app.add_middleware(_NoStreams)
         context = tiled.client.Context.from_app(app)
     return Catalog(folder, context, WriterProcess(folder, folders))
+
+
+def _make(database: Path) -> None:
+    """Make tiled's tables, or those of them that are missing, as `tiled catalog init` does.
+
+    tiled itself would do it in a process, which imports all of tiled once more: five seconds.
+    """
+    uri = f"sqlite+aiosqlite:///{database}"
+
+    async def make_tables() -> None:
+        engine = create_async_engine(uri)
+        try:
+            await initialize_database(engine)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(make_tables())
+    stamp_head(ALEMBIC_INI_TEMPLATE_PATH, ALEMBIC_DIR, uri)
 
 
 def _let_tables_be_read_while_written(database: Path) -> None:
