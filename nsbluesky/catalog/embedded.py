@@ -16,14 +16,15 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import adbc_driver_sqlite.dbapi
+import alembic.command
+import alembic.config
 import tiled.catalog
 import tiled.client
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tiled.alembic_utils import stamp_head
-from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
+from tiled.catalog.alembic_constants import ALEMBIC_DIR
 from tiled.catalog.core import initialize_database
 from tiled.media_type_registration import default_serialization_registry
 from tiled.queries import Eq, KeyPresent
@@ -82,11 +83,16 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
 
 
 def _make(database: Path) -> None:
-    """Make tiled's tables, or those of them that are missing, as `tiled catalog init` does.
+    """Make tiled's tables, as `tiled catalog init` does, whole or not at all; what is half made is set aside.
 
     tiled itself would do it in a process, which imports all of tiled once more: five seconds.
     """
-    uri = f"sqlite+aiosqlite:///{database}"
+    new, aside = database.with_suffix(".new"), database.with_suffix(".incomplete")
+    for part in ("", "-wal", "-shm"):  # SQLite's own files beside it
+        Path(f"{new}{part}").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{database}{part}").replace(f"{aside}{part}")
+    uri = f"sqlite+aiosqlite:///{new}"
 
     async def make_tables() -> None:
         engine = create_async_engine(uri)
@@ -96,7 +102,14 @@ def _make(database: Path) -> None:
             await engine.dispose()
 
     asyncio.run(make_tables())
-    stamp_head(ALEMBIC_INI_TEMPLATE_PATH, ALEMBIC_DIR, uri)
+    version = alembic.config.Config()  # tiled's own would put the working directory on sys.path
+    options = {"script_location": ALEMBIC_DIR, "sqlalchemy.url": uri, "path_separator": "os"}
+    for name, value in options.items():
+        version.set_main_option(name, value.replace("%", "%%"))
+    alembic.command.stamp(version, "head")
+    with contextlib.closing(sqlite3.connect(new)) as made:
+        made.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all is in the one file that gets the name
+    new.replace(database)
 
 
 def _let_tables_be_read_while_written(database: Path) -> None:
@@ -156,8 +169,10 @@ def _is_made(database: Path) -> bool:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         try:
             return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0])
-        except sqlite3.OperationalError:
-            return False
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return False
+            raise
 
 
 class Finished(Protocol):
