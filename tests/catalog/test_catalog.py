@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sqlite3
 from collections.abc import Callable
@@ -337,10 +338,11 @@ def test_a_catalog_of_which_only_half_was_made_is_made_anew(
 
 
 def test_a_catalog_that_cannot_be_read_now_is_not_taken_for_one_that_is_half_made(
-    tmp_path: Path, new_catalog: Callable[[Path], Path]
+    tmp_path: Path, new_catalog: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = new_catalog(tmp_path) / "catalog.db"
     before = database.read_bytes()
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.0))  # else it waits 5 s
     with contextlib.closing(sqlite3.connect(database)) as made:
         made.execute("PRAGMA journal_mode = DELETE")
         made.execute("PRAGMA locking_mode = EXCLUSIVE")
