@@ -102,6 +102,9 @@ def test_simulated_session_scans(session_data: Path) -> None:
         "print('found', catalog.find_finished(uid).derived_uid == derived.start['uid'])\n"
         "print('derived', derived.start['raw_uid'] == uid, derived.stop['exit_status'])\n"
         "print('picture', derived['reconstruction']['object'][-1].dtype)\n"
+        "import gc, dask.array\n"
+        "dask.array.arange(20, chunks=5)[3:12]\n"
+        "print('garbage', gc.isenabled())\n"
         "uid, = RE(ptycho_fly_scan(shape=(4, 4), rate_hz=20.0, num_dark=2))\n"
         "print('and leaves after', uid)\n"
     )
@@ -112,6 +115,7 @@ def test_simulated_session_scans(session_data: Path) -> None:
     assert "derived True success" in out and "found True" in out
     assert list((session_data / "documents").iterdir()), "the document log has the run"
     assert "picture complex64" in out
+    assert "garbage True" in out, "dask, imported while nothing collects garbage, leaves it so after its first slice"
     last = out.partition("and leaves after ")[2][:36]
     assert f"still being processed: run {last[:8]}; the session ends with that" in out and "not finished" not in out
     with open_catalog(session_data / "catalog") as catalog:

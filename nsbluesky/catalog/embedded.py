@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import fcntl
@@ -9,16 +10,22 @@ import logging
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import adbc_driver_sqlite.dbapi
+import alembic.command
+import alembic.config
 import tiled.catalog
 import tiled.client
 from bluesky_tiled_plugins.exporters import json_seq_exporter
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tiled.catalog.alembic_constants import ALEMBIC_DIR
+from tiled.catalog.core import initialize_database
 from tiled.media_type_registration import default_serialization_registry
 from tiled.queries import Eq, KeyPresent
 from tiled.server.app import build_app
@@ -41,7 +48,7 @@ QUIETLY_S, PATIENCE_S = 5.0, 30.0
 
 
 def open_catalog(directory: str | Path | None = None, readable: Iterable[str | Path] = ("/",)) -> Catalog:
-    """Open the catalog of a directory; the first time it is made, which takes some seconds.
+    """Open the catalog of a directory; the first time it is made, which takes a second.
 
     Parameters
     ----------
@@ -56,10 +63,12 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
     folder.mkdir(parents=True, exist_ok=True)
     # Two processes that make the same catalog at once would each leave half of it.
     with _lock(folder / "lock"):
+        if not _is_made(folder / "catalog.db"):
+            with ThreadPoolExecutor(1) as thread:  # IPython's may be within an event loop
+                thread.submit(_make, folder / "catalog.db").result()
         tree = tiled.catalog.from_uri(
             f"sqlite:///{folder}/catalog.db",
             specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
-            init_if_not_exists=not _is_made(folder / "catalog.db"),
             writable_storage=[str(folder / "data"), f"sqlite:///{folder}/tables.db"],
             readable_storage=folders,
         )
@@ -71,6 +80,36 @@ def open_catalog(directory: str | Path | None = None, readable: Iterable[str | P
         app.add_middleware(_NoStreams)
         context = tiled.client.Context.from_app(app)
     return Catalog(folder, context, WriterProcess(folder, folders))
+
+
+def _make(database: Path) -> None:
+    """Make tiled's tables, as `tiled catalog init` does, whole or not at all; what is half made is set aside.
+
+    tiled itself would do it in a process, which imports all of tiled once more: five seconds.
+    """
+    new, aside = database.with_suffix(".new"), database.with_suffix(".incomplete")
+    for part in ("", "-wal", "-shm"):  # SQLite's own files beside it
+        Path(f"{new}{part}").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{database}{part}").replace(f"{aside}{part}")
+    uri = f"sqlite+aiosqlite:///{new}"
+
+    async def make_tables() -> None:
+        engine = create_async_engine(uri)
+        try:
+            await initialize_database(engine)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(make_tables())
+    version = alembic.config.Config()  # tiled's own would put the working directory on sys.path
+    options = {"script_location": ALEMBIC_DIR, "sqlalchemy.url": uri, "path_separator": "os"}
+    for name, value in options.items():
+        version.set_main_option(name, value.replace("%", "%%"))
+    alembic.command.stamp(version, "head")
+    with contextlib.closing(sqlite3.connect(new)) as made:
+        made.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all is in the one file that gets the name
+    new.replace(database)
 
 
 def _let_tables_be_read_while_written(database: Path) -> None:
@@ -130,8 +169,10 @@ def _is_made(database: Path) -> bool:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         try:
             return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0])
-        except sqlite3.OperationalError:
-            return False
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return False
+            raise
 
 
 class Finished(Protocol):

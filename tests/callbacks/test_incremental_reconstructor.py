@@ -49,7 +49,7 @@ def settings(scan, **solver):
         "sweep_frames": 5 * len(scan.frames) // 12,
         "sweep_candidates": 5,
         "sweep_passes": 3,
-        "passes_final": 12,
+        "passes_final": 6,
         "final_s": 1e6,
         "find_orientation": False,
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from tiled.queries import Eq
 
-from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter
+from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter, embedded, open_catalog
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -317,3 +320,33 @@ def test_a_run_with_two_files_of_frames_is_noted() -> None:
         datum = {"descriptor": "d", "stream_resource": uid, "indices": {"start": start, "stop": stop}}
         assert rows.stream_datum(datum) is datum
     assert rows.stop({"run_start": "r"})[ROWS_LEFT_OUT] is True
+
+
+def test_a_catalog_of_which_only_half_was_made_is_made_anew(
+    tmp_path: Path, new_catalog: Callable[[Path], Path]
+) -> None:
+    """As a session leaves it that is killed at its first start."""
+    with contextlib.closing(sqlite3.connect(new_catalog(tmp_path) / "catalog.db")) as made:
+        made.execute("DROP TABLE alembic_version")
+        made.execute("DROP TABLE webhooks")
+    with open_catalog(tmp_path) as catalog:
+        assert len(catalog.client) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalog.db")) as made:
+        assert made.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        assert made.execute("SELECT count(*) FROM webhooks").fetchone() == (0,)
+    assert (tmp_path / "catalog.incomplete").is_file() and not (tmp_path / "catalog.new").exists()
+
+
+def test_a_catalog_that_cannot_be_read_now_is_not_taken_for_one_that_is_half_made(
+    tmp_path: Path, new_catalog: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = new_catalog(tmp_path) / "catalog.db"
+    before = database.read_bytes()
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.0))  # else it waits 5 s
+    with contextlib.closing(sqlite3.connect(database)) as made:
+        made.execute("PRAGMA journal_mode = DELETE")
+        made.execute("PRAGMA locking_mode = EXCLUSIVE")
+        made.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            embedded._is_made(database)
+    assert len(database.read_bytes()) == len(before)
