@@ -32,6 +32,9 @@ from nsbluesky.streams import scan_of
 
 __all__ = ["IncrementalReconstructor", "Reconstruct"]
 
+MOST_PLACES = 5
+"""Odd pixels that a warning names."""
+
 
 class Reconstruct(Stage):
     """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
@@ -48,7 +51,7 @@ class Reconstruct(Stage):
         self._next = 0.0
         self._stopped = False
         self._deadline = math.inf
-        self._rounds_told = 0
+        self._rounds_told = self._odd_told = 0
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
 
@@ -242,6 +245,17 @@ class Reconstruct(Stage):
                 f"frames turned so; put 'orientation': {found} into the scan's 'ptycho' metadata"
             )
 
+    def _warn_of_pixels(self, solver: IncrementalSolver) -> None:
+        odd = np.argwhere(solver.odd_pixels)
+        if len(odd) > self._odd_told:
+            self._odd_told = len(odd)
+            places = ", ".join(f"({row}, {column})" for row, column in odd[:MOST_PLACES].tolist())
+            more = ", …" if len(odd) > MOST_PLACES else ""
+            self.run.warnings.append(
+                f"pixels of the detector fit in no frame and are left out, {len(odd)} so far: in clean frames, "
+                f"row and column {places}{more}; put them into the mask, or set solver.leave_out_pixels=false"
+            )
+
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
         refinement = solver.refinement
@@ -266,6 +280,7 @@ class Reconstruct(Stage):
         picture, quality = solver.picture(), solver.quality()
         if picture.num_frames == 0:
             return
+        self._warn_of_pixels(solver)
         yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",

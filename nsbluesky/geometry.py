@@ -227,3 +227,8 @@ def orientation_after(first: int, then: int) -> int:
     if then & 4:  # a swap after flips is a swap before flips of the other axes
         flips = (flips & 1) << 1 | flips >> 1
     return (first ^ then) & 4 | flips ^ (then & 3)
+
+
+def orientation_back(orientation: int) -> int:
+    """Return the orientation that undoes one."""
+    return next(back for back in range(8) if orientation_after(orientation, back) == 0)

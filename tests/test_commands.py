@@ -247,7 +247,7 @@ def test_raw2cxi_refuses_clean_files_and_its_own_input(commands: Commands, clean
 def test_reconstruct(commands: Commands, clean: Path, tmp_path: Path) -> None:
     out, png = tmp_path / "new" / "out.cxi", tmp_path / "new" / "object.png"
     summary = commands.run("reconstruct", clean, out, "--passes", "3", "--png", png, *QUICK, "--set", "seed=1")
-    assert (summary["frames_used"], summary["frames_rejected"]) == (36, 0)
+    assert (summary["frames_used"], summary["frames_rejected"], summary["pixels_left_out"]) == (36, 0, 0)
     assert 0 < summary["r_factor"] < 0.3
     assert summary["object_pixel_nm"] == pytest.approx(gold_balls().pixel_m * 1e9, rel=1e-3)
     assert validate(out) == []

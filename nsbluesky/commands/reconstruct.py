@@ -143,6 +143,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "frames_used": picture.num_frames,
         "frames_rejected": len(result.rejected),
         "frames_left_out": int((data.frame_weights == 0).sum()),
+        "pixels_left_out": None if result.odd_pixels is None else int(result.odd_pixels.sum()),
         "passes": len(result.r_factors),
         "passes_before": result.passes_before,
         "r_factor": float(result.r_factors[-1]),

@@ -76,6 +76,9 @@ class SolverSettings(Settings):
     find_orientation : bool
         After the sweep, look whether the frames are flipped or swapped against the stage
         (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
+    leave_out_pixels : bool
+        Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`); not
+        where frames lie in several processes.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default: right positions stay, but frames that are not what they are said to be draw their neighbours to
@@ -139,6 +142,7 @@ class SolverSettings(Settings):
     sweep_passes: int = 3
     find_orientation: bool = True
     defocus_m: float | None = None
+    leave_out_pixels: bool = True
     refine_positions: typing.Literal["frames", "global", "none"] = "none"
     refine_flux: bool = True
     refine_background: bool = True
@@ -170,6 +174,7 @@ class SolverSettings(Settings):
             "passes_final",
             "final_s",
             "defocus_m",
+            "leave_out_pixels",
             "refine_positions",
             "refine_flux",
             "refine_background",

@@ -22,7 +22,7 @@ from nsbluesky.whole_file import naming
 __all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 8
+VERSION = 9
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

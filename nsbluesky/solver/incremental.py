@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.geometry import Geometry, orientation_after
+from nsbluesky.geometry import Geometry, orientation_after, orientation_back, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.checkpoint import CheckpointError, Sections, check_identity, read_checkpoint, write_checkpoint
 from nsbluesky.solver.constraints import Constraints
@@ -90,7 +90,10 @@ class IncrementalSolver:
         self._backend = backend
         self._intake = Intake(self.frames, pixel_m, settings)
         self._search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
-        self._image = LiveImage(self.frames, self.rejected, self._search, settings, geometry, backend, pixel_m)
+        leave_out = self._intake.leave_out
+        self._image = LiveImage(
+            self.frames, self.rejected, self._search, settings, geometry, backend, pixel_m, leave_out
+        )
         self._turn = 0
         self._previous: Picture | None = None
 
@@ -180,6 +183,11 @@ class IncrementalSolver:
     def rejected(self) -> dict[int, str]:
         """Sequence numbers of frames that cannot be used, and why."""
         return self._intake.rejected
+
+    @property
+    def odd_pixels(self) -> npt.NDArray[np.bool_]:
+        """Pixels (N, N) of frames as they come that fit in none and are left out; zero frequency at N//2."""
+        return oriented(self._intake.odd, orientation_back(self._intake.turned))
 
     @property
     def frame_orientation(self) -> int:
@@ -498,7 +506,7 @@ class IncrementalSolver:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
         self._image.end_pass()
         contents = self._image.contents()
-        contents["solver"]["turned"] = self._intake.turned
+        contents["solver"] |= {"turned": self._intake.turned, "left_out": self._intake.odd}
         others = {
             "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings),
             "search": self._search.contents(),
@@ -529,6 +537,7 @@ class IncrementalSolver:
     def _restore(self, found: Sections) -> None:
         more_to_come = not self.frames.slots
         self._intake.turn(found["solver"]["turned"])
+        self._intake.leave_out(found["solver"]["left_out"])
         self._search.restore(found["search"])
         self.frames.restore(found["frames"])
         if not more_to_come:

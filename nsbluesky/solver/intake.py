@@ -44,6 +44,8 @@ class Intake:
         Sequence numbers of frames that cannot be used, and why.
     turned : int
         How frames are flipped and swapped when they come, as `nsbluesky.geometry.Geometry.orientation`.
+    odd : (N, N) bool
+        Pixels that were found not to fit, of frames as they are turned; zero frequency at N//2.
     """
 
     def __init__(self, frames: FrameStore, pixel_m: float, settings: SolverSettings) -> None:
@@ -53,13 +55,16 @@ class Intake:
         self._pixel_m = pixel_m
         self._settings = settings
         self._good = np.ones((frames.frame_px, frames.frame_px), bool)
+        self.odd = np.zeros_like(self._good)
         self._complained = False
         self._use_pixels()
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings."""
         before, self._settings = self._settings, settings
-        if settings.held_out != before.held_out:
+        if not settings.leave_out_pixels:
+            self.odd = np.zeros_like(self._good)
+        if (settings.held_out, settings.leave_out_pixels) != (before.held_out, before.leave_out_pixels):
             self._use_pixels()
 
     def set_mask(self, mask: npt.ArrayLike) -> None:
@@ -67,9 +72,14 @@ class Intake:
         self._good = valid_mask(mask, self.frames.frame_px)
         self._use_pixels()
 
+    def leave_out(self, odd: npt.NDArray[np.bool_]) -> None:
+        """Use these pixels (N, N) of no frame any more, beside those that were left out before; see `odd`."""
+        self.odd = self.odd | odd
+        self._use_pixels()
+
     def _use_pixels(self) -> None:
         """Let frames use the good pixels, but for a share of each that is held out; few pixels are all used."""
-        good = oriented(self._good, self.turned)
+        good = oriented(self._good, self.turned) & ~self.odd
         numbers = None
         if self._settings.held_out and np.count_nonzero(good) >= LEAST_PIXELS:
             count = round(1 / self._settings.held_out)
@@ -79,12 +89,13 @@ class Intake:
     def turn(self, orientation: int) -> None:
         """Flip and swap the frames that are here, and those that will come, after what was done to them already."""
         self.turned = orientation_after(self.turned, orientation)
+        self.odd = oriented(self.odd, orientation)
         self.frames.turn(orientation)
         self._use_pixels()
 
     def take_over(self, other: Intake) -> npt.NDArray[np.intp]:
         """Copy mask, orientation and frames of another one, as they were told; return the slots of those in use."""
-        self.turned, self._good = other.turned, other._good
+        self.turned, self._good, self.odd = other.turned, other._good, other.odd
         self._use_pixels()
         there = other.frames
         told = {number: why for number, why in other.rejected.items() if number not in there.slots}

@@ -78,6 +78,8 @@ class Reconstruction:
         The empty beam that the object was bounded by; None where it was not, or there was no empty place.
     quality : Quality or None
         What half-sets and held-out pixels tell, where there are any; None in shards.
+    odd_pixels : (N, N) bool or None
+        Pixels of the detector that fit in no frame and were left out; None in shards.
     """
 
     picture: Picture
@@ -91,6 +93,7 @@ class Reconstruction:
     variation: Variation | None = None
     vacuum: Vacuum | None = None
     quality: Quality | None = None
+    odd_pixels: npt.NDArray[np.bool_] | None = None
 
 
 def reconstruct(
@@ -194,6 +197,7 @@ def reconstruct(
         variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
         solver.constraints.vacuum,
         solver.quality(),
+        solver.odd_pixels,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shutil
 import threading
 import time
@@ -107,6 +109,20 @@ def test_frames_declared_the_wrong_way_round_are_put_right_and_told(scan, tmp_pa
     assert correlation(scan, streams.last("reconstruction")) > 0.9 * correlation(scan, orderly.last("reconstruction"))
     (geometry,) = orderly.events["geometry"]
     assert geometry["orientation"] == 0 and geometry["orientation_certain"]
+
+
+def test_a_hot_pixel_is_told_and_left_out(small, tmp_path):
+    """It became hot after the darks, which say nothing of it."""
+    frames = small.frames.copy()
+    frames[:, 20, 44] = np.quantile(frames, 0.999)
+    spoilt = dataclasses.replace(small, frames=frames)
+    streams = process(IncrementalReconstructor(settings(spoilt, **FEW_PASSES)), spoilt.documents(tmp_path))
+    messages = [data["message"] for data in streams.events["health"] if data["state"] == "warning"]
+    (message,) = [message for message in messages if "fit in no frame" in message]
+    assert "left out, 1 so far: in clean frames, row and column (" in message
+    place = re.search(r"\((\d+), (\d+)\)", message)
+    data = streams.last("diffraction_fit")["data"]
+    assert place is not None and np.argwhere(np.isnan(data)).tolist() == [[int(place[1]), int(place[2])]]
 
 
 def test_a_scan_in_the_near_field(tmp_path):
