@@ -187,7 +187,7 @@ class IncrementalSolver:
     @property
     def odd_pixels(self) -> npt.NDArray[np.bool_]:
         """Pixels (N, N) of frames as they come that fit in none and are left out; zero frequency at N//2."""
-        return oriented(self._intake.odd, orientation_back(self._intake.turned))
+        return np.asarray(oriented(self._intake.odd, orientation_back(self._intake.turned)))
 
     @property
     def frame_orientation(self) -> int:

@@ -75,7 +75,8 @@ class Settling:
         xp = self._backend.xp
         lit = illumination(self._backend, state, frames, frames.active)
         weight = xp.minimum(lit, np.float32(EVEN) * lit.max())
-        return max(self._of_one(*images, weight) for images in zip(*earlier, now, strict=True))
+        before, last = earlier
+        return max(self._of_one(*images, weight) for images in zip(before, last, now, strict=True))
 
     def _of_one(self, before: Any, last: Any, now: Any, weight: Any) -> float:
         """Return the correlation of the changes of one state (H, W)."""
