@@ -31,7 +31,7 @@ from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
-from nsbluesky.solver.odd_pixels import is_time_to_look, lonely_pixels, odd_pixels
+from nsbluesky.solver.odd_pixels import OddPixels
 from nsbluesky.solver.ordering import Deck
 from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES, batch_frames
 from nsbluesky.solver.probe_search import ProbeSearch
@@ -112,8 +112,7 @@ class LiveImage:
         self.quality = LiveQuality(settings, backend, pixel_m)
         self._frames = frames
         self._rejected = rejected
-        self._leave_out = leave_out
-        self._odd = np.zeros((frames.frame_px, frames.frame_px), np.bool_)
+        self._odd_pixels = OddPixels(frames, leave_out, settings)
         self._search = search
         self._settings = settings
         self._geometry = geometry
@@ -210,7 +209,7 @@ class LiveImage:
 
     def begin(self) -> None:
         """Begin with the frames that are here: with the warm probe, where there is one, or with the optic's."""
-        self._leave_lonely_pixels_out()
+        self._odd_pixels.leave_lonely_out()
         self.is_warm = self._search.begins_warm
         level = self.beginning.level(self._settings)
         if self.is_warm:
@@ -245,7 +244,7 @@ class LiveImage:
         self.unsettle()
         self._deck.add(frames.active.tolist())
         self.refinement.reset(frames)
-        self._odd = np.zeros_like(self._odd)
+        self._odd_pixels.reset()
         self._further_modes.reset()
         self.quality.reset()
 
@@ -308,6 +307,7 @@ class LiveImage:
         before, self._settings = self._settings, settings
         self._last, self._stage, self.constraints = last, 0, constraints
         self.refinement.configure(settings)
+        self._odd_pixels.configure(settings)
         self.quality.configure(settings)
         if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
             self._further_modes = FurtherModes(settings, self._backend)
@@ -375,7 +375,8 @@ class LiveImage:
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        self._look_at_pixels(state)
+        if not self.is_coarse and self._odd_pixels.look(state) and self.is_last:
+            self._last.begin(self.passes_done + 1)
         if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
             self._initialize(state)
             self._settle_with_modes()
@@ -495,27 +496,6 @@ class LiveImage:
         self._rejected.update(rest_misfits(self._frames, uses, unexplained_by_state))
         self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
 
-    def _leave_lonely_pixels_out(self) -> None:
-        """Leave out pixels that are hot whatever the image: before it begins, too, for a probe is made of them."""
-        if self._settings.leave_out_pixels:
-            lonely = lonely_pixels(self._frames, self._frames.active)
-            if lonely.any():
-                self._leave_out(lonely)
-
-    def _look_at_pixels(self, state: SolverState) -> None:
-        """Leave pixels out that fit in no frame, look after look; without them, the image has to settle anew."""
-        again = self._odd.any() and is_time_to_look(state.passes - 1)
-        if self.is_coarse or not self._settings.leave_out_pixels or not (again or is_time_to_look(state.passes)):
-            return
-        frames = self._frames
-        self._leave_lonely_pixels_out()
-        used = frames.active[frames.uses[frames.active] > 0]
-        before, self._odd = self._odd, odd_pixels(self._backend, state, frames, used, self._settings.subpixel)
-        if (before & self._odd).any():  # an image on its way may have no place for a pixel yet
-            self._leave_out(before & self._odd)
-            if self.is_last:
-                self._last.begin(self.passes_done + 1)
-
     def _wants_refinement(self, state: SolverState) -> bool:
         """Return whether to refine now.
 
@@ -562,7 +542,6 @@ class LiveImage:
                 "is_warm": self.is_warm,
                 "was_ripe": self._was_ripe,
                 "rested": self._rested,
-                "odd": self._odd,
                 "r_factors": self.r_factors,
             },
             "state": self.state.contents(self._backend),
@@ -571,6 +550,7 @@ class LiveImage:
             "refinement": self.refinement.contents(),
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
+            "odd_pixels": self._odd_pixels.contents(),
             "last_passes": self._last.contents(),
             "quality": self.quality.contents(),
         }
@@ -600,9 +580,10 @@ class LiveImage:
         self.refinement.restore(contents["refinement"])
         self.constraints.restore(contents["constraints"])
         self._further_modes.restore(contents["further_modes"])
+        self._odd_pixels.restore(contents["odd_pixels"])
         self._last.restore(contents["last_passes"])
         self.quality.restore(contents["quality"], self._frames)
         self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
-        self._rested, self._odd = own["rested"], own["odd"]
+        self._rested = own["rested"]
         self.is_last = own["finishing"] and not more_to_come  # what is still to come has to be used before the end
         self.r_factors = own["r_factors"]

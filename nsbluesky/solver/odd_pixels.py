@@ -12,6 +12,7 @@ without these pixels, of 0.0069.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import numpy.typing as npt
 from scipy.ndimage import median_filter, rank_filter
 
 from nsbluesky.backend import Backend
+from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.base import Slots
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.held_out import predictions, spaced
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["is_time_to_look", "lonely_pixels", "odd_pixels"]
+__all__ = ["OddPixels"]
 
 FIRST_LOOK = 2
 """Passes over whole frames before the first look; there is another after twice as many, four times as many, … and
@@ -60,6 +62,61 @@ that does is not odd."""
 
 MOST = 0.01
 """Where more than this part of the pixels stands out, it is the model that is wrong, and none is left out."""
+
+
+class OddPixels:
+    """Looks at the pixels of whole frames now and then.
+
+    Parameters
+    ----------
+    frames : FrameStore
+    leave_out : callable
+        Is called with pixels (N, N; zero frequency at N//2) that no frame shall use any more.
+    settings : SolverSettings
+    """
+
+    def __init__(
+        self, frames: FrameStore, leave_out: Callable[[npt.NDArray[np.bool_]], None], settings: SolverSettings
+    ) -> None:
+        self._frames = frames
+        self._leave_out = leave_out
+        self.reset()
+        self.configure(settings)
+
+    def configure(self, settings: SolverSettings) -> None:
+        """Go on with other settings."""
+        self._looks, self._subpixel = settings.leave_out_pixels, settings.subpixel
+
+    def reset(self) -> None:
+        """Forget what was odd at the latest look, as the image begins anew."""
+        self._odd = np.zeros((self._frames.frame_px,) * 2, np.bool_)
+
+    def contents(self) -> dict[str, Any]:
+        """Return what was odd at the latest look, for a checkpoint."""
+        return {"odd": self._odd}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned."""
+        self._odd = contents["odd"]
+
+    def leave_lonely_out(self) -> bool:
+        """Leave out pixels that are hot whatever the image; before it begins, too, for a probe is made of them."""
+        return self._looks and self._are_left_out(lonely_pixels(self._frames, self._frames.active))
+
+    def look(self, state: SolverState) -> bool:
+        """Look after a pass over whole frames, where it is time; return whether the image has to settle anew."""
+        again = self._odd.any() and is_time_to_look(state.passes - 1)
+        if not (self._looks and (again or is_time_to_look(state.passes))):
+            return False
+        frames, lonely = self._frames, self.leave_lonely_out()
+        used = frames.active[frames.uses[frames.active] > 0]
+        before, self._odd = self._odd, odd_pixels(frames.backend, state, frames, used, self._subpixel)
+        return self._are_left_out(before & self._odd) or lonely
+
+    def _are_left_out(self, odd: npt.NDArray[np.bool_]) -> bool:
+        if odd.any():
+            self._leave_out(odd)
+        return bool(odd.any())
 
 
 def is_time_to_look(passes: int) -> bool:

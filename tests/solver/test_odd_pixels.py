@@ -79,7 +79,7 @@ def test_few_frames_do_not_tell(scan: Scan, backend: Backend) -> None:
 
 def test_the_image_settles_anew_without_them(scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that come when the image rests already."""
-    monkeypatch.setattr("nsbluesky.solver.live_image.is_time_to_look", lambda passes: passes in (late, late + 1))
+    monkeypatch.setattr("nsbluesky.solver.odd_pixels.is_time_to_look", lambda passes: passes in (late, late + 1))
     late = 10**6
     bad, odd = spoilt(scan)
     late = solved(bad, backend).passes_done - 2
