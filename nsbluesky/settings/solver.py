@@ -78,7 +78,7 @@ class SolverSettings(Settings):
         (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
     leave_out_pixels : bool
         Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`); not
-        where frames lie in several processes.
+        in the near field, nor where frames lie in several processes.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default: right positions stay, but frames that are not what they are said to be draw their neighbours to

@@ -297,7 +297,8 @@ def test_garbage_that_is_withdrawn_leaves_an_image(scan, backend):
     frames = scan.frames.copy()
     frames[bad] = 0
     frames[bad, 5, 5] = 1e9
-    solver = scan.solver(backend, refine_positions="frames", refine_flux=True, quality_share=0.5, passes_final=30)
+    settings = {"refine_positions": "frames", "refine_flux": True, "quality_share": 0.5, "leave_out_pixels": False}
+    solver = scan.solver(backend, passes_final=30, **settings)
     for first in range(0, len(frames), 8):
         part = slice(first, first + 8)
         solver.add_frames(scan.seq_nums[part], frames[part], scan.translations_m[part])
