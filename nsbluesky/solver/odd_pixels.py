@@ -3,8 +3,7 @@
 Hot ones are lonely: light on a single pixel would fill the whole window of the object, and what a probe of two thirds
 of that width lets through has neighbours of a tenth at least.  A probe that was made to explain one fills its window.
 The others stand out by their misfit, on average over frames many times that of the pixels around them: what is bright
-or dark by right, object and probe explain.  In the near field all stay: each
-pixel has a part of the probe of its own.
+or dark by right, object and probe explain.  In the near field all stay, for each pixel has its own part of the probe.
 
 A few of them spoil an image.  400 simulated frames of 64² with 1e6 photons each were left with an error of 0.24 by
 three pixels that always counted 20000, of 0.064 by ten that counted 1000, and of 0.034 by 20 that counted nothing;
