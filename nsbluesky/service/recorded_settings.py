@@ -60,16 +60,16 @@ def recorded_in(documents: Iterable[Document]) -> RecordedSettings:
             elif name == "descriptor" and document["name"] == "settings":
                 stream = document["uid"]
             elif name in ("event", "event_page") and document["descriptor"] == stream:
-                for event in (
-                    [document]
-                    if name == "event"
-                    else event_model.unpack_event_page(cast(event_model.EventPage, document))
-                ):
+                for event in _events_of(name, document):
                     new = json.loads(event["data"]["settings"])
                     if changed := _differences(settings, new):
                         changes.append(f"after {event['time'] - began:.1f} s: {', '.join(changed)}")
                     settings = new
     return RecordedSettings(settings, tuple(changes))
+
+
+def _events_of(name: str, document: dict[str, Any]) -> Iterable[Any]:
+    return [document] if name == "event" else event_model.unpack_event_page(cast(event_model.EventPage, document))
 
 
 def settings_of(derived: LoggedRun) -> dict[str, Any]:

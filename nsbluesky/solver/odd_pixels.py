@@ -101,8 +101,11 @@ class OddPixels:
         self._odd = contents["odd"]
 
     def leave_lonely_out(self) -> bool:
-        """Leave out pixels that are hot whatever the image; before it begins, too, for a probe is made of them."""
-        return self._looks and self._are_left_out(lonely_pixels(self._frames, self._frames.active))
+        """Leave out pixels that are hot whatever the image; return whether there are any.
+
+        Before an image begins, too, for a probe is made of the mean pattern.
+        """
+        return self._looks and self._drop(lonely_pixels(self._frames, self._frames.active))
 
     def look(self, state: SolverState) -> bool:
         """Look after a pass over whole frames, where it is time; return whether the image has to settle anew."""
@@ -112,9 +115,10 @@ class OddPixels:
         frames, lonely = self._frames, self.leave_lonely_out()
         used = frames.active[frames.uses[frames.active] > 0]
         before, self._odd = self._odd, odd_pixels(frames.backend, state, frames, used, self._subpixel)
-        return self._are_left_out(before & self._odd) or lonely
+        return self._drop(before & self._odd) or lonely
 
-    def _are_left_out(self, odd: npt.NDArray[np.bool_]) -> bool:
+    def _drop(self, odd: npt.NDArray[np.bool_]) -> bool:
+        """Leave these pixels out; return whether there are any."""
         if odd.any():
             self._leave_out(odd)
         return bool(odd.any())

@@ -88,6 +88,47 @@ def test_the_image_settles_anew_without_them(scan: Scan, backend: Backend, monke
     assert solver.passes_done >= late + 15, "two changes of the image, and the passes that rest"
 
 
+def test_what_is_odd_in_one_look_alone_stays(scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks come after 2, 4, 8, … passes, and once more after the next where there was something."""
+    at = {"first": (5, 5), "both": (6, 9), "second": (7, 13)}
+    looks = [["first", "both"], ["both", "second"], [], []]
+    passes = []
+
+    def found(_: object, state: Any, *__: object) -> Any:
+        passes.append(state.passes)
+        odd = np.zeros((SIDE, SIDE), bool)
+        for name in looks[len(passes) - 1]:
+            odd[at[name]] = True
+        return odd
+
+    monkeypatch.setattr("nsbluesky.solver.odd_pixels.odd_pixels", found)
+    solver = solved(scan, backend, **QUICK)
+    assert passes == [2, 3, 4, 8]
+    assert np.argwhere(solver.odd_pixels).tolist() == [list(at["both"])]
+
+
+def test_the_probe_begins_without_hot_pixels(scan: Scan, backend: Backend) -> None:
+    bad, _ = spoilt(scan)
+    solver = bad.solver(backend, told_m=bad.defocus_m, coarse_uses=0)
+    solver.add_frames(bad.seq_nums, bad.frames, bad.translations_m)
+    while solver.state is None:
+        solver.step(0.0)
+    assert solver.odd_pixels[ODD["hot"]]
+    assert solver.state.passes == 0
+
+
+def test_a_pixel_beside_masked_ones_is_not_lonely(scan: Scan, backend: Backend) -> None:
+    """What they have counted is not known."""
+    solver = scan.solver(backend, told_m=scan.defocus_m, **QUICK)
+    mask = np.zeros((SIDE, SIDE), np.uint32)
+    middle = SIDE // 2
+    mask[middle - 1 : middle + 2, middle + 3 : middle + 6] = 1
+    mask[middle, middle + 4] = 0  # one in the bright ring that is alone in a gap
+    solver.set_mask(mask)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    assert not finished(solver).odd_pixels.any()
+
+
 def test_they_are_used_again_where_that_is_wanted(scan: Scan, backend: Backend) -> None:
     bad, _ = spoilt(scan)
     solver = solved(bad, backend, **QUICK)
