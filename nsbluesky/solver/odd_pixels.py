@@ -172,7 +172,7 @@ def odd_pixels(
     if len(slots) < LEAST_FRAMES:
         return np.zeros((side, side), np.bool_)
     sums: Any = xp.zeros((4, side, side), np.float32)
-    for intensity, amplitude in predictions(backend, state, frames, spaced(slots, FRAMES), subpixel, all_pixels=True):
+    for intensity, amplitude in predictions(backend, state, frames, spaced(slots, FRAMES), subpixel):
         known = (amplitude >= 0) & (frames.good > 0)
         model = xp.sqrt(intensity)
         difference = xp.abs(amplitude - model) * known

@@ -12,7 +12,7 @@ from small_scan import SIDE, Scan, finished, object_error, simulate, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import orientation_back, oriented
-from nsbluesky.solver.odd_pixels import is_time_to_look
+from nsbluesky.solver.odd_pixels import OddPixels, _standing_out, is_time_to_look
 
 ODD = {"hot": (9, 12), "dead": (22, 30), "flickering": (40, 17), "beside it": (40, 18)}
 QUICK = {"passes_final": 12, "coarse_uses": 2}
@@ -108,13 +108,42 @@ def test_what_is_odd_in_one_look_alone_stays(scan: Scan, backend: Backend, monke
 
 
 def test_the_probe_begins_without_hot_pixels(scan: Scan, backend: Backend) -> None:
+    """Two side by side, too."""
     bad, _ = spoilt(scan)
+    beside = ODD["hot"][0], ODD["hot"][1] + 1
+    bad.frames[:, *beside] = bad.frames[:, *ODD["hot"]]
     solver = bad.solver(backend, told_m=bad.defocus_m, coarse_uses=0)
     solver.add_frames(bad.seq_nums, bad.frames, bad.translations_m)
     while solver.state is None:
         solver.step(0.0)
-    assert solver.odd_pixels[ODD["hot"]]
+    assert solver.odd_pixels[ODD["hot"]] and solver.odd_pixels[beside]
     assert solver.state.passes == 0
+
+
+def test_the_image_settles_anew_without_a_pixel_that_became_hot(
+    scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solver = solved(scan, backend, **QUICK)
+    assert solver.state is not None
+    dropped: list[Any] = []
+    pixels = OddPixels(solver.frames, dropped.append, solver.settings)
+    solver.state.passes = 64
+    assert not pixels.look(solver.state) and not dropped
+    hot = np.zeros((SIDE, SIDE), bool)
+    hot[3, 4] = True
+    monkeypatch.setattr("nsbluesky.solver.odd_pixels.lonely_pixels", lambda *_: hot)
+    assert pixels.look(solver.state) and dropped == [hot]
+
+
+@pytest.mark.parametrize(
+    ("misfit", "unexplained", "is_odd"), [(6.0, 0.5, True), (6.0, 0.05, False), (2.1, 0.5, False)], ids=str
+)
+def test_what_scans_without_odd_pixels_have_is_not_odd(misfit: float, unexplained: float, is_odd: bool) -> None:
+    """Twenty times the misfit around it, but explained, as a zero order; seven times, as on the measured star."""
+    around, light = np.full((SIDE, SIDE), 0.3, np.float32), np.ones((SIDE, SIDE), np.float32)
+    difference = np.full_like(around, 0.5)
+    around[20, 20], difference[20, 20] = misfit, unexplained
+    assert np.argwhere(_standing_out(difference, around, light)).tolist() == [[20, 20]] * is_odd
 
 
 def test_a_pixel_beside_masked_ones_is_not_lonely(scan: Scan, backend: Backend) -> None:
@@ -153,7 +182,8 @@ def test_an_orientation_is_undone(orientation: int) -> None:
     np.testing.assert_array_equal(oriented(oriented(image, orientation), orientation_back(orientation)), image)
 
 
-def test_a_checkpoint_knows_them(scan: Scan, backend: Backend, tmp_path: Path) -> None:
+@pytest.mark.parametrize("passes", [2, 5], ids=["between two looks", "after them"])
+def test_a_checkpoint_knows_them(passes: int, scan: Scan, backend: Backend, tmp_path: Path) -> None:
     bad, odd = spoilt(scan)
 
     def begun() -> Any:
@@ -163,12 +193,13 @@ def test_a_checkpoint_knows_them(scan: Scan, backend: Backend, tmp_path: Path) -
         return solver
 
     first = begun()
-    while first.passes_done < 5:
+    while first.passes_done < passes:
         first.step(0.0)
     first.save(tmp_path / "checkpoint")
     again = begun()
     again.load(tmp_path / "checkpoint")
-    np.testing.assert_array_equal(again.odd_pixels, odd)
+    np.testing.assert_array_equal(again.odd_pixels, first.odd_pixels)
+    assert (first.odd_pixels == odd).all() == (passes == 5)
     np.testing.assert_array_equal(finished(again).picture().object, finished(first).picture().object)
 
 
