@@ -108,24 +108,28 @@ class AmplitudeChunks:
         """Return the amplitudes (N, N) float32 of a slot on the backend's device; not to be changed."""
         return self._backend.from_numpy(self.stored(slot)).astype(np.float32, copy=False)
 
-    def copy(self, slots: npt.NDArray[np.intp], out: Any, scales: npt.NDArray[np.float32] | None = None) -> None:
+    def copy(
+        self,
+        slots: npt.NDArray[np.intp],
+        out: Any,
+        scales: npt.NDArray[np.float32],
+        backgrounds: npt.NDArray[np.float32],
+    ) -> None:
         """Write the amplitudes of `slots` into the first rows of `out` (n, M, M) float32; on a host.
 
         Where M is less than N, these are the lowest frequencies.  Each frame is multiplied by its number of `scales`
-        (n,), where these are given.
+        (n,), and then has its photons of `backgrounds` (n,) less.
         """
-        scales = np.ones(len(slots), np.float32) if scales is None else scales
         chunks, places = np.divmod(slots, self._chunk_frames)
         numbers = set(chunks.tolist())
         for number in numbers:
             rows = np.flatnonzero(chunks == number) if len(numbers) > 1 else np.arange(len(slots))
-            chunk = self._chunks[number]
-            if self._dtype != np.float32:
-                for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
-                    copy_centre(chunk[place], out[row])
-                    out[row] *= scales[row]
-            else:
-                amplitude_loops.copy_centres(chunk, places[rows], rows, scales, out)
+            spectra, here = self._chunks[number], places[rows]
+            if self.is_half:  # which loops do not take
+                for row, place in zip(rows.tolist(), here.tolist(), strict=True):
+                    copy_centre(spectra[place], out[row])
+                spectra, here = out, rows
+            amplitude_loops.copy_centres(spectra, here, rows, scales, backgrounds, out)
 
     @property
     def is_half(self) -> bool:

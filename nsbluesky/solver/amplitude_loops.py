@@ -12,28 +12,31 @@ from nsbluesky.compiled import FAST, njit
 __all__ = ["copy_centres", "sum_amplitudes", "take_roots"]
 
 
-@njit(nogil=True, cache=True)
-def copy_centres(spectra, places, rows, scales, out):  # type: ignore[no-untyped-def]
-    """Write the lowest frequencies of some spectra (any, N, N) in FFT order into `rows` of `out` (any, M, M).
+@njit(nogil=True, cache=True, error_model="numpy")
+def copy_centres(spectra, places, rows, scales, backgrounds, out):  # type: ignore[no-untyped-def]
+    """Write the lowest frequencies of amplitudes (any, N, N) in FFT order into `rows` of `out` (any, M, M).
 
-    M is even, or N; each is multiplied by the number of `scales` that belongs to its row.
+    M is even, or N.  Those of a row are multiplied by its number of `scales`, and its photons of `backgrounds` are
+    subtracted from what that counted, down to none.  Negative amplitudes, which were not measured, stay so.
     """
     side, gap = out.shape[-1], spectra.shape[-1] - out.shape[-1]
     half = (side + 1) // 2
+    zero = out.dtype.type(0)
     for number in range(len(places)):
-        spectrum, image, scale = spectra[places[number]], out[rows[number]], scales[rows[number]]
-        if gap == 0:
-            for row in range(side):
-                source, line = spectrum[row], image[row]
-                for column in range(side):
-                    line[column] = scale * source[column]
-            continue
+        spectrum, image = spectra[places[number]], out[rows[number]]
+        scale, background = scales[rows[number]], backgrounds[rows[number]]
         for row in range(side):
             source, line = spectrum[row if row < half else row + gap], image[row]
             for column in range(half):
                 line[column] = scale * source[column]
             for column in range(half, side):
                 line[column] = scale * source[column + gap]
+            if background == 0:
+                continue
+            for column in range(side):
+                value = line[column]
+                left = np.sqrt(max(value * value - background, zero))
+                line[column] = left if value >= zero else value
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

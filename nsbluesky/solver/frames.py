@@ -385,15 +385,16 @@ class FrameStore:
     def amplitudes(self, slots: npt.NDArray[np.intp], out: Any, *, all_pixels: bool = False) -> Any:
         """Copy the amplitudes of `slots`, with corrected light, to the first rows of `out` (n, N, N).
 
-        They are `NOT_MEASURED` where there are none, and on the pixels that are held out but for `all_pixels`.
+        What the background of a frame was beyond the mean is subtracted, so that one background serves all frames; it
+        is small beside what was counted.  Amplitudes are `NOT_MEASURED` where there are none, and on the pixels that
+        are held out but for `all_pixels`.
         """
         if self.backend.on_device:
             loops = device_loops(self.backend.xp)
             loops.take_amplitudes(self.stored(slots, all_pixels=all_pixels), out[: len(slots)])
             return out[: len(slots)]
-        flux = self.flux[slots]
-        self._amplitudes.copy(slots, out, None if (flux == 1).all() else np.asarray(flux**-0.5, np.float32))
-        self._correct_background(slots, out)
+        scales, backgrounds = (np.asarray(x, np.float32) for x in (self.flux[slots] ** -0.5, self.backgrounds[slots]))
+        self._amplitudes.copy(slots, out, scales, backgrounds)
         hold_out = None if all_pixels else self.hold_out
         if hold_out is not None:
             for row, slot in enumerate(slots):
@@ -412,18 +413,6 @@ class FrameStore:
             held=None if hold_out is None else np.asarray(self.seq_nums[slots] % hold_out.count, np.int32),
             numbers=None if hold_out is None else hold_out.numbers,
         )
-
-    def _correct_background(self, slots: npt.NDArray[np.intp], amplitudes: Any) -> None:
-        """Subtract what the background of a frame was beyond the mean, so that one background serves all frames.
-
-        It is small beside what was counted.
-        """
-        xp = self.backend.xp
-        backgrounds = self.backgrounds[slots]
-        for row in np.flatnonzero(backgrounds).tolist():
-            amplitude = amplitudes[row]
-            photons = amplitude * amplitude - np.float32(backgrounds[row])
-            amplitude[...] = xp.where(amplitude >= 0, xp.sqrt(xp.maximum(photons, 0)), amplitude)
 
     def mean_intensity(self, slots: npt.NDArray[np.intp]) -> Any:
         """Return the mean photons (N, N), FFT order, over the frames that measured a pixel; 0 where none did."""

@@ -24,7 +24,7 @@ FRAME_BYTES = SIDE * SIDE * 4
 def amplitudes():
     rng = np.random.default_rng(3)
     values = np.sqrt(rng.poisson(rng.uniform(0, 1e6, (COUNT, SIDE, SIDE)))).astype(np.float32)
-    values[5, 2, 3] = NOT_MEASURED
+    values[5, [2, 1], [3, 0]] = NOT_MEASURED
     return values
 
 
@@ -37,17 +37,18 @@ def filled(amplitudes, backend, half=False, **how):
     return chunks
 
 
-def copied(chunks, slots, out, scales, loops):
+def copied(chunks, slots, out, loops, scales=1.0, backgrounds=0.0):
     """Copy amplitudes as a host does, or as a GPU's kernel reads them."""
+    scales, backgrounds = (np.broadcast_to(np.float32(x), len(slots)).copy() for x in (scales, backgrounds))
     if loops is None:
-        chunks.copy(slots, out, scales)
+        chunks.copy(slots, out, scales, backgrounds)
         return
     stored = StoredAmplitudes(
         side=chunks.side,
         is_half=chunks.is_half,
         addresses=chunks.addresses(slots),
-        gains=np.ones(len(slots), np.float32) if scales is None else scales,
-        backgrounds=np.zeros(len(slots), np.float32),
+        gains=scales,
+        backgrounds=backgrounds,
         held=None,
         numbers=None,
     )
@@ -57,17 +58,20 @@ def copied(chunks, slots, out, scales, loops):
 def checked(chunks, amplitudes, backend, rtol, loops):
     slots = np.array([COUNT - 1, 5, 40, 6])
     out = backend.xp.zeros((6, SIDE, SIDE), np.float32)
-    copied(chunks, slots, out, None, loops)
+    copied(chunks, slots, out, loops)
     np.testing.assert_allclose(backend.to_numpy(out)[:4], amplitudes[slots], rtol=rtol)
     assert not out[4:].any()
     assert out[1, 2, 3] == NOT_MEASURED
     small = backend.xp.zeros((5, SIDE // 2, SIDE // 2), np.float32)
-    scales = np.array([2.0, 0.5, 1.0, 3.0], np.float32)
-    copied(chunks, slots, small, scales, loops)
+    scales, backgrounds = np.array([2.0, 0.5, 1.0, 3.0]), np.array([0.0, 4e4, 2e5, -50.0])
+    copied(chunks, slots, small, loops, scales, backgrounds)
     edge = SIDE // 4
-    centre = np.fft.fftshift(amplitudes[slots], axes=(1, 2))[:, edge:-edge, edge:-edge] * scales[:, None, None]
+    kept = amplitudes.astype(np.float16 if chunks.is_half else np.float32).astype(np.float64)
+    centre = np.fft.fftshift(kept[slots], axes=(1, 2))[:, edge:-edge, edge:-edge] * scales[:, None, None]
+    left = np.sqrt(np.maximum(centre**2 - backgrounds[:, None, None], 0))
+    assert (left == 0).any() and (centre < 0).any()
     shown = np.fft.fftshift(backend.to_numpy(small), axes=(1, 2))
-    np.testing.assert_allclose(shown[:4], centre, rtol=rtol)
+    np.testing.assert_allclose(shown[:4], np.where(centre < 0, centre, left), rtol=1e-5, atol=2e-2)
     assert not shown[4:].any()
     read = chunks.read(40)
     assert read.dtype == np.float32 and isinstance(read, backend.xp.ndarray)
