@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.compiled import FAST, njit
-from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, shares
+from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, pieces, shares
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.kernels import multiply_windows
-from nsbluesky.solver.shifts import ramps, steps_of
+from nsbluesky.solver.kernels import multiply_windows, spread_lines
+from nsbluesky.solver.shifts import lines_of, ramps, steps_of
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.transform_calls import call_transform
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
@@ -112,51 +113,67 @@ def measure_sensitivity(
     compiled = not backend.on_device if compiled is None else compiled
     steps = steps_of(frames.shifts_px[slots], subpixel)
     order = np.lexsort(steps.T)
-    corners = corners_on_canvas(state, frames, slots)
+    slots_in_order, steps_in_order = slots[order], steps[order]
+    corners = corners_on_canvas(state, frames, slots_in_order)
     field = backend.fft2(state.probe.copy())
-    states, side = len(state.objects), frames.frame_px
-    modes = states * len(state.probe)
+    modes, side = len(state.objects) * len(state.probe), frames.frame_px
     varies = state.variation is not None
     waves_a_frame = 3 * modes if positions else modes
     count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
+    calls = compiled and frames.propagator.is_far
+    transforms = backend.compiled_transforms(side, field.dtype) if calls else None
     sums = np.zeros((len(slots), NUMBERS))
 
-    def measure(share: slice) -> None:
-        xp = backend.xp
-        waves = xp.empty((count, waves_a_frame, side, side), np.complex64)
+    def fields_of(part: slice) -> Any:
+        """Return the transform of the one probe, or of those of the frames, (1 or n, modes, N, N)."""
+        if not varies:
+            return field[None]
+        own = [probe_of(backend, state, frames, int(slot)) for slot in slots_in_order[part]]
+        return backend.fft2(backend.xp.stack(own))
+
+    def by_frames(part: slice, measured: Any, waves: Any) -> None:
+        """One frame after the other, with all its transforms, within one compiled loop."""
+        assert transforms is not None
+        lines = lines_of(steps_in_order[part], subpixel, side).astype(field.dtype, copy=False)
+        detector = measured, frames.good, np.float32(state.background), EPSILON
+        places = state.objects, fields_of(part), lines, corners[part]
+        _measure_frames(transforms, *places, *detector, waves, sums[part])
+
+    def by_runs(part: slice, measured: Any, waves: Any) -> None:
+        """Step by step, those frames together that share a moved probe."""
+        xp, fields = backend.xp, fields_of(part)
         windows = xp.empty((count, side, side), np.complex64)
+        for run in _runs(steps_in_order[part], each=varies):
+            of_run = slice(part.start + run.start, part.start + run.stop)
+            shift_px = steps_in_order[of_run] / subpixel
+            light = _moved(backend, fields[run.start if varies else 0], shift_px[0], positions)
+            if compiled:
+                there = waves[: len(shift_px)]
+                which = np.zeros(len(shift_px), np.int64)
+                multiply_windows(state.objects, light[None], which, corners[of_run], there)
+            else:
+                seen = (gather(backend, canvas, corners[of_run], windows) for canvas in state.objects)
+                there = xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
+            far = frames.propagator.with_slopes(there, modes, shift_px)
+            if compiled:
+                detector = measured[run], frames.good, np.float32(state.background), EPSILON
+                _add_sums(far, modes, *detector, sums[of_run])
+            else:
+                found = _sums(xp, far, modes, measured[run], frames.good, state.background)
+                sums[of_run] = backend.to_numpy(found)
+
+    def measure(share: slice) -> None:
+        xp, of_part = backend.xp, by_runs if transforms is None else by_frames
+        waves = xp.empty((count if transforms is None else 1, waves_a_frame, side, side), np.complex64)
         amplitude = xp.empty((count, side, side), np.float32)
-        step: Any = None
-        light: Any = None
-        for first in range(share.start, share.stop, count):
-            part = order[first : min(first + count, share.stop)]
-            for run in _runs(steps[part], each=varies):
-                rows = part[run]
-                if varies:
-                    own = backend.fft2(probe_of(backend, state, frames, int(slots[rows[0]])))
-                    light = _moved(backend, own, steps[rows[0]] / subpixel, positions)
-                elif step is None or (steps[rows[0]] != step).any():
-                    step = steps[rows[0]]
-                    light = _moved(backend, field, step / subpixel, positions)
-                measured = frames.amplitudes(slots[rows], amplitude)
-                shift_px = steps[rows] / subpixel
-                if compiled:
-                    which = np.zeros(len(rows), np.int64)
-                    there = waves[: len(rows)]
-                    multiply_windows(state.objects, light[None], which, corners[rows], there)
-                    far = frames.propagator.with_slopes(there, modes, shift_px)
-                    part_sums = np.zeros((len(rows), NUMBERS))
-                    _add_sums(far, modes, measured, frames.good, np.float32(state.background), EPSILON, part_sums)
-                else:
-                    seen = (gather(backend, canvas, corners[rows], windows) for canvas in state.objects)
-                    there = xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
-                    far = frames.propagator.with_slopes(there, modes, shift_px)
-                    part_sums = backend.to_numpy(_sums(xp, far, modes, measured, frames.good, state.background))
-                sums[rows] = part_sums
+        for part in pieces(share, count):
+            of_part(part, frames.amplitudes(slots_in_order[part], amplitude), waves)
 
     if len(slots):
         backend.map(measure, shares(backend, len(slots), waves_a_frame * side**2))
-    return _sorted(sums, steps / subpixel)
+    in_given_order = np.empty_like(sums)
+    in_given_order[order] = sums
+    return _sorted(in_given_order, steps / subpixel)
 
 
 def misfits_around(
@@ -246,6 +263,46 @@ def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: 
         usable * light,
     ]
     return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def _measure_frames(  # type: ignore[no-untyped-def]
+    transforms, objects, fields, lines, corners, amplitude, good, background, epsilon, waves, sums
+):
+    """Add the sums of a few frames to `sums` (n, NUMBERS), one frame after the other, so that it stays in the cache.
+
+    `fields` (1 or n, modes, N, N) are the transforms of their probes, which `lines` (n, 2, N) move; `waves` (1, modes
+    or 3·modes of all states, N, N) is work space, with room for the derivatives where they are wanted.
+    """
+    execute, forward, backward = transforms
+    count, (_, modes, side, _) = len(corners), fields.shape
+    light = np.empty((1, modes * (waves.shape[1] // (modes * len(objects))), side, side), fields.dtype)
+    scale = light.real.dtype.type(1 / side)  # of both lines: that of the way back, and that of the way there
+    which = np.zeros(1, np.int64)
+    slope = np.empty(side, np.complex64)
+    for pixel in range(side):
+        slope[pixel] = complex(0, -2 * np.pi * (pixel if pixel < (side + 1) // 2 else pixel - side) / side)
+    same = False
+    for frame in range(count):
+        here = slice(frame, frame + 1)
+        if frame > 0:
+            same = len(fields) == 1 and (lines[frame] == lines[frame - 1]).all()
+        if not same:
+            spread_lines(fields[frame if len(fields) > 1 else 0], scale * lines[here], light[:, :modes])
+            if light.shape[1] > modes:
+                for mode in range(modes):
+                    for row in range(side):
+                        down = slope[row]
+                        for column in range(side):
+                            value, right = light[0, mode, row, column], slope[column]
+                            light[0, modes + mode, row, column] = value * down
+                            light[0, 2 * modes + mode, row, column] = value * right
+            for wave in range(light.shape[1]):
+                call_transform(execute, backward, light[0, wave])
+        multiply_windows(objects, light, which, corners[here], waves)
+        for wave in range(waves.shape[1]):
+            call_transform(execute, forward, waves[0, wave])
+        _add_sums(waves, modes * len(objects), amplitude[here], good, background, epsilon, sums[here])
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
