@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 from small_scan import simulate
 
 from benchmarks.simulated_scans import simulated_scan
+from nsbluesky.backend import get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
@@ -137,6 +139,32 @@ def test_the_loops_agree_with_arrays_and_differences(difficult_scan, backend, mo
             moved.append(measure_sensitivity(backend, state, store, slots, 1000).misfit)
         slope = -(moved[1] - moved[0]) / (2 * step) / 2
         assert np.allclose(arrays.gradient[:, axis], slope, rtol=0.02, atol=0.02 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("fftw", [True, False])
+@pytest.mark.parametrize(
+    ("subpixel", "states", "bends"),
+    [(1, 1, 0), (2, 1, 0), (16, 1, 2), (2, 3, 0)],  # all frames share a probe, some do, none does
+)
+def test_the_loops_agree_with_arrays_whatever_moves(difficult_scan, monkeypatch, fftw, subpixel, states, bends):
+    if not fftw:
+        monkeypatch.setitem(sys.modules, "pyfftw", None)  # as if it were not installed
+    backend = get_backend("numpy", threads=2)
+    store, state = difficult_scan(backend, 2)
+    rng = np.random.default_rng(1)
+    if states > 1:
+        state.object = state.object * np.array([1, 0.5, 0.2j], np.complex64)[:, None, None]
+    if bends:
+        state.variation = 0.3 * state.probe[:1] * np.exp(1j * rng.normal(size=(bends, 24, 24))).astype(np.complex64)
+        store.variation[:14, :bends] = rng.normal(size=(14, bends))
+    slots = np.array([9, 3, 12, 0, 1, 2, 13, 4])
+    compiled, arrays = (
+        measure_sensitivity(backend, state, store, slots, subpixel, positions=states == 1, compiled=c)
+        for c in (True, False)
+    )
+    for field in dataclasses.fields(compiled):
+        a, b = getattr(compiled, field.name), getattr(arrays, field.name)
+        assert np.allclose(a, b, rtol=2e-4, atol=1e-4 * np.abs(b).max()), field.name
 
 
 @pytest.mark.parametrize("compiled", [True, False])
