@@ -287,7 +287,7 @@ class IncrementalSolver:
 
     def finish(self) -> None:
         """Say that no more frames will come; `step` then does the last passes."""
-        if not self._image.is_last:
+        if not self._image.rhythm.is_last:
             self._image.finish()
 
     @property
@@ -304,7 +304,7 @@ class IncrementalSolver:
     @property
     def finished(self) -> bool:
         """True when no more frames will come and the last passes are done."""
-        return self._image.is_last and not self.has_work
+        return self._image.rhythm.is_last and not self.has_work
 
     @property
     def is_settled(self) -> bool:
@@ -320,7 +320,7 @@ class IncrementalSolver:
         if not self._search.goes_on and self._sweep_is_due:
             self._search.begin(self._find_probe())
         self._turn = (self._turn + 1) % (SWEEP_SHARE + 1)
-        shows = not self._image.is_last and (self.state is not None or self._can_begin)
+        shows = not self._image.rhythm.is_last and (self.state is not None or self._can_begin)
         if self._search.goes_on and not (shows and self._turn == 0):
             self._search.one_batch()
             return
@@ -331,7 +331,7 @@ class IncrementalSolver:
     @property
     def _can_begin(self) -> bool:
         """Whether there are frames enough for a first picture, and a defocus that is worth one."""
-        if self._image.is_last:
+        if self._image.rhythm.is_last:
             return True
         told = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
         known = told or self.geometry.is_near or self._search.begins_warm
@@ -341,7 +341,7 @@ class IncrementalSolver:
     @property
     def _sweep_is_due(self) -> bool:
         search = self._search  # frames are counted where that matters: this is asked before each batch
-        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.is_last)
+        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.rhythm.is_last)
 
     def _find_probe(self) -> Iterator[None]:
         """Sweep over the frames that are here; begin anew with another defocus or orientation if that is better."""
@@ -384,17 +384,17 @@ class IncrementalSolver:
     @property
     def r_factors(self) -> list[float]:
         """R of each full pass since the last frame came, or since the end was told."""
-        return self._image.r_factors
+        return self._image.rhythm.r_factors
 
     @property
     def passes_wanted(self) -> int:
         """Full passes after the last frame, of all engines of the schedule."""
-        return self._image.passes_wanted
+        return self._image.rhythm.passes_wanted
 
     @property
     def passes_done(self) -> int:
         """Full passes since the last frame came, or since the end was told."""
-        return self._image.passes_done
+        return self._image.rhythm.passes_done
 
     @property
     def is_warm(self) -> bool:
@@ -408,11 +408,11 @@ class IncrementalSolver:
         Below 2/3, half of `SolverSettings.coarse_uses` is enough, and below 1/4, no further mode is begun, and an
         image that had half of its least passes has the others without momentum.
         """
-        return self._image.time_left
+        return self._image.rhythm.time_left
 
     @time_left.setter
     def time_left(self, part: float) -> None:
-        self._image.time_left = part
+        self._image.rhythm.time_left = part
 
     @property
     def refinement(self) -> Refinement:

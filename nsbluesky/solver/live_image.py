@@ -33,24 +33,16 @@ from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.odd_pixels import OddPixels
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES, batch_frames
+from nsbluesky.solver.pace import batch_frames
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
+from nsbluesky.solver.rhythm import Rhythm, Standing
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import blank_canvas, with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
 
 __all__ = ["LiveImage"]
-
-HURRY = 2 / 3
-"""Where less of the time for the last passes is left, whole frames are used sooner …"""
-
-REST = 1 / 4
-"""… and momentum no more: with it, an image goes on to settle many times faster."""
-
-LITTLE_GAIN = 0.1
-"""Part by which a pass over the central half lowers R at least while the next one is worth its time."""
 
 Slots = npt.NDArray[np.intp]
 
@@ -76,14 +68,9 @@ class LiveImage:
         Object and probe, of half the pixels while `is_coarse`; None before it began.
     level : FrameStore
         The frames as they are used now: their central halves, or whole.
-    r_factors : list of float
-        R of each full pass since frames were last others, or since the end was told.
-    is_last : bool
-        Whether all frames are here: the passes that are wanted are made, and no more.
     is_warm : bool
         Whether it began with the probe of an earlier scan.
-    time_left : float
-        As `IncrementalSolver.time_left`.
+    rhythm : Rhythm
     beginning : Beginning
     refinement : Refinement
     constraints : Constraints
@@ -103,10 +90,7 @@ class LiveImage:
     ) -> None:
         self.state: SolverState | None = None
         self.level = frames
-        self.r_factors: list[float] = []
-        self.is_last = False
         self.is_warm = False
-        self.time_left = 1.0
         self.beginning = Beginning(frames, geometry, backend, pixel_m)
         self.refinement = Refinement(settings, backend)
         self.quality = LiveQuality(settings, backend, pixel_m)
@@ -119,18 +103,13 @@ class LiveImage:
         self._backend = backend
         self._window_m = frames.frame_px * pixel_m
         self.constraints = self._make_constraints(settings)
-        self._last = LastPasses(settings, backend)
-        self._stage = 0
+        self._further_modes = FurtherModes(settings, backend)
+        self.rhythm = Rhythm(settings, LastPasses(settings, backend), self._further_modes)
         self._engine = self._make_engine()
         self._deck = Deck(settings.seed, settings.newest_frames)
-        self._further_modes = FurtherModes(settings, backend)
         self._dose: float | None = None
         self._pass_in_work: Iterator[None] | None = None
         self._told: tuple[FrameStore, Slots, Told] | None = None
-        self._was_ripe = False
-        self._rested = 0
-        self._changes = 0
-        self._coarse_r: float | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
 
@@ -142,20 +121,13 @@ class LiveImage:
     def use(self, slots: Iterable[int]) -> None:
         """Use these frames as new ones, and count full passes from here on."""
         self._deck.add(slots)
-        self.unsettle()
+        self.rhythm.restart()
 
     def drop_unused(self) -> None:
         """Deal no frame any more that has no weight, and make room for the others."""
         self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
         if self.state is not None:
             self._make_room(self.state)
-
-    def unsettle(self) -> None:
-        """Count full passes from here on: the frames are others, or the image began anew."""
-        self.r_factors = []
-        self._last.begin()
-        self._coarse_r = None
-        self._changes += 1
 
     # How far it is --------------------------------------------------------------------------------------------
 
@@ -165,45 +137,34 @@ class LiveImage:
         return self.level is not self._frames
 
     @property
-    def passes_wanted(self) -> int:
-        """Full passes after the last frame, of all engines of the schedule."""
-        return self._last.wanted
-
-    @property
-    def _uses(self) -> float:
-        """Uses of each frame, on average, on the central half included."""
-        uses = self._frames.uses[self._frames.active]
-        return float(np.mean(uses)) if len(uses) else 0.0
-
-    @property
-    def passes_done(self) -> int:
-        """Full passes since frames were last others, or since the end was told."""
-        return len(self.r_factors)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it had most of the passes that it should have on whole frames; of several engines all."""
-        if self.state is None or self.is_coarse:
-            return False
-        if len(self._last.stages) > 1:
-            return self.passes_done >= self.passes_wanted
-        return 2 * self.state.passes > self._last.least
-
-    @property
     def is_in_pass(self) -> bool:
         """Whether a pass has begun and not ended."""
         return self._pass_in_work is not None
 
     @property
-    def wants_passes(self) -> bool:
-        """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
-        waits = not (self.is_last or self._last.are_told or self._is_ripe) and self._uses > 0
-        return self.is_coarse or waits or self._deck.fresh > 0 or self.passes_done < self.passes_wanted
+    def is_settled(self) -> bool:
+        """Whether it had most of the passes that it should have on whole frames; of several engines all."""
+        return self.state is not None and self.rhythm.is_settled(self._standing(self.state))
 
     @property
-    def _is_ripe(self) -> bool:
-        """Whether whole frames had so many uses that momentum would bring no more than noise."""
-        return not self.is_coarse and self._uses >= RIPE_USES
+    def wants_passes(self) -> bool:
+        """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
+        if self.state is None:
+            return False
+        return self._deck.fresh > 0 or self.rhythm.wants_passes(self._standing(self.state))
+
+    def _standing(self, state: SolverState) -> Standing:
+        """Return how far the image has come."""
+        uses = self._frames.uses[self._frames.active]
+        return Standing(
+            is_coarse=self.is_coarse,
+            is_warm=self.is_warm,
+            probe_is_told=self._search.has_told,
+            frames=len(uses),
+            uses=float(np.mean(uses)) if len(uses) else 0.0,
+            passes=state.passes,
+            modes=len(state.probe),
+        )
 
     # Beginnings -----------------------------------------------------------------------------------------------
 
@@ -241,7 +202,7 @@ class LiveImage:
         for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
-        self.unsettle()
+        self.rhythm.restart()
         self._deck.add(frames.active.tolist())
         self.refinement.reset(frames)
         self._odd_pixels.reset()
@@ -264,9 +225,8 @@ class LiveImage:
         self._engine.initialize(state, self.level)
 
     def _make_engine(self) -> Engine:
-        algorithm = self._last.stages[self._stage]
         settings = in_near_field(self._settings) if self._geometry.is_near else self._settings
-        return make_engine(settings.replace(algorithm=algorithm), self._backend)
+        return make_engine(settings.replace(algorithm=self.rhythm.algorithm), self._backend)
 
     def _make_constraints(self, settings: SolverSettings) -> Constraints:
         return Constraints(settings, self._geometry, self._backend, self._window_m)
@@ -303,14 +263,13 @@ class LiveImage:
         SettingsError
             For an unknown engine; nothing is changed then.
         """
-        last, constraints = LastPasses(settings, self._backend), self._make_constraints(settings)
-        before, self._settings = self._settings, settings
-        self._last, self._stage, self.constraints = last, 0, constraints
+        last_passes, constraints = LastPasses(settings, self._backend), self._make_constraints(settings)
+        self._settings, self.constraints = settings, constraints
+        self.rhythm.configure(settings, last_passes)
         self.refinement.configure(settings)
         self._odd_pixels.configure(settings)
         self.quality.configure(settings)
-        if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
-            self._further_modes = FurtherModes(settings, self._backend)
+        self._further_modes.configure(settings)
         self._engine = self._make_engine()
         self._pass_in_work = None
 
@@ -325,17 +284,13 @@ class LiveImage:
                 photons = float(np.sum(np.abs(probe) ** 2, dtype=np.float64))
                 state.probe = self._backend.from_numpy(with_modes(probe, settings.modes, photons))
             self._initialize(state)
-        self.unsettle()
+        self.rhythm.restart()
 
     # Passes ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Make the last passes from now on: all frames are here."""
-        self.is_last = True
-        self.unsettle()
-        self._was_ripe = self.state is not None and self._is_ripe
-        if self._was_ripe:
-            self._last.settle(0, LEAST_PASSES)
+        self.rhythm.finish(is_ripe=self.state is not None and self._standing(self.state).is_ripe)
 
     def one_batch(self) -> None:
         """Use one batch of frames."""
@@ -364,8 +319,7 @@ class LiveImage:
 
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
-        changes = self._changes
-        self._rested = self._rested + 1 if self._choose_engine(state) else 0
+        self._begin_pass(state)
         if state.variation is not None or state.passes >= self._settings.refine_start:
             let_vary(self._backend, state, self._frames, self._settings.probe_variation)
         yield from self._updates(state)
@@ -375,23 +329,40 @@ class LiveImage:
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        if not self.is_coarse and self._odd_pixels.look(state) and self.is_last:
-            self._last.begin(self.passes_done + 1)
-        if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
+        if not self.is_coarse and self._odd_pixels.look(state):
+            self.rhythm.settle_anew()
+        standing = self._standing(state)
+        if self.rhythm.wants_modes(standing):
+            self._look_at_modes(state)
+        if self.rhythm.end_pass(standing, state.r_factor):
+            self._take(refined(self._backend, state), self._frames)
+
+    def _begin_pass(self, state: SolverState) -> None:
+        """Go on with the engine of the next stage when it is time, with momentum or without."""
+        rhythm, standing = self.rhythm, self._standing(state)
+        if rhythm.is_at_end(standing):
+            moves_on = self.refinement.moves_on
+            rhythm.last_passes.look(rhythm.passes_done, state, self._frames, standing.uses, moves_on)
+        before = rhythm.stage
+        rhythm.begin_pass(standing)
+        if rhythm.stage != before:
+            self._engine = self._make_engine()
             self._initialize(state)
-            self._settle_with_modes()
-        self._count(state, with_all=changes == self._changes)
+        self._engine.rest(rhythm.rests)
 
     def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""
         frames, active = self.level, self.level.active
-        is_last = self.is_last and not self.is_coarse
-        is_near, least = self._geometry.is_near, self._engine.least_batch
         batch = batch_frames(
-            self._settings, len(active), is_last=is_last, resting=self._rested > 0, is_near=is_near, least=least
+            self._settings,
+            len(active),
+            is_last=self.rhythm.is_last and not self.is_coarse,
+            resting=self.rhythm.rests,
+            is_near=self._geometry.is_near,
+            least=self._engine.least_batch,
         )
         steps = steps_of(frames.shifts_px[active], self._settings.subpixel)
-        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.is_last)
+        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.rhythm.is_last)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
             told = self._engine.begin_update(state, frames, slots)
@@ -414,80 +385,11 @@ class LiveImage:
         if len(used):
             state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self._frames.amplitude_sums[used]))
 
-    def _count(self, state: SolverState, with_all: bool) -> None:
-        """Count a pass `with_all` frames that are here now; go on with whole frames when their centres had enough."""
-        if not self.is_coarse:
-            if with_all:
-                self.r_factors.append(state.r_factor)
-            return
-        before, self._coarse_r = self._coarse_r, state.r_factor if with_all else None
-        gained_little = before is not None and state.r_factor > (1 - LITTLE_GAIN) * before
-        if self._coarse_is_ripe(gained_little):
-            self._take(refined(self._backend, state), self._frames)
-
-    def _coarse_is_ripe(self, gained_little: bool) -> bool:
-        """Return whether frames had the uses they should have, and a sweep told which probe to go on with.
-
-        A third of the uses suffices where no more frames will come and the latest pass `gained_little`.  A warm probe
-        needs no word of a sweep: it is mostly right, and what the central half shows of an image is blurred.
-        """
-        if not (self._search.has_told or self.is_warm):
-            return False
-        wanted = self._settings.coarse_uses / (3 if gained_little and self.is_last else 1)
-        if self.time_left < HURRY:
-            wanted = min(wanted, self._settings.coarse_uses / 2)
-        return len(self._frames.active) == 0 or self._uses >= wanted
-
-    def _choose_engine(self, state: SolverState) -> bool:
-        """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end.
-
-        Return whether it rests.
-        """
-        last = self.is_last and not self.is_coarse
-        if last:
-            self._last.look(self.passes_done, state, self._frames, self._uses, self.refinement.moves_on)
-            stage = self._last.stage(self.passes_done)
-            if stage != self._stage:
-                self._stage = stage
-                self._engine = self._make_engine()
-                self._initialize(state)
-        resting = self._rests_at_end(state) if last else self._is_ripe and not self._further_modes.grows(state.passes)
-        self._engine.rest(resting)
-        return resting
-
-    def _rests_at_end(self, state: SolverState) -> bool:
-        hurries = self.time_left < REST and 2 * state.passes > self._last.least
-        if hurries or self._last.rest(self.passes_done):
-            return True
-        waits = self._was_ripe or (self._is_ripe and self._further_modes.is_open(len(state.probe)))
-        return self._last.are_told and waits and not self._further_modes.grows(state.passes)
-
-    @property
-    def _wants_modes(self) -> bool:
-        """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
-        if not self._search.has_told or self._rested < SETTLING_PASSES:
-            return False
-        if self._further_modes.is_trying or self.time_left < REST:
-            return self._further_modes.is_trying
-        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
-
-    @property
-    def _passes_for_modes(self) -> int | None:
-        """Passes that a further mode could have; None where it gets as many as it takes."""
-        if self.time_left < REST:
-            return 0
-        if not (self.is_last and self._last.are_told):
-            return None
-        return self.passes_wanted - self.passes_done - 1
-
-    def _settle_with_modes(self) -> None:
-        """Let the image settle with a mode that is tried, or without the one that was taken away."""
-        if not self.is_last:
-            return
-        if self._further_modes.is_trying:
-            self._last.begin(self.passes_done + 1)
-        else:
-            self._last.settle(self.passes_done + 1, SETTLING_PASSES)
+    def _look_at_modes(self, state: SolverState) -> None:
+        """Add a mode or take one away, where the frames ask for that."""
+        if self._further_modes.look(state, self._frames, self.rhythm.passes_for_modes):
+            self._initialize(state)
+            self.rhythm.settle_with_modes()
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
@@ -502,10 +404,9 @@ class LiveImage:
         Not while the defocus is in question, for with a wrong one all positions are; nor at the very end, for the
         image has to follow.
         """
-        left = self.passes_wanted - self.passes_done - 1
-        if self._search.is_open(len(self._frames.wanted), no_more=self.is_last):
+        if self._search.is_open(len(self._frames.wanted), no_more=self.rhythm.is_last):
             return False
-        return self.refinement.due(state) and not (self.is_last and left < SETTLING_PASSES)
+        return self.refinement.due(state) and self.rhythm.lets_settle
 
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
@@ -535,14 +436,9 @@ class LiveImage:
         return {
             "solver": {
                 "is_coarse": self.is_coarse,
-                "stage": self._stage,
-                "dose": self._dose,
-                "coarse_r": self._coarse_r,
-                "finishing": self.is_last,
                 "is_warm": self.is_warm,
-                "was_ripe": self._was_ripe,
-                "rested": self._rested,
-                "r_factors": self.r_factors,
+                "dose": self._dose,
+                **self.rhythm.contents(),
             },
             "state": self.state.contents(self._backend),
             "deck": self._deck.contents(),
@@ -551,7 +447,7 @@ class LiveImage:
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
             "odd_pixels": self._odd_pixels.contents(),
-            "last_passes": self._last.contents(),
+            "last_passes": self.rhythm.last_passes.contents(),
             "quality": self.quality.contents(),
         }
 
@@ -565,7 +461,8 @@ class LiveImage:
         """
         own = contents["solver"]
         self._pass_in_work = self._told = None
-        self._stage, self._dose, self._coarse_r = own["stage"], own["dose"], own["coarse_r"]
+        self.is_warm, self._dose = own["is_warm"], own["dose"]
+        self.rhythm.restore(own, more_to_come)
         self.level = CentralHalf(self._frames) if own["is_coarse"] else self._frames
         self.state = state = SolverState.of_contents(contents["state"], self._backend)
         if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):
@@ -581,9 +478,5 @@ class LiveImage:
         self.constraints.restore(contents["constraints"])
         self._further_modes.restore(contents["further_modes"])
         self._odd_pixels.restore(contents["odd_pixels"])
-        self._last.restore(contents["last_passes"])
+        self.rhythm.last_passes.restore(contents["last_passes"])
         self.quality.restore(contents["quality"], self._frames)
-        self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
-        self._rested = own["rested"]
-        self.is_last = own["finishing"] and not more_to_come  # what is still to come has to be used before the end
-        self.r_factors = own["r_factors"]

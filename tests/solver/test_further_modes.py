@@ -10,7 +10,7 @@ from small_scan import Scan, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver import further_modes, live_image
+from nsbluesky.solver import further_modes, rhythm
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
 from nsbluesky.solver.held_out import predictions
 
@@ -42,7 +42,7 @@ def test_a_model_that_is_right_leaves_nothing_unexplained(difficult_scan: Any, b
 def test_two_modes_are_found_where_there_are_two(
     two_mode_scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch, most: int, asked_for: int
 ) -> None:
-    monkeypatch.setattr(live_image, "RIPE_USES", 16)
+    monkeypatch.setattr(rhythm, "RIPE_USES", 16)
     solver = solved(two_mode_scan, backend, passes_final=40, modes=1, most_modes=most)
     assert solver.state is not None
     assert len(solver.state.probe) >= asked_for
@@ -64,7 +64,7 @@ def test_a_scan_that_was_fast_goes_on_for_a_mode(
 def test_no_mode_is_added_where_one_explains_all(
     scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_image, "RIPE_USES", 16)
+    monkeypatch.setattr(rhythm, "RIPE_USES", 16)
     solver = solved(scan, backend, passes_final=30, modes=1)
     assert solver.state is not None
     assert len(solver.state.probe) == 1

@@ -147,7 +147,7 @@ def test_r_of_a_picture_counts_the_latest_batch(live, scan):
 
 
 def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     while live.state is None or live.is_coarse:
@@ -161,7 +161,7 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
 
 @pytest.mark.parametrize(("time_left", "coarse_uses"), [(1.0, 12), (0.67, 12), (0.66, 6)])
 def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, time_left, coarse_uses):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     live.time_left = time_left
@@ -174,7 +174,7 @@ def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monke
 def test_the_central_half_is_left_when_it_gains_little_and_frames_are_all_there(
     live, scan, monkeypatch, frames_come, coarse_uses
 ):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", 1.0)  # no pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", 1.0)  # no pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.start_with(scan.probe)
     if not frames_come:
