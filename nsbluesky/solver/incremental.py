@@ -90,9 +90,8 @@ class IncrementalSolver:
         self._backend = backend
         self._intake = Intake(self.frames, pixel_m, settings)
         self._search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
-        leave_out = self._intake.leave_out
         self._image = LiveImage(
-            self.frames, self.rejected, self._search, settings, geometry, backend, pixel_m, leave_out
+            self._intake, self._search, settings, geometry=geometry, backend=backend, pixel_m=pixel_m
         )
         self._turn = 0
         self._previous: Picture | None = None

@@ -7,7 +7,7 @@ and when it begins anew, is decided by `nsbluesky.solver.incremental`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.beginning import Beginning
-from nsbluesky.solver.canvas import bounding_box, grown_box
+from nsbluesky.solver.canvas import make_room
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.coarse import CentralHalf, refined
 from nsbluesky.solver.constraints import Constraints
@@ -27,6 +27,7 @@ from nsbluesky.solver.fit import unexplained
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.intake import Intake
 from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
@@ -38,7 +39,7 @@ from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.rhythm import Rhythm, Standing
 from nsbluesky.solver.shifts import steps_of
-from nsbluesky.solver.start import blank_canvas, with_modes, with_states
+from nsbluesky.solver.start import with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
 
@@ -52,9 +53,8 @@ class LiveImage:
 
     Parameters
     ----------
-    frames : FrameStore
-    rejected : dict of int to str
-        Sequence numbers of frames that cannot be used, and why; what does not fit the image is added.
+    intake : Intake
+        Its frames are used; of those that do not fit the image and of odd pixels it is told.
     search : ProbeSearch
     settings : SolverSettings
     geometry : Geometry
@@ -79,15 +79,15 @@ class LiveImage:
 
     def __init__(
         self,
-        frames: FrameStore,
-        rejected: dict[int, str],
+        intake: Intake,
         search: ProbeSearch,
         settings: SolverSettings,
+        *,
         geometry: Geometry,
         backend: Backend,
         pixel_m: float,
-        leave_out: Callable[[npt.NDArray[np.bool_]], None],
     ) -> None:
+        frames = intake.frames
         self.state: SolverState | None = None
         self.level = frames
         self.is_warm = False
@@ -95,8 +95,8 @@ class LiveImage:
         self.refinement = Refinement(settings, backend)
         self.quality = LiveQuality(settings, backend, pixel_m)
         self._frames = frames
-        self._rejected = rejected
-        self._odd_pixels = OddPixels(frames, leave_out, settings)
+        self._rejected = intake.rejected
+        self._odd_pixels = OddPixels(frames, intake.leave_out, settings)
         self._search = search
         self._settings = settings
         self._geometry = geometry
@@ -233,23 +233,9 @@ class LiveImage:
 
     def _make_room(self, state: SolverState) -> None:
         """Grow the canvas where a window lies outside it."""
-        level = self.level
-        if len(level.wanted) == 0:
-            return
-        row0, column0 = state.origin_px
-        box = (row0, column0, row0 + state.shape[0], column0 + state.shape[1])
-        grown = grown_box(box, bounding_box(level.corners_px[level.wanted], level.frame_px))
-        if grown == box:
-            return
-        before = (box[0] - grown[0], box[1] - grown[1])
-        after = (grown[2] - box[2], grown[3] - box[3])
-        shape = (grown[2] - grown[0], grown[3] - grown[1])
-        canvas = blank_canvas(self._backend, shape, len(state.objects))
-        rows, columns = slice(before[0], shape[0] - after[0]), slice(before[1], shape[1] - after[1])
-        canvas[..., rows, columns] = state.object
-        state.object = canvas
-        state.origin_px = (grown[0], grown[1])
-        self._engine.pad(before, after)
+        margins = make_room(self._backend, state, self.level)
+        if margins is not None:
+            self._engine.pad(*margins)
 
     # Settings -------------------------------------------------------------------------------------------------
 
