@@ -23,6 +23,7 @@ from nsbluesky.solver.checkpoint import CheckpointError, Sections, check_identit
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.identity import identity_of
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
 from nsbluesky.solver.misfits import left_out
@@ -36,13 +37,10 @@ from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["IncrementalSolver", "identity_of"]
+__all__ = ["IncrementalSolver"]
 
 SWEEP_SHARE = 3
 """Batches of a sweep for each batch of the picture beside it."""
-
-FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
-"""Settings that may be others when a checkpoint is gone on from."""
 
 R_OF_NOTHING = 1.0
 """R of an empty image: one that is worse is not gone on from once frames that spoilt it are withdrawn."""
@@ -134,7 +132,7 @@ class IncrementalSolver:
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
         known = [slot for slot in taken.values() if self.frames.uses[slot] > 0]  # from a checkpoint
         new = {number: slot for number, slot in taken.items() if self.frames.uses[slot] == 0}
-        self._image.forget_frames(new.values())
+        self._image.workpiece.forget(new.values())
         usable = [
             slot for number, slot in new.items() if self.frames.weights[slot] > 0 and number not in self.rejected
         ]
@@ -458,7 +456,7 @@ class IncrementalSolver:
         self._image.note_told()
         self._previous = render(
             self._backend,
-            self._image.shown(self.state),
+            self._image.workpiece.shown(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,
@@ -473,7 +471,11 @@ class IncrementalSolver:
         if self.state is None or not len(used):
             return None
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
-        return diffraction_fit(self._backend, self._image.fine(self.state), frames, slot) if slot in used else None
+        return (
+            diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
+            if slot in used
+            else None
+        )
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""
@@ -542,13 +544,3 @@ class IncrementalSolver:
         if not more_to_come:
             self.rejected.update(left_out(self.frames, np.arange(len(self.frames))))
         self._image.restore(found, more_to_come)
-
-
-def identity_of(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
-    """Return what must be the same for a checkpoint to be gone on from."""
-    return {
-        "frame_px": frame_px,
-        "pixel_m": pixel_m,
-        "geometry": geometry.to_dict(),
-        "settings": {name: value for name, value in settings.to_dict().items() if name not in FREE_SETTINGS},
-    }

@@ -17,12 +17,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.beginning import Beginning
-from nsbluesky.solver.canvas import make_room
-from nsbluesky.solver.checkpoint import CheckpointError
-from nsbluesky.solver.coarse import CentralHalf, refined
 from nsbluesky.solver.constraints import Constraints
-from nsbluesky.solver.dose import dose_of
-from nsbluesky.solver.engines import Engine, in_near_field, make_engine
 from nsbluesky.solver.fit import unexplained
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
@@ -39,9 +34,9 @@ from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.rhythm import Rhythm, Standing
 from nsbluesky.solver.shifts import steps_of
-from nsbluesky.solver.start import with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
+from nsbluesky.solver.workpiece import Workpiece
 
 __all__ = ["LiveImage"]
 
@@ -64,12 +59,10 @@ class LiveImage:
 
     Attributes
     ----------
-    state : SolverState or None
-        Object and probe, of half the pixels while `is_coarse`; None before it began.
-    level : FrameStore
-        The frames as they are used now: their central halves, or whole.
     is_warm : bool
         Whether it began with the probe of an earlier scan.
+    workpiece : Workpiece
+        Object and probe, and the engine that works on them.
     rhythm : Rhythm
     beginning : Beginning
     refinement : Refinement
@@ -88,8 +81,6 @@ class LiveImage:
         pixel_m: float,
     ) -> None:
         frames = intake.frames
-        self.state: SolverState | None = None
-        self.level = frames
         self.is_warm = False
         self.beginning = Beginning(frames, geometry, backend, pixel_m)
         self.refinement = Refinement(settings, backend)
@@ -105,18 +96,12 @@ class LiveImage:
         self.constraints = self._make_constraints(settings)
         self._further_modes = FurtherModes(settings, backend)
         self.rhythm = Rhythm(settings, LastPasses(settings, backend), self._further_modes)
-        self._engine = self._make_engine()
+        self.workpiece = Workpiece(frames, settings, self.rhythm.algorithm, backend, is_near=geometry.is_near)
         self._deck = Deck(settings.seed, settings.newest_frames)
-        self._dose: float | None = None
         self._pass_in_work: Iterator[None] | None = None
         self._told: tuple[FrameStore, Slots, Told] | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
-
-    def forget_frames(self, slots: Iterable[int]) -> None:
-        """Drop what the engine keeps of these frames, which are others now."""
-        for slot in slots:
-            self._engine.forget(slot)
 
     def use(self, slots: Iterable[int]) -> None:
         """Use these frames as new ones, and count full passes from here on."""
@@ -126,15 +111,19 @@ class LiveImage:
     def drop_unused(self) -> None:
         """Deal no frame any more that has no weight, and make room for the others."""
         self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
-        if self.state is not None:
-            self._make_room(self.state)
+        self.workpiece.make_room()
 
     # How far it is --------------------------------------------------------------------------------------------
 
     @property
+    def state(self) -> SolverState | None:
+        """Object and probe, of half the pixels while `is_coarse`; None before it began."""
+        return self.workpiece.state
+
+    @property
     def is_coarse(self) -> bool:
         """Whether only the central half of the detector is used."""
-        return self.level is not self._frames
+        return self.workpiece.is_coarse
 
     @property
     def is_in_pass(self) -> bool:
@@ -175,9 +164,9 @@ class LiveImage:
         level = self.beginning.level(self._settings)
         if self.is_warm:
             probe = self._search.warm_probe(level, level.active)
-            self._take(self.beginning.from_probe(level, probe), level)
+            self.workpiece.take(self.beginning.from_probe(level, probe), level)
         else:
-            self._take(self.beginning.from_optic(level, self._settings), level)
+            self.workpiece.take(self.beginning.from_optic(level, self._settings), level)
 
     def begin_with(self, probe: npt.NDArray[np.complex64]) -> None:
         """Begin with a known probe (modes, N, N); what was done so far counts for nothing."""
@@ -188,7 +177,7 @@ class LiveImage:
         """Go on from another state, for which no frame has been used."""
         self.forget()
         self.is_warm = False
-        self._take(state, level)
+        self.workpiece.take(state, level)
 
     def restart_from_optic(self) -> None:
         """Go on from the optic's defocus, or the one that is told."""
@@ -198,7 +187,8 @@ class LiveImage:
     def forget(self) -> None:
         """Let all frames count as new, and drop the image and what was found beside it."""
         frames = self._frames
-        self.state = self._pass_in_work = self._told = None
+        self.workpiece.drop()
+        self._pass_in_work = self._told = None
         for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
@@ -209,33 +199,8 @@ class LiveImage:
         self._further_modes.reset()
         self.quality.reset()
 
-    def _take(self, state: SolverState, level: FrameStore) -> None:
-        """Take this state, of this level, as the image."""
-        self.level = level
-        state.object = with_states(self._backend, state.object, self._settings.object_modes)
-        self.state = state
-        self._initialize(state)
-        self._make_room(state)
-
-    def _initialize(self, state: SolverState) -> None:
-        if len(self.level.active):
-            self._dose = dose_of(self._backend, self.level)
-        if self._dose is not None:
-            self._engine.adapt(self._dose)
-        self._engine.initialize(state, self.level)
-
-    def _make_engine(self) -> Engine:
-        settings = in_near_field(self._settings) if self._geometry.is_near else self._settings
-        return make_engine(settings.replace(algorithm=self.rhythm.algorithm), self._backend)
-
     def _make_constraints(self, settings: SolverSettings) -> Constraints:
         return Constraints(settings, self._geometry, self._backend, self._window_m)
-
-    def _make_room(self, state: SolverState) -> None:
-        """Grow the canvas where a window lies outside it."""
-        margins = make_room(self._backend, state, self.level)
-        if margins is not None:
-            self._engine.pad(*margins)
 
     # Settings -------------------------------------------------------------------------------------------------
 
@@ -256,20 +221,18 @@ class LiveImage:
         self._odd_pixels.configure(settings)
         self.quality.configure(settings)
         self._further_modes.configure(settings)
-        self._engine = self._make_engine()
+        self.workpiece.configure(settings, self.rhythm.algorithm)
         self._pass_in_work = None
 
     def adopt(self, before: SolverSettings) -> None:
         """Give the image the modes that are wanted now, or begin anew with another defocus than was told `before`."""
-        settings, state = self._settings, self.state
-        if state is not None and settings.defocus_m not in (None, before.defocus_m):
+        settings = self._settings
+        if self.state is not None and settings.defocus_m not in (None, before.defocus_m):
             self.restart_from_optic()
-        elif state is not None:
+        elif self.state is not None:
             if settings.modes != before.modes:
-                probe = self._backend.to_numpy(state.probe)
-                photons = float(np.sum(np.abs(probe) ** 2, dtype=np.float64))
-                state.probe = self._backend.from_numpy(with_modes(probe, settings.modes, photons))
-            self._initialize(state)
+                self.workpiece.set_modes(settings.modes)
+            self.workpiece.fit()
         self.rhythm.restart()
 
     # Passes ---------------------------------------------------------------------------------------------------
@@ -309,7 +272,7 @@ class LiveImage:
         if state.variation is not None or state.passes >= self._settings.refine_start:
             let_vary(self._backend, state, self._frames, self._settings.probe_variation)
         yield from self._updates(state)
-        self._engine.end_pass(state, self.level)
+        self.workpiece.engine.end_pass(state, self.workpiece.level)
         self._hold(state)
         if self._wants_refinement(state):
             yield from self._refine(state)
@@ -321,7 +284,7 @@ class LiveImage:
         if self.rhythm.wants_modes(standing):
             self._look_at_modes(state)
         if self.rhythm.end_pass(standing, state.r_factor):
-            self._take(refined(self._backend, state), self._frames)
+            self.workpiece.refine()
 
     def _begin_pass(self, state: SolverState) -> None:
         """Go on with the engine of the next stage when it is time, with momentum or without."""
@@ -332,26 +295,25 @@ class LiveImage:
         before = rhythm.stage
         rhythm.begin_pass(standing)
         if rhythm.stage != before:
-            self._engine = self._make_engine()
-            self._initialize(state)
-        self._engine.rest(rhythm.rests)
+            self.workpiece.change_engine(rhythm.algorithm)
+        self.workpiece.engine.rest(rhythm.rests)
 
     def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""
-        frames, active = self.level, self.level.active
+        frames, active = self.workpiece.level, self.workpiece.level.active
         batch = batch_frames(
             self._settings,
             len(active),
             is_last=self.rhythm.is_last and not self.is_coarse,
             resting=self.rhythm.rests,
             is_near=self._geometry.is_near,
-            least=self._engine.least_batch,
+            least=self.workpiece.engine.least_batch,
         )
         steps = steps_of(frames.shifts_px[active], self._settings.subpixel)
         self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.rhythm.is_last)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
-            told = self._engine.begin_update(state, frames, slots)
+            told = self.workpiece.engine.begin_update(state, frames, slots)
             self.note_told()
             self._told = frames, slots, told
             frames.uses[slots] += 1
@@ -362,7 +324,7 @@ class LiveImage:
 
     def _hold(self, state: SolverState) -> None:
         """Hold object and probe to what is known of them, and note the R of the pass."""
-        frames, active = self.level, self.level.active
+        frames, active = self.workpiece.level, self.workpiece.level.active
         self.constraints.hold_probe(state)
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
@@ -374,13 +336,13 @@ class LiveImage:
     def _look_at_modes(self, state: SolverState) -> None:
         """Add a mode or take one away, where the frames ask for that."""
         if self._further_modes.look(state, self._frames, self.rhythm.passes_for_modes):
-            self._initialize(state)
+            self.workpiece.fit()
             self.rhythm.settle_with_modes()
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
         uses = LEAST_USES + (self._settings.refine_start if self._settings.refine_positions != "none" else 0)
-        unexplained_by_state = functools.partial(unexplained, self._backend, state, self.level)
+        unexplained_by_state = functools.partial(unexplained, self._backend, state, self.workpiece.level)
         self._rejected.update(rest_misfits(self._frames, uses, unexplained_by_state))
         self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
 
@@ -397,38 +359,24 @@ class LiveImage:
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
         frames = self._frames
-        if self.refinement.is_of_flux_alone(state.passes) and self._engine.sums_light:
+        if self.refinement.is_of_flux_alone(state.passes) and self.workpiece.engine.sums_light:
             self.refinement.take_flux(frames, state)
             return
         corners = frames.corners_px[: len(frames)].copy()
-        yield from self.refinement.round(state, self.level, frames)
+        yield from self.refinement.round(state, self.workpiece.level, frames)
         moved = (frames.corners_px[: len(corners)] != corners).any(axis=1)
-        self.forget_frames(np.flatnonzero(moved).tolist())
-        self._make_room(state)
+        self.workpiece.forget(np.flatnonzero(moved).tolist())
+        self.workpiece.make_room()
 
-    # Results and checkpoints ----------------------------------------------------------------------------------
-
-    def shown(self, state: SolverState) -> SolverState:
-        """Return a state of the image as it is shown: of engines that average passes, over as many uses as a pass."""
-        return self.fine(self._engine.shown(state))
-
-    def fine(self, state: SolverState) -> SolverState:
-        """Return a state of the image on the grid of the whole frames."""
-        return refined(self._backend, state) if self.is_coarse else state
+    # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """Return all of it but the frames, section by section, for a checkpoint; there must be a state."""
-        assert self.state is not None
+        sections = self.workpiece.contents()
         return {
-            "solver": {
-                "is_coarse": self.is_coarse,
-                "is_warm": self.is_warm,
-                "dose": self._dose,
-                **self.rhythm.contents(),
-            },
-            "state": self.state.contents(self._backend),
+            **sections,
+            "solver": {**sections["solver"], **self.rhythm.contents(), "is_warm": self.is_warm},
             "deck": self._deck.contents(),
-            "engine": self._engine.contents(),
             "refinement": self.refinement.contents(),
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
@@ -447,17 +395,9 @@ class LiveImage:
         """
         own = contents["solver"]
         self._pass_in_work = self._told = None
-        self.is_warm, self._dose = own["is_warm"], own["dose"]
+        self.is_warm = own["is_warm"]
         self.rhythm.restore(own, more_to_come)
-        self.level = CentralHalf(self._frames) if own["is_coarse"] else self._frames
-        self.state = state = SolverState.of_contents(contents["state"], self._backend)
-        if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):
-            raise CheckpointError("the checkpoint holds an image that is not finite: begin anew")
-        self._engine = self._make_engine()
-        if self._dose is not None:
-            self._engine.adapt(self._dose)
-        self._engine.initialize(state, self.level)
-        self._engine.restore(contents["engine"])
+        self.workpiece.restore(contents, self.rhythm.algorithm)
         self._deck.restore(contents["deck"])
         self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
         self.refinement.restore(contents["refinement"])

@@ -108,6 +108,18 @@ def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
     assert asked == []
 
 
+@pytest.mark.parametrize(("changes", "begins_anew"), [({"most_modes": 3}, True), ({"batch": 9}, False)])
+def test_other_numbers_of_modes_are_looked_for_anew(
+    backend: Backend, changes: dict[str, int], begins_anew: bool
+) -> None:
+    settings = SolverSettings(modes=1, most_modes=2)
+    modes = FurtherModes(settings, backend)
+    modes.restore({"settled": True, "before": None, "judged_at": 0})
+    modes.configure(settings.replace(**changes))
+    assert modes.is_open(1) == begins_anew
+    assert modes.is_open(2) == begins_anew
+
+
 def test_a_mode_that_could_not_be_judged_is_not_tried(
     difficult_scan: Any, backend: Backend, asked: list[float]
 ) -> None:
