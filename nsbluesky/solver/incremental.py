@@ -471,11 +471,9 @@ class IncrementalSolver:
         if self.state is None or not len(used):
             return None
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
-        return (
-            diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
-            if slot in used
-            else None
-        )
+        if slot not in used:
+            return None
+        return diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""
