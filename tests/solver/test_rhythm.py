@@ -279,9 +279,9 @@ def test_in_haste_no_mode_is_begun_but_one_on_trial_is_judged(kit: Any) -> None:
     made = kit()
     made.passes(RIPE, SETTLING_PASSES)
     made.rhythm.time_left = REST
-    assert made.rhythm.wants_modes(RIPE) and made.rhythm.passes_for_modes is None
+    assert (made.rhythm.wants_modes(RIPE), made.rhythm.passes_for_modes) == (True, None)
     made.rhythm.time_left = REST - 0.01
-    assert not made.rhythm.wants_modes(RIPE) and made.rhythm.passes_for_modes == 0
+    assert (made.rhythm.wants_modes(RIPE), made.rhythm.passes_for_modes) == (False, 0)
     made.modes.restore(TRYING)
     assert made.rhythm.wants_modes(WHOLE)
 
@@ -289,10 +289,11 @@ def test_in_haste_no_mode_is_begun_but_one_on_trial_is_judged(kit: Any) -> None:
 def test_of_told_passes_those_to_come_are_left_for_modes(kit: Any) -> None:
     made = kit(passes_final=20)
     made.passes(WHOLE, 3)
-    assert made.rhythm.passes_for_modes is None, "more frames come"
+    seen = [made.rhythm.passes_for_modes]
     made.rhythm.finish(is_ripe=False)
     made.passes(WHOLE, 3)
-    assert made.rhythm.passes_for_modes == 16, "one goes on"
+    seen.append(made.rhythm.passes_for_modes)
+    assert seen == [None, 16], "while more frames come, and after three of 20, where one goes on"
 
 
 def test_an_image_settles_anew_with_a_mode_and_soon_without_it(kit: Any) -> None:
