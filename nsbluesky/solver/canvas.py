@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bounding_box", "grown_box", "most_canvas_px", "united_box", "window_corners_px"]
+from nsbluesky.backend import Backend
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.start import blank_canvas
+from nsbluesky.solver.state import SolverState
+
+__all__ = ["bounding_box", "grown_box", "make_room", "most_canvas_px", "united_box", "window_corners_px"]
 
 MAX_CANVAS_PX = 2**27
 """Largest canvas in pixels (1 GiB of complex64, of which a solver has several)."""
@@ -18,6 +23,9 @@ GROWTH_MARGIN_PX = 64
 """Pixels that a canvas grows beyond need, so that a raster does not move it with every row."""
 
 Box = tuple[int, int, int, int]
+
+Margins = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns that are put before a canvas, and after it."""
 
 
 def most_canvas_px(frames: int, frame_px: int) -> int:
@@ -51,3 +59,32 @@ def grown_box(box: Box, needed: Box) -> Box:
     low = [have if want >= have else want - GROWTH_MARGIN_PX for have, want in zip(box[:2], needed[:2], strict=True)]
     high = [have if want <= have else want + GROWTH_MARGIN_PX for have, want in zip(box[2:], needed[2:], strict=True)]
     return low[0], low[1], high[0], high[1]
+
+
+def make_room(backend: Backend, state: SolverState, frames: FrameStore) -> Margins | None:
+    """Grow a state's canvas where the window of a frame lies outside it; return by how much, or None if none does.
+
+    Parameters
+    ----------
+    backend : Backend
+    state : SolverState
+    frames : FrameStore
+        Of the level that the state is of.
+    """
+    wanted = frames.wanted
+    if len(wanted) == 0:
+        return None
+    row0, column0 = state.origin_px
+    box = (row0, column0, row0 + state.shape[0], column0 + state.shape[1])
+    grown = grown_box(box, bounding_box(frames.corners_px[wanted], frames.frame_px))
+    if grown == box:
+        return None
+    before = (box[0] - grown[0], box[1] - grown[1])
+    after = (grown[2] - box[2], grown[3] - box[3])
+    shape = (grown[2] - grown[0], grown[3] - grown[1])
+    canvas = blank_canvas(backend, shape, len(state.objects))
+    rows, columns = slice(before[0], shape[0] - after[0]), slice(before[1], shape[1] - after[1])
+    canvas[..., rows, columns] = state.object
+    state.object = canvas
+    state.origin_px = (grown[0], grown[1])
+    return before, after

@@ -99,6 +99,12 @@ class FurtherModes:
         self._backend = backend
         self.reset()
 
+    def configure(self, settings: SolverSettings) -> None:
+        """Go on with other settings; begin anew where they ask for other numbers of modes."""
+        before, self.settings = self.settings, settings
+        if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
+            self.reset()
+
     def reset(self) -> None:
         """Begin anew, as the image did."""
         self._settled = False

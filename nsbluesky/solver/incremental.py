@@ -23,6 +23,7 @@ from nsbluesky.solver.checkpoint import CheckpointError, Sections, check_identit
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.identity import identity_of
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
 from nsbluesky.solver.misfits import left_out
@@ -36,13 +37,10 @@ from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["IncrementalSolver", "identity_of"]
+__all__ = ["IncrementalSolver"]
 
 SWEEP_SHARE = 3
 """Batches of a sweep for each batch of the picture beside it."""
-
-FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
-"""Settings that may be others when a checkpoint is gone on from."""
 
 R_OF_NOTHING = 1.0
 """R of an empty image: one that is worse is not gone on from once frames that spoilt it are withdrawn."""
@@ -90,9 +88,8 @@ class IncrementalSolver:
         self._backend = backend
         self._intake = Intake(self.frames, pixel_m, settings)
         self._search = ProbeSearch(settings, geometry, backend, frame_px * pixel_m)
-        leave_out = self._intake.leave_out
         self._image = LiveImage(
-            self.frames, self.rejected, self._search, settings, geometry, backend, pixel_m, leave_out
+            self._intake, self._search, settings, geometry=geometry, backend=backend, pixel_m=pixel_m
         )
         self._turn = 0
         self._previous: Picture | None = None
@@ -135,7 +132,7 @@ class IncrementalSolver:
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
         known = [slot for slot in taken.values() if self.frames.uses[slot] > 0]  # from a checkpoint
         new = {number: slot for number, slot in taken.items() if self.frames.uses[slot] == 0}
-        self._image.forget_frames(new.values())
+        self._image.workpiece.forget(new.values())
         usable = [
             slot for number, slot in new.items() if self.frames.weights[slot] > 0 and number not in self.rejected
         ]
@@ -287,7 +284,7 @@ class IncrementalSolver:
 
     def finish(self) -> None:
         """Say that no more frames will come; `step` then does the last passes."""
-        if not self._image.is_last:
+        if not self._image.rhythm.is_last:
             self._image.finish()
 
     @property
@@ -304,7 +301,7 @@ class IncrementalSolver:
     @property
     def finished(self) -> bool:
         """True when no more frames will come and the last passes are done."""
-        return self._image.is_last and not self.has_work
+        return self._image.rhythm.is_last and not self.has_work
 
     @property
     def is_settled(self) -> bool:
@@ -320,7 +317,7 @@ class IncrementalSolver:
         if not self._search.goes_on and self._sweep_is_due:
             self._search.begin(self._find_probe())
         self._turn = (self._turn + 1) % (SWEEP_SHARE + 1)
-        shows = not self._image.is_last and (self.state is not None or self._can_begin)
+        shows = not self._image.rhythm.is_last and (self.state is not None or self._can_begin)
         if self._search.goes_on and not (shows and self._turn == 0):
             self._search.one_batch()
             return
@@ -331,7 +328,7 @@ class IncrementalSolver:
     @property
     def _can_begin(self) -> bool:
         """Whether there are frames enough for a first picture, and a defocus that is worth one."""
-        if self._image.is_last:
+        if self._image.rhythm.is_last:
             return True
         told = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
         known = told or self.geometry.is_near or self._search.begins_warm
@@ -341,7 +338,7 @@ class IncrementalSolver:
     @property
     def _sweep_is_due(self) -> bool:
         search = self._search  # frames are counted where that matters: this is asked before each batch
-        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.is_last)
+        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.rhythm.is_last)
 
     def _find_probe(self) -> Iterator[None]:
         """Sweep over the frames that are here; begin anew with another defocus or orientation if that is better."""
@@ -384,17 +381,17 @@ class IncrementalSolver:
     @property
     def r_factors(self) -> list[float]:
         """R of each full pass since the last frame came, or since the end was told."""
-        return self._image.r_factors
+        return self._image.rhythm.r_factors
 
     @property
     def passes_wanted(self) -> int:
         """Full passes after the last frame, of all engines of the schedule."""
-        return self._image.passes_wanted
+        return self._image.rhythm.passes_wanted
 
     @property
     def passes_done(self) -> int:
         """Full passes since the last frame came, or since the end was told."""
-        return self._image.passes_done
+        return self._image.rhythm.passes_done
 
     @property
     def is_warm(self) -> bool:
@@ -408,11 +405,11 @@ class IncrementalSolver:
         Below 2/3, half of `SolverSettings.coarse_uses` is enough, and below 1/4, no further mode is begun, and an
         image that had half of its least passes has the others without momentum.
         """
-        return self._image.time_left
+        return self._image.rhythm.time_left
 
     @time_left.setter
     def time_left(self, part: float) -> None:
-        self._image.time_left = part
+        self._image.rhythm.time_left = part
 
     @property
     def refinement(self) -> Refinement:
@@ -459,7 +456,7 @@ class IncrementalSolver:
         self._image.note_told()
         self._previous = render(
             self._backend,
-            self._image.shown(self.state),
+            self._image.workpiece.shown(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,
@@ -474,7 +471,9 @@ class IncrementalSolver:
         if self.state is None or not len(used):
             return None
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
-        return diffraction_fit(self._backend, self._image.fine(self.state), frames, slot) if slot in used else None
+        if slot not in used:
+            return None
+        return diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""
@@ -543,13 +542,3 @@ class IncrementalSolver:
         if not more_to_come:
             self.rejected.update(left_out(self.frames, np.arange(len(self.frames))))
         self._image.restore(found, more_to_come)
-
-
-def identity_of(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
-    """Return what must be the same for a checkpoint to be gone on from."""
-    return {
-        "frame_px": frame_px,
-        "pixel_m": pixel_m,
-        "geometry": geometry.to_dict(),
-        "settings": {name: value for name, value in settings.to_dict().items() if name not in FREE_SETTINGS},
-    }

@@ -7,7 +7,7 @@ and when it begins anew, is decided by `nsbluesky.solver.incremental`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,28 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.beginning import Beginning
-from nsbluesky.solver.canvas import bounding_box, grown_box
-from nsbluesky.solver.checkpoint import CheckpointError
-from nsbluesky.solver.coarse import CentralHalf, refined
 from nsbluesky.solver.constraints import Constraints
-from nsbluesky.solver.dose import dose_of
-from nsbluesky.solver.engines import Engine, in_near_field, make_engine
 from nsbluesky.solver.fit import unexplained
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.intake import Intake
 from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.light import Told
 from nsbluesky.solver.live_quality import LiveQuality
 from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
 from nsbluesky.solver.odd_pixels import OddPixels
 from nsbluesky.solver.ordering import Deck
-from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES, batch_frames
+from nsbluesky.solver.pace import batch_frames
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
+from nsbluesky.solver.rhythm import Rhythm, Standing
 from nsbluesky.solver.shifts import steps_of
-from nsbluesky.solver.start import blank_canvas, with_modes, with_states
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
+from nsbluesky.solver.workpiece import Workpiece
 
 __all__ = ["LiveImage"]
-
-HURRY = 2 / 3
-"""Where less of the time for the last passes is left, whole frames are used sooner …"""
-
-REST = 1 / 4
-"""… and momentum no more: with it, an image goes on to settle many times faster."""
-
-LITTLE_GAIN = 0.1
-"""Part by which a pass over the central half lowers R at least while the next one is worth its time."""
 
 Slots = npt.NDArray[np.intp]
 
@@ -60,9 +48,8 @@ class LiveImage:
 
     Parameters
     ----------
-    frames : FrameStore
-    rejected : dict of int to str
-        Sequence numbers of frames that cannot be used, and why; what does not fit the image is added.
+    intake : Intake
+        Its frames are used; of those that do not fit the image and of odd pixels it is told.
     search : ProbeSearch
     settings : SolverSettings
     geometry : Geometry
@@ -72,18 +59,11 @@ class LiveImage:
 
     Attributes
     ----------
-    state : SolverState or None
-        Object and probe, of half the pixels while `is_coarse`; None before it began.
-    level : FrameStore
-        The frames as they are used now: their central halves, or whole.
-    r_factors : list of float
-        R of each full pass since frames were last others, or since the end was told.
-    is_last : bool
-        Whether all frames are here: the passes that are wanted are made, and no more.
     is_warm : bool
         Whether it began with the probe of an earlier scan.
-    time_left : float
-        As `IncrementalSolver.time_left`.
+    workpiece : Workpiece
+        Object and probe, and the engine that works on them.
+    rhythm : Rhythm
     beginning : Beginning
     refinement : Refinement
     constraints : Constraints
@@ -92,102 +72,58 @@ class LiveImage:
 
     def __init__(
         self,
-        frames: FrameStore,
-        rejected: dict[int, str],
+        intake: Intake,
         search: ProbeSearch,
         settings: SolverSettings,
+        *,
         geometry: Geometry,
         backend: Backend,
         pixel_m: float,
-        leave_out: Callable[[npt.NDArray[np.bool_]], None],
     ) -> None:
-        self.state: SolverState | None = None
-        self.level = frames
-        self.r_factors: list[float] = []
-        self.is_last = False
+        frames = intake.frames
         self.is_warm = False
-        self.time_left = 1.0
         self.beginning = Beginning(frames, geometry, backend, pixel_m)
         self.refinement = Refinement(settings, backend)
         self.quality = LiveQuality(settings, backend, pixel_m)
         self._frames = frames
-        self._rejected = rejected
-        self._odd_pixels = OddPixels(frames, leave_out, settings)
+        self._rejected = intake.rejected
+        self._odd_pixels = OddPixels(frames, intake.leave_out, settings)
         self._search = search
         self._settings = settings
         self._geometry = geometry
         self._backend = backend
         self._window_m = frames.frame_px * pixel_m
         self.constraints = self._make_constraints(settings)
-        self._last = LastPasses(settings, backend)
-        self._stage = 0
-        self._engine = self._make_engine()
-        self._deck = Deck(settings.seed, settings.newest_frames)
         self._further_modes = FurtherModes(settings, backend)
-        self._dose: float | None = None
+        self.rhythm = Rhythm(settings, LastPasses(settings, backend), self._further_modes)
+        self.workpiece = Workpiece(frames, settings, self.rhythm.algorithm, backend, is_near=geometry.is_near)
+        self._deck = Deck(settings.seed, settings.newest_frames)
         self._pass_in_work: Iterator[None] | None = None
         self._told: tuple[FrameStore, Slots, Told] | None = None
-        self._was_ripe = False
-        self._rested = 0
-        self._changes = 0
-        self._coarse_r: float | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
-
-    def forget_frames(self, slots: Iterable[int]) -> None:
-        """Drop what the engine keeps of these frames, which are others now."""
-        for slot in slots:
-            self._engine.forget(slot)
 
     def use(self, slots: Iterable[int]) -> None:
         """Use these frames as new ones, and count full passes from here on."""
         self._deck.add(slots)
-        self.unsettle()
+        self.rhythm.restart()
 
     def drop_unused(self) -> None:
         """Deal no frame any more that has no weight, and make room for the others."""
         self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
-        if self.state is not None:
-            self._make_room(self.state)
-
-    def unsettle(self) -> None:
-        """Count full passes from here on: the frames are others, or the image began anew."""
-        self.r_factors = []
-        self._last.begin()
-        self._coarse_r = None
-        self._changes += 1
+        self.workpiece.make_room()
 
     # How far it is --------------------------------------------------------------------------------------------
 
     @property
+    def state(self) -> SolverState | None:
+        """Object and probe, of half the pixels while `is_coarse`; None before it began."""
+        return self.workpiece.state
+
+    @property
     def is_coarse(self) -> bool:
         """Whether only the central half of the detector is used."""
-        return self.level is not self._frames
-
-    @property
-    def passes_wanted(self) -> int:
-        """Full passes after the last frame, of all engines of the schedule."""
-        return self._last.wanted
-
-    @property
-    def _uses(self) -> float:
-        """Uses of each frame, on average, on the central half included."""
-        uses = self._frames.uses[self._frames.active]
-        return float(np.mean(uses)) if len(uses) else 0.0
-
-    @property
-    def passes_done(self) -> int:
-        """Full passes since frames were last others, or since the end was told."""
-        return len(self.r_factors)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it had most of the passes that it should have on whole frames; of several engines all."""
-        if self.state is None or self.is_coarse:
-            return False
-        if len(self._last.stages) > 1:
-            return self.passes_done >= self.passes_wanted
-        return 2 * self.state.passes > self._last.least
+        return self.workpiece.is_coarse
 
     @property
     def is_in_pass(self) -> bool:
@@ -195,15 +131,29 @@ class LiveImage:
         return self._pass_in_work is not None
 
     @property
-    def wants_passes(self) -> bool:
-        """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
-        waits = not (self.is_last or self._last.are_told or self._is_ripe) and self._uses > 0
-        return self.is_coarse or waits or self._deck.fresh > 0 or self.passes_done < self.passes_wanted
+    def is_settled(self) -> bool:
+        """Whether it had most of the passes that it should have on whole frames; of several engines all."""
+        return self.state is not None and self.rhythm.is_settled(self._standing(self.state))
 
     @property
-    def _is_ripe(self) -> bool:
-        """Whether whole frames had so many uses that momentum would bring no more than noise."""
-        return not self.is_coarse and self._uses >= RIPE_USES
+    def wants_passes(self) -> bool:
+        """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
+        if self.state is None:
+            return False
+        return self._deck.fresh > 0 or self.rhythm.wants_passes(self._standing(self.state))
+
+    def _standing(self, state: SolverState) -> Standing:
+        """Return how far the image has come."""
+        uses = self._frames.uses[self._frames.active]
+        return Standing(
+            is_coarse=self.is_coarse,
+            is_warm=self.is_warm,
+            probe_is_told=self._search.has_told,
+            frames=len(uses),
+            uses=float(np.mean(uses)) if len(uses) else 0.0,
+            passes=state.passes,
+            modes=len(state.probe),
+        )
 
     # Beginnings -----------------------------------------------------------------------------------------------
 
@@ -214,9 +164,9 @@ class LiveImage:
         level = self.beginning.level(self._settings)
         if self.is_warm:
             probe = self._search.warm_probe(level, level.active)
-            self._take(self.beginning.from_probe(level, probe), level)
+            self.workpiece.take(self.beginning.from_probe(level, probe), level)
         else:
-            self._take(self.beginning.from_optic(level, self._settings), level)
+            self.workpiece.take(self.beginning.from_optic(level, self._settings), level)
 
     def begin_with(self, probe: npt.NDArray[np.complex64]) -> None:
         """Begin with a known probe (modes, N, N); what was done so far counts for nothing."""
@@ -227,7 +177,7 @@ class LiveImage:
         """Go on from another state, for which no frame has been used."""
         self.forget()
         self.is_warm = False
-        self._take(state, level)
+        self.workpiece.take(state, level)
 
     def restart_from_optic(self) -> None:
         """Go on from the optic's defocus, or the one that is told."""
@@ -237,59 +187,20 @@ class LiveImage:
     def forget(self) -> None:
         """Let all frames count as new, and drop the image and what was found beside it."""
         frames = self._frames
-        self.state = self._pass_in_work = self._told = None
+        self.workpiece.drop()
+        self._pass_in_work = self._told = None
         for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
-        self.unsettle()
+        self.rhythm.restart()
         self._deck.add(frames.active.tolist())
         self.refinement.reset(frames)
         self._odd_pixels.reset()
         self._further_modes.reset()
         self.quality.reset()
 
-    def _take(self, state: SolverState, level: FrameStore) -> None:
-        """Take this state, of this level, as the image."""
-        self.level = level
-        state.object = with_states(self._backend, state.object, self._settings.object_modes)
-        self.state = state
-        self._initialize(state)
-        self._make_room(state)
-
-    def _initialize(self, state: SolverState) -> None:
-        if len(self.level.active):
-            self._dose = dose_of(self._backend, self.level)
-        if self._dose is not None:
-            self._engine.adapt(self._dose)
-        self._engine.initialize(state, self.level)
-
-    def _make_engine(self) -> Engine:
-        algorithm = self._last.stages[self._stage]
-        settings = in_near_field(self._settings) if self._geometry.is_near else self._settings
-        return make_engine(settings.replace(algorithm=algorithm), self._backend)
-
     def _make_constraints(self, settings: SolverSettings) -> Constraints:
         return Constraints(settings, self._geometry, self._backend, self._window_m)
-
-    def _make_room(self, state: SolverState) -> None:
-        """Grow the canvas where a window lies outside it."""
-        level = self.level
-        if len(level.wanted) == 0:
-            return
-        row0, column0 = state.origin_px
-        box = (row0, column0, row0 + state.shape[0], column0 + state.shape[1])
-        grown = grown_box(box, bounding_box(level.corners_px[level.wanted], level.frame_px))
-        if grown == box:
-            return
-        before = (box[0] - grown[0], box[1] - grown[1])
-        after = (grown[2] - box[2], grown[3] - box[3])
-        shape = (grown[2] - grown[0], grown[3] - grown[1])
-        canvas = blank_canvas(self._backend, shape, len(state.objects))
-        rows, columns = slice(before[0], shape[0] - after[0]), slice(before[1], shape[1] - after[1])
-        canvas[..., rows, columns] = state.object
-        state.object = canvas
-        state.origin_px = (grown[0], grown[1])
-        self._engine.pad(before, after)
 
     # Settings -------------------------------------------------------------------------------------------------
 
@@ -303,39 +214,32 @@ class LiveImage:
         SettingsError
             For an unknown engine; nothing is changed then.
         """
-        last, constraints = LastPasses(settings, self._backend), self._make_constraints(settings)
-        before, self._settings = self._settings, settings
-        self._last, self._stage, self.constraints = last, 0, constraints
+        last_passes, constraints = LastPasses(settings, self._backend), self._make_constraints(settings)
+        self._settings, self.constraints = settings, constraints
+        self.rhythm.configure(settings, last_passes)
         self.refinement.configure(settings)
         self._odd_pixels.configure(settings)
         self.quality.configure(settings)
-        if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
-            self._further_modes = FurtherModes(settings, self._backend)
-        self._engine = self._make_engine()
+        self._further_modes.configure(settings)
+        self.workpiece.configure(settings, self.rhythm.algorithm)
         self._pass_in_work = None
 
     def adopt(self, before: SolverSettings) -> None:
         """Give the image the modes that are wanted now, or begin anew with another defocus than was told `before`."""
-        settings, state = self._settings, self.state
-        if state is not None and settings.defocus_m not in (None, before.defocus_m):
+        settings = self._settings
+        if self.state is not None and settings.defocus_m not in (None, before.defocus_m):
             self.restart_from_optic()
-        elif state is not None:
+        elif self.state is not None:
             if settings.modes != before.modes:
-                probe = self._backend.to_numpy(state.probe)
-                photons = float(np.sum(np.abs(probe) ** 2, dtype=np.float64))
-                state.probe = self._backend.from_numpy(with_modes(probe, settings.modes, photons))
-            self._initialize(state)
-        self.unsettle()
+                self.workpiece.set_modes(settings.modes)
+            self.workpiece.fit()
+        self.rhythm.restart()
 
     # Passes ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Make the last passes from now on: all frames are here."""
-        self.is_last = True
-        self.unsettle()
-        self._was_ripe = self.state is not None and self._is_ripe
-        if self._was_ripe:
-            self._last.settle(0, LEAST_PASSES)
+        self.rhythm.finish(is_ripe=self.state is not None and self._standing(self.state).is_ripe)
 
     def one_batch(self) -> None:
         """Use one batch of frames."""
@@ -364,37 +268,52 @@ class LiveImage:
 
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
-        changes = self._changes
-        self._rested = self._rested + 1 if self._choose_engine(state) else 0
+        self._begin_pass(state)
         if state.variation is not None or state.passes >= self._settings.refine_start:
             let_vary(self._backend, state, self._frames, self._settings.probe_variation)
         yield from self._updates(state)
-        self._engine.end_pass(state, self.level)
+        self.workpiece.engine.end_pass(state, self.workpiece.level)
         self._hold(state)
         if self._wants_refinement(state):
             yield from self._refine(state)
         self._rest_misfits(state)
         state.passes += 1
-        if not self.is_coarse and self._odd_pixels.look(state) and self.is_last:
-            self._last.begin(self.passes_done + 1)
-        if self._wants_modes and self._further_modes.look(state, self._frames, self._passes_for_modes):
-            self._initialize(state)
-            self._settle_with_modes()
-        self._count(state, with_all=changes == self._changes)
+        if not self.is_coarse and self._odd_pixels.look(state):
+            self.rhythm.settle_anew()
+        standing = self._standing(state)
+        if self.rhythm.wants_modes(standing):
+            self._look_at_modes(state)
+        if self.rhythm.end_pass(standing, state.r_factor):
+            self.workpiece.refine()
+
+    def _begin_pass(self, state: SolverState) -> None:
+        """Go on with the engine of the next stage when it is time, with momentum or without."""
+        rhythm, standing = self.rhythm, self._standing(state)
+        if rhythm.is_at_end(standing):
+            moves_on = self.refinement.moves_on
+            rhythm.last_passes.look(rhythm.passes_done, state, self._frames, standing.uses, moves_on)
+        before = rhythm.stage
+        rhythm.begin_pass(standing)
+        if rhythm.stage != before:
+            self.workpiece.change_engine(rhythm.algorithm)
+        self.workpiece.engine.rest(rhythm.rests)
 
     def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""
-        frames, active = self.level, self.level.active
-        is_last = self.is_last and not self.is_coarse
-        is_near, least = self._geometry.is_near, self._engine.least_batch
+        frames, active = self.workpiece.level, self.workpiece.level.active
         batch = batch_frames(
-            self._settings, len(active), is_last=is_last, resting=self._rested > 0, is_near=is_near, least=least
+            self._settings,
+            len(active),
+            is_last=self.rhythm.is_last and not self.is_coarse,
+            resting=self.rhythm.rests,
+            is_near=self._geometry.is_near,
+            least=self.workpiece.engine.least_batch,
         )
         steps = steps_of(frames.shifts_px[active], self._settings.subpixel)
-        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.is_last)
+        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.rhythm.is_last)
         while not self._deck.pass_is_over:
             slots = self._deck.deal(batch)
-            told = self._engine.begin_update(state, frames, slots)
+            told = self.workpiece.engine.begin_update(state, frames, slots)
             self.note_told()
             self._told = frames, slots, told
             frames.uses[slots] += 1
@@ -405,7 +324,7 @@ class LiveImage:
 
     def _hold(self, state: SolverState) -> None:
         """Hold object and probe to what is known of them, and note the R of the pass."""
-        frames, active = self.level, self.level.active
+        frames, active = self.workpiece.level, self.workpiece.level.active
         self.constraints.hold_probe(state)
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
@@ -414,85 +333,16 @@ class LiveImage:
         if len(used):
             state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self._frames.amplitude_sums[used]))
 
-    def _count(self, state: SolverState, with_all: bool) -> None:
-        """Count a pass `with_all` frames that are here now; go on with whole frames when their centres had enough."""
-        if not self.is_coarse:
-            if with_all:
-                self.r_factors.append(state.r_factor)
-            return
-        before, self._coarse_r = self._coarse_r, state.r_factor if with_all else None
-        gained_little = before is not None and state.r_factor > (1 - LITTLE_GAIN) * before
-        if self._coarse_is_ripe(gained_little):
-            self._take(refined(self._backend, state), self._frames)
-
-    def _coarse_is_ripe(self, gained_little: bool) -> bool:
-        """Return whether frames had the uses they should have, and a sweep told which probe to go on with.
-
-        A third of the uses suffices where no more frames will come and the latest pass `gained_little`.  A warm probe
-        needs no word of a sweep: it is mostly right, and what the central half shows of an image is blurred.
-        """
-        if not (self._search.has_told or self.is_warm):
-            return False
-        wanted = self._settings.coarse_uses / (3 if gained_little and self.is_last else 1)
-        if self.time_left < HURRY:
-            wanted = min(wanted, self._settings.coarse_uses / 2)
-        return len(self._frames.active) == 0 or self._uses >= wanted
-
-    def _choose_engine(self, state: SolverState) -> bool:
-        """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end.
-
-        Return whether it rests.
-        """
-        last = self.is_last and not self.is_coarse
-        if last:
-            self._last.look(self.passes_done, state, self._frames, self._uses, self.refinement.moves_on)
-            stage = self._last.stage(self.passes_done)
-            if stage != self._stage:
-                self._stage = stage
-                self._engine = self._make_engine()
-                self._initialize(state)
-        resting = self._rests_at_end(state) if last else self._is_ripe and not self._further_modes.grows(state.passes)
-        self._engine.rest(resting)
-        return resting
-
-    def _rests_at_end(self, state: SolverState) -> bool:
-        hurries = self.time_left < REST and 2 * state.passes > self._last.least
-        if hurries or self._last.rest(self.passes_done):
-            return True
-        waits = self._was_ripe or (self._is_ripe and self._further_modes.is_open(len(state.probe)))
-        return self._last.are_told and waits and not self._further_modes.grows(state.passes)
-
-    @property
-    def _wants_modes(self) -> bool:
-        """Whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
-        if not self._search.has_told or self._rested < SETTLING_PASSES:
-            return False
-        if self._further_modes.is_trying or self.time_left < REST:
-            return self._further_modes.is_trying
-        return self._is_ripe or (self.is_last and not self.is_coarse and not self._last.are_told)
-
-    @property
-    def _passes_for_modes(self) -> int | None:
-        """Passes that a further mode could have; None where it gets as many as it takes."""
-        if self.time_left < REST:
-            return 0
-        if not (self.is_last and self._last.are_told):
-            return None
-        return self.passes_wanted - self.passes_done - 1
-
-    def _settle_with_modes(self) -> None:
-        """Let the image settle with a mode that is tried, or without the one that was taken away."""
-        if not self.is_last:
-            return
-        if self._further_modes.is_trying:
-            self._last.begin(self.passes_done + 1)
-        else:
-            self._last.settle(self.passes_done + 1, SETTLING_PASSES)
+    def _look_at_modes(self, state: SolverState) -> None:
+        """Add a mode or take one away, where the frames ask for that."""
+        if self._further_modes.look(state, self._frames, self.rhythm.passes_for_modes):
+            self.workpiece.fit()
+            self.rhythm.settle_with_modes()
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
         uses = LEAST_USES + (self._settings.refine_start if self._settings.refine_positions != "none" else 0)
-        unexplained_by_state = functools.partial(unexplained, self._backend, state, self.level)
+        unexplained_by_state = functools.partial(unexplained, self._backend, state, self.workpiece.level)
         self._rejected.update(rest_misfits(self._frames, uses, unexplained_by_state))
         self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
 
@@ -502,56 +352,36 @@ class LiveImage:
         Not while the defocus is in question, for with a wrong one all positions are; nor at the very end, for the
         image has to follow.
         """
-        left = self.passes_wanted - self.passes_done - 1
-        if self._search.is_open(len(self._frames.wanted), no_more=self.is_last):
+        if self._search.is_open(len(self._frames.wanted), no_more=self.rhythm.is_last):
             return False
-        return self.refinement.due(state) and not (self.is_last and left < SETTLING_PASSES)
+        return self.refinement.due(state) and self.rhythm.lets_settle
 
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
         frames = self._frames
-        if self.refinement.is_of_flux_alone(state.passes) and self._engine.sums_light:
+        if self.refinement.is_of_flux_alone(state.passes) and self.workpiece.engine.sums_light:
             self.refinement.take_flux(frames, state)
             return
         corners = frames.corners_px[: len(frames)].copy()
-        yield from self.refinement.round(state, self.level, frames)
+        yield from self.refinement.round(state, self.workpiece.level, frames)
         moved = (frames.corners_px[: len(corners)] != corners).any(axis=1)
-        self.forget_frames(np.flatnonzero(moved).tolist())
-        self._make_room(state)
+        self.workpiece.forget(np.flatnonzero(moved).tolist())
+        self.workpiece.make_room()
 
-    # Results and checkpoints ----------------------------------------------------------------------------------
-
-    def shown(self, state: SolverState) -> SolverState:
-        """Return a state of the image as it is shown: of engines that average passes, over as many uses as a pass."""
-        return self.fine(self._engine.shown(state))
-
-    def fine(self, state: SolverState) -> SolverState:
-        """Return a state of the image on the grid of the whole frames."""
-        return refined(self._backend, state) if self.is_coarse else state
+    # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """Return all of it but the frames, section by section, for a checkpoint; there must be a state."""
-        assert self.state is not None
+        sections = self.workpiece.contents()
         return {
-            "solver": {
-                "is_coarse": self.is_coarse,
-                "stage": self._stage,
-                "dose": self._dose,
-                "coarse_r": self._coarse_r,
-                "finishing": self.is_last,
-                "is_warm": self.is_warm,
-                "was_ripe": self._was_ripe,
-                "rested": self._rested,
-                "r_factors": self.r_factors,
-            },
-            "state": self.state.contents(self._backend),
+            **sections,
+            "solver": {**sections["solver"], **self.rhythm.contents(), "is_warm": self.is_warm},
             "deck": self._deck.contents(),
-            "engine": self._engine.contents(),
             "refinement": self.refinement.contents(),
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
             "odd_pixels": self._odd_pixels.contents(),
-            "last_passes": self._last.contents(),
+            "last_passes": self.rhythm.last_passes.contents(),
             "quality": self.quality.contents(),
         }
 
@@ -565,25 +395,14 @@ class LiveImage:
         """
         own = contents["solver"]
         self._pass_in_work = self._told = None
-        self._stage, self._dose, self._coarse_r = own["stage"], own["dose"], own["coarse_r"]
-        self.level = CentralHalf(self._frames) if own["is_coarse"] else self._frames
-        self.state = state = SolverState.of_contents(contents["state"], self._backend)
-        if not bool(self._backend.xp.isfinite(state.object).all() & self._backend.xp.isfinite(state.probe).all()):
-            raise CheckpointError("the checkpoint holds an image that is not finite: begin anew")
-        self._engine = self._make_engine()
-        if self._dose is not None:
-            self._engine.adapt(self._dose)
-        self._engine.initialize(state, self.level)
-        self._engine.restore(contents["engine"])
+        self.is_warm = own["is_warm"]
+        self.rhythm.restore(own, more_to_come)
+        self.workpiece.restore(contents, self.rhythm.algorithm)
         self._deck.restore(contents["deck"])
         self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
         self.refinement.restore(contents["refinement"])
         self.constraints.restore(contents["constraints"])
         self._further_modes.restore(contents["further_modes"])
         self._odd_pixels.restore(contents["odd_pixels"])
-        self._last.restore(contents["last_passes"])
+        self.rhythm.last_passes.restore(contents["last_passes"])
         self.quality.restore(contents["quality"], self._frames)
-        self._was_ripe, self.is_warm = own["was_ripe"], own["is_warm"]
-        self._rested = own["rested"]
-        self.is_last = own["finishing"] and not more_to_come  # what is still to come has to be used before the end
-        self.r_factors = own["r_factors"]

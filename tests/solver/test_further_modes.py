@@ -10,7 +10,7 @@ from small_scan import Scan, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver import further_modes, live_image
+from nsbluesky.solver import further_modes, rhythm
 from nsbluesky.solver.further_modes import TRIAL_PASSES, FurtherModes, mean_deviation, unexplained
 from nsbluesky.solver.held_out import predictions
 
@@ -42,7 +42,7 @@ def test_a_model_that_is_right_leaves_nothing_unexplained(difficult_scan: Any, b
 def test_two_modes_are_found_where_there_are_two(
     two_mode_scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch, most: int, asked_for: int
 ) -> None:
-    monkeypatch.setattr(live_image, "RIPE_USES", 16)
+    monkeypatch.setattr(rhythm, "RIPE_USES", 16)
     solver = solved(two_mode_scan, backend, passes_final=40, modes=1, most_modes=most)
     assert solver.state is not None
     assert len(solver.state.probe) >= asked_for
@@ -64,7 +64,7 @@ def test_a_scan_that_was_fast_goes_on_for_a_mode(
 def test_no_mode_is_added_where_one_explains_all(
     scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_image, "RIPE_USES", 16)
+    monkeypatch.setattr(rhythm, "RIPE_USES", 16)
     solver = solved(scan, backend, passes_final=30, modes=1)
     assert solver.state is not None
     assert len(solver.state.probe) == 1
@@ -106,6 +106,18 @@ def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
     assert len(state.probe) == 2
     assert not resumed.look(after(state, 100), store)
     assert asked == []
+
+
+@pytest.mark.parametrize(("changes", "begins_anew"), [({"most_modes": 3}, True), ({"batch": 9}, False)])
+def test_other_numbers_of_modes_are_looked_for_anew(
+    backend: Backend, changes: dict[str, int], begins_anew: bool
+) -> None:
+    settings = SolverSettings(modes=1, most_modes=2)
+    modes = FurtherModes(settings, backend)
+    modes.restore({"settled": True, "before": None, "judged_at": 0})
+    modes.configure(settings.replace(**changes))
+    assert modes.is_open(1) == begins_anew
+    assert modes.is_open(2) == begins_anew
 
 
 def test_a_mode_that_could_not_be_judged_is_not_tried(

@@ -147,7 +147,7 @@ def test_r_of_a_picture_counts_the_latest_batch(live, scan):
 
 
 def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     while live.state is None or live.is_coarse:
@@ -161,7 +161,7 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
 
 @pytest.mark.parametrize(("time_left", "coarse_uses"), [(1.0, 12), (0.67, 12), (0.66, 6)])
 def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monkeypatch, time_left, coarse_uses):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", -1.0)  # each pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", -1.0)  # each pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.finish()
     live.time_left = time_left
@@ -174,7 +174,7 @@ def test_who_is_in_haste_sees_whole_frames_after_half_the_uses(live, scan, monke
 def test_the_central_half_is_left_when_it_gains_little_and_frames_are_all_there(
     live, scan, monkeypatch, frames_come, coarse_uses
 ):
-    monkeypatch.setattr("nsbluesky.solver.live_image.LITTLE_GAIN", 1.0)  # no pass is worth its time
+    monkeypatch.setattr("nsbluesky.solver.rhythm.LITTLE_GAIN", 1.0)  # no pass is worth its time
     live.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
     live.start_with(scan.probe)
     if not frames_come:
@@ -192,8 +192,8 @@ def test_in_haste_a_settled_image_rests(scan, backend, monkeypatch, time_left):
     while live.state is None or live.is_coarse or live.state.passes < 5:
         live.step(0.0)
     assert not live.is_settled
-    rests, rest = [], live._image._engine.rest
-    monkeypatch.setattr(live._image._engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
+    rests, rest = [], live._image.workpiece.engine.rest
+    monkeypatch.setattr(live._image.workpiece.engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
     live.time_left = time_left
     live.finish()
     run(live)
@@ -220,9 +220,9 @@ def test_a_picture_is_of_as_many_uses_as_a_pass_has_at_any_moment(live, scan):
         before = live.state.object.copy()
         shown.append(error(live.picture().object))
         assert np.array_equal(live.state.object, before)  # it goes on as if nobody had looked
-        live._image._engine.shown = lambda state: state
+        live._image.workpiece.engine.shown = lambda state: state
         bare.append(error(live.picture().object))
-        del live._image._engine.shown
+        del live._image.workpiece.engine.shown
     assert bare[-1] == pytest.approx(shown[-1], rel=1e-6)  # a pass ends with the average itself
     assert max(shown) < 0.8 * max(bare)
     assert max(shown) < 1.1 * min(shown)
@@ -287,7 +287,7 @@ def test_a_schedule_ends_with_its_last_engine(live, scan, backend):
     engines = []
     while not solver.finished:
         solver.step(0.0)
-        engines.append(solver._image._engine.name)
+        engines.append(solver._image.workpiece.engine.name)
     assert engines[0] == "wasp" and engines[-1] == "cg"
     assert solver.passes_done == 14
     plain = scan.solver(backend, algorithm="wasp:14", told_m=scan.defocus_m)
