@@ -65,7 +65,7 @@ class RunInfo:
     exit_status : str or None
         "success", "abort" or "fail" after the derived run's stop document.
     reason : str
-        What the stop document tells of lost frames and errors.
+        What the stop document tells: why the run did not succeed, lost frames and errors.
     """
 
     uid: str

@@ -232,12 +232,14 @@ class RunChain:
             for stage in self.stages:
                 self._asked(stage.name, stage.close, None)
         yield from self._health(now=True)
-        status = (self.raw_stop or {}).get("exit_status", "abort")
+        raw_stop = self.raw_stop or {}
+        status = raw_stop.get("exit_status", "abort")
+        why = [raw_stop["reason"]] if status != "success" and raw_stop.get("reason") else []
         problems = [f"{numbered(len(self.run.lost), 'frame')} lost"] if self.run.lost else []
         if self.run.lost and not (self._num_frames or self._errors):  # as where the disk is not mounted
             problems[0] += f" ({next(reversed(self.run.lost.values()))})"
         problems += [f"{numbered(len(self._bad), 'frame')} could not be processed"] if self._bad else []
-        reason = "; ".join([*problems, *self._errors.values()])
+        reason = "; ".join([*why, *problems, *self._errors.values()])
         log.info("run %s: the processing ends, %s", self.run.start["uid"][:8], reason or status)
         yield self.run.derived.stop(status, reason)
 

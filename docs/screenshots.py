@@ -64,8 +64,10 @@ class Recording:
         logger.addHandler(self.log)
         rehearsal.pipeline.subscribe(self)
         rehearsal.start()
-        rehearsal.wait(TIMEOUT_S)
+        ended = rehearsal.wait(TIMEOUT_S)
         logger.removeHandler(self.log)
+        if rehearsal.error or not ended:  # pictures of a failed run would be taken for those of a good one
+            sys.exit(f"the scan did not end: {rehearsal.error or f'{TIMEOUT_S} s were too few'}; run this again")
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Keep a document."""

@@ -18,6 +18,8 @@ LARGE = 10_000
 NUMBERS_APART_PX = 8
 FEW_DECADES = 2.5
 FEWEST_TICKS = 2
+SMALLEST_POWER = 9_999.5
+"""Smaller numbers are written in full at a logarithmic colour bar: 20, not 2·10¹."""
 EVEN = 0.0
 """What stands for the distance of ticks at a logarithmic colour bar that are the same value apart."""
 _UNIT = re.compile(r"( \([^()]+\)| · 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)*$")
@@ -105,7 +107,8 @@ class Axis(pg.AxisItem):  # type: ignore[misc]
             if widest + NUMBERS_APART_PX <= spacing / (high - low) * size:
                 break
             spacing = wider
-        return [(spacing, 0.0), *(level for level in levels if level[0] < spacing)]
+        finer = (level for level in levels if level[0] < spacing)  # numbers only between those of the row
+        return [(spacing, 0.0), *(level for level in finer if _divides(level[0], spacing))]
 
     def _widest(self, texts: list[str]) -> float:
         metrics = QtGui.QFontMetricsF(self.style["tickFont"] or self.font())
@@ -132,11 +135,18 @@ class ColorAxis(Axis):
 
     def logTickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         """Write ticks of `logTickValues`."""
+        ticks = [10**value for value in values]
         if spacing == EVEN:
-            ticks = [10**value for value in values]
             digits = math.ceil(math.log10(ticks[-1] / (ticks[-1] - ticks[-2]))) + 1 if len(ticks) > 1 else 6
             return [f"{tick:.{digits}g}" for tick in ticks]
-        return super().logTickStrings(values, scale, spacing)  # type: ignore[no-any-return]
+        powers = super().logTickStrings(values, scale, spacing)
+        written = zip(ticks, powers, strict=True)
+        return [f"{tick:.0f}" if 1.5 < tick < SMALLEST_POWER else power for tick, power in written]
+
+
+def _divides(finer: float, spacing: float) -> bool:
+    """Whether all ticks that are `spacing` apart are ticks of the finer distance too."""
+    return math.isclose(spacing / finer, round(spacing / finer), rel_tol=1e-6)
 
 
 def name_axis(axis: Any, label: str, exponent: int) -> None:

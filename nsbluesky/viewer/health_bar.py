@@ -29,6 +29,8 @@ class HealthBar(QtWidgets.QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._state = LiveState()
+        self._away = False
         self.status = QtWidgets.QLabel("waiting for a run")
         self.status.setToolTip(
             "rate of cleaned frames, documents that wait, time from a frame's document to its clean frame, "
@@ -50,15 +52,22 @@ class HealthBar(QtWidgets.QWidget):
 
     def show_state(self, state: LiveState) -> None:
         """Write the state."""
-        self.status.setText(_status_line(state))
-        _set(self.errors, [f"{stage.stage} failed: {stage.message}" for stage in state.errors])
+        self._state = state
+        self._write_status()
+        _set(self.errors, [f"{stage.stage} failed: {stage.message}" for stage in state.errors] + _why_failed(state))
         _set(self.warning, list(state.warnings[-1:]))
         self.warning.setToolTip("\n".join(state.warnings))
 
     def show_modules(self, told: Modules) -> None:
         """Write, in red, that the service is away."""
-        away = told.text == "away"
-        _set(self.away, [f"{module.name}: {module.text}" for module in told.modules] if away else [])
+        self._away = told.text == "away"
+        self._write_status()
+        _set(self.away, [f"{module.name}: {module.text}" for module in told.modules] if self._away else [])
+
+    def _write_status(self) -> None:
+        line = _status_line(self._state)
+        goes_on = self._state.run is not None and not self._state.finished
+        self.status.setText(f"when last heard: {line}" if self._away and goes_on else line)
 
 
 def _notice(style: str) -> QtWidgets.QLabel:
@@ -99,6 +108,11 @@ def _status_line(state: LiveState) -> str:
             parts.append(f"image {state.reconstruction.newest_age_s:.1f} s old")
     parts.append(run.label.partition(" · ")[0])  # the title of the window has the rest
     return "   ·   ".join(parts)
+
+
+def _why_failed(state: LiveState) -> list[str]:
+    run = state.run
+    return [f"run failed: {run.reason}"] if run is not None and run.exit_status == "fail" and run.reason else []
 
 
 def _phase_text(state: LiveState) -> str:

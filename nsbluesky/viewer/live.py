@@ -64,7 +64,7 @@ class LiveWindow(QtWidgets.QMainWindow):
     interval_ms : int
         Time between two looks.
     modules : callable, optional
-        Returns how the parts of the processing do.
+        Returns how the parts of the processing do; without it there is no panel of their health.
     log_lines : callable, optional
         Returns the last lines of the log.
     processing : Processing, optional
@@ -174,7 +174,8 @@ class LiveWindow(QtWidgets.QMainWindow):
         if self.control is not None:
             self.docks.add("Control", "Processing", self.control, "right top")
         self.docks.add("Scan", "Scan", self.scan, "right top")
-        self.docks.add("Health", "Health", self.health_panel, "center bottom")
+        if self._modules is not None:  # all else that the panel tells stands in the line below
+            self.docks.add("Health", "Health", self.health_panel, "center bottom")
         if self.log_panel is not None:
             self.docks.add("Log", "Log", self.log_panel, "center bottom")
 

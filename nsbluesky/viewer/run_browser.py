@@ -24,7 +24,7 @@ __all__ = ["RunBrowser", "thumbnail"]
 log = logging.getLogger(__name__)
 
 COLUMNS = ("", "date", "plan", "sample", "energy", "points", "ended", "uid")
-WIDTHS_PX = (84, 150, 130, 150, 80, 60, 80, 240)
+WIDTHS_PX = (84, 150, 130, 150, 80, 70, 70, 240)
 THUMBNAIL_PX = 72
 
 
@@ -205,7 +205,9 @@ class RunBrowser(QtWidgets.QMainWindow):
             points = "" if entry.points is None else str(entry.points)
             texts = ("", entry.date, entry.plan, entry.sample, entry.energy, points, entry.exit_status, entry.uid)
             for column, text in enumerate(texts):
-                self.table.setItem(row, column, QtWidgets.QTableWidgetItem(text))
+                item = QtWidgets.QTableWidgetItem(text)
+                item.setToolTip(text)  # there may be no room for all of it
+                self.table.setItem(row, column, item)
         self.status.setText(
             f"{len(self.shown)} of {numbered(len(self._entries), 'run')}; "
             "Return or a double click opens one, Ctrl+D compares two"

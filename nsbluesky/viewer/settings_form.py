@@ -19,6 +19,9 @@ AT_ONCE_SIGN = "↻"
 WRONG_STYLE = "border: 1px solid #d0202f;"
 ERROR_STYLE = "color: #d0202f;"
 
+LARGE = 1e5
+"""From here on numbers with a point are written with a power of ten."""
+
 _MENTIONED = re.compile(r"`(\w+)`")
 _ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*) : ")
 
@@ -218,4 +221,6 @@ def _parsed(text: str) -> Any:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, float) and abs(value) >= LARGE and float(f"{value:g}") == value:
+        return f"{value:g}"  # 1e+07: nobody counts the zeros of 10000000.0
     return "" if value is None else json.dumps(value, default=dataclasses.asdict)

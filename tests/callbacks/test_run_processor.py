@@ -93,6 +93,13 @@ def test_stage_that_fails_at_its_own_work_does_not_keep_the_run_open(tmp_path, c
     assert collector.stop()["reason"] == "tired: no more"
 
 
+def test_why_a_run_failed_is_told_to_those_who_see_only_the_derived_run(tmp_path):
+    documents = list(fly_run(tmp_path, FRAMES, None, X_UM, Y_UM))
+    documents[-1] = ("stop", {**documents[-1][1], "exit_status": "fail", "reason": "no trigger for 30 s"})
+    stop = process(Doubler(), documents).stop()
+    assert (stop["exit_status"], stop["reason"]) == ("fail", "no trigger for 30 s")
+
+
 def fail(*_: object) -> None:
     raise OSError("no such folder")
 

@@ -100,8 +100,9 @@ def test_the_scale_bar_has_room_in_a_narrow_panel_with_large_letters(qtbot: QtBo
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0.1, 3e4, ["0.1", "1", "10¹", "10²", "10³", "10⁴"]),
-        (0.5, 30, ["0.5", "1", "2", "5", "10¹", "2·10¹"]),
+        (0.1, 3e4, ["0.1", "1", "10", "100", "1000", "10⁴"]),
+        (0.5, 30, ["0.5", "1", "2", "5", "10", "20"]),
+        (8e3, 3e5, ["10⁴", "2·10⁴", "5·10⁴", "10⁵", "2·10⁵"]),
         (991, 1010, ["995", "1000", "1005", "1010"]),
         (30.1, 31.9, ["30.5", "31", "31.5"]),
         (100.0001, 100.0011, ["100.0002", "100.0004", "100.0006", "100.0008", "100.001"]),
@@ -178,3 +179,16 @@ def test_numbers_of_a_stage_at_millimetres_can_be_told_apart(
             assert widest < spacing / (axis.range[1] - axis.range[0]) * length
         else:
             assert widest + metrics.height() < axis.width()
+
+
+@pytest.mark.parametrize("size_px", range(60, 400, 20))
+def test_numbers_of_a_narrow_axis_do_not_lie_on_each_other(panel: ImagePanel, size_px: int) -> None:
+    """As on a frame of 104 pixels, where 50 once stood between 40 and 60."""
+    axis = panel.plot.getAxis("bottom")
+    metrics = QtGui.QFontMetricsF(axis.style["tickFont"])
+    (spacing, row), *finer = axis.tickValues(-0.5, 103.5, size_px)
+    for finer_spacing, between in finer:
+        ticks = sorted([*row, *between])
+        assert np.diff(ticks) == pytest.approx(finer_spacing), "the same distance everywhere"
+        row = ticks
+    assert metrics.horizontalAdvance("100") < spacing / 104 * size_px

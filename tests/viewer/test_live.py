@@ -16,6 +16,7 @@ from pytestqt.qtbot import QtBot
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.settings import CleaningSettings, DetectorMode, PipelineSettings
 from nsbluesky.viewer.live import LiveWindow
+from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.panels import (
     CleanPanel,
     CorrectionsPanel,
@@ -109,6 +110,8 @@ def test_raw_frame_without_dark_and_the_dark(window: LiveWindow, scan: DerivedSc
     dark.choice.setCurrentText("bad pixels")
     window.refresh()
     assert not dark.item.image.any()
+    ticks = dark.bar.axis.tickValues(*dark.bar.axis.range, 200)
+    assert [place for _, places in ticks for place in places] == [0, 1], "a pixel is bad or it is not"
 
 
 @only(RawPanel, DarkPanel)
@@ -533,7 +536,23 @@ def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedS
     np.testing.assert_allclose(
         ends[:, 1:, 0], ends[:, 0, 1][:, None].repeat(2, axis=1)
     )  # both barbs begin at the tip
-    assert "error 5 nm, at most 5.4 nm" in panel.title_label.text()
+    assert "error 5 nm, at most 5.4 nm · arrows × " in panel.title_label.text()
+
+
+@only(CorrectionsPanel, QualityPanel)
+def test_what_never_came_is_not_said_to_come_yet(window: LiveWindow, live: LivePlots) -> None:
+    settings = PipelineSettings().replace(solver__refine_positions="frames", solver__quality_share=0.5)
+    scan = DerivedScan(live, settings=settings)
+    titles = [window.panels[kind].title_label for kind in (CorrectionsPanel, QualityPanel)]
+    window.panels[QualityPanel].quantity.setCurrentText("FRC")
+    scan.start()
+    scan.reconstruction(20, 0.2)
+    window.refresh()
+    assert [title.text().endswith(" yet") for title in titles] == [True, True]
+    scan.reconstruction(20, 0.2, final=True)
+    scan.stop()
+    window.refresh()
+    assert [title.text() for title in titles] == ["Positions · no corrections", "Quality · the halves told none"]
 
 
 @only(DarkPanel)
@@ -604,6 +623,26 @@ def test_the_status_line(window: LiveWindow, scan: DerivedScan) -> None:
     scan.stop("abort")
     window.refresh()
     assert window.health.status.text().startswith("aborted")
+
+
+@only(CleanPanel)
+def test_why_a_run_failed_is_told(window: LiveWindow, scan: DerivedScan) -> None:
+    scan.start()
+    scan.stop("fail", "FailedStatus: the stage got no trigger")
+    window.refresh()
+    assert window.health.status.text().startswith("failed")
+    assert window.health.errors.text() == "run failed: FailedStatus: the stage got no trigger"
+    assert not window.health.errors.isHidden()
+
+
+@only(CleanPanel)
+def test_a_window_that_knows_no_modules_has_no_empty_table_of_them(
+    window: LiveWindow, live: LivePlots, qtbot: QtBot
+) -> None:
+    assert "Health" not in window.docks.docks
+    knowing = LiveWindow(live, modules=lambda: Modules("idle", "green"), panels=[CleanPanel])
+    qtbot.addWidget(knowing)
+    assert "Health" in knowing.docks.docks
 
 
 @only(CleanPanel)

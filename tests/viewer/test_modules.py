@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from derived_scan import DerivedScan
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.run_chain import RunActivity, StageActivity
 from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
@@ -76,6 +78,22 @@ def test_the_panel_and_the_bar_tell(qtbot: QtBot) -> None:
     assert panel.lights() == {"service": "■"}
     assert bar.away.text() == "service: no heartbeat for 60 s: trying to reach it again"
     assert not bar.away.isHidden()
+    assert bar.status.text() == "waiting for a run"
+
+
+def test_of_a_run_of_a_service_that_is_away_the_last_news_are_told(
+    live: LivePlots, scan: DerivedScan, qtbot: QtBot
+) -> None:
+    bar = HealthBar()
+    qtbot.addWidget(bar)
+    scan.start()
+    bar.show_state(live.snapshot())
+    assert bar.status.text().startswith("running")
+    bar.show_modules(modules_of_heartbeat({"heard": 0.0}, now=60.0))
+    assert bar.status.text().startswith("when last heard: running")
+    scan.stop()
+    bar.show_state(live.snapshot())
+    assert bar.status.text().startswith("finished")
 
 
 def test_a_large_font_has_room(qtbot: QtBot) -> None:

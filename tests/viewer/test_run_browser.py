@@ -46,6 +46,7 @@ def dates(browser: RunBrowser) -> list[str]:
 
 def test_search_by_words_and_energy(browser: RunBrowser, qtbot: QtBot) -> None:
     assert dates(browser) == ["a", "b", "c"]
+    assert browser.table.item(1, 2).toolTip() == "ptycho_scan"  # type: ignore[union-attr]
     qtbot.keyClicks(browser.words, "ptycho gold")
     assert dates(browser) == ["b"]
     assert browser.status.text().startswith("1 of 3 runs")

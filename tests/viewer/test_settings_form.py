@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.rehearsal import RehearsalSettings
 from nsbluesky.settings import CleaningSettings, PipelineSettings, Settings, SolverSettings
 from nsbluesky.viewer.qt import QtCore, QtGui, QtWidgets
 from nsbluesky.viewer.settings_form import SettingsForm, attribute_docs
@@ -58,6 +59,16 @@ def test_what_is_typed_and_chosen_comes_back(form: SettingsForm, qtbot: QtBot) -
         "cleaning.overscan": "median",
     }
     assert form.edited == PipelineSettings().replace(**form.changes())
+
+
+def test_large_numbers_are_written_so_that_nobody_counts_zeros(qtbot: QtBot) -> None:
+    form = SettingsForm(RehearsalSettings(photons=2e7))
+    qtbot.addWidget(form)
+    assert form.editors["photons"].text() == "2e+07"  # type: ignore[attr-defined]
+    assert form.editors["energy_eV"].text() == "1000.0"  # type: ignore[attr-defined]
+    assert form.changes() == {}
+    form.show_settings(RehearsalSettings(photons=12345678.0))
+    assert form.editors["photons"].text() == "12345678.0"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

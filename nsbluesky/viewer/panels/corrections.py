@@ -75,8 +75,9 @@ class CorrectionsPanel(LivePanel):
     def why_empty(self, state: LiveState) -> str:
         """Say where corrections are switched on."""
         settings = state.run.settings if state.run is not None else None
-        off = settings is not None and settings.solver.refine_positions == "none"
-        return "not corrected: see Processing" if off else "no corrections yet"
+        if settings is not None and settings.solver.refine_positions == "none":
+            return "not corrected: see Processing"
+        return "no corrections" if state.finished else "no corrections yet"
 
     def clear(self) -> None:
         """Show no arrows."""
@@ -101,7 +102,7 @@ class CorrectionsPanel(LivePanel):
             self.set_subtitle("no errors found")
         else:
             error = length_text(float(f"{1e6 * found.scatter_m:.2g}"))
-            self.set_subtitle(f"error {error}, at most {length_text(float(f'{largest:.2g}'))} · × {factor:g}")
+            self.set_subtitle(f"error {error}, at most {length_text(float(f'{largest:.2g}'))} · arrows × {factor:g}")
         (scale_x, scale_y), turn = found.scale, np.degrees(found.rotation_rad)
         self.title_label.setToolTip(
             f"{self.title_label.text()}\nscale x {scale_x:.4f}, y {scale_y:.4f}; rotation {turn:.3f}°; "

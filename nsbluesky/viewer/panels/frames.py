@@ -124,6 +124,7 @@ class DarkPanel(LiveImagePanel):
         bad = to_host(dark.bad) != 0
         choice = self.choice.currentText()
         adcs = f", ADCs {', '.join(map(str, dark.bad_adcs))}" if dark.bad_adcs else ""
+        self.bar.axis.whole = choice == "bad pixels"
         if choice == "bad pixels":
             image = bad.astype(np.float32)
             self.set_image(image, pixel_extent(image), (0.0, 1.0), colors="cividis", label="1: bad")

@@ -200,7 +200,9 @@ class QualityPanel(LivePanel):
     def _why_none(self, state: LiveState) -> str:
         settings = state.run.settings if state.run is not None else None
         off = settings is not None and settings.solver.quality_share == 0
-        return self.OFF if off else "the halves have not told one yet"
+        if off:
+            return self.OFF
+        return "the halves told none" if state.finished else "the halves have not told one yet"
 
 
 class SweepPanel(LivePanel):
