@@ -261,8 +261,20 @@ def test_error_in_the_camera_fails_the_run(
         RE(plan(*beamline.devices, **COMMON, **more))
     assert isinstance(error.value.__cause__, (DeviceError, OSError))
     assert run.stop["exit_status"] == "fail"
+    assert run.stop["reason"] == str(error.value) == str(error.value.__cause__)
     assert len(run.column("primary", "fccd_image")) == 4, "frames before the error are kept"
     assert beamline.is_safe()
+
+
+def test_a_run_of_darks_that_fails_says_why(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("the camera's cable is out")
+
+    beamline.fccd._make_frame = broken
+    beamline.fccd._stall_s = 0.2
+    with pytest.raises(FailedStatus) as error:
+        RE(ptycho_darks(beamline.fccd, beamline.shutter, geometry=GEOMETRY, num_dark=3))
+    assert run.stop["reason"] == str(error.value) == str(error.value.__cause__)
 
 
 def test_the_error_of_a_fly_scan_is_the_cameras_where_the_plan_sees_it_first(

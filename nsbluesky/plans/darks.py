@@ -13,6 +13,7 @@ from nsbluesky.devices.detector import Acquisition
 from nsbluesky.geometry import Geometry
 from nsbluesky.plans.arguments import Scan, check_common, checked_md, exposures_of
 from nsbluesky.plans.flying import fly
+from nsbluesky.plans.reasons import saying_why
 from nsbluesky.recorded_darks import DarkStream, RecordedDarks
 from nsbluesky.refusals import refusing
 from nsbluesky.streams import dark_stream
@@ -56,6 +57,7 @@ def ptycho_darks(
 
     @bpp.stage_decorator([fccd])  # type: ignore[untyped-decorator]
     @bpp.run_decorator(md={**about, **more})  # type: ignore[untyped-decorator]
+    @saying_why
     def inner() -> Plan:
         for k, one_s in enumerate(exposures_s):
             yield from take_darks(fccd, shutter, num_dark, exposure_s=one_s, stream=dark_stream(k))

@@ -18,6 +18,7 @@ from nsbluesky.plans.arguments import Pattern, Places, Scan, checked_md, exposur
 from nsbluesky.plans.baseline import Baseline, baseline_devices, with_baseline
 from nsbluesky.plans.darks import darks_of
 from nsbluesky.plans.flying import fly
+from nsbluesky.plans.reasons import saying_why
 from nsbluesky.refusals import refusing
 from nsbluesky.streams import PRIMARY
 
@@ -241,6 +242,7 @@ def _run(
     @bpp.stage_decorator([scan.fccd, scan.stage])  # type: ignore[untyped-decorator]
     @with_baseline(slow)  # type: ignore[untyped-decorator]
     @bpp.run_decorator(md=dict(md))  # type: ignore[untyped-decorator]
+    @saying_why
     @bpp.finalize_decorator(lambda: _close(scan.shutter))  # type: ignore[untyped-decorator]
     def inner() -> Plan:
         yield from measure()

@@ -55,6 +55,7 @@ def test_lost_frame_fails_the_scan_and_says_how_many_came(
         RE(scan)
     assert isinstance(failed.value.__cause__, DeviceError)
     assert "19 of 20" in str(failed.value.__cause__)
+    assert run.stop["reason"] == str(failed.value.__cause__)
     assert run.stop["exit_status"] == "fail"
     assert not devices[2].status.get(use_monitor=False), "the shutter is closed"
 
