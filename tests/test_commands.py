@@ -42,6 +42,7 @@ from nsbluesky.replay import replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
@@ -352,17 +353,65 @@ def test_reconstruct_tells_which_file_the_disk_has_no_room_for(
     assert not list(tmp_path.iterdir()) and next(free, None) is None
 
 
-def test_reconstruct_tells_which_checkpoint_cannot_be_written(
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_reconstruct_goes_on_where_a_checkpoint_cannot_be_written(
     commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It warns once, tries again, and tells at the end."""
+    tries = 0
+
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        nonlocal tries
+        tries += 1
+        if tries != 2:
+            raise FULL_DISK
 
     out = tmp_path / "out.cxi"
     monkeypatch.setattr(os, "fsync", full)
-    told = commands.fail("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
-    assert told == f"nsbluesky reconstruct: {out}.checkpoint: No space left on device"
-    assert not list(tmp_path.iterdir())
+    with pytest.warns(UserWarning) as told:
+        summary = commands.run("reconstruct", clean, out, "--passes", "5", "--checkpoint-s", "0", *QUICK)
+    first, last = (str(warning.message) for warning in told)
+    assert first.startswith(f"{out}.checkpoint cannot be written (No space left on device): ")
+    assert "goes on" in first and "make space" in first
+    assert last == f"4 checkpoints could not be written to {out}.checkpoint; the last that could is of pass 2"
+    assert (summary["checkpoints_missed"], tries) == (4, 5)
+    assert list(tmp_path.iterdir()) == [out] and validate(out) == []
+
+
+def test_reconstruct_makes_the_folder_anew_that_was_removed_meanwhile(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results" / "out.cxi"
+    save = IncrementalSolver.save
+
+    def after_all_was_removed(self: IncrementalSolver, path: Path) -> None:
+        shutil.rmtree(out.parent, ignore_errors=True)
+        save(self, path)
+
+    monkeypatch.setattr(IncrementalSolver, "save", after_all_was_removed)
+    with pytest.warns(UserWarning) as told:
+        commands.run("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
+    first, last = (str(warning.message) for warning in told)
+    assert f"{out}.checkpoint cannot be written (No such file or directory)" in first
+    assert last == f"2 checkpoints could not be written to {out}.checkpoint; none could"
+    assert validate(out) == []
+
+
+def test_reconstruct_that_cannot_write_its_image_tells_what_to_go_on_from(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.cxi"
+    options = ["--passes", "2", "--checkpoint-s", "0", *QUICK]
+    with monkeypatch.context() as full:
+        free = iter([10 * disk_space.MARGIN_BYTES])
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
+        told = commands.fail("reconstruct", clean, out, *options)
+    assert f"{out} cannot be written (no space left: 0 MB are free" in told
+    assert told.endswith(f"go on from {out}.checkpoint by --resume")
+    assert commands.run("reconstruct", clean, out, *options, "--resume")["passes_before"] > 0
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
