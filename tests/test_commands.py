@@ -175,6 +175,9 @@ def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
     [
         (["--step-um", "0"], "step_um"),
         (["--step-um", "nan"], "step_um"),
+        (["--step-um", "1e9"], "the width of the sample; if that is in nm, write 1e+06"),
+        (["--step-um", "6e-8"], "--step-um 6e-08: expected µm, at least"),
+        (["--raw", "--darks", "99999999"], "--darks 99999999: expected at most 10000"),
         (["--image", "no-such.png"], "no-such.png: No such file"),
         (["--image", __file__], "expected a picture, as PNG"),
         (["--near-field", "--raw"], "--near-field has no raw FCCD frames"),
@@ -317,6 +320,42 @@ def test_reconstruct_goes_on_after_it_was_killed(
     for name in ("object", "probe"):
         image, expected = getattr(after, name), getattr(before, name)
         np.testing.assert_allclose(image, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "s.cxi", "--seed", "9" * 30], "expected a whole number from 0 on, and below 2⁶³"),
+        (["reconstruct", "c.cxi", "o.cxi", "--source-distance-m", "nan"], "'nan': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--source-distance-m", "near"], "'near': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--checkpoint-s", "inf"], "'inf': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--workers", "100000"], "'100000': expected at most"),
+        (["raw2cxi", "r.cxi", "c.cxi", "--processes", "--workers", "100000"], "'100000': expected at most"),
+        (["serve", "--workers", "100000"], "'100000': expected at most"),
+        (["camera", "--rate-hz", "inf"], "'inf': expected a finite number"),
+        (["camera", "--port", "99999"], "'99999': expected a port, 0 to 65535"),
+        (["ioc", "--ports", "1", "99999"], "'99999': expected a port, 0 to 65535"),
+    ],
+)
+def test_numbers_that_no_option_can_take_are_refused_before_anything_is_done(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_tells_that_a_rate_is_too_slow(commands: Commands, tmp_path: Path) -> None:
+    told = commands.fail("demo", "--out", tmp_path / "out", "--rate", "1e-9")
+    assert told == "nsbluesky demo: --rate 1e-09: expected at least 0.01 frames a second"
+    assert not list(tmp_path.iterdir())
 
 
 def test_reconstruct_with_nothing_to_resume_begins_anew(commands: Commands, clean: Path, tmp_path: Path) -> None:
