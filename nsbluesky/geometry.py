@@ -30,7 +30,7 @@ PLANCK_J_S = 6.62607015e-34
 LIGHT_M_S = 299792458.0
 ELECTRON_VOLT_J = 1.602176634e-19
 
-MOST_DISTANCE_M = 50.0
+MOST_DISTANCE_M = 1000.0
 MOST_PIXEL_M = 5e-3
 MOST_OPTIC_M = 0.5
 """Far beyond what is built: such numbers are in another unit."""

@@ -18,7 +18,7 @@ GEOMETRY = Geometry(energy_eV=930.0, detector_distance_m=0.08, pixel_size_m=30e-
     [
         (GEOMETRY, "energy_eV", 0.8, "if that is in keV, write 800"),
         (GEOMETRY, "energy_eV", 800e3, "expected electronvolts, 1 to 200000; if that is in meV, write 800"),
-        (GEOMETRY, "detector_distance_m", 80.0, "if that is in mm, write 0.08"),
+        (GEOMETRY, "detector_distance_m", 5000.0, "if that is in mm, write 5"),
         (GEOMETRY, "pixel_size_m", 30.0, "if that is in µm, write 3e-05"),
         (GEOMETRY, "optic.defocus_m", -12.0, "if that is in µm, write -1.2e-05"),
         (GEOMETRY, "optic.outer_zone_m", 60.0, "if that is in nm, write 6e-08"),
