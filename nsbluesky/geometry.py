@@ -21,12 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.settings import Settings, SettingsError
+from nsbluesky.settings.base import require
+from nsbluesky.settings.units import MOST_DEFOCUS_M, require_energy_eV, require_metres
 
 __all__ = ["ELECTRON_VOLT_J", "Geometry", "Optic", "length_in_m", "orientation_after", "oriented", "wavelength_m"]
 
 PLANCK_J_S = 6.62607015e-34
 LIGHT_M_S = 299792458.0
 ELECTRON_VOLT_J = 1.602176634e-19
+
+MOST_DISTANCE_M = 1000.0
+MOST_PIXEL_M = 5e-3
+MOST_OPTIC_M = 0.5
+"""Far beyond what is built: such numbers are in another unit."""
 
 _METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "microns": 1e-6, "nm": 1e-9}
 
@@ -66,6 +73,15 @@ class Optic(Settings):
     central_stop_m: float = 0.0
     defocus_m: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check every value."""
+        super().__post_init__()
+        for name, unit in (("diameter_m", "µm"), ("outer_zone_m", "nm"), ("central_stop_m", "µm")):
+            value = getattr(self, name)
+            require(value >= 0, name, value, "≥ 0 (0: unknown)")
+            require_metres(name, value, MOST_OPTIC_M, unit=unit)
+        require_metres("defocus_m", self.defocus_m, MOST_DEFOCUS_M)
+
 
 @dataclass(frozen=True)
 class Geometry(Settings):
@@ -101,10 +117,14 @@ class Geometry(Settings):
 
     def __post_init__(self) -> None:
         """Check every value."""
+        super().__post_init__()
         for name in ("energy_eV", "detector_distance_m", "pixel_size_m"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise SettingsError(f"{name} = {value!r}: expected a positive number")
+        require_energy_eV("energy_eV", self.energy_eV)
+        require_metres("detector_distance_m", self.detector_distance_m, MOST_DISTANCE_M, unit="mm")
+        require_metres("pixel_size_m", self.pixel_size_m, MOST_PIXEL_M)
         if self.orientation not in range(8):
             raise SettingsError(f"orientation = {self.orientation!r}: expected 0 to 7")
         if self.propagation not in ("far", "near"):

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["naming", "write_whole"]
+__all__ = ["naming", "remove_part", "write_whole"]
 
 LEFT_S = 3600.0
 """A part that is as old as that was left by a process that was killed as it wrote it."""
@@ -17,11 +17,15 @@ LEFT_S = 3600.0
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the system tell which file could not be written: one that comes from writing does not."""
+    """Let an error of the system tell which file could not be written: one that comes from writing does not.
+
+    Nor does one of a part, whose name is another one each time, and which nobody knows.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        named = error.filename
+        if error.errno is None or not (named is None or str(named).startswith(f"{path}.")):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -33,8 +37,14 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with naming(path):
             part.write_text(text)
-        part.replace(path)
+            part.replace(path)
     finally:
+        remove_part(part)
+
+
+def remove_part(part: Path) -> None:
+    """Remove a part, if there is one; what keeps it there has been told by what kept it from its name."""
+    with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
 
 

@@ -42,6 +42,7 @@ from nsbluesky.replay import replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
+from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
@@ -174,6 +175,9 @@ def test_simulate_any_picture(commands: Commands, tmp_path: Path) -> None:
     [
         (["--step-um", "0"], "step_um"),
         (["--step-um", "nan"], "step_um"),
+        (["--step-um", "1e9"], "the width of the sample; if that is in nm, write 1e+06"),
+        (["--step-um", "6e-8"], "--step-um 6e-08: expected µm, at least"),
+        (["--raw", "--darks", "99999999"], "--darks 99999999: expected at most 10000"),
         (["--image", "no-such.png"], "no-such.png: No such file"),
         (["--image", __file__], "expected a picture, as PNG"),
         (["--near-field", "--raw"], "--near-field has no raw FCCD frames"),
@@ -318,6 +322,42 @@ def test_reconstruct_goes_on_after_it_was_killed(
         np.testing.assert_allclose(image, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "s.cxi", "--seed", "9" * 30], "expected a whole number from 0 on, and below 2⁶³"),
+        (["reconstruct", "c.cxi", "o.cxi", "--source-distance-m", "nan"], "'nan': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--source-distance-m", "near"], "'near': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--checkpoint-s", "inf"], "'inf': expected a finite number"),
+        (["reconstruct", "c.cxi", "o.cxi", "--workers", "100000"], "'100000': expected at most"),
+        (["raw2cxi", "r.cxi", "c.cxi", "--processes", "--workers", "100000"], "'100000': expected at most"),
+        (["serve", "--workers", "100000"], "'100000': expected at most"),
+        (["camera", "--rate-hz", "inf"], "'inf': expected a finite number"),
+        (["camera", "--port", "99999"], "'99999': expected a port, 0 to 65535"),
+        (["ioc", "--ports", "1", "99999"], "'99999': expected a port, 0 to 65535"),
+    ],
+)
+def test_numbers_that_no_option_can_take_are_refused_before_anything_is_done(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_tells_that_a_rate_is_too_slow(commands: Commands, tmp_path: Path) -> None:
+    told = commands.fail("demo", "--out", tmp_path / "out", "--rate", "1e-9")
+    assert told == "nsbluesky demo: --rate 1e-09: expected at least 0.01 frames a second"
+    assert not list(tmp_path.iterdir())
+
+
 def test_reconstruct_with_nothing_to_resume_begins_anew(commands: Commands, clean: Path, tmp_path: Path) -> None:
     summary = commands.run("reconstruct", clean, tmp_path / "o.cxi", "--passes", "1", "--resume", *QUICK)
     assert (summary["passes"], summary["passes_before"]) == (1, 0)
@@ -352,17 +392,65 @@ def test_reconstruct_tells_which_file_the_disk_has_no_room_for(
     assert not list(tmp_path.iterdir()) and next(free, None) is None
 
 
-def test_reconstruct_tells_which_checkpoint_cannot_be_written(
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_reconstruct_goes_on_where_a_checkpoint_cannot_be_written(
     commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It warns once, tries again, and tells at the end."""
+    tries = 0
+
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        nonlocal tries
+        tries += 1
+        if tries != 2:
+            raise FULL_DISK
 
     out = tmp_path / "out.cxi"
     monkeypatch.setattr(os, "fsync", full)
-    told = commands.fail("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
-    assert told == f"nsbluesky reconstruct: {out}.checkpoint: No space left on device"
-    assert not list(tmp_path.iterdir())
+    with pytest.warns(UserWarning) as told:
+        summary = commands.run("reconstruct", clean, out, "--passes", "5", "--checkpoint-s", "0", *QUICK)
+    first, last = (str(warning.message) for warning in told)
+    assert first.startswith(f"{out}.checkpoint cannot be written (No space left on device): ")
+    assert "goes on" in first and "make space" in first
+    assert last == f"4 checkpoints could not be written to {out}.checkpoint; the last that could is of pass 2"
+    assert (summary["checkpoints_missed"], tries) == (4, 5)
+    assert list(tmp_path.iterdir()) == [out] and validate(out) == []
+
+
+def test_reconstruct_makes_the_folder_anew_that_was_removed_meanwhile(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results" / "out.cxi"
+    save = IncrementalSolver.save
+
+    def after_all_was_removed(self: IncrementalSolver, path: Path) -> None:
+        shutil.rmtree(out.parent, ignore_errors=True)
+        save(self, path)
+
+    monkeypatch.setattr(IncrementalSolver, "save", after_all_was_removed)
+    with pytest.warns(UserWarning) as told:
+        commands.run("reconstruct", clean, out, "--passes", "2", "--checkpoint-s", "0", *QUICK)
+    first, last = (str(warning.message) for warning in told)
+    assert f"{out}.checkpoint cannot be written (No such file or directory)" in first
+    assert last == f"2 checkpoints could not be written to {out}.checkpoint; none could"
+    assert validate(out) == []
+
+
+def test_reconstruct_that_cannot_write_its_image_tells_what_to_go_on_from(
+    commands: Commands, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.cxi"
+    options = ["--passes", "2", "--checkpoint-s", "0", *QUICK]
+    with monkeypatch.context() as full:
+        free = iter([10 * disk_space.MARGIN_BYTES])
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
+        told = commands.fail("reconstruct", clean, out, *options)
+    assert f"{out} cannot be written (no space left: 0 MB are free" in told
+    assert told.endswith(f"go on from {out}.checkpoint by --resume")
+    assert commands.run("reconstruct", clean, out, *options, "--resume")["passes_before"] > 0
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")

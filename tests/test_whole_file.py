@@ -56,3 +56,18 @@ def test_what_a_killed_process_has_left_goes_with_the_next_file(tmp_path: Path) 
         os.utime(part, (0, 0))
     write_whole(path, "all")
     assert path.read_text() == "all" and sorted(tmp_path.iterdir()) == sorted([path, new, others])
+
+
+def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    """And not its part, which nobody knows."""
+    in_a_file, is_a_folder, gone = (
+        tmp_path / "file" / "told.json",
+        tmp_path / "folder",
+        tmp_path / "gone" / "told.json",
+    )
+    (tmp_path / "file").touch()
+    is_a_folder.mkdir()
+    for path, kind in ((in_a_file, NotADirectoryError), (is_a_folder, IsADirectoryError), (gone, FileNotFoundError)):
+        with pytest.raises(kind) as told:
+            write_whole(path, "all")
+        assert told.value.filename == str(path)

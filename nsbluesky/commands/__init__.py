@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
 import tempfile
 import threading
@@ -27,9 +29,14 @@ __all__ = [
     "output_picture",
     "parse_address",
     "parse_count",
+    "parse_number",
+    "parse_port",
     "parse_shape",
+    "parse_workers",
     "service_credentials",
 ]
+
+MOST_WORKERS_A_PROCESSOR = 16
 
 
 class CommandFailed(Exception):
@@ -49,10 +56,36 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 
 def parse_count(text: str) -> int:
-    """Return a number from 0 on."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 on")
+    """Return a number from 0 on, that fits into 63 bits."""
+    if not (text.isdecimal() and len(text) < 20 and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r:.40}: expected a whole number from 0 on, and below 2⁶³")
     return int(text)
+
+
+def parse_number(text: str) -> float:
+    """Return a number that is finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
+    return value
+
+
+def parse_port(text: str) -> int:
+    """Return the number of a UDP port; 0 for any that is free."""
+    if not (text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """Return a number of processes or threads, of which a typo must not start more than a machine can bear."""
+    value, most = parse_count(text), MOST_WORKERS_A_PROCESSOR * (os.cpu_count() or 1)
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected at most {most}, for the processors that are here")
+    return value
 
 
 def parse_address(text: str) -> str:

@@ -17,7 +17,7 @@ from nsbluesky.camera.frame_file import DATASET
 from nsbluesky.camera.grabber import GrabberSettings
 from nsbluesky.camera.virtual_fccd import PacketFaults, VirtualFCCD
 from nsbluesky.cleaning.layout import LAYOUTS, FCCDLayout
-from nsbluesky.commands import ended_by_ctrl_c, parse_count
+from nsbluesky.commands import ended_by_ctrl_c, parse_count, parse_number, parse_port
 from nsbluesky.cxi.layout import DETECTOR
 from nsbluesky.cxi.recover import open_file
 from nsbluesky.simulation.fccd_frames import FrameSimulator
@@ -46,9 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("frames", type=Path, nargs="?", help="raw CXI or HDF5 file (simulated frames by default)")
     parser.add_argument("--host", default=DEFAULTS.host, help="of the grabber (%(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULTS.port, help="of the grabber (%(default)s)")
+    parser.add_argument("--port", type=parse_port, default=DEFAULTS.port, help="of the grabber (%(default)s)")
     parser.add_argument("--payload", type=int, default=DEFAULTS.payload_bytes, help="bytes in a packet (%(default)s)")
-    parser.add_argument("--rate-hz", type=float, default=146.0, help="frames a second; 0: at most (%(default)g)")
+    parser.add_argument(
+        "--rate-hz", type=parse_number, default=146.0, help="frames a second; 0: at most (%(default)g)"
+    )
     parser.add_argument(
         "--count", type=parse_count, help="frames to send, again from the first where needed; 0: until Ctrl-C (all)"
     )

@@ -45,6 +45,7 @@ LIVE_RATE_HZ = 20.0
 """Up to here frames are made during the scan: one takes 16 ms of a core that processing and windows want as well."""
 
 EXPOSURE_S = 0.01
+LEAST_RATE_HZ = 0.01
 WARM_UP_S = 120.0
 RAW_FRAME_BYTES = 2 * 1040 * 1152
 RIM_PX = 10
@@ -81,6 +82,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = PipelineSettings().set_from_text(options.set)
     if not (math.isfinite(options.rate) and options.rate > 0):
         raise ValueError(f"--rate {options.rate:g}: expected a positive number of frames a second")
+    if options.rate < LEAST_RATE_HZ:
+        raise ValueError(f"--rate {options.rate:g}: expected at least {LEAST_RATE_HZ:g} frames a second")
     if options.plan == "fly" and options.rate * EXPOSURE_S > 1:
         raise ValueError(f"--rate {options.rate:g}: expected at most {1 / EXPOSURE_S:g} frames of {EXPOSURE_S:g} s")
     out = output_folder(options.out)

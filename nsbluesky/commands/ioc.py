@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsbluesky.commands import output_folder, parse_count
+from nsbluesky.commands import output_folder, parse_count, parse_port
 from nsbluesky.simulation.ioc_settings import BeamlineSettings
 from nsbluesky.simulation.loopback import channel_access
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=parse_count, default=0, help="seed of all noise (%(default)s)")
     parser.add_argument(
         "--ports",
-        type=int,
+        type=parse_port,
         nargs=2,
         default=DEFAULT_PORTS,
         metavar=("SEARCH", "BEACON"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nsbluesky.commands import input_catalog, input_log, output_file, parse_count
+from nsbluesky.commands import input_catalog, input_log, output_file, parse_workers
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
 from nsbluesky.dask_cluster import open_cluster, workers_of
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-stage", action="append", default=[], metavar="NAME", help="keep the frames after this step as well"
     )
     parser.add_argument("--resume", action="store_true", help="go on where a conversion was killed")
-    parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="(the processors there are)")
+    parser.add_argument("--workers", type=parse_workers, default=0, metavar="N", help="(the processors there are)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--processes", action="store_true", help="workers are processes, not threads")
     where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="workers are those of this Dask")

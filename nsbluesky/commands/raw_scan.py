@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from nsbluesky.cxi import write_raw_cxi
 from nsbluesky.cxi.layout import part_path
+from nsbluesky.settings.units import require_exposure_s
 from nsbluesky.simulation.fccd_detector import SimulatedExposure
 from nsbluesky.simulation.fccd_frames import NOMINAL_EXPOSURE_S, FrameSimulator
 
@@ -58,8 +58,7 @@ def write_raw_scan(
         Counts for a summary.
     """
     for one_s in exposures_s:
-        if not (math.isfinite(one_s) and one_s > 0):
-            raise ValueError(f"exposure of {one_s!r} s: expected a positive number of seconds")
+        require_exposure_s(one_s)
     per_point, first = len(exposures_s), num_darks * len(exposures_s)
     delivery = simulator.delivery(len(translations_m) * per_point)
     order, geometry = delivery.order, simulator.geometry

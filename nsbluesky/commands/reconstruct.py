@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
-from nsbluesky.commands import output_file, output_picture
+from nsbluesky.commands import output_file, output_folder, output_picture, parse_number, parse_workers
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
@@ -26,9 +26,9 @@ from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.disk_space import require_space
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
-from nsbluesky.solver.checkpoint import remove_checkpoint
+from nsbluesky.solver.checkpoint import Checkpoints, remove_checkpoint
 from nsbluesky.solver.engines import ENGINES
-from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
+from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
 from nsbluesky.solver.sharded import reconstruct_sharded
 from nsbluesky.viewer.pictures import save_object_png
@@ -63,21 +63,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use-probe", action="store_true", help="start from the file's illumination; no sweep")
     parser.add_argument(
         "--source-distance-m",
-        type=float,
+        type=parse_number,
         metavar="M",
         help="the frames are in the near field, in light from a point so far before the sample; 0 for parallel light",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run that was killed")
     parser.add_argument(
         "--checkpoint-s",
-        type=float,
+        type=parse_number,
         default=60.0,
         metavar="S",
         help="seconds between checkpoints, OUT.cxi.checkpoint; 0 writes one after each pass (%(default)s)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="deal the frames to so many processes of this machine"
+        "--workers",
+        type=parse_workers,
+        default=0,
+        metavar="N",
+        help="deal the frames to so many processes of this machine",
     )
     where.add_argument("--scheduler", default="", metavar="tcp://HOST:PORT", help="or to the workers of this Dask")
     parser.add_argument("--progress", action="store_true", help="tell each pass on standard error: 3/40 R 0.081")
@@ -101,8 +105,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)
-    if options.workers < 0:
-        raise ValueError(f"--workers {options.workers}: expected 0 or more processes")
     out = output_file(options.out, options.source, *options.also)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if options.png is not None:
@@ -134,7 +136,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(
                 f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
             )
-        _write(out, data, result, settings)
+        try:
+            output_folder(out.parent)  # which may have gone meanwhile
+            _write(out, data, result, settings)
+        except OSError as error:
+            if not checkpoint.exists():
+                raise
+            why = error.strerror or error
+            raise OSError(
+                f"{out} cannot be written ({why}); once it can, go on from {checkpoint} by --resume"
+            ) from error
         remove_checkpoint(checkpoint)
     picture = result.picture
     if options.png is not None:
@@ -146,6 +157,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "pixels_left_out": None if result.odd_pixels is None else int(result.odd_pixels.sum()),
         "passes": len(result.r_factors),
         "passes_before": result.passes_before,
+        "checkpoints_missed": result.checkpoints_missed,
         "r_factor": float(result.r_factors[-1]),
         **_quality(result, settings),
         "object_pixel_nm": picture.pixel_m * 1e9,

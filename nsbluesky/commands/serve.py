@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import input_folder, output_folder, parse_count
+from nsbluesky.commands import input_folder, output_folder, parse_workers
 from nsbluesky.folders import data_directory
 from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that frames may be read from; may be given again (the session's data folder by default)",
     )
     parser.add_argument("--keys", type=Path, help="folder of keys, as nsbluesky keys makes it; beyond this machine")
-    parser.add_argument("--workers", type=parse_count, default=0, metavar="N", help="processes that clean frames (0)")
+    parser.add_argument(
+        "--workers", type=parse_workers, default=0, metavar="N", help="processes that clean frames (0)"
+    )
     parser.add_argument(
         "--adaptive", action="store_true", help="start these processes while frames wait, and end them when none do"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ __all__ = ["add_arguments", "run"]
 METRES_PER_UM = 1e-6
 DEFAULT_FAULTS = "sensor"
 DEFAULT_DARKS = 25
+MOST_DARKS = 10_000
+LEAST_STEP_PX = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     raw.add_argument("--darks", type=parse_count, help=f"dark frames of each exposure ({DEFAULT_DARKS})")
     raw.add_argument("--faults", choices=list(PRESETS), help=f"what is wrong with the detector ({DEFAULT_FAULTS})")
     raw.add_argument(
-        "--exposures-s", type=float, nargs="+", metavar="S", help=f"exposures of each point ({NOMINAL_EXPOSURE_S:g})"
+        "--exposures-s",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help=f"exposures of each point ({NOMINAL_EXPOSURE_S:g})",
     )
     raw.add_argument("--photons", action="store_true", help="keep the photons that really fell with the truth")
 
@@ -47,6 +54,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Simulate a scan and write it."""
     if not options.raw and (options.darks is not None or options.faults or options.exposures_s or options.photons):
         raise ValueError("--darks, --faults, --exposures-s and --photons are about raw frames: expected --raw too")
+    if options.darks is not None and options.darks > MOST_DARKS:
+        raise ValueError(f"--darks {options.darks}: expected at most {MOST_DARKS}, of a megabyte each")
     sources = [options.image] if options.image is not None else []
     out = output_file(options.out, *sources)
     truth = output_file(out.with_suffix(".truth.h5"), *sources)
@@ -56,6 +65,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     step_um = options.step_um
     if step_um is None:
         step_um = min(width_m / columns, height_m / rows) / METRES_PER_UM
+    elif math.isfinite(step_um) and step_um > 0:
+        _check_step(step_um, sample)
     translations_m = make_trajectory(options.pattern, options.shape, step_um, options.seed) * METRES_PER_UM
     summary: dict[str, Any] = {"cxi": str(out), "truth": str(truth), "frames": len(translations_m)}
     if options.raw:
@@ -88,6 +99,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             cxi.append(frame[None].astype(np.float32), translations_m[k : k + 1])
     simulator.save_truth(truth)
     return summary | {"step_um": step_um}
+
+
+def _check_step(step_um: float, sample: Sample) -> None:
+    """Raise a ValueError about a step in another unit: all frames lie at one place, or beside the sample."""
+    least_um, most_um = LEAST_STEP_PX * sample.pixel_m / METRES_PER_UM, max(sample.scan_range_m) / METRES_PER_UM
+    if not least_um <= step_um <= most_um:
+        raise ValueError(
+            f"--step-um {step_um:g}: expected µm, at least {least_um:.2g}, of which a frame shows something, and at "
+            f"most {most_um:.3g}, the width of the sample; if that is in nm, write {step_um / 1e3:g}"
+        )
 
 
 def _sample(options: argparse.Namespace) -> Sample:

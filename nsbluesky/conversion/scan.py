@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +10,8 @@ import numpy.typing as npt
 
 from nsbluesky.conversion.frames import ConversionError, StoredFrames
 from nsbluesky.geometry import Geometry
+from nsbluesky.settings import SettingsError
+from nsbluesky.settings.units import require_exposure_s
 
 __all__ = ["ONE_EXPOSURE", "RawScan", "check_exposures"]
 
@@ -72,8 +73,10 @@ def check_exposures(exposures_s: Iterable[float], count: int) -> tuple[float, ..
     """
     times = tuple(float(one) for one in exposures_s)
     for one in times:
-        if not (math.isfinite(one) and one > 0):
-            raise ConversionError(f"exposure of {one!r} s: expected a positive number of seconds")
+        try:
+            require_exposure_s(one)
+        except SettingsError as error:
+            raise ConversionError(str(error)) from None
     if len(times) != count:
         raise ConversionError(f"{len(times)} exposure times for {count} exposures a point: expected one for each")
     return times

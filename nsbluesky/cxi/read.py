@@ -296,7 +296,10 @@ class CxiData:
         if abs(y - x) > PIXEL_TOLERANCE * x:
             raise CxiError(f"pixels of {y} by {x} m: expected square ones; resample the frames")
         given = {"propagation": self.propagation, "source_distance_m": self.source_distance_m}
-        geometry = Geometry(self.energy_eV, self.detector_distance_m, x, orientation=self.orientation)
+        try:
+            geometry = Geometry(self.energy_eV, self.detector_distance_m, x, orientation=self.orientation)
+        except SettingsError as error:
+            raise CxiError(f"{self.path}: {error}") from None
         try:
             return geometry.replace(**given)
         except SettingsError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
@@ -16,6 +17,8 @@ from nsbluesky.service.wire import WireError, unpack
 __all__ = ["Endpoints", "ServiceAway", "ask", "ask_snapshot", "find_endpoints"]
 
 TIMEOUT_S = 3.0
+
+OPEN_S = 0.5
 
 
 class ServiceAway(ConnectionError):
@@ -120,17 +123,18 @@ def _ask(
 ) -> tuple[dict[str, Any], list[bytes]]:
     check_address(address)
     credentials = credentials if credentials is not None else local_credentials(address)
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.linger = 0
-        credentials.apply(socket)
-        socket.connect(address)
-        socket.send(Request(action, credentials.token, fields).to_bytes())
-        if not socket.poll(int(timeout_s * 1000)):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+        asking.linger = 0
+        credentials.apply(asking)
+        asking.connect(address)
+        asking.send(Request(action, credentials.token, fields).to_bytes())
+        if not asking.poll(int(timeout_s * 1000)):
             keys = "with this key" if credentials.server_key else "without keys"  # another one gets no answer at all
-            raise ServiceAway(
-                f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there, {keys}?"
-            )
-        header, *parts = socket.recv_multipart()
+            told = f"no answer from {address} in {timeout_s:g} s: is 'nsbluesky serve' running there, {keys}?"
+            if _is_open(address):
+                told += " Something listens there: it may be busy, or another program"
+            raise ServiceAway(told)
+        header, *parts = asking.recv_multipart()
     try:
         answer: dict[str, Any] = json.loads(header)
         done = answer["ok"]
@@ -140,6 +144,16 @@ def _ask(
         reason = str(answer.get("error"))
         raise AccessError(reason) if answer.get("refused") else ControlError(reason)
     return answer, parts
+
+
+def _is_open(address: str) -> bool:
+    """Return whether anything at all listens at an address."""
+    place = urlparse(address)
+    try:
+        with socket.create_connection((place.hostname or "", place.port or 0), timeout=OPEN_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _no_service(address: str) -> ControlError:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nsbluesky.settings.base import Settings, require
+from nsbluesky.settings.units import require_metres
 
 __all__ = ["CleaningSettings", "DetectorMode"]
+
+MOST_BEAMSTOP_M = 0.5
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class CleaningSettings(Settings):
             require(getattr(self, name) > 0, name, getattr(self, name), "> 0 ADU")
         for name in ("overscan_start_row", "beamstop_radius_m"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "≥ 0")
+        require_metres("beamstop_radius_m", self.beamstop_radius_m, MOST_BEAMSTOP_M, unit="mm")
         require(self.spike_sigmas > 0, "spike_sigmas", self.spike_sigmas, "> 0")
         transmission = self.beamstop_transmission
         require(0 < transmission <= 1, "beamstop_transmission", transmission, "above 0 and at most 1")

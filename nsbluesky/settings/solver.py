@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nsbluesky.settings.base import Settings, require
+from nsbluesky.settings.units import MOST_DEFOCUS_M, require_metres
 
 __all__ = ["MOST_PASSES", "SolverSettings"]
 
 MOST_PASSES = 100_000
 """More of them are a typo: on the smallest scan they take hours."""
+
+MOST_PROBE_M = 0.1
 
 MANY_STATES = " where there are several object_modes"
 
@@ -222,5 +225,7 @@ class SolverSettings(Settings):
             require(self.quality_share == 0, "quality_share", self.quality_share, "0" + MANY_STATES)
             for name, off in {"probe_variation": 0, "object_most": 0.0, "object_phase": "any"}.items():
                 require(getattr(self, name) == off, name, getattr(self, name), f"{off}" + MANY_STATES)
+        require_metres("probe_radius_m", self.probe_radius_m, MOST_PROBE_M)
+        require_metres("defocus_m", self.defocus_m or 0.0, MOST_DEFOCUS_M)
         require(0 <= self.held_out <= 0.2, "held_out", self.held_out, "0 to 0.2")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "≥ 0 and below 1")

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
+import time
 import uuid
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nsbluesky.whole_file import naming
+from nsbluesky.whole_file import naming, remove_part
 
-__all__ = ["CheckpointError", "check_identity", "read_checkpoint", "remove_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointWriter",
+    "Checkpoints",
+    "check_identity",
+    "read_checkpoint",
+    "remove_checkpoint",
+    "write_checkpoint",
+]
+
+log = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction"
 VERSION = 9
@@ -63,16 +77,104 @@ def write_checkpoint(
             np.savez(file, allow_pickle=False, **{VALUES: np.frombuffer(text.encode(), np.uint8)}, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
+        with naming(target):
+            partial.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        remove_part(partial)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, if there is one, and what processes left that were killed as they wrote it."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        left.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    """Remove a checkpoint, if there is one, and what processes left that were killed as they wrote it.
+
+    One that cannot be removed is told in the log: what it was for is over.
+    """
+    try:
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            left.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s cannot be removed: %s", path, error.strerror)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where an unfinished reconstruction is written.
+
+    Attributes
+    ----------
+    path : Path
+        A file that is replaced each time.
+    interval_s : float
+        Seconds from one to the next; 0 writes one after each pass.
+    resume : bool
+        Go on from the file that is there, if there is one.
+    """
+
+    path: Path
+    interval_s: float = 60.0
+    resume: bool = False
+
+    @property
+    def to_go_on(self) -> bool:
+        """Whether there is one to go on from, and it is wanted."""
+        return self.resume and self.path.exists()
+
+
+class CheckpointWriter:
+    """Writes checkpoints at their intervals; one that cannot be written ends nothing, and is tried again at the next.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints or None
+        None for none.
+    kept : int
+        Passes that are in the one that is there.
+
+    Attributes
+    ----------
+    missed : int
+        How many could not be written.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None, *, kept: int = 0) -> None:
+        self._checkpoints = checkpoints
+        self._tried_s = time.monotonic()
+        self._kept = kept
+        self.missed = 0
+
+    def write(self, save: Callable[[Path], object], passes: int) -> None:
+        """Call `save` with the path, where it is time to.
+
+        Parameters
+        ----------
+        save : callable
+        passes : int
+            What is saved; for the warning at the end.
+        """
+        wanted = self._checkpoints
+        if wanted is None or time.monotonic() - self._tried_s < wanted.interval_s:
+            return
+        try:
+            save(wanted.path)
+        except OSError as error:
+            if not self.missed:
+                warnings.warn(
+                    f"{wanted.path} cannot be written ({error.strerror or error}): the reconstruction goes on, and "
+                    "tries again at the next interval; make space, or see to its folder",
+                    stacklevel=3,
+                )
+            self.missed += 1
+        else:
+            self._kept = passes
+        self._tried_s = time.monotonic()
+
+    def tell_missed(self) -> None:
+        """Warn, at the end, of what could not be written."""
+        if self.missed:
+            assert self._checkpoints is not None
+            last = f"the last that could is of pass {self._kept}" if self._kept else "none could"
+            missed = "1 checkpoint" if self.missed == 1 else f"{self.missed} checkpoints"
+            warnings.warn(f"{missed} could not be written to {self._checkpoints.path}; {last}", stacklevel=3)
 
 
 def read_checkpoint(path: str | Path, *, kind: str = RECONSTRUCTION) -> Sections:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
+from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation
@@ -30,25 +29,6 @@ __all__ = ["Checkpoints", "Reconstruction", "reconstruct", "valid_input"]
 BLOCK_FRAMES = 64
 ONE_BATCH_S = 0.0
 """A budget that ends after one batch, so that no pass goes by unseen."""
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where an unfinished reconstruction is written.
-
-    Attributes
-    ----------
-    path : Path
-        A file that is replaced each time.
-    interval_s : float
-        Seconds from one to the next; 0 writes one after each pass.
-    resume : bool
-        Go on from the file that is there, if there is one.
-    """
-
-    path: Path
-    interval_s: float = 60.0
-    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +60,8 @@ class Reconstruction:
         What half-sets and held-out pixels tell, where there are any; None in shards.
     odd_pixels : (N, N) bool or None
         Pixels of the detector that fit in no frame and were left out; None in shards.
+    checkpoints_missed : int
+        How often a checkpoint could not be written.
     """
 
     picture: Picture
@@ -94,6 +76,7 @@ class Reconstruction:
     vacuum: Vacuum | None = None
     quality: Quality | None = None
     odd_pixels: npt.NDArray[np.bool_] | None = None
+    checkpoints_missed: int = 0
 
 
 def reconstruct(
@@ -131,7 +114,7 @@ def reconstruct(
     probe : (N, N) or (modes, N, N) complex, optional
         Starting probe, centred; without it the defocus sweep finds one.
     checkpoints : Checkpoints, optional
-        Without, none are written.
+        Without, none are written.  One that cannot be written is warned of; the reconstruction goes on.
     progress : callable, optional
         Called after each pass with passes done, passes wanted and the R factor.
 
@@ -167,21 +150,20 @@ def reconstruct(
     if probe is not None:
         solver.start_with(probe)
     solver.finish()
-    if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
+    if checkpoints is not None and checkpoints.to_go_on:
         solver.load(checkpoints.path)
     seen = passes_before = solver.passes_done
-    written = time.monotonic()
+    written = CheckpointWriter(checkpoints, kept=passes_before)
     while not solver.finished:
         solver.step(ONE_BATCH_S)
         state = solver.state
         if state is None or solver.is_coarse or solver.passes_done == seen:
             continue
         seen = solver.passes_done
-        if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
-            solver.save(checkpoints.path)
-            written = time.monotonic()
+        written.write(solver.save, seen)
         if progress is not None:
             progress(seen, solver.passes_wanted, state.r_factor)
+    written.tell_missed()
     corrected = np.full((count, 2), np.nan)
     used, translations = solver.positions()
     corrected[used] = translations
@@ -198,6 +180,7 @@ def reconstruct(
         solver.constraints.vacuum,
         solver.quality(),
         solver.odd_pixels,
+        written.missed,
     )
 
 

@@ -13,11 +13,11 @@ beside what object and probe let expect, and the corrections, whose mean is over
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
+from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
 from nsbluesky.solver.dose import DOSE_FRAMES
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
@@ -40,7 +41,7 @@ from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import SETTLING_PASSES, rests
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.plausibility import refuse_lost_scan
-from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Checkpoints, Reconstruction, valid_input
+from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Reconstruction, valid_input
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
 from nsbluesky.solver.sharded_progress import Progress, identity_in_shards
@@ -258,7 +259,7 @@ def reconstruct_sharded(
     spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None
     how = settings, backend.name, spread_px
     orders, numbers = _deal(refer, usable, places_px, given, good, *how, min(shards, len(usable)))
-    if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
+    if checkpoints is not None and checkpoints.to_go_on:
         known = Progress.load(checkpoints.path, identity, backend)
     else:
         first = _lit(frames, usable, good, max(settings.sweep_frames, DOSE_FRAMES))
@@ -274,7 +275,13 @@ def reconstruct_sharded(
     if known.frames:
         solver.ledger.recall(known.frames)
     solver.rejected = known.rejected
-    r_factors, passes_before, written = known.r_factors, len(known.r_factors), time.monotonic()
+    r_factors, passes_before = known.r_factors, len(known.r_factors)
+    written = CheckpointWriter(checkpoints, kept=passes_before)
+
+    def save(path: Path) -> None:
+        known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
+        known.save(path, identity, backend)
+
     for done in range(passes_before, wanted):
         resting = rests(wanted, wanted - done)
         parts = EARLY_PARTS if shards > 1 and done < EARLY_PASSES else 1
@@ -282,18 +289,25 @@ def reconstruct_sharded(
         if done == passes_before:  # what is dark, shards have told only now
             refuse_lost_scan(unplaced | solver.dark, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
         r_factors.append(state.r_factor)
-        if checkpoints is not None and time.monotonic() - written >= checkpoints.interval_s:
-            known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
-            known.save(checkpoints.path, identity, backend)
-            written = time.monotonic()
+        written.write(save, len(r_factors))
         if progress is not None:
             progress(done + 1, wanted, state.r_factor)
+    written.tell_missed()
     ledger = solver.ledger
     found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
     found[in_use] = places_px[in_use, ::-1] * pixel_m
     rejected = solver.rejected | unplaced | solver.dark
     picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
-    return Reconstruction(picture, np.array(r_factors), known.sweep, rejected, found, refinement, passes_before)
+    return Reconstruction(
+        picture,
+        np.array(r_factors),
+        known.sweep,
+        rejected,
+        found,
+        refinement,
+        passes_before,
+        checkpoints_missed=written.missed,
+    )
 
 
 def _checked(settings: SolverSettings, passes: int | None) -> int:

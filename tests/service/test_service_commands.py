@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,14 @@ def run_or_none(served: Served) -> dict[str, Any] | None:
         return ask(served.address, "status", timeout_s=0.2)
     except ServiceAway:
         return None
+
+
+def test_what_else_listens_at_the_address_is_told_from_nothing() -> None:
+    """As a web server does, which never answers what is no request of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ServiceAway, match=r"no answer from .*Something listens there: .* or another program"):
+            ask(address, "status", timeout_s=0.2)
+    with pytest.raises(ServiceAway) as told:
+        ask(address, "status", timeout_s=0.2)
+    assert "Something listens" not in str(told.value)

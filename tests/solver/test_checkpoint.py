@@ -12,7 +12,13 @@ from damage import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsbluesky.solver.checkpoint import VERSION, CheckpointError, read_checkpoint, write_checkpoint
+from nsbluesky.solver.checkpoint import (
+    VERSION,
+    CheckpointError,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from nsbluesky.solver.engines import ENGINES
 
 ALL_ON = {
@@ -286,3 +292,14 @@ def test_damage_is_an_error_or_does_no_harm(tmp_path, data):
     except CheckpointError:
         return
     assert as_text(found) == as_text(SECTIONS)
+
+
+def test_what_cannot_be_written_or_removed_is_told_by_its_own_name(tmp_path, caplog):
+    """Not by that of a part, which is another one each time: the same warning would come again and again."""
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "c"
+    with pytest.raises(NotADirectoryError) as told:
+        write_checkpoint(path, {"solver": {"passes": 3}})
+    assert told.value.filename == str(path)
+    remove_checkpoint(path)
+    assert f"{path} cannot be removed: Not a directory" in caplog.text

@@ -19,14 +19,14 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver import shards
-from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.checkpoint import CheckpointError, Checkpoints
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.light import residuals_of
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.quality import contrast_correlation
-from nsbluesky.solver.reconstruct import Checkpoints, Reconstruction, reconstruct
+from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.sharded import _beginning, reconstruct_sharded
 from nsbluesky.solver.shards import ShardOrder, ShardSums, ShardTask, work_on_shard
 from nsbluesky.solver.state import SolverState
@@ -300,6 +300,19 @@ def test_a_checkpoint_is_gone_on_from(scan: Scan, refer: Any, backend: Backend, 
     for other in ({"settings": {"alpha": 7.0}}, {"weights": np.arange(len(scan.frames)) != 3}):
         with pytest.raises(CheckpointError, match=r"alpha is .* there|of other frames"):
             sharded(scan, refer, backend, 2, checkpoints=Checkpoints(path, 0.0, resume=True), **other)
+
+
+def test_checkpoints_that_cannot_be_written_end_nothing(
+    scan: Scan, refer: Any, backend: Backend, tmp_path: Path
+) -> None:
+    path = tmp_path / "file" / "image.checkpoint"
+    path.parent.touch()
+    with pytest.warns(UserWarning) as told:
+        result = sharded(scan, refer, backend, 1, checkpoints=Checkpoints(path, 0.0))
+    first, last = (str(warning.message) for warning in told)
+    assert first.startswith(f"{path} cannot be written (Not a directory): ")
+    assert last == f"{PASSES} checkpoints could not be written to {path}; none could"
+    assert result.checkpoints_missed == len(result.r_factors) == PASSES
 
 
 @pytest.mark.parametrize(
