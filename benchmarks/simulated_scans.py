@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nsbluesky.geometry import Geometry, Optic
+from nsbluesky.geometry import Geometry, Optic, wavelength_m
 
 PIXEL_M = 10e-9
 ENERGY_EV = 1000.0
@@ -151,12 +151,12 @@ def simulated_scan(
     scale = photons / power.sum(axis=(1, 2)).mean()
     frames = rng.poisson(power * scale).astype(np.float32)
     start = zone_plate_probe(side, 0.8 * DEFOCUS_RAD[side], 0.0) * np.sqrt(frames.sum(axis=(1, 2)).mean())
-    aperture = OUTER * Geometry(ENERGY_EV, DISTANCE_M, 1.0, Optic()).wavelength_m / PIXEL_M
+    wave_m = wavelength_m(ENERGY_EV)
+    aperture = OUTER * wave_m / PIXEL_M
     optic = Optic(diameter_m=240e-6, outer_zone_m=PIXEL_M / (2 * OUTER))
-    wavelength_m = Geometry(ENERGY_EV, DISTANCE_M, 1.0, optic).wavelength_m
-    geometry = Geometry(ENERGY_EV, DISTANCE_M, wavelength_m * DISTANCE_M / (side * PIXEL_M), optic)
+    geometry = Geometry(ENERGY_EV, DISTANCE_M, wave_m * DISTANCE_M / (side * PIXEL_M), optic)
     # exp(−iπλz|q|²) has the phase −πz·NA²/λ at the pupil's edge
-    defocus_m = -DEFOCUS_RAD[side] * wavelength_m / (np.pi * aperture**2)
+    defocus_m = -DEFOCUS_RAD[side] * wave_m / (np.pi * aperture**2)
     return SimulatedScan(
         frames=frames,
         translations_m=(place[:, ::-1] + side / 2) * PIXEL_M,
@@ -165,5 +165,5 @@ def simulated_scan(
         start=start.astype(np.complex64),
         geometry=geometry,
         defocus_m=float(defocus_m),
-        depth_m=float(wavelength_m / aperture**2),
+        depth_m=float(wave_m / aperture**2),
     )
