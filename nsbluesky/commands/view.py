@@ -8,12 +8,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import input_catalog, output_picture, parse_address
+from nsbluesky.commands import ended_by_ctrl_c, input_catalog, output_picture, parse_address
 
 __all__ = ["add_arguments", "run"]
 
 WAIT_S = 10.0
 """How long a picture of a service waits for what the service says."""
+
+LISTEN_MS = 200
+"""How long Ctrl-C waits for an idle window at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +142,7 @@ def _view_picture(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(app: Any, window: Any, screenshot: Path | None) -> None:
-    """Show a window until it is closed, or save its picture; it is gone afterwards.
+    """Show a window until it is closed, or Ctrl-C closes it, or save its picture; it is gone afterwards.
 
     One that was there when Python ends could crash as Qt takes it down.
     """
@@ -147,7 +150,11 @@ def _show(app: Any, window: Any, screenshot: Path | None) -> None:
 
     window.show()
     if screenshot is None:
-        app.exec()
+        listening = QtCore.QTimer()  # Python hears a signal only while it runs
+        listening.timeout.connect(lambda: None)
+        listening.start(LISTEN_MS)
+        with ended_by_ctrl_c(window.close):
+            app.exec()
     else:
         window.save_screenshot(screenshot)
         window.close()

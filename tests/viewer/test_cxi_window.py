@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.cli import main
 from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.cxi import CxiError, CxiFile, read_cxi, validate, write_raw_cxi
 from nsbluesky.viewer.cxi_window import CxiWindow
@@ -231,6 +234,23 @@ def test_screenshot_and_close(window: CxiWindow, tmp_path: Path) -> None:
     window.close()
     window.show_frame(3)
     assert "cannot be read" in window.status.text()
+
+
+def test_ctrl_c_closes_a_window_that_is_idle(
+    clean_file: Path, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt() -> None:
+        (shown,) = [w for w in QtWidgets.QApplication.topLevelWidgets() if isinstance(w, CxiWindow) and w.isVisible()]
+        shown.destroyed.connect(lambda: gone.append(shown))
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()  # while Qt waits, and no Python runs
+
+    gone: list[CxiWindow] = []
+    QtCore.QTimer.singleShot(0, interrupt)
+    assert main(["view", str(clean_file)]) == 0
+    assert len(gone) == 1 and signal.getsignal(signal.SIGINT) is before
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_line_profile(window: CxiWindow, picture: np.ndarray, qtbot: QtBot) -> None:
