@@ -154,6 +154,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "frames_used": picture.num_frames,
         "frames_rejected": len(result.rejected),
         "frames_left_out": int((data.frame_weights == 0).sum()),
+        "saturated_at_photons": result.full_scale,
         "pixels_left_out": None if result.odd_pixels is None else int(result.odd_pixels.sum()),
         "passes": len(result.r_factors),
         "passes_before": result.passes_before,

@@ -80,8 +80,9 @@ class SolverSettings(Settings):
         After the sweep, look whether the frames are flipped or swapped against the stage
         (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
     leave_out_pixels : bool
-        Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`); not
-        in the near field, nor where frames lie in several processes.
+        Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`), but
+        for the near field; and of each frame those that are saturated (`nsbluesky.solver.saturation`), but for
+        `half_precision_frames`.  Neither is done where frames lie in several processes.
     refine_positions : {"frames", "global", "none"}
         Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
         default: right positions stay, but frames that are not what they are said to be draw their neighbours to

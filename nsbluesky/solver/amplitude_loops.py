@@ -9,7 +9,7 @@ import numpy as np
 
 from nsbluesky.compiled import FAST, njit
 
-__all__ = ["copy_centres", "sum_amplitudes", "take_roots"]
+__all__ = ["copy_centres", "find_brightest", "sum_amplitudes", "take_roots"]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -91,3 +91,26 @@ def sum_amplitudes(amplitudes, good, sums):  # type: ignore[no-untyped-def]
                 if first != edge and (row < edge or row >= far):
                     of_frame[2] += total
                     of_frame[3] += power
+
+
+@njit(nogil=True, cache=True)
+def find_brightest(amplitudes, good, most, piled_up):  # type: ignore[no-untyped-def]
+    """Write the largest amplitude of each frame (n, N, N) on a good pixel (N, N) into `most` (n,), 0 for none.
+
+    Into `piled_up` (n,) how many more pixels have it than have up to ½ less, which is the noise of photons.
+    """
+    count, side, _ = amplitudes.shape
+    half, zero = amplitudes.dtype.type(0.5), amplitudes.dtype.type(0)
+    for frame in range(count):
+        largest = zero
+        for row in range(side):
+            line, usable = amplitudes[frame, row], good[row]
+            for column in range(side):
+                largest = max(largest, line[column] * usable[column])
+        number = 0
+        for row in range(side):
+            line, usable = amplitudes[frame, row], good[row]
+            for column in range(side):
+                if usable[column] > zero and line[column] >= largest - half:
+                    number += 1 if line[column] == largest else -1
+        most[frame], piled_up[frame] = largest, number

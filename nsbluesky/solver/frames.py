@@ -29,6 +29,9 @@ __all__ = [
     "sums_of",
 ]
 
+NEARLY = 1 - 2**-12
+"""Part of a full scale that counts as it: factors were rounded."""
+
 GOOD_CODES = (0x0, 0x1000)
 """Codes of a CXI mask that mark a pixel as usable."""
 
@@ -151,6 +154,9 @@ class FrameStore:
         self.resting = _Column(np.zeros(FIRST_SLOTS, np.uint8))
         self.misfits = _Column(np.zeros(FIRST_SLOTS, np.uint8))
         self.light_sums = _Column(np.zeros((FIRST_SLOTS, SUMS), np.float64))
+        self.brightest = _Column(np.zeros(FIRST_SLOTS, np.float32))
+        self.piled_up = _Column(np.zeros(FIRST_SLOTS, np.int64))
+        self.full_scale = np.float32(np.inf)
         self.good = backend.xp.ones((frame_px, frame_px), np.float32)
         self.hold_out: HoldOut | None = None
         self._has_gaps = False
@@ -181,6 +187,8 @@ class FrameStore:
             self.resting,
             self.misfits,
             self.light_sums,
+            self.brightest,
+            self.piled_up,
         )
 
     @property
@@ -264,10 +272,37 @@ class FrameStore:
             amplitudes = np.empty((len(slots), self.frame_px, self.frame_px), np.float32)
             has_gaps = amplitude_loops.take_roots(np.ascontiguousarray(photons, np.float32), amplitudes)
         self._amplitudes.check(amplitudes)
+        if np.isfinite(self.full_scale):
+            has_gaps |= self._cut(amplitudes)
         for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
             self._amplitudes.write(slot, amplitude)
         self._measure(slots, self._amplitudes.rounded(amplitudes))
         return has_gaps
+
+    def end_at(self, amplitude: float | None) -> None:
+        """Take pixels of this √photons and more for not measured, of the frames that are here and that will come.
+
+        With None, none of those that will come.
+        """
+        self.full_scale = np.float32(np.inf if amplitude is None else NEARLY * amplitude)
+        self.backend.map(self._cut_again, self._runs(len(self)))
+
+    def _cut_again(self, run: slice) -> None:
+        slots = np.arange(run.start, run.stop)
+        slots = slots[self.brightest[slots] >= self.full_scale]
+        if not len(slots):
+            return
+        amplitudes = self.backend.xp.stack([self.amplitude(slot) for slot in slots.tolist()])
+        self._has_gaps |= self._cut(amplitudes)
+        for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
+            self._amplitudes.write(slot, amplitude)
+        self._measure(slots, amplitudes)
+
+    def _cut(self, amplitudes: Any) -> bool:
+        """Take what has the full scale for not measured, of a few frames; return whether anything has."""
+        saturated = amplitudes >= self.full_scale
+        amplitudes[saturated] = NOT_MEASURED
+        return bool(saturated.any())
 
     def forget(self, slots: npt.NDArray[np.intp] | slice) -> None:
         """Count uses and misfits of these slots from here on, and know nothing of their light."""
@@ -350,12 +385,17 @@ class FrameStore:
             for slot, amplitude in zip(slots.tolist(), amplitudes, strict=True):
                 self.hold_out.apply(self.seq_nums[slot], amplitude)
         if self.backend.on_device:
-            sums = self.backend.to_numpy(sums_of(self.backend.xp, amplitudes, self.good))
+            xp = self.backend.xp
+            sums = self.backend.to_numpy(sums_of(xp, amplitudes, self.good))
+            brightest, piled_up = (self.backend.to_numpy(array) for array in brightest_of(xp, amplitudes, self.good))
         else:
-            sums = np.empty((len(slots), 4))
+            sums, brightest = np.empty((len(slots), 4)), np.empty(len(slots), np.float32)
             amplitude_loops.sum_amplitudes(amplitudes, self.good, sums)
+            piled_up = np.empty(len(slots), np.int64)
+            amplitude_loops.find_brightest(amplitudes, self.good, brightest, piled_up)
         self.amplitude_sums[slots], self.photons[slots] = sums[:, 0], sums[:, 1]
         self.central_amplitude_sums[slots], self.central_photons[slots] = sums[:, 2], sums[:, 3]
+        self.brightest[slots], self.piled_up[slots] = brightest, piled_up
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the axes of all frames that are here, as in `nsbluesky.geometry.Geometry.orientation`."""
@@ -434,6 +474,17 @@ def roots_of(xp: Any, photons: Any) -> Any:
     """
     intensity = xp.fft.ifftshift(photons, axes=(-2, -1))
     return xp.where(xp.isfinite(intensity), xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
+
+
+def brightest_of(xp: Any, amplitudes: Any, good: Any) -> tuple[Any, Any]:
+    """Return the largest amplitude (n,) of frames (n, N, N) on good pixels (N, N), and how far they pile up (n,).
+
+    As many more pixels have it as this says than have up to ½ less.
+    """
+    usable = xp.where(good > 0, amplitudes, np.float32(NOT_MEASURED))
+    most = xp.maximum(usable.max(axis=(1, 2)), 0)
+    top, near = usable == most[:, None, None], usable >= (most - np.float32(0.5))[:, None, None]
+    return most, 2 * top.sum(axis=(1, 2)) - (near & (usable >= 0)).sum(axis=(1, 2))
 
 
 def sums_of(xp: Any, amplitudes: Any, good: Any) -> Any:

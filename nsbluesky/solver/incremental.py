@@ -187,6 +187,12 @@ class IncrementalSolver:
         return np.asarray(oriented(self._intake.odd, orientation_back(self._intake.turned)))
 
     @property
+    def full_scale(self) -> float | None:
+        """Photons at which counts end, where frames showed it: such pixels are left out of each frame."""
+        amplitude = self._intake.full_scale
+        return None if amplitude is None else amplitude**2
+
+    @property
     def frame_orientation(self) -> int:
         """How frames come to lie as the stage does, as `Geometry.orientation`: what is declared, or was found."""
         return orientation_after(self.geometry.orientation, self._intake.turned)
@@ -505,7 +511,8 @@ class IncrementalSolver:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
         self._image.end_pass()
         contents = self._image.contents()
-        contents["solver"] |= {"turned": self._intake.turned, "left_out": self._intake.odd}
+        intake = self._intake
+        contents["solver"] |= {"turned": intake.turned, "left_out": intake.odd, "full_scale": intake.full_scale}
         others = {
             "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings),
             "search": self._search.contents(),
@@ -537,6 +544,7 @@ class IncrementalSolver:
         more_to_come = not self.frames.slots
         self._intake.turn(found["solver"]["turned"])
         self._intake.leave_out(found["solver"]["left_out"])
+        self._intake.full_scale = found["solver"]["full_scale"]
         self._search.restore(found["search"])
         self.frames.restore(found["frames"])
         if not more_to_come:

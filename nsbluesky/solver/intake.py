@@ -13,6 +13,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import bounding_box, most_canvas_px, united_box, window_corners_px
 from nsbluesky.solver.frames import FrameStore, good_pixels
 from nsbluesky.solver.plausibility import complaint_about_range, complaint_about_steps
+from nsbluesky.solver.saturation import FullScale
 
 __all__ = ["NO_POSITION", "Intake", "reachable", "valid_mask", "valid_weights"]
 
@@ -56,6 +57,7 @@ class Intake:
         self._settings = settings
         self._good = np.ones((frames.frame_px, frames.frame_px), bool)
         self.odd = np.zeros_like(self._good)
+        self._full_scale = FullScale()
         self._complained = False
         self._use_pixels()
 
@@ -64,6 +66,7 @@ class Intake:
         before, self._settings = self._settings, settings
         if not settings.leave_out_pixels:
             self.odd = np.zeros_like(self._good)
+            self.full_scale = None
         if (settings.held_out, settings.leave_out_pixels) != (before.held_out, before.leave_out_pixels):
             self._use_pixels()
 
@@ -96,6 +99,7 @@ class Intake:
     def take_over(self, other: Intake) -> npt.NDArray[np.intp]:
         """Copy mask, orientation and frames of another one, as they were told; return the slots of those in use."""
         self.turned, self._good, self.odd = other.turned, other._good, other.odd
+        self.full_scale = other.full_scale
         self._use_pixels()
         there = other.frames
         told = {number: why for number, why in other.rejected.items() if number not in there.slots}
@@ -162,6 +166,28 @@ class Intake:
         if not self._complained:
             self._complain(complaint_about_range(self.frames.told_px[self.frames.active], self._pixel_m))
 
+    def _look_at_full_scale(self, slots: npt.NDArray[np.intp]) -> None:
+        """Leave out what is saturated, where frames show that they have a full scale."""
+        frames = self.frames
+        if self._full_scale.look(frames.brightest[slots], frames.piled_up[slots], frames.photons[slots]):
+            assert self.full_scale is not None
+            frames.end_at(self.full_scale)
+            warnings.warn(
+                f"several pixels of several frames have exactly {self.full_scale**2:.6g} photons, and none has more: "
+                "they are taken for saturated and left out; solver.leave_out_pixels=false uses them",
+                stacklevel=5,
+            )
+
+    @property
+    def full_scale(self) -> float | None:
+        """√photons from which on pixels of a frame are saturated, None where none are."""
+        return self._full_scale.amplitude
+
+    @full_scale.setter
+    def full_scale(self, amplitude: float | None) -> None:
+        self._full_scale.amplitude = amplitude
+        self.frames.end_at(amplitude)
+
     def _complain(self, complaint: str | None) -> None:
         if complaint is not None:
             self._complained = True
@@ -173,6 +199,8 @@ class Intake:
         frame_px = self.frames.frame_px
         corners = window_corners_px(positions_px, frame_px)
         slots = self.frames.put(numbers, images, corners, weights, positions_px - frame_px / 2 - corners)
+        if self._settings.leave_out_pixels and not self._settings.half_precision_frames:  # which are rounded
+            self._look_at_full_scale(slots)
         dark = numbers[self.frames.photons[slots] == 0]
         self.rejected.update(dict.fromkeys(dark.tolist(), "no photons"))
         return slots

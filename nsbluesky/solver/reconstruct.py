@@ -60,6 +60,8 @@ class Reconstruction:
         What half-sets and held-out pixels tell, where there are any; None in shards.
     odd_pixels : (N, N) bool or None
         Pixels of the detector that fit in no frame and were left out; None in shards.
+    full_scale : float or None
+        Photons at which counts end, where frames showed it; such pixels were left out of each frame.  None in shards.
     checkpoints_missed : int
         How often a checkpoint could not be written.
     """
@@ -76,6 +78,7 @@ class Reconstruction:
     vacuum: Vacuum | None = None
     quality: Quality | None = None
     odd_pixels: npt.NDArray[np.bool_] | None = None
+    full_scale: float | None = None
     checkpoints_missed: int = 0
 
 
@@ -180,6 +183,7 @@ def reconstruct(
         solver.constraints.vacuum,
         solver.quality(),
         solver.odd_pixels,
+        solver.full_scale,
         written.missed,
     )
 
