@@ -3,8 +3,8 @@
 Of a camera whose full scale is not that of its numbers neither a mask nor a word says so.  Photon noise leaves no
 frames whose brightest pixels are several with the same counts, which no other frame exceeds.  400 simulated frames of
 64² with 1e6 photons each that were cut at 0.4 and 0.2 of the brightest pixel, 25 and 182 pixels of a frame, were left
-with errors of 0.0255 and 0.1163; without these pixels of 0.0069 and 0.0072, as by a mask, and uncut of 0.0068.  Nothing
-was cut of uncut frames, with 1e2 to 1e7 photons, flat or of one spot, and of the measured star.
+with errors of 0.0255 and 0.1163; without these pixels of 0.0069 and 0.0072, as by a mask, and uncut of 0.0068.
+Nothing was cut of uncut frames, with 1e2 to 1e7 photons, flat or of one spot, and of the measured star.
 """
 
 from __future__ import annotations
