@@ -88,6 +88,9 @@ class Intake:
             count = round(1 / self._settings.held_out)
             numbers = np.random.default_rng(self._settings.seed).integers(0, count, good.shape)
         self.frames.set_good(good, numbers)
+        if self.full_scale is None:  # which a brighter pixel may have hidden that is left out now
+            self._full_scale = FullScale()
+            self._look_at_full_scale(self.frames.active)
 
     def turn(self, orientation: int) -> None:
         """Flip and swap the frames that are here, and those that will come, after what was done to them already."""
@@ -168,7 +171,9 @@ class Intake:
 
     def _look_at_full_scale(self, slots: npt.NDArray[np.intp]) -> None:
         """Leave out what is saturated, where frames show that they have a full scale."""
-        frames = self.frames
+        frames, settings = self.frames, self._settings
+        if not settings.leave_out_pixels or settings.half_precision_frames:  # those are rounded
+            return
         if self._full_scale.look(frames.brightest[slots], frames.piled_up[slots], frames.photons[slots]):
             assert self.full_scale is not None
             frames.end_at(self.full_scale)
@@ -199,8 +204,7 @@ class Intake:
         frame_px = self.frames.frame_px
         corners = window_corners_px(positions_px, frame_px)
         slots = self.frames.put(numbers, images, corners, weights, positions_px - frame_px / 2 - corners)
-        if self._settings.leave_out_pixels and not self._settings.half_precision_frames:  # which are rounded
-            self._look_at_full_scale(slots)
+        self._look_at_full_scale(slots)
         dark = numbers[self.frames.photons[slots] == 0]
         self.rejected.update(dict.fromkeys(dark.tolist(), "no photons"))
         return slots

@@ -146,6 +146,18 @@ def test_a_masked_pixel_with_more_hides_no_full_scale(scan, backend):
     assert solver.full_scale == pytest.approx(limit)
 
 
+def test_a_hot_pixel_hides_it_until_it_is_left_out(scan, backend):
+    frames, limit = cut_frames(scan)
+    frames[:, 3, 5] = 50 * limit
+    solver = scan.solver(backend)
+    solver.add_frames(scan.seq_nums, frames, scan.translations_m)
+    assert solver.full_scale is None
+    with pytest.warns(UserWarning, match="taken for saturated"):
+        while solver.state is None:
+            solver.step(0.0)
+    assert solver.odd_pixels[3, 5] and solver.full_scale == pytest.approx(limit)
+
+
 def test_whoever_goes_on_knows_the_full_scale_before_the_frames_come(scan, backend, tmp_path):
     frames, limit = cut_frames(scan)
     solver = scan.solver(backend)
