@@ -91,7 +91,10 @@ def test_the_command_deals_frames_to_workers(
     assert summary["passes"] == 2
     with read_cxi(out) as data:
         assert data.images[-1].object.size > 0
-    for wrong in (["--workers", "-1"], ["--scheduler", "tcp://127.0.0.1:1"]):
-        assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), *wrong]) != 0
+    nowhere = ["reconstruct", str(clean), str(tmp_path / "no.cxi")]
+    assert main([*nowhere, "--scheduler", "tcp://127.0.0.1:1"]) != 0
+    with pytest.raises(SystemExit):
+        main([*nowhere, "--workers", "-1"])
+    assert "'-1': expected a whole number" in capsys.readouterr().err
     assert main(["reconstruct", str(clean), str(tmp_path / "no.cxi"), "--scheduler", address, "--algorithm=cg"]) != 0
     assert "expected 'wasp'" in capsys.readouterr().err

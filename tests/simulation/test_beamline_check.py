@@ -83,7 +83,7 @@ def test_what_does_not_answer_is_named(check: Check, beamline: SimulatedBeamline
         ({"read_path": "/nowhere/at/all"}, "folder", "/nowhere/at/all: this machine sees no such folder"),
         ({"frame_shape": (64, 65)}, "frames", "expected 1040 × 1152"),
         ({"step_um": 500.0}, "geometry", "expected a step much smaller than what a frame shows"),
-        ({"geometry": Geometry(9e6, 0.25)}, "geometry", "check energy and distance"),
+        ({"geometry": Geometry(1.5e5, 0.05)}, "geometry", "check energy and distance"),
     ],
 )
 def test_what_is_wrong_is_told(

@@ -235,7 +235,7 @@ def test_what_cannot_be_held_is_said(scan, backend):
             SolverSettings(**wrong)
     solver = scan.solver(backend)
     with pytest.raises(SettingsError, match="half of a window"):
-        solver.configure(solver.settings.replace(probe_radius_m=1.0))
+        solver.configure(solver.settings.replace(probe_radius_m=0.05))
     assert solver.settings.probe_radius_m == 0
 
 
