@@ -41,11 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     raw.add_argument("--darks", type=parse_count, help=f"dark frames of each exposure ({DEFAULT_DARKS})")
     raw.add_argument("--faults", choices=list(PRESETS), help=f"what is wrong with the detector ({DEFAULT_FAULTS})")
     raw.add_argument(
-        "--exposures-s",
-        type=float,
-        nargs="+",
-        metavar="S",
-        help=f"exposures of each point ({NOMINAL_EXPOSURE_S:g})",
+        "--exposures-s", type=float, nargs="+", metavar="S", help=f"exposures of each point ({NOMINAL_EXPOSURE_S:g})"
     )
     raw.add_argument("--photons", action="store_true", help="keep the photons that really fell with the truth")
 

@@ -276,7 +276,7 @@ def _measure_frames(  # type: ignore[no-untyped-def]
     """
     execute, forward, backward = transforms
     count, (_, modes, side, _) = len(corners), fields.shape
-    light = np.empty((1, modes * (waves.shape[1] // (modes * len(objects))), side, side), fields.dtype)
+    light = np.empty((1, waves.shape[1] // len(objects), side, side), fields.dtype)
     scale = light.real.dtype.type(1 / side)  # of both lines: that of the way back, and that of the way there
     which = np.zeros(1, np.int64)
     slope = np.empty(side, np.complex64)

@@ -52,6 +52,13 @@ def test_what_is_no_full_scale(brightest, more):
     assert scale.amplitude is None
 
 
+def test_frames_below_what_another_has_count_for_nothing():
+    scale = FullScale()
+    assert not seen(scale, [20.0] * (LEAST_FRAMES - 1))
+    assert not seen(scale, [21.0], photons=[70.0])
+    assert seen(scale, [21.0] * LEAST_FRAMES)
+
+
 @pytest.mark.parametrize("mean", [0.03, 3.0, 400.0])
 def test_the_loops_count_what_the_arrays_do(mean):
     rng = np.random.default_rng(5)
@@ -98,16 +105,25 @@ def test_frames_that_are_here_and_those_that_come_are_cut(threads):
         if told is photons:
             assert not store.has_gaps
             store.end_at(20.0)
+            assert store.has_gaps
         store.put([4, 5], told[4:], np.zeros((2, 2), np.int64))
         stores.append(store)
     found, expected = stores
-    assert found.has_gaps
     np.testing.assert_array_equal(found.photons_of(np.arange(6)), expected.photons_of(np.arange(6)))
     for name in ("photons", "amplitude_sums", "central_photons", "brightest"):
         np.testing.assert_array_equal(getattr(found, name)[:6], getattr(expected, name)[:6])
     found.end_at(None)
     found.put([6], photons[:1], np.zeros((1, 2), np.int64))
     assert found.brightest[6] == 20.0
+
+
+def test_the_first_frame_that_is_cut_has_gaps(backend):
+    store = FrameStore(SIDE, backend)
+    store.end_at(20.0)
+    store.put([0], np.full((1, SIDE, SIDE), 399.0, np.float32), [[0, 0]])
+    assert not store.has_gaps
+    store.put([1], np.full((1, SIDE, SIDE), 400.0, np.float32), [[0, 0]])
+    assert store.has_gaps
 
 
 def test_saturated_pixels_are_left_out_as_if_they_were_masked(scan, backend):
@@ -125,13 +141,44 @@ def test_saturated_pixels_are_left_out_as_if_they_were_masked(scan, backend):
     np.testing.assert_array_equal(*found)
 
 
-def test_pixels_are_used_that_shall_be(scan, backend):
+@pytest.mark.parametrize("settings", [{"leave_out_pixels": False}, {"half_precision_frames": True}])
+def test_pixels_are_used_that_shall_be(scan, backend, settings):
     frames, _ = cut_frames(scan)
-    solver = scan.solver(backend, leave_out_pixels=False)
+    solver = scan.solver(backend, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solver.add_frames(scan.seq_nums, frames, scan.translations_m)
     assert solver.full_scale is None and not solver.frames.has_gaps
+
+
+def test_whoever_changes_his_mind_has_the_frames_that_come_whole(scan, backend):
+    frames, limit = cut_frames(scan)
+    solver = scan.solver(backend)
+    with pytest.warns(UserWarning, match="taken for saturated"):
+        solver.add_frames(scan.seq_nums, frames, scan.translations_m)
+    brightest = int(np.argmax(frames.max(axis=(1, 2))))
+    (slot,) = (solver.frames.slots[int(number)] for number in scan.seq_nums[[brightest]])
+    assert solver.frames.brightest[slot] < np.float32(np.sqrt(limit))
+    solver.configure(solver.settings.replace(leave_out_pixels=False))
+    assert solver.full_scale is None
+    again = slice(brightest, brightest + 1)
+    solver.add_frames(scan.seq_nums[again], frames[again], scan.translations_m[again])
+    assert solver.frames.brightest[slot] == np.float32(np.sqrt(limit))
+
+
+def test_a_second_solver_takes_the_full_scale_over(scan, backend):
+    frames, limit = cut_frames(scan)
+    half = len(frames) // 2
+    first, second = scan.solver(backend), scan.solver(backend)
+    with pytest.warns(UserWarning, match="taken for saturated"):
+        first.add_frames(scan.seq_nums[:half], frames[:half], scan.translations_m[:half])
+    while first.state is None:
+        first.step(0.0)
+    second.take_over(first)
+    assert second.full_scale == pytest.approx(limit)
+    for solver in (first, second):
+        solver.add_frames(scan.seq_nums[half:], frames[half:], scan.translations_m[half:])
+    np.testing.assert_array_equal(*(solver.frames.brightest[: len(frames)] for solver in (first, second)))
 
 
 def test_a_masked_pixel_with_more_hides_no_full_scale(scan, backend):
