@@ -38,6 +38,8 @@ class Spokes:
         From spoke to gap, mean of all circles, in the unit of the picture.
     scatter : float
         Standard deviation of the steps at single spokes, relative to their mean.
+    angle : float
+        Where in a period the picture is highest, in radians: pictures of one star agree in it, or differ by π.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Spokes:
     straightness: float
     step: float
     scatter: float
+    angle: float
 
 
 def find_centre(image: npt.NDArray[Any], number: int, radii_px: npt.NDArray[Any]) -> Circle:
@@ -56,8 +59,9 @@ def find_centre(image: npt.NDArray[Any], number: int, radii_px: npt.NDArray[Any]
     middle = (np.array(image.shape) - 1) / 2
     offsets = np.arange(-SEARCH_PX, SEARCH_PX + 1, 2)
     best = max(((middle[0] + y, middle[1] + x) for y in offsets for x in offsets), key=power)
-    found = minimize(lambda centre: -power(centre), best, method="Nelder-Mead", options={"xatol": 0.01}).x
-    return float(found[0]), float(found[1])
+    start = [float(best[0]), float(best[1])]
+    row, column = minimize(lambda centre: -power(centre), start, method="Nelder-Mead", tol=1e-3).x
+    return float(row), float(column)
 
 
 def spokes_of(image: npt.NDArray[Any], centre: Circle, number: int, radii_px: npt.NDArray[Any]) -> Spokes:
@@ -65,13 +69,15 @@ def spokes_of(image: npt.NDArray[Any], centre: Circle, number: int, radii_px: np
     harmonics = _harmonics(image, centre, radii_px)
     power = np.abs(harmonics) ** 2
     first = harmonics[:, number]
+    angle = float(np.angle(first.sum()))
     strongest = SLOW + power[:, SLOW:].argmax(axis=1)
     return Spokes(
         number=int(np.bincount(strongest).argmax()),
         share=float((power[:, number::number].sum(axis=1) / power[:, SLOW:].sum(axis=1)).min()),
         straightness=float(abs(first.sum()) / np.abs(first).sum()),
         step=float(TO_STEP * np.abs(first).mean()),
-        scatter=_scatter(image, centre, number, radii_px, float(np.angle(first.sum()))),
+        scatter=_scatter(image, centre, number, radii_px, angle),
+        angle=angle,
     )
 
 
@@ -81,9 +87,9 @@ def _harmonics(image: npt.NDArray[Any], centre: Any, radii_px: npt.NDArray[Any])
     return np.fft.rfft(_on_circles(image, centre, radii_px, angles), axis=1) * (2 / ANGLES)
 
 
-def _scatter(image: Any, centre: Any, number: int, radii_px: npt.NDArray[Any], phase: float) -> float:
+def _scatter(image: Any, centre: Any, number: int, radii_px: npt.NDArray[Any], angle: float) -> float:
     """Compare each spoke with the two gaps beside it, in the mean of all circles."""
-    peaks = (np.arange(number) * 2 * np.pi - phase) / number
+    peaks = (np.arange(number) * 2 * np.pi - angle) / number
     spokes, gaps = (_on_circles(image, centre, radii_px, peaks + off).mean(axis=0) for off in (0, np.pi / number))
     steps = spokes - (gaps + np.roll(gaps, 1)) / 2
     return float(steps.std() / abs(steps.mean()))

@@ -84,6 +84,7 @@ def test_the_star_has_its_spokes(tmp_path: Path) -> None:
     assert 0.6 * star.outside.step < star.inside.step < star.outside.step  # narrower than the light resolves well
     assert 0.25 < star.outside.step < 0.6  # radians, of metal of some tenths of a micrometre
     assert 0.04 < star.absorption.step < 0.12  # of the amplitude's logarithm
+    assert np.cos(star.absorption.angle - star.outside.angle) > 0.95  # matter absorbs, and advances X-rays
 
 
 def mirrored(folder: Path) -> Path:
