@@ -209,7 +209,9 @@ def _check_names(md: dict[str, Any]) -> None:
 def open_catalog() -> Catalog:
     """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards."""
     from nsbluesky import catalog
+    from nsbluesky.heap import end_without_collection
 
+    end_without_collection()
     opened = catalog.open_catalog()
     opened.start_writing()
     before_threads_end(functools.partial(opened.close, timeout=CATALOG_TIMEOUT_S))

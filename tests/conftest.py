@@ -18,6 +18,11 @@ import pytest
 from bluesky import RunEngine
 from own_run_engine import run_engine
 
+from nsbluesky.heap import end_without_collection
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # which collects all tests, and imports tiled in any case
+    import nsbluesky.catalog  # noqa: F401 - before Qt: PySide reads the source of every module that comes after it
+
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
 
@@ -27,6 +32,7 @@ sys.dont_write_bytecode = False
 
 # Many modules, few cycles: by default a twelfth of the tests' time goes by in looking for garbage.
 gc.set_threshold(20_000, 5, 2)
+end_without_collection()  # pytest itself has looked by then
 
 # No deadline: how long an example takes is the machine's business.  The same examples in every CI run.
 for name, examples in (("nsbluesky", 50), ("nightly", 300)):

@@ -20,6 +20,7 @@ from ophyd.utils import LimitError
 from recorded_run import TIMEOUT_S, RecordedRun, interrupt, path_of
 from twin_beamline import Twins
 
+from nsbluesky import lost_ioc
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.status import DeviceError
 from nsbluesky.devices.twins import SimShutter
@@ -64,6 +65,12 @@ class Beamline(Twins):
     def is_safe(self) -> bool:
         """Shutter closed, camera idle, file closed."""
         return not self.shutter.is_open and self.fccd.is_idle and self.fccd.file._file is None
+
+
+@pytest.fixture(autouse=True)
+def losses_are_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twins have no IOC that could be away: a plan that failed need not look for one for two seconds."""
+    monkeypatch.setattr(lost_ioc, "NOTICE_S", 0.02)
 
 
 @pytest.fixture

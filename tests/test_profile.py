@@ -47,6 +47,8 @@ QUICK = {f"solver.{name}": value for name, value in QUICK_SOLVER.items()}
 NO_CATALOG = "import sys, unittest.mock as mock; sys.modules['nsbluesky.catalog'] = mock.MagicMock()\n"
 """Goes before the startup files of a session that writes no run: it takes seconds to import tiled."""
 
+TELL_FROZEN = "import atexit, gc; atexit.register(lambda: print('kept to the end', gc.get_freeze_count() > 1000))\n"
+
 
 def run_session(commands: str, data: Path, first: str = "", **environment: str) -> str:
     """Run the startup files, as bluesky-queueserver does, and then some commands."""
@@ -79,9 +81,10 @@ def test_loads_without_screen_and_hardware_and_processes_itself_where_asked(tmp_
     out = run_session(
         f"print([name in globals() for name in {NAMES}], window, processing, type(pipeline).__name__, RE.suspenders)",
         tmp_path,
-        NO_CATALOG,
+        NO_CATALOG + TELL_FROZEN,
         NSBLUESKY_SERVICE="none",
     )
+    assert "kept to the end True" in out, "a look for garbage in all that was imported takes seconds"
     assert f"{[True] * len(NAMES)} None None PtychoPipeline (SuspendWhileAway(fccd, stage, shutter),)" in out
 
 
