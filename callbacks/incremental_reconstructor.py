@@ -258,22 +258,22 @@ class Reconstruct(Stage):
 
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
-        refinement = solver.refinement
-        if refinement.rounds == self._rounds_told:
+        places = solver.refinement.places
+        if places.rounds == self._rounds_told:
             return
-        self._rounds_told = refinement.rounds
+        self._rounds_told = places.rounds
         seq_nums, translations_m = solver.positions()
-        scale_y, scale_x = refinement.distortion.scale
+        scale_y, scale_x = places.distortion.scale
         yield from self.run.derived.event(
             "positions",
             raw_seq_num=seq_nums,
             x_m=translations_m[:, 0].copy(),
             y_m=translations_m[:, 1].copy(),
-            scatter_m=float(refinement.scatter_px * solver.pixel_m),
+            scatter_m=float(places.scatter_px * solver.pixel_m),
             scale_x=float(scale_x),
             scale_y=float(scale_y),
-            rotation_rad=float(refinement.distortion.rotation_rad),
-            shear_rad=float(refinement.distortion.shear_rad),
+            rotation_rad=float(places.distortion.rotation_rad),
+            shear_rad=float(places.distortion.shear_rad),
         )
 
     def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:

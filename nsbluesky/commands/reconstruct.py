@@ -212,8 +212,8 @@ def _advance(bar: Any, done: int, wanted: int, r_factor: float) -> None:
 
 def _scatter_nm(result: Reconstruction) -> float | None:
     """Return the standard deviation of the corrected errors of the positions along one axis; None where not asked."""
-    scatter_px = result.refinement.scatter_px
-    return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.rounds else None
+    scatter_px = result.refinement.places.scatter_px
+    return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.places.rounds else None
 
 
 def _quality(result: Reconstruction, settings: SolverSettings) -> dict[str, float | None]:
@@ -243,7 +243,7 @@ def _write(path: Path, data: CxiData, result: Reconstruction, settings: SolverSe
             settings.to_dict(),
             result.r_factors,
             center_m=((x0 + x1) / 2, (y0 + y1) / 2),
-            translation_m=result.translations_m if result.refinement.rounds else None,
+            translation_m=result.translations_m if result.refinement.places.rounds else None,
             further=picture.further if len(picture.further) else None,
             command="nsbluesky reconstruct",
         )

@@ -83,10 +83,10 @@ class SolverSettings(Settings):
         Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`), but
         for the near field; and of each frame those that are saturated (`nsbluesky.solver.saturation`), but for
         `half_precision_frames`.  Neither is done where frames lie in several processes.
-    refine_positions : {"frames", "global", "none"}
-        Correct the position of every frame; scale, rotation and shear of the whole scan only; or nothing.  Not the
-        default: right positions stay, but frames that are not what they are said to be draw their neighbours to
-        other places while they are in use, from which a few last passes do not always bring them back.
+    refine_positions : {"auto", "frames", "global", "none"}
+        Correct the position of every frame, once two halves of each frame's pixels agree that they lie elsewhere
+        (`nsbluesky.solver.scattering`), or from the start; scale, rotation and shear of the whole scan only; or
+        nothing.  "auto" is "none" for an object of several states and where frames lie in several processes.
     refine_flux, refine_background : bool
         Correct the flux of every frame relative to the mean, where frames differ by more than photon noise explains;
         fit a background that is the same on all pixels, where it is a hundredth of the light or more, and what each
@@ -147,7 +147,7 @@ class SolverSettings(Settings):
     find_orientation: bool = True
     defocus_m: float | None = None
     leave_out_pixels: bool = True
-    refine_positions: typing.Literal["frames", "global", "none"] = "none"
+    refine_positions: typing.Literal["auto", "frames", "global", "none"] = "auto"
     refine_flux: bool = True
     refine_background: bool = True
     refine_start: int = 3
@@ -222,7 +222,8 @@ class SolverSettings(Settings):
             require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         require(0 <= self.quality_share <= 1, "quality_share", self.quality_share, "0 to 1")
         if self.object_modes > 1:
-            require(self.refine_positions == "none", "refine_positions", self.refine_positions, "none" + MANY_STATES)
+            left = self.refine_positions in ("auto", "none")
+            require(left, "refine_positions", self.refine_positions, "auto or none" + MANY_STATES)
             require(self.quality_share == 0, "quality_share", self.quality_share, "0" + MANY_STATES)
             for name, off in {"probe_variation": 0, "object_most": 0.0, "object_phase": "any"}.items():
                 require(getattr(self, name) == off, name, getattr(self, name), f"{off}" + MANY_STATES)

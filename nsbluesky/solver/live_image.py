@@ -290,7 +290,7 @@ class LiveImage:
         """Go on with the engine of the next stage when it is time, with momentum or without."""
         rhythm, standing = self.rhythm, self._standing(state)
         if rhythm.is_at_end(standing):
-            moves_on = self.refinement.moves_on
+            moves_on = self.refinement.places.move_on
             rhythm.last_passes.look(rhythm.passes_done, state, self._frames, standing.uses, moves_on)
         before = rhythm.stage
         rhythm.begin_pass(standing)
@@ -341,7 +341,7 @@ class LiveImage:
 
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
-        uses = LEAST_USES + (self._settings.refine_start if self._settings.refine_positions != "none" else 0)
+        uses = LEAST_USES + (self._settings.refine_start if self.refinement.places.are_corrected else 0)
         unexplained_by_state = functools.partial(unexplained, self._backend, state, self.workpiece.level)
         self._rejected.update(rest_misfits(self._frames, uses, unexplained_by_state))
         self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
@@ -359,6 +359,11 @@ class LiveImage:
     def _refine(self, state: SolverState) -> Iterator[None]:
         """Put right what is not; engines that keep a frame's exit wave begin it anew where its window moved."""
         frames = self._frames
+        if not self.is_coarse:
+            were_corrected = self.refinement.places.are_corrected
+            yield from self.refinement.look(state, frames)
+            if self.refinement.places.are_corrected and not were_corrected:
+                self.rhythm.settle_anew()
         if self.refinement.is_of_flux_alone(state.passes) and self.workpiece.engine.sums_light:
             self.refinement.take_flux(frames, state)
             return

@@ -28,13 +28,13 @@ from nsbluesky.solver.transform_calls import call_transform
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
-__all__ = ["Sensitivity", "measure_sensitivity", "misfits_around"]
+__all__ = ["Sensitivity", "measure_halves", "measure_sensitivity", "misfits_around"]
 
 ON_DEVICE_FRAMES = 32
 
 NUMBERS = 16
-"""Sums of a frame: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d², pixels, three for the background, excess,
-and light."""
+"""Sums over half of a frame's rows, the even or the odd ones: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d²,
+pixels, three for the background, excess, and light."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,28 @@ def measure_sensitivity(
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
+    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, positions, compiled)
+    return _sorted(sums.sum(axis=1), steps_px)
+
+
+def measure_halves(
+    backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int
+) -> tuple[Sensitivity, Sensitivity]:
+    """Return the sums over the even rows of the frames in `slots`, and over the odd ones: of other photons each."""
+    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, True, None)
+    return _sorted(sums[:, 0], steps_px), _sorted(sums[:, 1], steps_px)
+
+
+def _sums_of_halves(
+    backend: Backend,
+    state: SolverState,
+    frames: FrameStore,
+    slots: Slots,
+    subpixel: int,
+    positions: bool,
+    compiled: bool | None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the sums (n, 2, NUMBERS) over even and odd rows, and the shifts (n, 2) they are of, in pixels."""
     compiled = not backend.on_device if compiled is None else compiled
     steps = steps_of(frames.shifts_px[slots], subpixel)
     order = np.lexsort(steps.T)
@@ -122,7 +144,7 @@ def measure_sensitivity(
     count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
     calls = compiled and frames.propagator.is_far
     transforms = backend.compiled_transforms(side, field.dtype) if calls else None
-    sums = np.zeros((len(slots), NUMBERS))
+    sums = np.zeros((len(slots), 2, NUMBERS))
 
     def fields_of(part: slice) -> Any:
         """Return the transform of the one probe, or of those of the frames, (1 or n, modes, N, N)."""
@@ -173,7 +195,7 @@ def measure_sensitivity(
         backend.map(measure, shares(backend, len(slots), waves_a_frame * side**2))
     in_given_order = np.empty_like(sums)
     in_given_order[order] = sums
-    return _sorted(in_given_order, steps / subpixel)
+    return in_given_order, steps / subpixel
 
 
 def misfits_around(
@@ -232,7 +254,7 @@ def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) ->
 
 
 def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: float) -> Any:
-    """Return the sums (n, NUMBERS) over arrays; see `_add_sums`."""
+    """Return the sums (n, 2, NUMBERS) over arrays; see `_add_sums`."""
     wave, down, right = far[:, :modes], far[:, modes : 2 * modes], far[:, 2 * modes :]
     if not down.shape[1]:
         down = right = xp.zeros_like(wave)
@@ -262,14 +284,15 @@ def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: 
         usable * (amplitude**2 - model**2),
         usable * light,
     ]
-    return xp.stack([term.sum(axis=(1, 2), dtype=np.float64) for term in terms], axis=1)
+    by_rows = xp.stack([term.sum(axis=2, dtype=np.float64) for term in terms], axis=1)
+    return xp.stack([by_rows[..., ::2].sum(axis=2), by_rows[..., 1::2].sum(axis=2)], axis=1)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _measure_frames(  # type: ignore[no-untyped-def]
     transforms, objects, fields, lines, corners, amplitude, good, background, epsilon, waves, sums
 ):
-    """Add the sums of a few frames to `sums` (n, NUMBERS), one frame after the other, so that it stays in the cache.
+    """Add the sums of a few frames to `sums` (n, 2, NUMBERS), one after the other, so that it stays in the cache.
 
     `fields` (1 or n, modes, N, N) are the transforms of their probes, which `lines` (n, 2, N) move; `waves` (1, modes
     or 3·modes of all states, N, N) is work space, with room for the derivatives where they are wanted.
@@ -307,7 +330,7 @@ def _measure_frames(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
-    """Add the sums of a few frames with far fields (n, modes or 3·modes, N, N) to `sums` (n, NUMBERS)."""
+    """Add the sums of a few frames with far fields (n, modes or 3·modes, N, N) to `sums` (n, 2, NUMBERS)."""
     count, waves, side, _ = far.shape
     light = np.empty(side, good.dtype)
     by_row = np.empty(side, good.dtype)
@@ -364,7 +387,7 @@ def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: 
                 bn += weight * (measured[column] * measured[column] - light[column])
                 bd += weight
                 bv += weight * beyond * (weight * beyond)
-            total = sums[frame]
+            total = sums[frame, row % 2]
             total[0] += rr
             total[1] += rc
             total[2] += cc

@@ -244,7 +244,7 @@ def reconstruct_sharded(
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
     wanted = _checked(settings, passes)
-    settings = settings.replace(refine_background=False)
+    settings = settings.replace(refine_positions="none", refine_background=False)
     places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
     pixel_m = geometry.object_pixel_m(side)
@@ -319,7 +319,7 @@ def _checked(settings: SolverSettings, passes: int | None) -> int:
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
         )
     for name, off in NEEDS_ALL_FRAMES.items():
-        if getattr(settings, name) != off:
+        if getattr(settings, name) not in (off, "auto"):
             raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
     return stages[0].passes
 

@@ -104,7 +104,7 @@ def test_positions_are_refined_when_it_is_asked_for(live):
     live.configure(live.settings.replace(refine_positions="frames", refine_start=1))
     live.finish()
     work(live)
-    assert live.refinement.rounds > 0
+    assert live.refinement.places.rounds > 0
 
 
 def test_a_finished_solver_has_work_again(live):

@@ -83,7 +83,7 @@ def test_refinement_and_half_sets_go_on_bit_by_bit(scan, backend, tmp_path, batc
     first, second = interrupted(scan, backend, tmp_path / "c", batches, **ALL_ON)
     assert second.is_coarse == (batches == 12)
     same_end(first, second)
-    assert second.refinement.rounds > 0 and second.quality().frc is not None
+    assert second.refinement.places.rounds > 0 and second.quality().frc is not None
     np.testing.assert_array_equal(first.state.variation, second.state.variation)
 
 

@@ -14,19 +14,14 @@ from nsbluesky.backend import get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.frame_steps import PHOTON_NOISE, steps_and_errors
 from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.places import Places, bad_fits, correlation_of, is_confirmed
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.reconstruct import reconstruct
-from nsbluesky.solver.refinement import (
-    PHOTON_NOISE,
-    Refinement,
-    bad_fits,
-    correlation_of,
-    is_confirmed,
-    steps_and_errors,
-)
+from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
 
 
@@ -72,7 +67,7 @@ def test_positions_are_found_and_the_image_gains(scan, backend, shaken_m):
     assert rms(errors_px(refined, scan)[inner]) < 0.25
     assert np.median(np.abs(errors_px(refined, scan))) < 0.2
     assert refined.state.r_factor < 0.8 * left.state.r_factor
-    assert refined.refinement.scatter_px == pytest.approx(1, abs=0.2)
+    assert refined.refinement.places.scatter_px == pytest.approx(1, abs=0.2)
 
 
 def test_small_errors_do_not_make_positions_swing(scan, backend):
@@ -83,13 +78,13 @@ def test_small_errors_do_not_make_positions_swing(scan, backend):
 
 
 def test_positions_that_are_refined_no_more_are_not_on_their_way(backend):
-    refinement = Refinement(SolverSettings(refine_positions="frames"), backend)
+    places = Places(SolverSettings(refine_positions="frames"), backend)
     steps = np.array([[0.3, 0.0], [0.0, 0.2]])
     for _ in range(2):
-        refinement._adapt_overshoot(np.arange(2), steps)
-    assert refinement.moves_on
-    refinement.configure(SolverSettings(refine_positions="none"))
-    assert not refinement.moves_on
+        places._adapt_overshoot(np.arange(2), steps)
+    assert places.move_on
+    places.configure(SolverSettings(refine_positions="none"))
+    assert not places.move_on
 
 
 def test_steps_in_a_row_are_compared():
@@ -103,7 +98,7 @@ def test_steps_in_a_row_are_compared():
 def test_right_positions_are_left_alone(scan, backend):
     refined = solved(scan, backend, scan.translations_m, passes_final=12)
     left = solved(scan, backend, scan.translations_m, passes_final=12, refine_positions="none")
-    assert refined.refinement.rounds > 0
+    assert refined.refinement.places.rounds > 0
     assert rms(errors_px(refined, scan)) < 0.1
     assert refined.state.r_factor < 1.02 * left.state.r_factor
 
@@ -295,7 +290,7 @@ def test_a_distance_that_is_a_little_wrong_is_found(scan, backend):
     centre = scan.translations_m.mean(axis=0)
     wider = 1.01 * (scan.translations_m - centre) + centre
     solver = solved(scan, backend, wider, passes_final=60, refine_positions="global")
-    assert solver.refinement.distortion.scale == pytest.approx((1 / 1.01, 1 / 1.01), abs=0.002)
+    assert solver.refinement.places.distortion.scale == pytest.approx((1 / 1.01, 1 / 1.01), abs=0.002)
 
 
 def test_a_distortion_that_shrinks_from_round_to_round_is_not_believed():

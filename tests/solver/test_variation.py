@@ -168,7 +168,7 @@ def test_each_frame_is_shown_and_refined_with_its_own_probe(restless, pair):
     solver.state.variation = variation
     assert np.mean(fits) < 0.9 * np.mean(same)
     assert solver.quality().r_held_out < by_mean
-    assert solver.refinement.scatter_px < 0.1
+    assert solver.refinement.places.scatter_px < 0.1
 
 
 def test_a_frame_that_comes_again_is_learnt_anew_and_one_withdrawn_is_no_component(restless, backend):

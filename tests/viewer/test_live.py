@@ -521,7 +521,7 @@ def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedS
     scan.start()
     panel = window.panels[CorrectionsPanel]
     window.refresh()
-    assert panel.title_label.text() == "Positions · not corrected: see Processing"
+    assert panel.title_label.text() == "Positions · no corrections yet"
     scan.raw(*range(1, 37))
     scan.positions(*range(1, 37))
     window.refresh()
@@ -540,8 +540,9 @@ def test_corrections_are_arrows_on_the_points(window: LiveWindow, scan: DerivedS
 
 
 @only(CorrectionsPanel, QualityPanel)
-def test_what_never_came_is_not_said_to_come_yet(window: LiveWindow, live: LivePlots) -> None:
-    settings = PipelineSettings().replace(solver__refine_positions="frames", solver__quality_share=0.5)
+@pytest.mark.parametrize(("wanted", "told"), [("auto", "no errors found"), ("frames", "no corrections")])
+def test_what_never_came_is_not_said_to_come_yet(window: LiveWindow, live: LivePlots, wanted: str, told: str) -> None:
+    settings = PipelineSettings().replace(solver__refine_positions=wanted, solver__quality_share=0.5)
     scan = DerivedScan(live, settings=settings)
     titles = [window.panels[kind].title_label for kind in (CorrectionsPanel, QualityPanel)]
     window.panels[QualityPanel].quantity.setCurrentText("FRC")
@@ -552,7 +553,14 @@ def test_what_never_came_is_not_said_to_come_yet(window: LiveWindow, live: LiveP
     scan.reconstruction(20, 0.2, final=True)
     scan.stop()
     window.refresh()
-    assert [title.text() for title in titles] == ["Positions · no corrections", "Quality · the halves told none"]
+    assert [title.text() for title in titles] == [f"Positions · {told}", "Quality · the halves told none"]
+
+
+@only(CorrectionsPanel)
+def test_positions_that_are_not_corrected_say_where_that_is_changed(window: LiveWindow, live: LivePlots) -> None:
+    DerivedScan(live, settings=PipelineSettings().replace(solver__refine_positions="none")).start()
+    window.refresh()
+    assert window.panels[CorrectionsPanel].title_label.text() == "Positions · not corrected: see Processing"
 
 
 @only(DarkPanel)

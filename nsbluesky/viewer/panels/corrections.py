@@ -64,7 +64,7 @@ class CorrectionsPanel(LivePanel):
             self.plot.addItem(item)
         self.graphics.setToolTip(
             "dots: where the stage says it was (µm); arrows: towards where the solver found the frame, enlarged as "
-            "the title says; switch refine_positions on under Processing"
+            "the title says; refine_positions under Processing tells when frames are moved"
         )
         self.clear()
 
@@ -73,10 +73,12 @@ class CorrectionsPanel(LivePanel):
         return (state.corrections,)
 
     def why_empty(self, state: LiveState) -> str:
-        """Say where corrections are switched on."""
+        """Say where corrections are switched on, or that none were needed."""
         settings = state.run.settings if state.run is not None else None
         if settings is not None and settings.solver.refine_positions == "none":
             return "not corrected: see Processing"
+        if settings is not None and settings.solver.refine_positions == "auto" and state.finished:
+            return "no errors found"
         return "no corrections" if state.finished else "no corrections yet"
 
     def clear(self) -> None:
