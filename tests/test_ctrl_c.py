@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from recorded_run import TIMEOUT_S
 
+from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.cli import main
-from nsbluesky.commands import telling_what_is_left
+from nsbluesky.commands import demo, replay, telling_what_is_left
 
 INTERRUPTED = 130
 
@@ -36,7 +37,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextmanager
+@contextlib.contextmanager
 def at_work(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as a terminal's; none of it outlives the block."""
     command = [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)]
@@ -128,6 +129,28 @@ def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path, workers: tu
     assert told == [f"nsbluesky raw2cxi: interrupted; --resume goes on with what lies in {unfinished}"]
     assert [path.name for path in tmp_path.iterdir()] == ["clean.cxi.unfinished"]
     assert main(["raw2cxi", str(raw), str(out), *options, "--resume"]) == 0
+
+
+def test_what_is_left_of_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(PtychoPipeline(directory=tmp_path)) as pipeline:
+        assert pipeline.cxi is not None
+        assert replay._left(pipeline, tmp_path, "one") == f"nothing was written into {tmp_path}"
+        monkeypatch.setitem(pipeline.cxi.paths, "one", tmp_path / "one_clean.cxi")
+        told = f"{tmp_path}/one_clean.cxi holds the frames that were clean, and no final image"
+        assert replay._left(pipeline, tmp_path, "one") == told
+        (tmp_path / "one.checkpoint").touch()
+        assert replay._left(pipeline, tmp_path, "one") == f"the same command goes on from {tmp_path}/one.checkpoint"
+
+
+def test_what_is_left_of_a_demo(tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "earlier.jsonl").touch()
+    known = demo._runs_in(tmp_path)
+    assert demo._left(tmp_path, known) == "no run had begun"
+    (documents / "0123456789abcdef.jsonl").touch()
+    told = f"nsbluesky replay 01234567 --log {documents} makes an image of the frames that were taken"
+    assert demo._left(tmp_path, known) == told
 
 
 def test_what_is_left_is_asked_when_it_is_interrupted() -> None:
