@@ -52,6 +52,7 @@ class Reconstruct(Stage):
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
+        self._overlap_told = False
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
 
@@ -256,6 +257,13 @@ class Reconstruct(Stage):
                 f"row and column {places}{more}; put them into the mask, or set solver.leave_out_pixels=false"
             )
 
+    def _warn_of_overlap(self, solver: IncrementalSolver) -> None:
+        """Tell, once the scan is over, that its frames do not determine an image."""
+        complaint = solver.complaint()
+        if complaint is not None and not self._overlap_told:
+            self._overlap_told = True
+            self.run.warnings.append(complaint)
+
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
         places = solver.refinement.places
@@ -281,6 +289,8 @@ class Reconstruct(Stage):
         if picture.num_frames == 0:
             return
         self._warn_of_pixels(solver)
+        if final:
+            self._warn_of_overlap(solver)
         yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",

@@ -93,8 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _parse(arguments, name)
         _set_log_levels(options.debug)
         return _run(options)
-    except KeyboardInterrupt:
-        print(f"nsbluesky {name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        left = f"; {interrupt}" if interrupt.args else ""
+        print(f"nsbluesky {name}: interrupted{left}", file=sys.stderr)
         return 130
     except Exception as error:
         if "--debug" in arguments:

@@ -23,9 +23,14 @@ log = logging.getLogger(__name__)
 
 RETRIES = 3
 """How often a task is tried again that failed on a worker; a worker that is lost does not count."""
-OF_OWN_WORKERS = {"distributed.scheduler.allowed-failures": 1, "distributed.scheduler.worker-ttl": "30s"}
+OF_OWN_WORKERS = {
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.worker-ttl": "30s",
+    "distributed.nanny.pre-spawn-environ.DASK_DISTRIBUTED__LOGGING": "{'distributed.worker.state_machine': 'error'}",
+}
 """Of this machine's own workers a task may take two with it; then it is given up.  One that is silent for that long
-hangs: it is replaced when the scheduler looks next, which it does as often."""
+hangs: it is replaced when the scheduler looks next, which it does as often.  One that is ended while it has a task,
+as after Ctrl-C, does not warn of that."""
 CONNECT_S = 10.0
 OWN: dict[str, Any] = {"set_as_default": False}
 """A client is for what asks for it: as the default one it would take over all else that this process computes with

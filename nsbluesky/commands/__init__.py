@@ -178,6 +178,17 @@ def ended_by_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def telling_what_is_left(left: Callable[[], str]) -> Iterator[None]:
+    """Let a Ctrl-C in the block, which interrupts it, tell what is left of its work, as `left` returns it then."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:
+            raise
+        raise KeyboardInterrupt(left()) from None
+
+
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which processing service is meant."""
     from nsbluesky.service.settings import DEFAULT_ADDRESS

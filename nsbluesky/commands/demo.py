@@ -23,7 +23,7 @@ from bluesky.utils import RunEngineInterrupted
 from nsbluesky import session
 from nsbluesky.callbacks.frame_readers import frames_of_stream_resource
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape
+from nsbluesky.commands import CommandFailed, output_folder, parse_count, parse_shape, telling_what_is_left
 from nsbluesky.document_log import read_documents
 from nsbluesky.service.connection import Connection
 from nsbluesky.settings import PipelineSettings
@@ -90,7 +90,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from nsbluesky.catalog import open_catalog
 
     started = time.monotonic()
+    known = _runs_in(out)
     with ExitStack() as stack:
+        stack.enter_context(telling_what_is_left(functools.partial(_left, out, known)))
         warm = _warm_up(settings)  # beside the start of the beamline
         ahead = _frames_ahead(options)
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed, **ahead))
@@ -118,6 +120,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     summary["seconds_in_all"] = time.monotonic() - started
     _judge(summary)
     return summary
+
+
+def _runs_in(out: Path) -> set[str]:
+    """Return the uids of the runs in the document log."""
+    return {path.stem for path in (out / "documents").glob("*.jsonl")}
+
+
+def _left(out: Path, known: set[str]) -> str:
+    """Tell of the run that is not among those that were known."""
+    for uid in _runs_in(out) - known:
+        return f"nsbluesky replay {uid[:8]} --log {out / 'documents'} makes an image of the frames that were taken"
+    return "no run had begun"
 
 
 def _warm_up(settings: PipelineSettings) -> threading.Thread:

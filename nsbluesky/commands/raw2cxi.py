@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nsbluesky.commands import input_catalog, input_log, output_file, parse_workers
+from nsbluesky.commands import input_catalog, input_log, output_file, parse_workers, telling_what_is_left
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.conversion import RawScan, Workers, convert, scan_of_cxi, stage_path
+from nsbluesky.conversion.unfinished import unfinished_folder
 from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.settings import PipelineSettings
 
@@ -66,7 +68,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     stages = list(dict.fromkeys(options.save_stage))
     for stage in stages:
         output_file(stage_path(out, stage), *sources)
-    with _workers(options) as workers, tqdm(total=len(scan), unit="point", disable=None) as bar:
+    with (
+        telling_what_is_left(functools.partial(_left, out)),
+        _workers(options) as workers,
+        tqdm(total=len(scan), unit="point", disable=None) as bar,
+    ):
         result = convert(
             scan,
             out,
@@ -90,6 +96,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "warnings": result.warnings,
         "stages": [str(stage_path(out, stage)) for stage in stages],
     }
+
+
+def _left(out: Path) -> str:
+    folder = unfinished_folder(out)
+    return f"--resume goes on with what lies in {folder}" if folder.exists() else f"{out} was not written"
 
 
 @contextmanager

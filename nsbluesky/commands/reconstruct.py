@@ -16,7 +16,14 @@ from typing import Any
 from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
-from nsbluesky.commands import output_file, output_folder, output_picture, parse_number, parse_workers
+from nsbluesky.commands import (
+    output_file,
+    output_folder,
+    output_picture,
+    parse_number,
+    parse_workers,
+    telling_what_is_left,
+)
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
@@ -110,6 +117,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.png is not None:
         output_picture(options.png, options.source, *options.also, out, checkpoint)
     with (
+        telling_what_is_left(functools.partial(_left, out, checkpoint)),
         _source(options) as source,
         read_cxi(source) as data,
         tqdm(unit="pass", disable=options.progress or None) as bar,
@@ -196,6 +204,12 @@ def _reconstruct_on_workers(
         number = len(workers_of(client))
         submit, refer = DaskShards(client).submit, functools.partial(StoredFrames.of, frames)
         return reconstruct_sharded(frames, refer, *given, submit=submit, shards=number, **how)
+
+
+def _left(out: Path, checkpoint: Path) -> str:
+    if checkpoint.exists():
+        return f"--resume goes on from {checkpoint}"
+    return f"{out} was not written, and there is no checkpoint yet to go on from"
 
 
 def _tell(done: int, wanted: int, r_factor: float) -> None:

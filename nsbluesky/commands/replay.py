@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.commands import CommandFailed, input_catalog, input_log, output_folder
+from nsbluesky.commands import CommandFailed, input_catalog, input_log, output_folder, telling_what_is_left
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.viewer.pictures import save_object_png
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         settings, told = settings_again(options, uid, log, catalog)
         out = output_folder(options.out)
         pipeline = PtychoPipeline(settings, directory=out)
+        stack.enter_context(telling_what_is_left(functools.partial(_left, pipeline, out, uid)))
         stack.callback(pipeline.close, timeout=0)
         count = replay(documents, pipeline, speed=options.speed)
         pipeline.wait()
@@ -69,3 +71,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "cxi": str(path),
         "object_picture": str(picture),
     }
+
+
+def _left(pipeline: PtychoPipeline, out: Path, uid: str) -> str:
+    checkpoint = out / f"{uid}.checkpoint"
+    if checkpoint.exists():
+        return f"the same command goes on from {checkpoint}"
+    path = None if pipeline.cxi is None else pipeline.cxi.path
+    if path is None:
+        return f"nothing was written into {out}"
+    return f"{path} holds the frames that were clean, and no final image"

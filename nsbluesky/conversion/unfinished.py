@@ -24,7 +24,7 @@ from nsbluesky.conversion.scan import RawScan
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.whole_file import write_whole
 
-__all__ = ["UnfinishedConversion", "identity_of"]
+__all__ = ["UnfinishedConversion", "identity_of", "unfinished_folder"]
 
 FILE = "conversion.json"
 NAMES = {
@@ -61,6 +61,11 @@ def identity_of(scan: RawScan, settings: PipelineSettings, stages: tuple[str, ..
     }
 
 
+def unfinished_folder(out: Path) -> Path:
+    """Return where finished blocks lie while a conversion into `out` is at work, and after one that was ended."""
+    return out.absolute().with_name(f"{out.name}.unfinished")
+
+
 class UnfinishedConversion:
     """The folder beside the output; as a context manager it is made, and one conversion at a time works in it.
 
@@ -80,7 +85,7 @@ class UnfinishedConversion:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
-        self.folder = out.absolute().with_name(f"{out.name}.unfinished")
+        self.folder = unfinished_folder(out)
         self._description = self.folder / FILE
         self._identity = identity
         self._lock: TextIO | None = None

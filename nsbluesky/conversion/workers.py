@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -77,7 +78,11 @@ def forking_server() -> BaseContext:
 
 
 def _end_with_parent() -> None:
-    """End this worker process when the one that started it is killed: nobody else would."""
+    """End this worker process when the one that started it is killed: nobody else would.
+
+    It hears no Ctrl-C, which goes to all processes in a terminal: the one that started it ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

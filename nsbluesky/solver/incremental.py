@@ -30,6 +30,7 @@ from nsbluesky.solver.misfits import left_out
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.pace import LEAST_BATCH
 from nsbluesky.solver.picture import Picture, render
+from nsbluesky.solver.plausibility import complaint_about_overlap
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.propagation import propagator_of
 from nsbluesky.solver.quality import Quality
@@ -180,6 +181,13 @@ class IncrementalSolver:
     def rejected(self) -> dict[int, str]:
         """Sequence numbers of frames that cannot be used, and why."""
         return self._intake.rejected
+
+    def complaint(self) -> str | None:
+        """Return why the frames that are here do not determine an image, or None; ask when they are all."""
+        used = self.frames.wanted[self.frames.photons[self.frames.wanted] > 0]
+        good = self._backend.to_numpy(self.frames.good) > 0
+        near = self.geometry.is_near
+        return complaint_about_overlap(self.frames.corners_px[used], good, self.settings, is_near=near)
 
     @property
     def odd_pixels(self) -> npt.NDArray[np.bool_]:

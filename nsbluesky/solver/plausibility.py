@@ -1,4 +1,7 @@
-"""Are the translations in metres?  A step or a range that no scan would have tells of another unit."""
+"""Can it be right?  Steps that no scan would have tell of another unit; windows that overlap too little, of no image.
+
+What is not determined by its data fits them well: R is low, and the image is nonsense.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-__all__ = ["complaint_about_range", "complaint_about_steps", "refuse_lost_scan"]
+from nsbluesky.settings import SolverSettings
+
+__all__ = [
+    "complaint_about_overlap",
+    "complaint_about_range",
+    "complaint_about_steps",
+    "measured_per_unknown",
+    "refuse_lost_scan",
+]
 
 UNITS = {"millimetres": 1e-3, "micrometres": 1e-6, "nanometres": 1e-9, "object pixels": None}
 """What translations may have been given in, and its length in metres; that of a pixel depends on the geometry."""
@@ -20,6 +31,19 @@ LEAST_RANGE_PX = 2.0
 
 LEAST_STEP_PX = 0.25
 """A scan with smaller steps than this, in object pixels, would measure the same place again and again."""
+
+LEAST_MEASURED = 2.0
+"""Numbers that are measured for each one that is looked for.
+
+The object's error in simulated scans, of which the defocus is known: 0.013 with 13, 0.023 with 4.4, 0.05 with 2.0,
+0.17 with 1.2, and R 0.08 in all.  Measured scans that give a picture have 16 and more.
+"""
+
+FEW_FRAMES = 32
+"""A scan of fewer frames is mostly its rim, which has hardly any light: to count its pixels tells nothing."""
+
+CELLS = 32
+"""Windows are counted on a grid of so many cells a side."""
 
 
 def complaint_about_steps(translations_m: npt.NDArray[np.float64], frame_px: int, pixel_m: float) -> str | None:
@@ -64,6 +88,52 @@ def complaint_about_range(places_px: npt.NDArray[np.float64], pixel_m: float) ->
     )
 
 
+def measured_per_unknown(
+    corners_px: npt.NDArray[np.int64], good: npt.NDArray[np.bool_], settings: SolverSettings
+) -> float:
+    """Return how many numbers are measured for each one that is looked for.
+
+    Measured are the good pixels of all frames; looked for, real and imaginary part of each pixel of the probe's
+    modes, and of the object wherever a window lies.
+
+    Parameters
+    ----------
+    corners_px : (n, 2) int
+        First row and column of the windows of frames with light, at least one.
+    good : (N, N) bool
+    settings : SolverSettings
+        Tell the modes of the light and the states of the object.
+    """
+    fields = settings.modes + settings.probe_variation
+    unknown = 2 * (_windows_covered(corners_px, len(good)) * settings.object_modes + fields)
+    return len(corners_px) * float(np.mean(good)) / unknown
+
+
+def complaint_about_overlap(
+    corners_px: npt.NDArray[np.int64], good: npt.NDArray[np.bool_], settings: SolverSettings, *, is_near: bool
+) -> str | None:
+    """Return why a whole scan does not determine its image, or None where it does, or has few frames.
+
+    Parameters
+    ----------
+    corners_px, good, settings
+        As in `measured_per_unknown`.
+    is_near : bool
+        Whether frames are of the near field.
+    """
+    if len(corners_px) < FEW_FRAMES:
+        return None
+    factor = measured_per_unknown(corners_px, good, settings)
+    if factor >= LEAST_MEASURED:
+        return None
+    near = "" if is_near else "; if it was the near field and nothing says so, declare it: --source-distance-m"
+    return (
+        f"the image is not determined by its data: {len(corners_px)} frames measure {factor:.2g} numbers for each "
+        f"one that is looked for, expected {LEAST_MEASURED:g} at least, and R is low whatever the image shows: take "
+        f"smaller steps, a wider beam in wider windows, or fewer modes{near}"
+    )
+
+
 def refuse_lost_scan(
     rejected: Mapping[int, str],
     weights: npt.NDArray[np.float64],
@@ -99,3 +169,12 @@ def refuse_lost_scan(
 
 def _is_plausible(step_m: float, window_m: float, pixel_m: float) -> bool:
     return LEAST_STEP_PX * pixel_m <= step_m <= window_m
+
+
+def _windows_covered(corners_px: npt.NDArray[np.int64], frame_px: int) -> float:
+    """Return the area where any window lies, in windows."""
+    cells = np.rint((corners_px - corners_px.min(axis=0)) * (CELLS / frame_px)).astype(np.int64)
+    edges = np.zeros(cells.max(axis=0) + CELLS + 1, np.int32)
+    for sign, row, column in ((1, 0, 0), (-1, CELLS, 0), (-1, 0, CELLS), (1, CELLS, CELLS)):
+        np.add.at(edges, (cells[:, 0] + row, cells[:, 1] + column), sign)
+    return float(np.count_nonzero(edges.cumsum(axis=0).cumsum(axis=1))) / CELLS**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct an object and its probe from frames of any origin.
 
+    A warning is given where they do not determine an image (`nsbluesky.solver.plausibility`).
+
     Parameters
     ----------
     frames : (n, N, N) array-like
@@ -150,6 +153,8 @@ def reconstruct(
         block = slice(first, min(first + BLOCK_FRAMES, count))
         solver.add_frames(np.arange(block.start, block.stop), frames[block], places[block], given[block])
     refuse_lost_scan(solver.rejected, *known)
+    if (complaint := solver.complaint()) is not None:
+        warnings.warn(complaint, stacklevel=2)
     if probe is not None:
         solver.start_with(probe)
     solver.finish()

@@ -111,6 +111,19 @@ def test_frames_declared_the_wrong_way_round_are_put_right_and_told(scan, tmp_pa
     assert geometry["orientation"] == 0 and geometry["orientation_certain"]
 
 
+def test_frames_that_do_not_determine_the_image_are_told_when_the_scan_is_over(small, tmp_path):
+    """For so many modes; while frames still come, there are always too few."""
+    many = settings(small, **FEW_PASSES, modes=16, publish_hz=1000.0)
+    streams = process(IncrementalReconstructor(many), small.documents(tmp_path))
+    (message,) = warnings_of(streams)
+    assert "not determined by its data: 64 frames measure 1.8 numbers" in message
+    pictures = [name for name in streams.order if name == "reconstruction"]
+    told_after = [
+        streams.order[:k].count("reconstruction") for k, data in health_places(streams) if data["state"] == "warning"
+    ]
+    assert told_after == [len(pictures)]
+
+
 def test_a_hot_pixel_is_told_and_left_out(small, tmp_path):
     """It became hot after the darks, which say nothing of it."""
     frames = small.frames.copy()
@@ -356,6 +369,12 @@ def wait_until(condition):
 
 def warnings_of(streams):
     return [data["message"] for data in streams.events["health"] if data["state"] == "warning"]
+
+
+def health_places(streams):
+    """Yield where in the order of all events each one of the health stream came, and its data."""
+    places = [k for k, name in enumerate(streams.order) if name == "health"]
+    return zip(places, streams.events["health"], strict=True)
 
 
 def test_a_process_that_takes_over_goes_on_from_the_checkpoint(scan, tmp_path, orderly):

@@ -104,3 +104,11 @@ def test_there_is_no_star_where_the_declaration_is_wrong(tmp_path: Path, wrong: 
     for ring in (star.inside, star.outside, star.absorption):
         assert ring.share < 0.2 and ring.scatter > 0.5
     assert star.outside.step < 0.1
+
+
+def test_the_near_field_taken_for_the_far_one_is_told(tmp_path: Path) -> None:
+    """R would end at 0.027, lower than that of the star, and the other tests are quiet: a warning would fail them."""
+    quick = ["--modes", "1", "--passes", "1", "--backend", "numpy", "--set", "sweep_frames=0"]
+    told = r"not determined by its data: 200 frames measure 1.1 numbers for .*declare it: --source-distance-m"
+    with pytest.warns(UserWarning, match=told):
+        assert main(["reconstruct", str(MEASURED), str(tmp_path / "far.cxi"), *quick]) == 0

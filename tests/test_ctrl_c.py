@@ -1,0 +1,169 @@
+"""Ctrl-C while a command works, as a terminal gives it to all processes: one line, what is left, and nobody stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from recorded_run import TIMEOUT_S
+
+from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.cli import main
+from nsbluesky.commands import demo, replay, telling_what_is_left
+
+INTERRUPTED = 130
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ctrl-c") / "clean.cxi"
+    assert main(["simulate", str(path), "--shape", "6x6", "--step-um", "0.06"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ctrl-c") / "raw.cxi"
+    arguments = ["--raw", "--shape", "6x6", "--step-um", "0.06", "--darks", "5"]
+    assert main(["simulate", str(path), *arguments]) == 0
+    return path
+
+
+@contextlib.contextmanager
+def at_work(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, as a terminal's; none of it outlives the block."""
+    command = [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if is_alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def is_alive(group: int) -> bool:
+    """Whether there is a process of the group that has not ended."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just gone
+            continue
+        if int(its_group) == group and state != "Z":
+            return True
+    return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+
+
+def interrupted(process: subprocess.Popen[str]) -> list[str]:
+    """Press Ctrl-C, and return the lines that the command and its workers have said since, when all have gone."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == INTERRUPTED, told
+    wait_until(lambda: not is_alive(process.pid))
+    return told.splitlines()
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"no line began with {beginning}")
+
+
+def own_lines(told: list[str]) -> list[str]:
+    """What is no progress."""
+    return [line for line in told if " R " not in line]
+
+
+def test_a_reconstruction_tells_its_checkpoint(clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "image.cxi"
+    options = ["--passes", "2000", "--progress", "--set", "sweep_frames=0"]
+    with at_work("reconstruct", clean, out, *options, "--checkpoint-s", "0") as process:
+        read_until(process, "2/2000 R ")
+        told = own_lines(interrupted(process))
+    assert told == [f"nsbluesky reconstruct: interrupted; --resume goes on from {out}.checkpoint"]
+    assert [path.name for path in tmp_path.iterdir()] == ["image.cxi.checkpoint"]
+    with at_work("reconstruct", clean, out, *options) as process:  # the first checkpoint would come after a minute
+        (tmp_path / "image.cxi.checkpoint").unlink()
+        read_until(process, "2/2000 R ")
+        told = own_lines(interrupted(process))
+    assert told == [
+        f"nsbluesky reconstruct: interrupted; {out} was not written, and there is no checkpoint yet to go on from"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    out = tmp_path / "image.cxi"
+    options = ["--passes", "2000", "--workers", "2", "--progress", "--checkpoint-s", "0", "--set", "sweep_frames=0"]
+    with at_work("reconstruct", clean, out, *options) as process:
+        read_until(process, "3/2000 R ")
+        told = own_lines(interrupted(process))
+    assert told == [f"nsbluesky reconstruct: interrupted; --resume goes on from {out}.checkpoint"]
+
+
+@pytest.mark.parametrize("workers", [(), ("--processes",)], ids=["threads", "processes"])
+def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    out, unfinished = tmp_path / "clean.cxi", tmp_path / "clean.cxi.unfinished"
+    options = ["--set", "block_frames=1", "--workers", "2", *workers]
+    with at_work("raw2cxi", raw, out, *options) as process:
+        wait_until(lambda: any(unfinished.glob("block-*.npz")) or process.poll() is not None)
+        told = interrupted(process)
+    assert told == [f"nsbluesky raw2cxi: interrupted; --resume goes on with what lies in {unfinished}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["clean.cxi.unfinished"]
+    assert main(["raw2cxi", str(raw), str(out), *options, "--resume"]) == 0
+
+
+def test_what_is_left_of_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(PtychoPipeline(directory=tmp_path)) as pipeline:
+        assert pipeline.cxi is not None
+        assert replay._left(pipeline, tmp_path, "one") == f"nothing was written into {tmp_path}"
+        monkeypatch.setitem(pipeline.cxi.paths, "one", tmp_path / "one_clean.cxi")
+        told = f"{tmp_path}/one_clean.cxi holds the frames that were clean, and no final image"
+        assert replay._left(pipeline, tmp_path, "one") == told
+        (tmp_path / "one.checkpoint").touch()
+        assert replay._left(pipeline, tmp_path, "one") == f"the same command goes on from {tmp_path}/one.checkpoint"
+
+
+def test_what_is_left_of_a_demo(tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "earlier.jsonl").touch()
+    known = demo._runs_in(tmp_path)
+    assert demo._left(tmp_path, known) == "no run had begun"
+    (documents / "0123456789abcdef.jsonl").touch()
+    told = f"nsbluesky replay 01234567 --log {documents} makes an image of the frames that were taken"
+    assert demo._left(tmp_path, known) == told
+
+
+def test_what_is_left_is_asked_when_it_is_interrupted() -> None:
+    left = ["nothing"]
+    with pytest.raises(KeyboardInterrupt, match="half of it"), telling_what_is_left(lambda: left[-1]):
+        left.append("half of it")
+        raise KeyboardInterrupt
+
+
+def test_the_inner_one_knows_more() -> None:
+    with (
+        pytest.raises(KeyboardInterrupt, match="a checkpoint"),
+        telling_what_is_left(lambda: "nothing"),
+        telling_what_is_left(lambda: "a checkpoint"),
+    ):
+        raise KeyboardInterrupt
