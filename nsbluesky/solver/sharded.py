@@ -14,6 +14,7 @@ beside what object and probe let expect, and the corrections, whose mean is over
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ from nsbluesky.solver.misfits import rest_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import SETTLING_PASSES, rests
 from nsbluesky.solver.picture import render
-from nsbluesky.solver.plausibility import refuse_lost_scan
+from nsbluesky.solver.plausibility import complaint_about_overlap, refuse_lost_scan
 from nsbluesky.solver.reconstruct import BLOCK_FRAMES, Reconstruction, valid_input
 from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.schedule import stages_of
@@ -254,6 +255,9 @@ def reconstruct_sharded(
     refuse_lost_scan(unplaced, given, places_px[:, ::-1] * pixel_m, side, pixel_m)
     usable = np.flatnonzero(reached & (given > 0))
     good = np.ones((side, side), bool) if mask is None else valid_mask(mask, side)
+    corners_px = window_corners_px(places_px[usable], side)
+    if complaint := complaint_about_overlap(corners_px, good, settings, is_near=geometry.is_near):
+        warnings.warn(complaint, stacklevel=2)
 
     identity = identity_in_shards(side, pixel_m, geometry, settings)
     spread_px = geometry.spread_px(side, pixel_m) if geometry.is_near else None
