@@ -356,6 +356,6 @@ def test_what_needs_all_frames_is_refused(
 
 
 def test_an_image_that_its_frames_do_not_determine_is_told(scan: Scan, refer: Any, backend: Backend) -> None:
-    far_apart = replace(scan, translations_m=5 * scan.translations_m)
+    far_apart = replace(scan, translations_m=8 * scan.translations_m)
     with pytest.warns(UserWarning, match="the image is not determined by its data"):
         sharded(far_apart, refer, backend, 2)
