@@ -49,6 +49,7 @@ class Reconstruct(Stage):
         self._arrived: dict[int, float] = {}
         self._sweep_told: Any = None
         self._next = 0.0
+        self._is_ahead = False  # of the latest picture, by some passes
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
@@ -132,6 +133,7 @@ class Reconstruct(Stage):
         assert self._solver is not None
         try:
             self._solver.load(self._checkpoint)
+            self._is_ahead = True
         except CheckpointError as error:
             self._solver = self._make_solver(mask)
             self.run.warnings.append(f"the image is begun anew: {error}")
@@ -195,7 +197,14 @@ class Reconstruct(Stage):
         solver = self._solver
         if solver is None or not (self.run.settings.solver.live or self._stopped):
             return False
-        return not self.run.image_is_final and (solver.has_work or is_last_picture_due(solver, self._deadline))
+        if self.run.image_is_final:
+            return False
+        return solver.has_work or self._picture_is_due or is_last_picture_due(solver, self._deadline)
+
+    @property
+    def _picture_is_due(self) -> bool:
+        """Whether passes were made since the latest picture, and the next one may come: also where the solver rests."""
+        return self._is_ahead and time.monotonic() >= self._next
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -204,7 +213,9 @@ class Reconstruct(Stage):
         if solver.is_searching and self._deadline < math.inf:
             self._begin_last_passes()
         solver.time_left = (self._deadline - time.monotonic()) / self.run.settings.solver.final_s
-        solver.step(budget_s)
+        if solver.has_work:
+            solver.step(budget_s)
+            self._is_ahead = solver.state is not None
         self._save_now_and_then()
         sweep, found = solver.sweep, solver.orientation
         if sweep is not None and sweep is not self._sweep_told and not solver.is_searching:
@@ -225,7 +236,7 @@ class Reconstruct(Stage):
         if is_last_picture_due(solver, self._deadline):
             self.run.image_is_final = True
             yield from self._picture(solver, final=True)
-        elif self.run.settings.solver.live and solver.state is not None and time.monotonic() >= self._next:
+        elif self.run.settings.solver.live and self._picture_is_due:
             yield from self._picture(solver, final=False)
 
     def _warm_start(self, sweep: Sweep) -> dict[str, Any]:
@@ -286,6 +297,7 @@ class Reconstruct(Stage):
 
     def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
         picture, quality = solver.picture(), solver.quality()
+        self._is_ahead = False
         if picture.num_frames == 0:
             return
         self._warn_of_pixels(solver)

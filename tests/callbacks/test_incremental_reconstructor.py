@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -337,6 +338,23 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
         list(stage.process(name, document))
     (final,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
     assert final["num_frames"] == len(scan.frames) + 1
+
+
+def test_an_image_that_rests_is_shown_as_it_is(small, tmp_path):
+    """In a pause of the scan the solver comes to rest between two pictures; the window must not stay behind it."""
+    documents = small.documents(tmp_path / "run")
+    chosen = settings(small, publish_hz=0.5)
+    seen = Streams()
+    with contextlib.closing(PtychoPipeline(chosen, directory=tmp_path / "out")) as pipeline:
+        pipeline.subscribe(seen)
+        for name, document in documents[: len(documents) // 2]:
+            pipeline(name, document)
+        wait_until(lambda: "reconstruction" in seen.events)
+        (chain,) = pipeline._chains
+        solver = chain.run.solver
+        wait_until(lambda: not solver.has_work)
+        rests_at = solver.picture().num_passes
+        wait_until(lambda: seen.last("reconstruction")["num_passes"] == rests_at)
 
 
 # ---- checkpoints
