@@ -36,6 +36,7 @@ class ReconstructBeside(Stage):
         self._stopped = False
         self._final_told = False
         self._next = 0.0
+        self._is_ahead = False  # of the latest picture, by some passes
         self._deadline = math.inf
 
     @property
@@ -92,7 +93,14 @@ class ReconstructBeside(Stage):
             return False
         if solver is None:
             return True
-        return not self._final_told and (solver.has_work or is_last_picture_due(solver, self._deadline))
+        if self._final_told:
+            return False
+        return solver.has_work or self._picture_is_due or is_last_picture_due(solver, self._deadline)
+
+    @property
+    def _picture_is_due(self) -> bool:
+        """Whether passes were made since the latest picture, and the next one may come: also where the solver rests."""
+        return self._is_ahead and time.monotonic() >= self._next
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -102,11 +110,13 @@ class ReconstructBeside(Stage):
             solver = self._solver = self._begin(first)
         if self._stopped and self._deadline == math.inf and self.run.settings.solver.live:
             self._deadline = time.monotonic() + self.run.settings.solver.final_s
-        solver.step(budget_s)
+        if solver.has_work:
+            solver.step(budget_s)
+            self._is_ahead = solver.state is not None
         if is_last_picture_due(solver, self._deadline):
             self._final_told = True
             yield from self._picture(solver, final=True)
-        elif self.run.settings.solver.live and time.monotonic() >= self._next:
+        elif self.run.settings.solver.live and self._picture_is_due:
             yield from self._picture(solver, final=False)
 
     def _is_out_of_date(self, solver: IncrementalSolver, first: IncrementalSolver) -> bool:
@@ -131,6 +141,7 @@ class ReconstructBeside(Stage):
 
     def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
         picture = solver.picture()
+        self._is_ahead = False
         if picture.num_frames == 0:
             return
         yield from self.run.derived.event(

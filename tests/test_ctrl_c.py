@@ -17,7 +17,7 @@ from recorded_run import TIMEOUT_S
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, replay, telling_what_is_left
+from nsbluesky.commands import demo, reconstruct, replay, telling_what_is_left
 
 INTERRUPTED = 130
 
@@ -99,14 +99,9 @@ def test_a_reconstruction_tells_its_checkpoint(clean: Path, tmp_path: Path) -> N
         told = own_lines(interrupted(process))
     assert told == [f"nsbluesky reconstruct: interrupted; --resume goes on from {out}.checkpoint"]
     assert [path.name for path in tmp_path.iterdir()] == ["image.cxi.checkpoint"]
-    with at_work("reconstruct", clean, out, *options) as process:  # the first checkpoint would come after a minute
-        (tmp_path / "image.cxi.checkpoint").unlink()
-        read_until(process, "2/2000 R ")
-        told = own_lines(interrupted(process))
-    assert told == [
-        f"nsbluesky reconstruct: interrupted; {out} was not written, and there is no checkpoint yet to go on from"
-    ]
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "image.cxi.checkpoint").unlink()
+    told_without = f"{out} was not written, and there is no checkpoint yet to go on from"
+    assert reconstruct._left(out, tmp_path / "image.cxi.checkpoint") == told_without
 
 
 def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path) -> None:
@@ -119,10 +114,9 @@ def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path)
     assert told == [f"nsbluesky reconstruct: interrupted; --resume goes on from {out}.checkpoint"]
 
 
-@pytest.mark.parametrize("workers", [(), ("--processes",)], ids=["threads", "processes"])
-def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path) -> None:
     out, unfinished = tmp_path / "clean.cxi", tmp_path / "clean.cxi.unfinished"
-    options = ["--set", "block_frames=1", "--workers", "2", *workers]
+    options = ["--set", "block_frames=1", "--workers", "2", "--processes"]
     with at_work("raw2cxi", raw, out, *options) as process:
         wait_until(lambda: any(unfinished.glob("block-*.npz")) or process.poll() is not None)
         told = interrupted(process)
