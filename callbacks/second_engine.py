@@ -99,7 +99,7 @@ class ReconstructBeside(Stage):
 
     @property
     def _picture_is_due(self) -> bool:
-        """Whether passes were made since the latest picture and the next one may come, also where the solver rests."""
+        """Whether passes were made since the latest picture and the next may come, also where the solver rests."""
         return self._is_ahead and time.monotonic() >= self._next
 
     def work(self, budget_s: float) -> Iterator[Document]:
