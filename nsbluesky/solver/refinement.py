@@ -193,7 +193,8 @@ class Refinement:
         """
         settings = self._settings
         looks = settings.refine_background and waited(passes, self._last_look, self._pause_of_looks)
-        return settings.refine_flux and not looks and not self.places.are_due(passes)
+        alone = not looks and not self.places.are_due(passes)
+        return settings.refine_flux and self._light_is_due(passes) and alone
 
     def take_flux(self, frames: FrameStore, state: SolverState) -> None:
         """Do a round for the flux alone, with what the passes since the last one have told of the frames."""

@@ -244,6 +244,22 @@ def test_rounds_that_find_nothing_come_less_often(difficult_scan, backend, monke
         refinement.take_flux(store, state)
 
 
+def test_a_look_at_places_that_has_to_wait_makes_no_other_round(difficult_scan, backend, monkeypatch):
+    """As on the central halves of frames, where there is none."""
+    store, state = difficult_scan(backend, 1)
+    store.uses[:14] = 100
+    refinement, taken = Refinement(SolverSettings(refine_background=False), backend), []
+    monkeypatch.setattr(Refinement, "_scale", lambda *_: taken.append(state.passes))
+    for state.passes in range(1, 9):
+        assert refinement.due(state) or state.passes < 3
+        if refinement.is_of_flux_alone(state.passes):
+            store.light_sums[:14] = 1.0
+            refinement.take_flux(store, state)
+        else:
+            assert not list(refinement.round(state, store, store))
+    assert taken == [1, 3, 7]
+
+
 def test_a_distortion_is_told_from_scatter():
     rng = np.random.default_rng(4)
     places = rng.uniform(0, 200, (300, 2))
