@@ -15,6 +15,7 @@ from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_cleaner import CleanFrames
 from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
+from nsbluesky.callbacks.picture_clock import PictureClock
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.second_engine import ReconstructBeside
 from nsbluesky.callbacks.solver_documents import add_clean_frames, is_last_picture_due, picture_data
@@ -48,8 +49,7 @@ class Reconstruct(Stage):
         self._succeeded = False
         self._arrived: dict[int, float] = {}
         self._sweep_told: Any = None
-        self._next = 0.0
-        self._is_ahead = False  # of the latest picture, by some passes
+        self._clock = PictureClock()
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
@@ -133,7 +133,7 @@ class Reconstruct(Stage):
         assert self._solver is not None
         try:
             self._solver.load(self._checkpoint)
-            self._is_ahead = True
+            self._clock.has_news = True
         except CheckpointError as error:
             self._solver = self._make_solver(mask)
             self.run.warnings.append(f"the image is begun anew: {error}")
@@ -199,12 +199,7 @@ class Reconstruct(Stage):
             return False
         if self.run.image_is_final:
             return False
-        return solver.has_work or self._picture_is_due or is_last_picture_due(solver, self._deadline)
-
-    @property
-    def _picture_is_due(self) -> bool:
-        """Whether passes were made since the latest picture and the next may come, also where the solver rests."""
-        return self._is_ahead and time.monotonic() >= self._next
+        return solver.has_work or self._clock.is_due or is_last_picture_due(solver, self._deadline)
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -215,7 +210,7 @@ class Reconstruct(Stage):
         solver.time_left = (self._deadline - time.monotonic()) / self.run.settings.solver.final_s
         if solver.has_work:
             solver.step(budget_s)
-            self._is_ahead = solver.state is not None
+            self._clock.has_news = solver.state is not None
         self._save_now_and_then()
         sweep, found = solver.sweep, solver.orientation
         if sweep is not None and sweep is not self._sweep_told and not solver.is_searching:
@@ -236,7 +231,7 @@ class Reconstruct(Stage):
         if is_last_picture_due(solver, self._deadline):
             self.run.image_is_final = True
             yield from self._picture(solver, final=True)
-        elif self.run.settings.solver.live and self._picture_is_due:
+        elif self.run.settings.solver.live and self._clock.is_due:
             yield from self._picture(solver, final=False)
 
     def _warm_start(self, sweep: Sweep) -> dict[str, Any]:
@@ -297,7 +292,7 @@ class Reconstruct(Stage):
 
     def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
         picture, quality = solver.picture(), solver.quality()
-        self._is_ahead = False
+        self._clock.begin_picture()
         if picture.num_frames == 0:
             return
         self._warn_of_pixels(solver)
@@ -318,7 +313,7 @@ class Reconstruct(Stage):
         yield from self._fit(solver)
         if final:
             self._keep_probe(solver, picture)
-        self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+        self._clock.end_picture(self.run.settings.solver.publish_hz)
 
     def _correlation(self, frc: FRC | None) -> Iterator[Document]:
         """Tell the correlation of the two half-sets, where they were compared anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from nsbluesky.callbacks.dark_averager import AverageDarks
 from nsbluesky.callbacks.derived_run import Document
 from nsbluesky.callbacks.frame_cleaner import CleanFrames
 from nsbluesky.callbacks.frame_source import ReadFrames
+from nsbluesky.callbacks.picture_clock import PictureClock
 from nsbluesky.callbacks.run_processor import RunProcessor
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.low_resolution import LowResolutionAccumulator
@@ -27,8 +27,7 @@ class ImageLowResolution(Stage):
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
         self._accumulator: LowResolutionAccumulator | None = None
-        self._changed = False
-        self._next = 0.0
+        self._clock = PictureClock()
 
     def on_event(self, event: dict[str, Any]) -> Iterator[Document]:
         """Take the detector's mask."""
@@ -41,19 +40,19 @@ class ImageLowResolution(Stage):
         if self.stream_of(page) == "clean" and self._accumulator is not None:
             data = page["data"]
             self._accumulator.add(np.asarray(page["seq_num"]), data["frame"], data["x_m"], data["y_m"])
-            self._changed = self._accumulator.num_frames > 0
-            if self._changed and time.monotonic() >= self._next:
+            self._clock.has_news = self._accumulator.num_frames > 0
+            if self._clock.is_due:
                 yield from self._image()
 
     def on_stop(self, document: dict[str, Any]) -> Iterator[Document]:
         """Image what came after the last picture."""
-        if self.is_raw(document) and self._changed:
+        if self.is_raw(document) and self._clock.has_news:
             yield from self._image()
 
     @property
     def has_work(self) -> bool:
         """Whether frames came since the last picture."""
-        return self._changed and time.monotonic() >= self._next
+        return self._clock.is_due
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Image what came since the last picture."""
@@ -61,8 +60,8 @@ class ImageLowResolution(Stage):
 
     def _image(self) -> Iterator[Document]:
         assert self._accumulator is not None
-        self._changed = False
-        self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+        self._clock.begin_picture()
+        self._clock.end_picture(self.run.settings.solver.publish_hz)
         result = self._accumulator.result()
         yield from self.run.derived.event(
             "low_resolution",

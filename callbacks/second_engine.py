@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nsbluesky.callbacks.derived_run import Document
+from nsbluesky.callbacks.picture_clock import PictureClock
 from nsbluesky.callbacks.solver_documents import add_clean_frames, is_last_picture_due, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.settings import SolverSettings
@@ -35,8 +36,7 @@ class ReconstructBeside(Stage):
         self._sweep: Sweep | None = None
         self._stopped = False
         self._final_told = False
-        self._next = 0.0
-        self._is_ahead = False  # of the latest picture, by some passes
+        self._clock = PictureClock()
         self._deadline = math.inf
 
     @property
@@ -95,12 +95,7 @@ class ReconstructBeside(Stage):
             return True
         if self._final_told:
             return False
-        return solver.has_work or self._picture_is_due or is_last_picture_due(solver, self._deadline)
-
-    @property
-    def _picture_is_due(self) -> bool:
-        """Whether passes were made since the latest picture and the next may come, also where the solver rests."""
-        return self._is_ahead and time.monotonic() >= self._next
+        return solver.has_work or self._clock.is_due or is_last_picture_due(solver, self._deadline)
 
     def work(self, budget_s: float) -> Iterator[Document]:
         """Let the solver work, and publish."""
@@ -112,11 +107,11 @@ class ReconstructBeside(Stage):
             self._deadline = time.monotonic() + self.run.settings.solver.final_s
         if solver.has_work:
             solver.step(budget_s)
-            self._is_ahead = solver.state is not None
+            self._clock.has_news = solver.state is not None
         if is_last_picture_due(solver, self._deadline):
             self._final_told = True
             yield from self._picture(solver, final=True)
-        elif self.run.settings.solver.live and self._picture_is_due:
+        elif self.run.settings.solver.live and self._clock.is_due:
             yield from self._picture(solver, final=False)
 
     def _is_out_of_date(self, solver: IncrementalSolver, first: IncrementalSolver) -> bool:
@@ -141,7 +136,7 @@ class ReconstructBeside(Stage):
 
     def _picture(self, solver: IncrementalSolver, final: bool) -> Iterator[Document]:
         picture = solver.picture()
-        self._is_ahead = False
+        self._clock.begin_picture()
         if picture.num_frames == 0:
             return
         yield from self.run.derived.event(
@@ -151,4 +146,4 @@ class ReconstructBeside(Stage):
             coarse=solver.r_is_coarse,
             final=final,
         )
-        self._next = time.monotonic() + 1 / self.run.settings.solver.publish_hz
+        self._clock.end_picture(self.run.settings.solver.publish_hz)

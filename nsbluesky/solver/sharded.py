@@ -85,7 +85,7 @@ NEEDS_ALL_FRAMES = {
     "quality_share": 0.0,
     "held_out": 0.0,
 }
-"""Settings that one process can follow only, and what they have to be here."""
+"""Settings that one process can follow only, and what they have to be here, or "auto", which is that here."""
 
 
 @dataclass
