@@ -115,10 +115,19 @@ def measure_sensitivity(
 
 
 def measure_halves(
-    backend: Backend, state: SolverState, frames: FrameStore, slots: Slots, subpixel: int
+    backend: Backend,
+    state: SolverState,
+    frames: FrameStore,
+    slots: Slots,
+    subpixel: int,
+    *,
+    compiled: bool | None = None,
 ) -> tuple[Sensitivity, Sensitivity]:
-    """Return the sums over the even rows of the frames in `slots`, and over the odd ones: of other photons each."""
-    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, True, None)
+    """Return the sums over the even rows of the frames in `slots`, and over the odd ones: of other photons each.
+
+    Parameters are those of `measure_sensitivity`.
+    """
+    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, True, compiled)
     return _sorted(sums[:, 0], steps_px), _sorted(sums[:, 1], steps_px)
 
 

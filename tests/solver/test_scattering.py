@@ -79,7 +79,7 @@ def test_the_halves_of_a_frame_are_the_whole(difficult_scan, backend):
         store, state = difficult_scan(backend, 2)
         slots = np.arange(14)
         whole = measure_sensitivity(backend, state, store, slots, 4, compiled=compiled)
-        halves = measure_halves(backend, state, store, slots, 4)
+        halves = measure_halves(backend, state, store, slots, 4, compiled=compiled)
         for field in dataclasses.fields(Sensitivity):
             told, parts = getattr(whole, field.name), [getattr(half, field.name) for half in halves]
             if field.name == "steps_px":
@@ -89,12 +89,13 @@ def test_the_halves_of_a_frame_are_the_whole(difficult_scan, backend):
                 assert np.allclose(parts[0] + parts[1], told, rtol=2e-4, atol=2e-5 * scale), field.name
 
 
-def test_even_and_odd_rows_are_the_halves(difficult_scan, backend):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_even_and_odd_rows_are_the_halves(difficult_scan, backend, compiled):
     """What is masked of one half changes the other one by nothing."""
     store, state = difficult_scan(backend, 1)
-    before = measure_halves(backend, state, store, np.arange(14), 4)
+    before = measure_halves(backend, state, store, np.arange(14), 4, compiled=compiled)
     store.good[1::2] = 0
-    even, odd = measure_halves(backend, state, store, np.arange(14), 4)
+    even, odd = measure_halves(backend, state, store, np.arange(14), 4, compiled=compiled)
     assert np.array_equal(even.misfit, before[0].misfit) and np.array_equal(even.gradient, before[0].gradient)
     assert not odd.pixels.any() and not odd.misfit.any() and before[1].misfit.all()
 
