@@ -28,6 +28,7 @@ from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.quality import FRC
 from nsbluesky.solver.schedule import check_engines
+from nsbluesky.solver.shadow_motion import ShadowMotion, complaint_about_motion
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.streams import scan_of
 
@@ -54,6 +55,7 @@ class Reconstruct(Stage):
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
         self._overlap_told = False
+        self._motion_told: ShadowMotion | None = None
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
 
@@ -228,6 +230,11 @@ class Reconstruct(Stage):
                 orientation_certain=found is not None and found.certain,
                 **self._warm_start(sweep),
             )
+        if solver.motion is not self._motion_told:
+            self._motion_told = solver.motion
+            self._warn_of_orientation(solver)
+            if (complaint := complaint_about_motion(solver.motion, self.run.geometry)) is not None:
+                self.run.warnings.append(complaint)
         if is_last_picture_due(solver, self._deadline):
             self.run.image_is_final = True
             yield from self._picture(solver, final=True)

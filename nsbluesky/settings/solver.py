@@ -67,7 +67,7 @@ class SolverSettings(Settings):
         the image has more than half of those told, or of 10, those while the scan ran included, however long that
         takes.
     sweep_frames : int
-        Frames that the defocus sweep waits for; 0 switches the sweep off.
+        Frames that the defocus sweep waits for, or the look at how shadows move in the near field; 0: there is none.
     sweep_range : float
         The sweep covers ± this many depths of field λ/NA² around the optic's defocus.
     sweep_candidates, sweep_passes : int
@@ -78,7 +78,8 @@ class SolverSettings(Settings):
         sweep, orientation and coarse frames are not.
     find_orientation : bool
         After the sweep, look whether the frames are flipped or swapped against the stage
-        (`nsbluesky.solver.orientation`); else, and where the frames do not tell, they are taken as declared.
+        (`nsbluesky.solver.orientation`, in the near field `nsbluesky.solver.shadow_motion`); else, and where the
+        frames do not tell, they are taken as declared.
     leave_out_pixels : bool
         Leave out pixels of the detector that fit in no frame, hot or dead ones (`nsbluesky.solver.odd_pixels`), but
         for the near field; and of each frame those that are saturated (`nsbluesky.solver.saturation`), but for

@@ -36,7 +36,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 11
+VERSION = 12
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

@@ -35,6 +35,7 @@ from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.propagation import propagator_of
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
+from nsbluesky.solver.shadow_motion import ShadowMotion
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
 
@@ -355,10 +356,18 @@ class IncrementalSolver:
         return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.rhythm.is_last)
 
     def _find_probe(self) -> Iterator[None]:
-        """Sweep over the frames that are here; begin anew with another defocus or orientation if that is better."""
+        """Look at the frames that are here; begin anew with another defocus or orientation if that is better."""
+        search = self._search
+        slots = search.frames_for_sweep(self.frames.active)
+        yield from search.find_motion(self.frames, slots) if self.geometry.is_near else self._sweep(slots)
+        if search.turn:
+            self._intake.turn(search.turn)
+            self._begin_anew()
+
+    def _sweep(self, slots: npt.NDArray[np.intp]) -> Iterator[None]:
+        """Sweep over the defocus, begin anew where another is better, and look which way round frames lie."""
         search, image = self._search, self._image
         level = image.beginning.level(self.settings)
-        slots = search.frames_for_sweep(self.frames.active)
         yield from search.find_defocus(level, slots)
         assert search.sweep is not None and search.best is not None
         nothing_better = self.geometry.optic.outer_zone_m == 0 and (self.state is None or self.is_warm)
@@ -371,9 +380,6 @@ class IncrementalSolver:
         elif self.is_warm:
             image.restart_from_optic()
         yield from search.find_orientation(level, slots)
-        if search.turn:
-            self._intake.turn(search.turn)
-            self._begin_anew()
 
     # How far it is --------------------------------------------------------------------------------------------
 
@@ -444,6 +450,11 @@ class IncrementalSolver:
     def orientation(self) -> Orientation | None:
         """What was found of the detector's orientation, relative to what was declared."""
         return self._search.orientation
+
+    @property
+    def motion(self) -> ShadowMotion | None:
+        """How shadows move, in the near field: where they tell that."""
+        return self._search.motion
 
     @property
     def knows_probe(self) -> bool:

@@ -1,6 +1,7 @@
 """Which defocus has the starting probe, and which way round do the frames lie?  Looked for over the first frames.
 
-Where an earlier scan left its probe, that is the start, and the sweep beside the image judges it.
+In the near field the mean frame tells the probe, and how shadows move, which way round frames lie.  Where an earlier
+scan left its probe, that is the start, and the sweep beside the image judges it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.coarse import coarsened
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
+from nsbluesky.solver.shadow_motion import ShadowMotion, ShadowMotionSearch
 from nsbluesky.solver.start import centred_on, defocus_candidates_m, numerical_aperture, with_modes
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import DefocusSweep, Sweep
@@ -54,6 +56,8 @@ class ProbeSearch:
         The probe with which an earlier scan ended.
     orientation : Orientation or None
         What was found of the detector's orientation, relative to what frames were taken for.
+    motion : ShadowMotion or None
+        How shadows move, in the near field.
     turn : int
         What is to be done to frames after `find_orientation`, as `Geometry.orientation`; 0 for nothing.
     """
@@ -64,6 +68,7 @@ class ProbeSearch:
         self.best: SolverState | None = None
         self.warm: npt.NDArray[np.complex64] | None = None
         self.orientation: Orientation | None = None
+        self.motion: ShadowMotion | None = None
         self.turn = 0
         self._geometry = geometry
         self._backend = backend
@@ -78,10 +83,18 @@ class ProbeSearch:
         return not known and not self._geometry.is_near  # where the mean frame tells the probe
 
     @property
+    def _looks_at_motion(self) -> bool:
+        settings = self._settings
+        return self._geometry.is_near and settings.find_orientation and settings.sweep_frames > 0
+
+    @property
     def sweeps_wanted(self) -> bool:
-        """Whether there will be a sweep, or another one."""
-        accepted = self.sweep is not None and self.sweep.accepted
-        return self._can_sweep and len(self._swept) < SWEEPS and not accepted
+        """Whether there will be a sweep, or a look at how shadows move, or another one."""
+        if len(self._swept) >= SWEEPS:
+            return False
+        if self._looks_at_motion:
+            return self.orientation is None or not self.orientation.certain
+        return self._can_sweep and (self.sweep is None or not self.sweep.accepted)
 
     @property
     def begins_warm(self) -> bool:
@@ -90,7 +103,7 @@ class ProbeSearch:
         return self.warm is not None and self._can_sweep and not refuted
 
     def is_due(self, num_frames: int, no_more: bool) -> bool:
-        """Return whether a sweep should begin: at first, and again with more frames while none was accepted."""
+        """Return whether a search should begin: at first, and again with more frames while it told nothing."""
         if not self.sweeps_wanted:
             return False
         if not self._swept:
@@ -103,7 +116,7 @@ class ProbeSearch:
         return self._work is not None
 
     def begin(self, work: Iterator[None]) -> None:
-        """Begin a search, which calls `frames_for_sweep`, `find_defocus` and `find_orientation`."""
+        """Begin a search: `frames_for_sweep`, and `find_defocus` and `find_orientation` or, near, `find_motion`."""
         self._work = work
 
     def one_batch(self) -> None:
@@ -201,6 +214,15 @@ class ProbeSearch:
         self.orientation = search.found
         self.turn = 0 if search.found is None else search.found.turn
 
+    def find_motion(self, frames: FrameStore, slots: Slots) -> Iterator[None]:
+        """Look how shadows move, and so whether the frames fit the stage as they are."""
+        search = ShadowMotionSearch.of(frames, slots)
+        yield from search.run()
+        self.motion, self.turn = search.found, 0
+        if self.motion is not None:
+            self.orientation = self.motion.orientation
+            self.turn = self.orientation.turn
+
     def contents(self) -> dict[str, Any]:
         """Return what was found, for a checkpoint; a sweep that goes on begins anew with it."""
         sweep = {} if self.sweep is None else asdict(self.sweep)
@@ -209,6 +231,7 @@ class ProbeSearch:
             **warm,
             "swept": self._swept[:-1] if self.goes_on else self._swept,
             "orientation": None if self.orientation is None else asdict(self.orientation),
+            "motion": None if self.motion is None else asdict(self.motion),
             **{f"{SWEEP}{name}": value for name, value in sweep.items()},
         }
 
@@ -216,5 +239,6 @@ class ProbeSearch:
         """Take up what `contents` returned."""
         self._swept, self.warm, self._work = contents["swept"], contents.get("warm"), None
         self.orientation = None if contents["orientation"] is None else Orientation(**contents["orientation"])
+        self.motion = None if contents["motion"] is None else ShadowMotion(**contents["motion"])
         sweep = {name.removeprefix(SWEEP): value for name, value in contents.items() if name.startswith(SWEEP)}
         self.sweep = Sweep(**sweep) if sweep else None

@@ -21,6 +21,7 @@ from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.plausibility import refuse_lost_scan
 from nsbluesky.solver.quality import Quality
 from nsbluesky.solver.refinement import Refinement
+from nsbluesky.solver.shadow_motion import complaint_about_motion
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.vacuum import Vacuum
 from nsbluesky.solver.variation import Variation, variation_of
@@ -162,8 +163,13 @@ def reconstruct(
         solver.load(checkpoints.path)
     seen = passes_before = solver.passes_done
     written = CheckpointWriter(checkpoints, kept=passes_before)
+    motion_told = solver.motion
     while not solver.finished:
         solver.step(ONE_BATCH_S)
+        if solver.motion is not motion_told:
+            motion_told = solver.motion
+            if (complaint := complaint_about_motion(motion_told, geometry)) is not None:
+                warnings.warn(complaint, stacklevel=2)
         state = solver.state
         if state is None or solver.is_coarse or solver.passes_done == seen:
             continue

@@ -150,6 +150,18 @@ def test_a_scan_in_the_near_field(tmp_path):
     assert result["final"] and result["num_frames"] == 81 and "geometry" not in streams.events
     assert result["pixel_size_m"] == pytest.approx(sample.pixel_m)
     assert contrast_correlation(result["object"], sample.object, 12) > 0.9
+    assert not warnings_of(streams)
+
+    asked = settings(near, modes=1, passes_final=25, find_orientation=True)
+    streams = process(IncrementalReconstructor(asked), near.documents(tmp_path, orientation=1))
+    (told,) = warnings_of(streams)
+    assert "fit the stage in orientation 0, not in 1 as declared" in told
+    assert contrast_correlation(streams.last("reconstruction")["object"], sample.object, 12) > 0.9
+
+    nearer = near.documents(tmp_path, source_distance_m=0.8 * sample.source_distance_m)
+    streams = process(IncrementalReconstructor(asked.replace(solver=asked.solver.replace(passes_final=1))), nearer)
+    (told,) = warnings_of(streams)
+    assert re.search(r"shadows move 0.7\d* times as far .* source distance of about 0.008\d* m would fit", told)
 
 
 def test_picture_grows_while_frames_come(scan, tmp_path):

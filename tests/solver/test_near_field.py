@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from nsbluesky.backend import get_backend
+from nsbluesky.geometry import orientation_back, oriented
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import near_field_sample
 from nsbluesky.solver.engines import ENGINES, in_near_field
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.quality import align, nrmse
 from nsbluesky.solver.reconstruct import reconstruct
 from nsbluesky.solver.sharded import reconstruct_sharded
@@ -77,10 +79,64 @@ def test_frames_are_shadows_that_end_before_the_rim(near):
 def test_a_scan_behind_a_diffuser_is_reconstructed(near, backend):
     """Without any knowledge of the light, which begins as the mean frame."""
     result = reconstruct(near.frames, near.translations_m, None, near.geometry, settings(passes_final=40), backend)
-    assert result.sweep is None and result.orientation is None
+    assert result.sweep is None and result.orientation == Orientation(0, pytest.approx(0.49, abs=0.1), certain=True)
     assert result.picture.pixel_m == near.sample.pixel_m
     whole, contrast = near.errors(result.picture)
     assert whole < 0.0115 and contrast < 0.074  # 0.0121 and 0.077 with the momentum of the far field
+
+
+def incremental(near, backend, **changes):
+    return IncrementalSolver(
+        settings(**changes), frame_px=SIDE, pixel_m=near.sample.pixel_m, geometry=near.geometry, backend=backend
+    )
+
+
+@pytest.mark.parametrize("turned", [2, 5])
+def test_frames_that_lie_another_way_are_turned(near, backend, turned, tmp_path):
+    """While they come; those that come later, too, and after a checkpoint."""
+    frames = np.asarray(oriented(near.frames, turned))
+    solver = incremental(near, backend, passes_final=40)
+    solver.add_frames(np.arange(50), frames[:50], near.translations_m[:50])
+    while solver.has_work and not (solver.motion and solver.motion.certain):
+        solver.step(0.0)
+    assert solver.motion is None, "the look waits for 80 frames, or for the last one"
+    solver.add_frames(np.arange(50, 80), frames[50:80], near.translations_m[50:80])
+    while solver.has_work and not solver.frame_orientation:
+        solver.step(0.0)
+    assert solver.frame_orientation == solver.motion.turn == orientation_back(turned)
+    solver.step(0.1)
+    solver.save(tmp_path / "checkpoint")
+    again = incremental(near, backend, passes_final=40)
+    again.load(tmp_path / "checkpoint")
+    assert (again.motion, again.orientation) == (solver.motion, solver.orientation)
+    again.add_frames(np.arange(81), frames, near.translations_m)
+    again.finish()
+    while not again.finished:
+        again.step(1.0)
+    assert again.frame_orientation == orientation_back(turned)
+    whole, contrast = near.errors(again.picture())
+    assert whole < 0.0115 and contrast < 0.074
+
+
+def test_frames_lie_as_declared_where_nobody_should_look(near, backend):
+    solver = incremental(near, backend, find_orientation=False, passes_final=1)
+    solver.add_frames(np.arange(81), np.asarray(oriented(near.frames, 2)), near.translations_m)
+    solver.finish()
+    while not solver.finished:
+        solver.step(1.0)
+    assert solver.motion is None and solver.orientation is None and solver.frame_orientation == 0
+
+
+def test_a_distance_that_does_not_fit_is_told(near, backend):
+    """Shadows of a source that is nearer than declared move farther."""
+    wrong = near.geometry.replace(source_distance_m=1.3 * near.geometry.source_distance_m)
+    with pytest.warns(
+        UserWarning, match=r"move 1\.\d+ times as far .* a source distance of about 0.00\d+ m would fit"
+    ) as told:
+        reconstruct(near.frames, near.translations_m, None, wrong, settings(passes_final=1), backend)
+    (warning,) = told
+    found_m = float(str(warning.message).partition("a source distance of about ")[2].partition(" ")[0])
+    assert found_m == pytest.approx(near.geometry.source_distance_m, rel=0.05)
 
 
 def test_amplitudes_are_followed_where_photons_are_few(backend):
@@ -109,10 +165,8 @@ def test_every_engine_propagates_as_the_geometry_says(near, backend, algorithm):
 
 
 def test_frames_are_used_as_they_come(near, backend):
-    """No sweep to wait for, and no coarse frames: the centre of a shadow is a part of the sample."""
-    solver = IncrementalSolver(
-        settings(), frame_px=SIDE, pixel_m=near.sample.pixel_m, geometry=near.geometry, backend=backend
-    )
+    """Nothing to wait for, and no coarse frames: the centre of a shadow is a part of the sample."""
+    solver = incremental(near, backend)
     solver.add_frames(np.arange(20), near.frames[:20], near.translations_m[:20])
     solver.step(0.0)
     assert solver.state is not None and not solver.is_coarse and not solver.is_searching
