@@ -34,6 +34,7 @@ from nsbluesky.simulation.samples import Sample, gold_balls, near_field_sample
 from nsbluesky.solver.picture import Picture
 from nsbluesky.solver.quality import align
 from nsbluesky.solver.reconstruct import reconstruct
+from nsbluesky.solver.shadow_motion import ShadowMotionSearch
 from nsbluesky.trajectories import make_trajectory
 
 SIDE = 128
@@ -66,7 +67,35 @@ def measure() -> list[Figure]:
             _floor("conjugate gradients from the true object and probe", scan, from_object=True, algorithm="cg"),
         ]
     figures += [_figure(engine, _scan(1e6), algorithm=engine) for engine in OTHERS]
-    return figures + measured_star()
+    return figures + motions() + measured_star()
+
+
+def motions() -> list[Figure]:
+    """Tell orientation and magnification from how shadows move, of few frames and more."""
+    figures = []
+    for photons in DOSES:
+        scan = _scan(photons)
+        places_px = scan.places_m[:, 1::-1] / scan.geometry.object_pixel_m(SIDE)
+        for count in (24, 80, len(scan.frames)):
+            figures.append(_motion(f"{photons:.0e} photons", scan.frames[:count], places_px[:count]))
+    with read_cxi(STAR) as data:
+        data.propagation, data.source_distance_m = "near", STAR_SOURCE_M
+        frames, places_m, bad = data.clean_frames[:].astype(np.float32), data.translation_m, data.mask != 0
+        places_px = places_m[:, 1::-1] / data.geometry().object_pixel_m(frames.shape[-1])
+    frames[:, bad] = np.nan
+    return figures + [_motion("star (measured)", frames[:count], places_px[:count]) for count in (16, 80, 200)]
+
+
+def _motion(what: str, frames: Any, places_px: Any) -> Figure:
+    begin = time.perf_counter()
+    search = ShadowMotionSearch(frames, places_px)
+    for _ in search.run():
+        pass
+    seconds, found = time.perf_counter() - begin, search.found
+    assert found is not None
+    value = f"turned by {found.turn}, {found.scale:.3f} times as far" if found.certain else "not certain"
+    note = f"correlation {found.correlation:.3f}, confidence {found.confidence:.2f}; {seconds:.2f} s"
+    return Figure(f"{what}: how shadows of {len(frames)} frames move", value, note)
 
 
 def measured_star() -> list[Figure]:
