@@ -89,11 +89,10 @@ class Places:
     scatter_px : float
         Standard deviation of the positions' true errors along one axis, as estimated; NaN before the first round.
     rounds : int
-        Rounds so far.
+        Rounds since the image began.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
-        self.rounds = 0
         self._looks = ScatterLooks()
         self._settings = settings
         self._backend = backend
@@ -103,6 +102,7 @@ class Places:
         """Forget what was found, as the image was begun anew."""
         self.distortion: Distortion = NO_DISTORTION
         self.scatter_px = float("nan")
+        self.rounds = 0
         self._told: list[npt.NDArray[np.float64]] = []
         self._overshoot, self._agreement = OVERSHOOT, 0.0
         self._moved, self._change = np.zeros(0, np.intp), np.zeros((0, 2))

@@ -244,6 +244,18 @@ def test_rounds_that_find_nothing_come_less_often(difficult_scan, backend, monke
         refinement.take_flux(store, state)
 
 
+def test_an_image_that_begins_anew_has_its_rounds_anew(difficult_scan, backend):
+    """The background waits for the first rounds of every image, not of the first one alone."""
+    store, state = difficult_scan(backend, 1)
+    store.uses[:14] = 100
+    refinement = Refinement(SolverSettings(refine_positions="frames"), backend)
+    for state.passes in range(1, 4):
+        assert not any(refinement.round(state, store, store))
+    assert refinement.places.rounds > 0
+    refinement.reset(store)
+    assert refinement.places.rounds == 0
+
+
 def test_a_look_at_places_that_has_to_wait_makes_no_other_round(difficult_scan, backend, monkeypatch):
     """As on the central halves of frames, where there is none."""
     store, state = difficult_scan(backend, 1)
