@@ -19,11 +19,11 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry, orientation_after, orientation_back, oriented
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import CheckpointError, Sections, check_identity, read_checkpoint, write_checkpoint
+from nsbluesky.solver.checkpoint import CheckpointError, Sections, read_checkpoint, write_checkpoint
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.identity import identity_of
+from nsbluesky.solver.identity import check_identity, identity_of
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
 from nsbluesky.solver.misfits import left_out

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
+from nsbluesky.solver.checkpoint_writer import Checkpoints, CheckpointWriter
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation

@@ -28,7 +28,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
-from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
+from nsbluesky.solver.checkpoint_writer import Checkpoints, CheckpointWriter
 from nsbluesky.solver.dose import DOSE_FRAMES
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
