@@ -75,17 +75,17 @@ START_WITHOUT = {"refine_flux": False, "find_orientation": False}
 
 
 NEEDS_ALL_FRAMES = {
-    "refine_positions": "none",
-    "object_modes": 1,
-    "probe_variation": 0,
-    "object_most": 0.0,
-    "object_phase": "any",
-    "probe_radius_m": 0.0,
-    "probe_pupil": False,
-    "quality_share": 0.0,
-    "held_out": 0.0,
+    "refine_positions": ("none", "auto"),
+    "object_modes": (1,),
+    "probe_variation": (0,),
+    "object_most": (0.0,),
+    "object_phase": ("any",),
+    "probe_radius_m": (0.0,),
+    "probe_pupil": (False,),
+    "quality_share": (0.0,),
+    "held_out": (0.0,),
 }
-"""Settings that one process can follow only, and what they have to be here, or "auto", which is that here."""
+"""Settings that one process can follow only, and what they may be here; all of it means that nothing is done."""
 
 
 @dataclass
@@ -244,7 +244,7 @@ def reconstruct_sharded(
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
-    wanted = _checked(settings, passes)
+    wanted = _passes_of(settings, passes)
     settings = settings.replace(refine_positions="none", refine_background=False)
     places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
@@ -300,30 +300,29 @@ def reconstruct_sharded(
     ledger = solver.ledger
     found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
     found[in_use] = places_px[in_use, ::-1] * pixel_m
-    rejected = solver.rejected | unplaced | solver.dark
-    picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
     return Reconstruction(
-        picture,
-        np.array(r_factors),
-        known.sweep,
-        rejected,
-        found,
-        refinement,
-        passes_before,
+        picture=render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None),
+        r_factors=np.array(r_factors),
+        sweep=known.sweep,
+        rejected=solver.rejected | unplaced | solver.dark,
+        translations_m=found,
+        refinement=refinement,
+        passes_before=passes_before,
         checkpoints_missed=written.missed,
     )
 
 
-def _checked(settings: SolverSettings, passes: int | None) -> int:
-    """Return the passes wanted of settings that shards can follow."""
+def _passes_of(settings: SolverSettings, passes: int | None) -> int:
+    """Return the passes that are wanted, or raise a SettingsError: not all settings are what shards can follow."""
     wanted = PASSES if passes is None and settings.passes_final is None else passes
     stages = stages_of(settings if wanted is None else settings.replace(passes_final=wanted))
     if [stage.algorithm for stage in stages] != [ALGORITHM]:
         raise SettingsError(
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
         )
-    for name, off in NEEDS_ALL_FRAMES.items():
-        if getattr(settings, name) not in (off, "auto"):
+    for name, allowed in NEEDS_ALL_FRAMES.items():
+        if getattr(settings, name) not in allowed:
+            off = allowed[0]
             raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
     return stages[0].passes
 
