@@ -14,9 +14,9 @@ from nsbluesky.backend import get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
-from nsbluesky.solver.frame_steps import PHOTON_NOISE, steps_and_errors
+from nsbluesky.solver.frame_steps import steps_and_errors
 from nsbluesky.solver.held_out import predictions
-from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.light import PHOTON_NOISE, LightSums
 from nsbluesky.solver.places import Places, bad_fits, correlation_of, is_confirmed
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
