@@ -519,8 +519,7 @@ class IncrementalSolver:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
         self._image.end_pass()
         contents = self._image.contents()
-        intake = self._intake
-        contents["solver"] |= {"turned": intake.turned, "left_out": intake.odd, "full_scale": intake.full_scale}
+        contents["solver"] |= self._intake.contents()
         others = {
             "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings),
             "search": self._search.contents(),
@@ -550,9 +549,7 @@ class IncrementalSolver:
 
     def _restore(self, found: Sections) -> None:
         more_to_come = not self.frames.slots
-        self._intake.turn(found["solver"]["turned"])
-        self._intake.leave_out(found["solver"]["left_out"])
-        self._intake.full_scale = found["solver"]["full_scale"]
+        self._intake.restore(found["solver"])
         self._search.restore(found["search"])
         self.frames.restore(found["frames"])
         if not more_to_come:

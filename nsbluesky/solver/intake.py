@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,16 @@ class Intake:
         self.odd = oriented(self.odd, orientation)
         self.frames.turn(orientation)
         self._use_pixels()
+
+    def contents(self) -> dict[str, Any]:
+        """Return what was found of the detector, for a checkpoint."""
+        return {"turned": self.turned, "left_out": self.odd, "full_scale": self.full_scale}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, for the frames that are here and those that will come."""
+        self.turn(contents["turned"])
+        self.leave_out(contents["left_out"])
+        self.full_scale = contents["full_scale"]
 
     def take_over(self, other: Intake) -> npt.NDArray[np.intp]:
         """Copy mask, orientation and frames of another one, as they were told; return the slots of those in use."""
