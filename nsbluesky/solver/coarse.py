@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.frames import FrameStore, HoldOut
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.hold_out import HoldOut
 from nsbluesky.solver.propagation import FarField
 from nsbluesky.solver.spectra import centre_of, corners_of_spectrum
 from nsbluesky.solver.state import SolverState

@@ -12,11 +12,14 @@ import numpy.typing as npt
 from nsbluesky.geometry import orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import bounding_box, most_canvas_px, united_box, window_corners_px
-from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.plausibility import complaint_about_range, complaint_about_steps
 from nsbluesky.solver.saturation import FullScale
 
-__all__ = ["NO_POSITION", "Intake", "reachable", "valid_mask", "valid_weights"]
+__all__ = ["NO_POSITION", "Intake", "good_pixels", "reachable", "valid_mask", "valid_weights"]
+
+GOOD_CODES = (0x0, 0x1000)
+"""Codes of a CXI mask that mark a pixel as usable."""
 
 NO_POSITION = "no usable position"
 """Why a frame is rejected that lies nowhere, or too far from the others."""
@@ -258,6 +261,11 @@ def reachable(
         if usable[place] and wanted[place]:
             box, count = wider, count + 1
     return np.asarray(usable)
+
+
+def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return True where a CXI mask (N, N) says that the pixel may be used."""
+    return np.isin(np.asarray(mask), GOOD_CODES)
 
 
 def valid_mask(mask: npt.ArrayLike, frame_px: int) -> npt.NDArray[np.bool_]:

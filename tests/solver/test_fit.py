@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nsbluesky.solver.fit import modelled_frame, unexplained
-from nsbluesky.solver.frames import NOT_MEASURED
+from nsbluesky.solver.light import NOT_MEASURED
 from nsbluesky.solver.propagation import FarField
 
 
