@@ -106,7 +106,7 @@ class CentralHalf(FrameStore):
 
     def _positions(self, index: Any) -> npt.NDArray[np.float64]:
         """Return the first row and column of windows, in coarse pixels and with fractions."""
-        return np.asarray((self._whole.corners_px[index] + self._whole.shifts_px[index]) / 2)
+        return np.asarray(self._whole.places_px(index) / 2)
 
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)

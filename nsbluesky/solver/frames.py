@@ -299,7 +299,7 @@ class FrameStore:
             column.reserve(len(self))
         self.seq_nums[slots], self.weights[slots] = numbers, weights
         self.corners_px[slots], self.shifts_px[slots] = corners_px, shifts_px
-        self.told_px[slots] = self.corners_px[slots] + self.shifts_px[slots]
+        self.told_px[slots] = self.places_px(slots)
         self.flux[slots], self.backgrounds[slots], self.variation[slots] = 1.0, 0.0, 0.0
         self.forget(slots)
         return slots
@@ -392,9 +392,13 @@ class FrameStore:
         amplitudes = xp.stack([self.amplitude(slot) for slot in slots])
         return xp.fft.fftshift(xp.where(amplitudes >= 0, amplitudes * amplitudes, np.float32(np.nan)), axes=(1, 2))
 
+    def places_px(self, slots: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.float64]:
+        """Return where the windows of `slots` begin, fractions included, (n, 2: row, column)."""
+        return np.asarray(self.corners_px[slots] + self.shifts_px[slots])
+
     def corrections_px(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return how far the windows of `slots` lie from where they were put, (n, 2: row, column)."""
-        return np.asarray(self.corners_px[slots] + self.shifts_px[slots] - self.told_px[slots])
+        return np.asarray(self.places_px(slots) - self.told_px[slots])
 
     def correct(self, slots: npt.NDArray[np.intp], corrections_px: npt.NDArray[np.float64]) -> None:
         """Let the windows of `slots` lie `corrections_px` (n, 2: row, column) from where they were put."""

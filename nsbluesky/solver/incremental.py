@@ -502,7 +502,7 @@ class IncrementalSolver:
         slots = self.frames.wanted
         order = np.argsort(self.frames.seq_nums[slots])
         slots = slots[order]
-        places = self.frames.corners_px[slots] + self.frames.shifts_px[slots] + self.frame_px / 2
+        places = self.frames.places_px(slots) + self.frame_px / 2
         return np.asarray(self.frames.seq_nums[slots]), places[:, ::-1] * self.pixel_m
 
     # Checkpoints ----------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from nsbluesky.solver.scattering import ScatterLooks, scatter_of_halves, some_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_halves, misfits_around
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["MIN_FRAMES", "Places", "blocks"]
+__all__ = ["LEAST_FRAMES", "Places", "blocks"]
 
 BLOCK_FRAMES = 32
 
-MIN_FRAMES = 12
+LEAST_FRAMES = 12
 """Fewer frames do not tell the scatter of their positions."""
 
 SETTLED_PX = 0.03
@@ -165,7 +165,7 @@ class Places:
     def look(self, state: SolverState, frames: FrameStore, slots: npt.NDArray[np.intp]) -> Iterator[None]:
         """Look at some of the frames in `slots`; yields after every block of them, and moves none."""
         slots, parts = some_of(slots), []
-        if len(slots) < MIN_FRAMES:
+        if len(slots) < LEAST_FRAMES:
             return
         for block in blocks(slots):
             parts.append(measure_halves(self._backend, state, frames, block, self._settings.subpixel))

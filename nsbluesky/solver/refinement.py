@@ -20,7 +20,7 @@ from nsbluesky.solver.frame_steps import flux_steps_and_errors
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.light import LightSums
 from nsbluesky.solver.pauses import Pauses
-from nsbluesky.solver.places import MIN_FRAMES, Places, blocks
+from nsbluesky.solver.places import LEAST_FRAMES, Places, blocks
 from nsbluesky.solver.positions import scatter_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
@@ -147,7 +147,7 @@ class Refinement:
         """
         slots, parts = self._known(frames), []
         moves = self.places.are_due(state.passes)
-        if len(slots) < MIN_FRAMES or not (moves or self._light_is_due(state.passes)):
+        if len(slots) < LEAST_FRAMES or not (moves or self._light_is_due(state.passes)):
             return
         for block in blocks(slots):
             subpixel = self._settings.subpixel
@@ -155,7 +155,7 @@ class Refinement:
             yield
         found = Sensitivity.joined(parts)
         known = (frames.uses[slots] >= self._settings.refine_start) & (frames.weights[slots] > 0)
-        if np.count_nonzero(known) < MIN_FRAMES:  # frames were measured again or withdrawn meanwhile
+        if np.count_nonzero(known) < LEAST_FRAMES:  # frames were measured again or withdrawn meanwhile
             return
         slots, found = slots[known], found.of(known)
         if moves:
@@ -197,7 +197,7 @@ class Refinement:
         slots = frames.active
         told = LightSums.of(frames.light_sums[slots])
         known = (frames.uses[slots] >= self._settings.refine_start) & (told.pixels > 0)
-        if np.count_nonzero(known) >= MIN_FRAMES:
+        if np.count_nonzero(known) >= LEAST_FRAMES:
             background = state.background + frames.backgrounds[slots]
             steps, variance = (values[known] for values in flux_steps_and_errors(told, background))
             self._scale(frames, slots[known], steps, variance, 2 * UNSETTLED_FLUX)
