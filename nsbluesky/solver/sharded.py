@@ -158,6 +158,18 @@ class ShardedSolver:
         box = slice(row0 - row, row1 - row), slice(column0 - column, column1 - column)
         return _Place(order, slots, box)
 
+    def take_up(self, known: Progress) -> None:
+        """Go on with what is known of the frames; nothing is at the beginning."""
+        if known.refinement:
+            self._refinement.restore(known.refinement)
+        if known.frames:
+            self.ledger.recall(known.frames)
+        self.rejected = known.rejected
+
+    def tell(self, known: Progress) -> None:
+        """Write down what is known of the frames; `rejected` is there already."""
+        known.frames, known.refinement = self.ledger.contents(), self._refinement.contents()
+
     def run_pass(self, *, parts: int = 1, resting: bool = False, refine: bool = False) -> None:
         """Use every frame once, and exchange `parts` times; correct the flux of the frames, where that is due."""
         for part in range(parts):
@@ -267,23 +279,17 @@ def reconstruct_sharded(
         known = Progress.load(checkpoints.path, identity, backend)
     else:
         first = _lit(frames, usable, good, max(settings.sweep_frames, DOSE_FRAMES))
-        if not len(first):
-            raise ValueError(f"none of the {count} frames can be used: expected photons")
         given_first = frames[first], places_px[first] * pixel_m
         known = Progress.of(_beginning(*given_first, good, geometry, settings, backend, probe), backend)
     state = known.state = _on_canvas(backend, known.state, orders)
     refinement = Refinement(settings, backend)
-    if known.refinement:
-        refinement.restore(known.refinement)
     solver = ShardedSolver(state, orders, numbers, submit, backend, dose=known.dose, refinement=refinement)
-    if known.frames:
-        solver.ledger.recall(known.frames)
-    solver.rejected = known.rejected
+    solver.take_up(known)
     r_factors, passes_before = known.r_factors, len(known.r_factors)
     written = CheckpointWriter(checkpoints, kept=passes_before)
 
     def save(path: Path) -> None:
-        known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
+        solver.tell(known)
         known.save(path, identity, backend)
 
     for done in range(passes_before, wanted):
@@ -356,13 +362,15 @@ def _beginning(
 
 
 def _lit(frames: Any, usable: npt.NDArray[np.intp], good: npt.NDArray[np.bool_], wanted: int) -> npt.NDArray[np.intp]:
-    """Return the first so many of the usable frames that have photons on good pixels."""
+    """Return the first so many of the usable frames that have photons on good pixels; a ValueError if none has."""
     found = np.empty(0, np.intp)
     for begin in range(0, len(usable), BLOCK_FRAMES):
         block = usable[begin : begin + BLOCK_FRAMES]
         found = np.append(found, block[(np.asarray(frames[block])[:, good] > 0).any(axis=1)])
         if len(found) >= wanted:
             break
+    if not len(found):
+        raise ValueError(f"none of the {len(frames)} frames can be used: expected photons")
     return found[:wanted]
 
 
