@@ -280,9 +280,9 @@ class Reconstruct(Stage):
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
         places = solver.refinement.places
-        if places.rounds == self._rounds_told:
+        before, self._rounds_told = self._rounds_told, places.rounds
+        if places.rounds in (0, before):  # 0 again where the image began anew
             return
-        self._rounds_told = places.rounds
         seq_nums, translations_m = solver.positions()
         scale_y, scale_x = places.distortion.scale
         yield from self.run.derived.event(

@@ -33,7 +33,8 @@ from nsbluesky.dask_cluster import open_cluster, workers_of
 from nsbluesky.disk_space import require_space
 from nsbluesky.service.dask_shards import DaskShards
 from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
-from nsbluesky.solver.checkpoint import Checkpoints, remove_checkpoint
+from nsbluesky.solver.checkpoint import remove_checkpoint
+from nsbluesky.solver.checkpoint_writer import Checkpoints
 from nsbluesky.solver.engines import ENGINES
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule

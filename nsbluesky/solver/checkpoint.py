@@ -9,13 +9,10 @@ import glob
 import json
 import logging
 import os
-import time
 import uuid
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,6 @@ from nsbluesky.whole_file import naming, remove_part
 
 __all__ = [
     "CheckpointError",
-    "CheckpointWriter",
-    "Checkpoints",
-    "check_identity",
     "read_checkpoint",
     "remove_checkpoint",
     "write_checkpoint",
@@ -96,87 +90,6 @@ def remove_checkpoint(path: Path) -> None:
         log.warning("%s cannot be removed: %s", path, error.strerror)
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where an unfinished reconstruction is written.
-
-    Attributes
-    ----------
-    path : Path
-        A file that is replaced each time.
-    interval_s : float
-        Seconds from one to the next; 0 writes one after each pass.
-    resume : bool
-        Go on from the file that is there, if there is one.
-    """
-
-    path: Path
-    interval_s: float = 60.0
-    resume: bool = False
-
-    @property
-    def to_go_on(self) -> bool:
-        """Whether there is one to go on from, and it is wanted."""
-        return self.resume and self.path.exists()
-
-
-class CheckpointWriter:
-    """Writes checkpoints at their intervals; one that cannot be written ends nothing, and is tried again at the next.
-
-    Parameters
-    ----------
-    checkpoints : Checkpoints or None
-        None for none.
-    kept : int
-        Passes that are in the one that is there.
-
-    Attributes
-    ----------
-    missed : int
-        How many could not be written.
-    """
-
-    def __init__(self, checkpoints: Checkpoints | None, *, kept: int = 0) -> None:
-        self._checkpoints = checkpoints
-        self._tried_s = time.monotonic()
-        self._kept = kept
-        self.missed = 0
-
-    def write(self, save: Callable[[Path], object], passes: int) -> None:
-        """Call `save` with the path, where it is time to.
-
-        Parameters
-        ----------
-        save : callable
-        passes : int
-            What is saved; for the warning at the end.
-        """
-        wanted = self._checkpoints
-        if wanted is None or time.monotonic() - self._tried_s < wanted.interval_s:
-            return
-        try:
-            save(wanted.path)
-        except OSError as error:
-            if not self.missed:
-                warnings.warn(
-                    f"{wanted.path} cannot be written ({error.strerror or error}): the reconstruction goes on, and "
-                    "tries again at the next interval; make space, or see to its folder",
-                    stacklevel=3,
-                )
-            self.missed += 1
-        else:
-            self._kept = passes
-        self._tried_s = time.monotonic()
-
-    def tell_missed(self) -> None:
-        """Warn, at the end, of what could not be written."""
-        if self.missed:
-            assert self._checkpoints is not None
-            last = f"the last that could is of pass {self._kept}" if self._kept else "none could"
-            missed = "1 checkpoint" if self.missed == 1 else f"{self.missed} checkpoints"
-            warnings.warn(f"{missed} could not be written to {self._checkpoints.path}; {last}", stacklevel=3)
-
-
 def read_checkpoint(path: str | Path, *, kind: str = RECONSTRUCTION) -> Sections:
     """Read a checkpoint.
 
@@ -223,20 +136,3 @@ def read_checkpoint(path: str | Path, *, kind: str = RECONSTRUCTION) -> Sections
 
 def _format(kind: str) -> str:
     return f"nsbluesky {kind}"
-
-
-def check_identity(path: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError where what a checkpoint is of is not what is to be gone on with."""
-    others = list(_differences(there, here))
-    if others:
-        raise CheckpointError(f"{path} is not of this reconstruction: {'; '.join(others)}; begin anew")
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
-    """Yield, as text, in what two nested mappings differ."""
-    for name in sorted({*there, *here}):
-        a, b = there.get(name), here.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differences(a, b, prefix=f"{prefix}{name}.")
-        elif a != b:
-            yield f"{prefix}{name} is {a!r} there and {b!r} here"

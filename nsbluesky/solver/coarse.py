@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.solver.frames import FrameStore, HoldOut
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.hold_out import HoldOut
 from nsbluesky.solver.propagation import FarField
 from nsbluesky.solver.spectra import centre_of, corners_of_spectrum
 from nsbluesky.solver.state import SolverState
@@ -105,7 +106,7 @@ class CentralHalf(FrameStore):
 
     def _positions(self, index: Any) -> npt.NDArray[np.float64]:
         """Return the first row and column of windows, in coarse pixels and with fractions."""
-        return np.asarray((self._whole.corners_px[index] + self._whole.shifts_px[index]) / 2)
+        return np.asarray(self._whole.places_px(index) / 2)
 
     def _corners(self, index: Any) -> npt.NDArray[np.int64]:
         return np.rint(self._positions(index)).astype(np.int64)

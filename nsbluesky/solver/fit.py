@@ -18,7 +18,7 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import stacked
 
-__all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame", "unexplained"]
+__all__ = ["DiffractionFit", "diffraction_fit", "intensity_of", "modelled_frame", "unexplained_part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def diffraction_fit(backend: Backend, state: SolverState, frames: FrameStore, sl
     return DiffractionFit(int(frames.seq_nums[slot]), data, model, r_of(data, model))
 
 
-def unexplained(backend: Backend, state: SolverState, frames: FrameStore, slot: int) -> float:
+def unexplained_part(backend: Backend, state: SolverState, frames: FrameStore, slot: int) -> float:
     """Return the R of the frame in a slot, as part of its R with a clear field in the object's place."""
     clear = backend.xp.ones((frames.frame_px, frames.frame_px), np.complex64)
     without = r_of(_measured(backend, frames, slot), _model(backend, state, frames, slot, clear))

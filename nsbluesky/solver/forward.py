@@ -101,7 +101,7 @@ def likelihood_change(
     xp : module
     field : (n, modes, N, N) complex
     amplitude : (n, N, N) float
-        Measured √photons; `nsbluesky.solver.frames.NOT_MEASURED` where there is none.
+        Measured √photons; `nsbluesky.solver.light.NOT_MEASURED` where there is none.
     good : (N, N) float
     background : float
     poisson : bool

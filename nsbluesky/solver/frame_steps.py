@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.light import PHOTON_NOISE, LightSums
 from nsbluesky.solver.sensitivity import Sensitivity
 
-__all__ = ["LONGEST_STEP_PX", "PHOTON_NOISE", "flux_steps_and_errors", "steps_and_errors"]
-
-PHOTON_NOISE = 0.25
-"""Variance of √photons where photons are counted."""
+__all__ = ["LONGEST_STEP_PX", "flux_steps_and_errors", "steps_and_errors"]
 
 LONGEST_STEP_PX = 2.0
 

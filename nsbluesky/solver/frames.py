@@ -11,29 +11,18 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import amplitude_loops
+from nsbluesky.solver.amplitude_arrays import brightest_of, roots_of, sums_of
 from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.checkpoint import CheckpointError
 from nsbluesky.solver.device_loops import StoredAmplitudes, device_loops
+from nsbluesky.solver.hold_out import HoldOut
 from nsbluesky.solver.light import NOT_MEASURED, SUMS
 from nsbluesky.solver.propagation import FarField, Propagator
 
-__all__ = [
-    "FOREVER",
-    "GOOD_CODES",
-    "MOST_VARIATION",
-    "NOT_MEASURED",
-    "FrameStore",
-    "HoldOut",
-    "good_pixels",
-    "roots_of",
-    "sums_of",
-]
+__all__ = ["FOREVER", "MOST_VARIATION", "FrameStore"]
 
 NEARLY = 1 - 2**-12
 """Part of a full scale that counts as it: factors were rounded."""
-
-GOOD_CODES = (0x0, 0x1000)
-"""Codes of a CXI mask that mark a pixel as usable."""
 
 MOST_VARIATION = 8
 """Modes of variation that a probe can have (`nsbluesky.solver.variation`)."""
@@ -58,11 +47,6 @@ _IDENTITY = ("seq_nums", "photons", "told_px")
 _FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "variation", "residuals", "uses", "resting", "misfits")
 
 
-def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Return True where a CXI mask (N, N) says that the pixel may be used."""
-    return np.isin(np.asarray(mask), GOOD_CODES)
-
-
 @dataclass
 class _Column:
     """One number (or row of numbers) per frame in host memory; grows by doubling, for it is small."""
@@ -85,33 +69,6 @@ class _Column:
             self.values = grown
 
 
-class HoldOut:
-    """Which pixels of which frame are held out.
-
-    The same ones in all frames would not do: nothing would tell the probe's transform there, and the model would be
-    wrong on them however right the image is.
-
-    Parameters
-    ----------
-    numbers : (N, N) int array of the backend
-        0, 1, …, `count` − 1, or −1 for a pixel that is never used, FFT order.
-    count : int
-    """
-
-    def __init__(self, numbers: Any, count: int) -> None:
-        self.numbers = numbers.astype(np.int32)
-        self.count = count
-        self._places = [(numbers.reshape(-1) == number).nonzero()[0] for number in range(count)]
-
-    def places(self, seq_num: int) -> Any:
-        """Return where the pixels of a frame lie that are held out, as indices of its N² pixels."""
-        return self._places[seq_num % self.count]
-
-    def apply(self, seq_num: int, amplitude: Any) -> None:
-        """Mark the pixels of a frame (N, N) that are held out as not measured."""
-        amplitude.reshape(-1)[self.places(seq_num)] = NOT_MEASURED
-
-
 class FrameStore:
     """Measured amplitudes √photons in FFT order, with what belongs to each frame.
 
@@ -128,6 +85,49 @@ class FrameStore:
         What exit waves become where they were measured; by default the far field.
     half : bool
         Keep amplitudes in half precision.
+
+    Attributes
+    ----------
+    slots : dict of int to int
+        The slot of each sequence number.  All columns below are read and written by slot.
+    seq_nums : int64
+    corners_px : (2,) int64
+        First row and column of the window, on the stage's grid of object pixels.
+    shifts_px : (2,) float64
+        What is left of a pixel: the window begins at corner + shift.
+    told_px : (2,) float64
+        Where the stage says that it begins, fractions included.
+    weights : float32
+        0…1.
+    flux : float64
+        Relative to the mean over frames.
+    backgrounds : float64
+        Photons a pixel beyond those of `SolverState.background`.
+    variation : (MOST_VARIATION,) float32
+        How much the frame has of each mode of a probe that varies.
+    photons, amplitude_sums : float64
+        Σ m·A² and Σ m·A over the pixels that are used.
+    central_photons, central_amplitude_sums : float64
+        The same over the central half of the detector.
+    residuals : float64
+        Σ m·|G − A| at the latest use, from before its update; of a central half made as large as of the whole frame.
+    light_sums : (SUMS,) float64
+        What the latest use told (`nsbluesky.solver.light`); 0 where that is of no use any more.
+    uses : int64
+        Updates with it so far.
+    resting : uint8
+        Passes that it is still left out of; `FOREVER` where it is left out for good.
+    misfits : uint8
+        1 where it has rested once because it did not fit (`nsbluesky.solver.misfits`).
+    brightest : float32
+        √photons of the brightest pixel that is used.
+    piled_up : int64
+        How many more pixels have as many than have a little less (`nsbluesky.solver.saturation`).
+    full_scale : numpy.float32
+        √photons from which on a pixel counts as not measured.
+    good : (N, N) float32 array of the backend
+        1 for pixels that may be used, else 0; FFT order.
+    hold_out : HoldOut or None
     """
 
     def __init__(
@@ -169,27 +169,7 @@ class FrameStore:
 
     @property
     def _columns(self) -> tuple[_Column, ...]:
-        return (
-            self.seq_nums,
-            self.corners_px,
-            self.shifts_px,
-            self.told_px,
-            self.flux,
-            self.backgrounds,
-            self.variation,
-            self.weights,
-            self.photons,
-            self.amplitude_sums,
-            self.central_photons,
-            self.central_amplitude_sums,
-            self.residuals,
-            self.uses,
-            self.resting,
-            self.misfits,
-            self.light_sums,
-            self.brightest,
-            self.piled_up,
-        )
+        return tuple(value for value in vars(self).values() if isinstance(value, _Column))
 
     @property
     def active(self) -> npt.NDArray[np.intp]:
@@ -319,7 +299,7 @@ class FrameStore:
             column.reserve(len(self))
         self.seq_nums[slots], self.weights[slots] = numbers, weights
         self.corners_px[slots], self.shifts_px[slots] = corners_px, shifts_px
-        self.told_px[slots] = self.corners_px[slots] + self.shifts_px[slots]
+        self.told_px[slots] = self.places_px(slots)
         self.flux[slots], self.backgrounds[slots], self.variation[slots] = 1.0, 0.0, 0.0
         self.forget(slots)
         return slots
@@ -412,9 +392,13 @@ class FrameStore:
         amplitudes = xp.stack([self.amplitude(slot) for slot in slots])
         return xp.fft.fftshift(xp.where(amplitudes >= 0, amplitudes * amplitudes, np.float32(np.nan)), axes=(1, 2))
 
+    def places_px(self, slots: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.float64]:
+        """Return where the windows of `slots` begin, fractions included, (n, 2: row, column)."""
+        return np.asarray(self.corners_px[slots] + self.shifts_px[slots])
+
     def corrections_px(self, slots: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
         """Return how far the windows of `slots` lie from where they were put, (n, 2: row, column)."""
-        return np.asarray(self.corners_px[slots] + self.shifts_px[slots] - self.told_px[slots])
+        return np.asarray(self.places_px(slots) - self.told_px[slots])
 
     def correct(self, slots: npt.NDArray[np.intp], corrections_px: npt.NDArray[np.float64]) -> None:
         """Let the windows of `slots` lie `corrections_px` (n, 2: row, column) from where they were put."""
@@ -465,36 +449,3 @@ class FrameStore:
             total += xp.where(measured, amplitude, 0) ** 2
             count += measured
         return (total / xp.maximum(count, 1) * self.good).astype(np.float32)
-
-
-def roots_of(xp: Any, photons: Any) -> Any:
-    """Return √photons (…, N, N) in FFT order of frames with zero frequency at N//2.
-
-    Negative photons count as none; where they are no number, the root is `NOT_MEASURED`.
-    """
-    intensity = xp.fft.ifftshift(photons, axes=(-2, -1))
-    return xp.where(xp.isfinite(intensity), xp.sqrt(xp.maximum(intensity, 0)), np.float32(NOT_MEASURED))
-
-
-def brightest_of(xp: Any, amplitudes: Any, good: Any) -> tuple[Any, Any]:
-    """Return the largest amplitude (n,) of frames (n, N, N) on good pixels (N, N), and how far they pile up (n,).
-
-    As many more pixels have it as this says than have up to ½ less.
-    """
-    usable = xp.where(good > 0, amplitudes, np.float32(NOT_MEASURED))
-    most = xp.maximum(usable.max(axis=(1, 2)), 0)
-    top, near = usable == most[:, None, None], usable >= (most - np.float32(0.5))[:, None, None]
-    return most, 2 * top.sum(axis=(1, 2)) - (near & (usable >= 0)).sum(axis=(1, 2))
-
-
-def sums_of(xp: Any, amplitudes: Any, good: Any) -> Any:
-    """Return Σ m·A, Σ m·A² and both of the central half (n, 4), of amplitudes (n, N, N) in FFT order.
-
-    Pixels that are not good (N, N), or not measured, do not count.
-    """
-    side = amplitudes.shape[-1]
-    usable = xp.fft.fftshift(xp.maximum(amplitudes, 0) * good, axes=(1, 2)).astype(np.float64)
-    edge = (side - side // 2) // 2
-    centre = usable[:, edge : edge + side // 2, edge : edge + side // 2]
-    sums = [part.sum(axis=(1, 2)) for part in (usable, usable**2, centre, centre**2)]
-    return xp.stack(sums, axis=1)

@@ -40,10 +40,12 @@ def phase_ramp(image: Any, weight: Any) -> tuple[float, float]:
     return float(np.angle(down)), float(np.angle(right))
 
 
-def ramp(xp: Any, shape: tuple[int, ...], row_step: float, column_step: float) -> Any:
-    """Return a phase ramp (H, W) complex64 with these steps from row to row and from column to column, in radians."""
+def ramp(
+    xp: Any, shape: tuple[int, ...], row_step: float, column_step: float, dtype: npt.DTypeLike = np.complex64
+) -> Any:
+    """Return a phase ramp (H, W) with these steps from row to row and from column to column, in radians."""
     rows, columns = xp.arange(shape[0])[:, None], xp.arange(shape[1])[None, :]
-    return xp.exp(1j * (row_step * rows + column_step * columns)).astype(np.complex64)
+    return xp.exp(1j * (row_step * rows + column_step * columns)).astype(dtype, copy=False)
 
 
 def align_phase(image: npt.NDArray[np.complex64], reference: npt.NDArray[np.complex64] | None) -> complex:

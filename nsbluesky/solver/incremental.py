@@ -19,11 +19,11 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry, orientation_after, orientation_back, oriented
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import CheckpointError, Sections, check_identity, read_checkpoint, write_checkpoint
+from nsbluesky.solver.checkpoint import CheckpointError, Sections, read_checkpoint, write_checkpoint
 from nsbluesky.solver.constraints import Constraints
 from nsbluesky.solver.fit import DiffractionFit, diffraction_fit
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.identity import identity_of
+from nsbluesky.solver.identity import check_identity, identity_of
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
 from nsbluesky.solver.misfits import left_out
@@ -513,7 +513,7 @@ class IncrementalSolver:
         slots = self.frames.wanted
         order = np.argsort(self.frames.seq_nums[slots])
         slots = slots[order]
-        places = self.frames.corners_px[slots] + self.frames.shifts_px[slots] + self.frame_px / 2
+        places = self.frames.places_px(slots) + self.frame_px / 2
         return np.asarray(self.frames.seq_nums[slots]), places[:, ::-1] * self.pixel_m
 
     # Checkpoints ----------------------------------------------------------------------------------------------
@@ -530,8 +530,7 @@ class IncrementalSolver:
             raise RuntimeError("there is nothing to save yet: add frames and call step until `state` is not None")
         self._image.end_pass()
         contents = self._image.contents()
-        intake = self._intake
-        contents["solver"] |= {"turned": intake.turned, "left_out": intake.odd, "full_scale": intake.full_scale}
+        contents["solver"] |= self._intake.contents()
         others = {
             "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings),
             "search": self._search.contents(),
@@ -561,9 +560,7 @@ class IncrementalSolver:
 
     def _restore(self, found: Sections) -> None:
         more_to_come = not self.frames.slots
-        self._intake.turn(found["solver"]["turned"])
-        self._intake.leave_out(found["solver"]["left_out"])
-        self._intake.full_scale = found["solver"]["full_scale"]
+        self._intake.restore(found["solver"])
         self._search.restore(found["search"])
         self.frames.restore(found["frames"])
         if not more_to_come:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ import numpy.typing as npt
 from nsbluesky.geometry import orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import bounding_box, most_canvas_px, united_box, window_corners_px
-from nsbluesky.solver.frames import FrameStore, good_pixels
+from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.plausibility import complaint_about_range, complaint_about_steps
 from nsbluesky.solver.saturation import FullScale
 
-__all__ = ["NO_POSITION", "Intake", "reachable", "valid_mask", "valid_weights"]
+__all__ = ["NO_POSITION", "Intake", "good_pixels", "reachable", "valid_mask", "valid_weights"]
+
+GOOD_CODES = (0x0, 0x1000)
+"""Codes of a CXI mask that mark a pixel as usable."""
 
 NO_POSITION = "no usable position"
 """Why a frame is rejected that lies nowhere, or too far from the others."""
@@ -98,6 +102,16 @@ class Intake:
         self.odd = oriented(self.odd, orientation)
         self.frames.turn(orientation)
         self._use_pixels()
+
+    def contents(self) -> dict[str, Any]:
+        """Return what was found of the detector, for a checkpoint."""
+        return {"turned": self.turned, "left_out": self.odd, "full_scale": self.full_scale}
+
+    def restore(self, contents: Mapping[str, Any]) -> None:
+        """Take up what `contents` returned, for the frames that are here and those that will come."""
+        self.turn(contents["turned"])
+        self.leave_out(contents["left_out"])
+        self.full_scale = contents["full_scale"]
 
     def take_over(self, other: Intake) -> npt.NDArray[np.intp]:
         """Copy mask, orientation and frames of another one, as they were told; return the slots of those in use."""
@@ -247,6 +261,11 @@ def reachable(
         if usable[place] and wanted[place]:
             box, count = wider, count + 1
     return np.asarray(usable)
+
+
+def good_pixels(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return True where a CXI mask (N, N) says that the pixel may be used."""
+    return np.isin(np.asarray(mask), GOOD_CODES)
 
 
 def valid_mask(mask: npt.ArrayLike, frame_px: int) -> npt.NDArray[np.bool_]:

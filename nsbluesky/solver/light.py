@@ -13,9 +13,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOT_MEASURED", "SUMS", "LightSums", "Told", "light_sums", "residuals_of"]
+__all__ = ["NOT_MEASURED", "PHOTON_NOISE", "SUMS", "LightSums", "Told", "light_sums", "residuals_of"]
 
 SUMS = 5
+
+PHOTON_NOISE = 0.25
+"""Variance of √photons where photons are counted."""
 
 NOT_MEASURED = -1.0
 """Amplitude of a pixel that a frame did not measure (NaN or infinite photons)."""

@@ -18,7 +18,7 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.beginning import Beginning
 from nsbluesky.solver.constraints import Constraints
-from nsbluesky.solver.fit import unexplained
+from nsbluesky.solver.fit import unexplained_part
 from nsbluesky.solver.frames import FOREVER, FrameStore
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
@@ -342,8 +342,8 @@ class LiveImage:
     def _rest_misfits(self, state: SolverState) -> None:
         """Let frames rest that do not fit, or list them; not before their positions could be put right."""
         uses = LEAST_USES + (self._settings.refine_start if self.refinement.places.are_corrected else 0)
-        unexplained_by_state = functools.partial(unexplained, self._backend, state, self.workpiece.level)
-        self._rejected.update(rest_misfits(self._frames, uses, unexplained_by_state))
+        unexplained = functools.partial(unexplained_part, self._backend, state, self.workpiece.level)
+        self._rejected.update(rest_misfits(self._frames, uses, unexplained))
         self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
 
     def _wants_refinement(self, state: SolverState) -> bool:

@@ -87,7 +87,7 @@ def rest_misfits(
         return {}
     r_factors = frames.residuals[judged] / frames.amplitude_sums[judged]
     usual = float(np.median(np.nan_to_num(r_factors, nan=np.inf)))
-    places_px = frames.corners_px[: len(frames)] + frames.shifts_px[: len(frames)]
+    places_px = frames.places_px(slice(len(frames)))
     fits = _fits(r_factors, places_px[judged])
     frames.misfits[judged[fits]] = 0
     worst_first = np.argsort(-np.nan_to_num(r_factors, nan=np.inf))
@@ -95,20 +95,20 @@ def rest_misfits(
     there = np.flatnonzero(weights > 0)
     neighbours = there[_nearest(places_px[there], places_px[judged[odd]])]
     room = int(MOST * np.count_nonzero(weights > 0)) - int(np.count_nonzero(resting[weights > 0]))
-    left_out: dict[int, str] = {}
+    gone: dict[int, str] = {}
     for k, nearby in list(zip(odd, neighbours, strict=True))[: max(room, 0)]:
         slot = judged[k]
         if frames.misfits[slot] and unexplained(int(slot)) <= EXPLAINED:
             continue
         if frames.misfits[slot] and np.count_nonzero(resting[nearby] == FOREVER) <= MOST_NEARBY:
             frames.resting[slot] = FOREVER
-            left_out[int(frames.seq_nums[slot])] = (
+            gone[int(frames.seq_nums[slot])] = (
                 f"does not fit the others: R {r_factors[k]:.2f}, theirs {usual:.2f}; is it where it was said to be?"
             )
         else:
             frames.resting[slot] = RESTING_PASSES
             frames.misfits[slot] = 1
-    return left_out
+    return gone
 
 
 def left_out(frames: FrameStore, slots: npt.NDArray[np.intp]) -> dict[int, str]:

@@ -169,8 +169,7 @@ def seen_by(frames: FrameStore, matrix: npt.NDArray[np.int64]) -> FrameStore:
     half = frames.frame_px / 2
 
     def corners(index: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-        places = np.asarray(frames.corners_px[index] + frames.shifts_px[index] + half)
-        return np.asarray(np.rint(places @ matrix.T - half), np.int64)
+        return np.asarray(np.rint((frames.places_px(index) + half) @ matrix.T - half), np.int64)
 
     seen = copy.copy(frames)
     seen.corners_px = Derived(corners, (frames.corners_px, frames.shifts_px))  # type: ignore[assignment]

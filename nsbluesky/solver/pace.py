@@ -1,7 +1,4 @@
-"""How many frames a batch has, and when an image rests: takes no more momentum, so that passes average noise.
-
-And whether what is looked at now and then is due.
-"""
+"""How many frames a batch has, and when an image rests: takes no more momentum, so that passes average noise."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ __all__ = [
     "batch_frames",
     "most_passes",
     "rests",
-    "waited",
 ]
 
 LEAST_BATCH = 16
@@ -96,8 +92,3 @@ def most_passes(frames: int, states: int = 1) -> int:
 def rests(passes: int, left: int) -> bool:
     """Return whether a stage of so many passes, of which so many are left, is at its last ones."""
     return left <= min(RESTING_PASSES, max(1, passes // RESTING_PART))
-
-
-def waited(passes: int, since: int, pause: int) -> bool:
-    """Return whether so many passes went by since the pass `since`."""
-    return abs(passes - since) >= pause  # a finer grid counts its passes from 0

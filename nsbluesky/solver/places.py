@@ -13,21 +13,18 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frame_steps import LONGEST_STEP_PX, steps_and_errors
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.pace import waited
+from nsbluesky.solver.pauses import Pauses
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.scattering import ScatterLooks, scatter_of_halves, some_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_halves, misfits_around
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["MIN_FRAMES", "Places", "blocks"]
+__all__ = ["LEAST_FRAMES", "Places", "blocks"]
 
 BLOCK_FRAMES = 32
 
-MIN_FRAMES = 12
+LEAST_FRAMES = 12
 """Fewer frames do not tell the scatter of their positions."""
-
-LONGEST_PAUSE = 8
-"""Passes between rounds that move nothing."""
 
 SETTLED_PX = 0.03
 """Positions that a round moves less (rms along an axis), and not in the way of the one before, have settled."""
@@ -89,12 +86,12 @@ class Places:
     scatter_px : float
         Standard deviation of the positions' true errors along one axis, as estimated; NaN before the first round.
     rounds : int
-        Rounds so far.
+        Rounds since the image began.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
-        self.rounds = 0
         self._looks = ScatterLooks()
+        self._pauses = Pauses()
         self._settings = settings
         self._backend = backend
         self.begin()
@@ -103,16 +100,17 @@ class Places:
         """Forget what was found, as the image was begun anew."""
         self.distortion: Distortion = NO_DISTORTION
         self.scatter_px = float("nan")
+        self.rounds = 0
         self._told: list[npt.NDArray[np.float64]] = []
         self._overshoot, self._agreement = OVERSHOOT, 0.0
         self._moved, self._change = np.zeros(0, np.intp), np.zeros((0, 2))
-        self._last_pass, self._pause = 0, 1
+        self._pauses.begin()
         self._looks.begin()
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings; a round is due after the next pass."""
         self._settings = settings
-        self._pause = 1
+        self._pauses.shorten()
 
     @property
     def are_corrected(self) -> bool:
@@ -128,7 +126,7 @@ class Places:
     @property
     def have_settled(self) -> bool:
         """Whether the latest round moved nothing that matters."""
-        return self._pause > 1
+        return not self._pauses.is_short
 
     def contents(self) -> dict[str, Any]:
         """Return what was found and when, for a checkpoint; corrections are with the frames."""
@@ -142,8 +140,8 @@ class Places:
             "agreement": self._agreement,
             "moved": self._moved,
             "change": self._change,
-            "last_round": self._last_pass,
-            "pause_of_rounds": self._pause,
+            "last_round": self._pauses.last_pass,
+            "pause_of_rounds": self._pauses.passes,
             "looks": self._looks.contents(),
         }
 
@@ -156,7 +154,7 @@ class Places:
         self._told = [np.array(matrix) for matrix in contents["told"]]
         self._overshoot, self._agreement = contents["overshoot"], contents["agreement"]
         self._moved, self._change = contents["moved"], contents["change"]
-        self._last_pass, self._pause = contents["last_round"], contents["pause_of_rounds"]
+        self._pauses.last_pass, self._pauses.passes = contents["last_round"], contents["pause_of_rounds"]
         self._looks.restore(contents["looks"])
 
     def look_is_due(self, passes: int) -> bool:
@@ -167,7 +165,7 @@ class Places:
     def look(self, state: SolverState, frames: FrameStore, slots: npt.NDArray[np.intp]) -> Iterator[None]:
         """Look at some of the frames in `slots`; yields after every block of them, and moves none."""
         slots, parts = some_of(slots), []
-        if len(slots) < MIN_FRAMES:
+        if len(slots) < LEAST_FRAMES:
             return
         for block in blocks(slots):
             parts.append(measure_halves(self._backend, state, frames, block, self._settings.subpixel))
@@ -177,7 +175,7 @@ class Places:
 
     def are_due(self, passes: int) -> bool:
         """Return whether a round should follow the pass that was just done."""
-        return self.are_corrected and waited(passes, self._last_pass, self._pause)
+        return self.are_corrected and self._pauses.is_over(passes)
 
     def round(self, level: FrameStore, frames: FrameStore, slots: Any, found: Sensitivity, passes: int) -> None:
         """Move the frames in `slots` to where they are likely to lie.
@@ -197,8 +195,7 @@ class Places:
         self.rounds += 1
         moved_px = self._move(level, frames, slots, found)
         settled = moved_px < SETTLED_PX and not self.move_on
-        self._pause = min(2 * self._pause, LONGEST_PAUSE) if settled else 1
-        self._last_pass = passes
+        self._pauses.note(passes, told=not settled)
 
     def _move(self, level: FrameStore, frames: FrameStore, slots: Any, found: Sensitivity) -> float:
         """Put the windows of `slots` where they are likely to lie, if a typical frame tells that.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
+from nsbluesky.solver.checkpoint_writer import Checkpoints, CheckpointWriter
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.intake import NO_POSITION, reachable, valid_weights
 from nsbluesky.solver.orientation import Orientation
@@ -49,7 +49,7 @@ class Reconstruction:
     translations_m : (n, 2) float64
         x, y of every frame as corrected; NaN where it was not used.
     refinement : Refinement
-        What was put right of the positions.
+        What was put right of the positions, of flux and background.
     passes_before : int
         Passes that a checkpoint had already.
     orientation : Orientation or None
@@ -182,20 +182,20 @@ def reconstruct(
     used, translations = solver.positions()
     corrected[used] = translations
     return Reconstruction(
-        solver.picture(),
-        np.array(solver.r_factors),
-        solver.sweep,
-        dict(solver.rejected),
-        corrected,
-        solver.refinement,
-        passes_before,
-        solver.orientation,
-        variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
-        solver.constraints.vacuum,
-        solver.quality(),
-        solver.odd_pixels,
-        solver.full_scale,
-        written.missed,
+        picture=solver.picture(),
+        r_factors=np.array(solver.r_factors),
+        sweep=solver.sweep,
+        rejected=dict(solver.rejected),
+        translations_m=corrected,
+        refinement=solver.refinement,
+        passes_before=passes_before,
+        orientation=solver.orientation,
+        variation=variation_of(backend, solver.state, solver.frames, count) if solver.state is not None else None,
+        vacuum=solver.constraints.vacuum,
+        quality=solver.quality(),
+        odd_pixels=solver.odd_pixels,
+        full_scale=solver.full_scale,
+        checkpoints_missed=written.missed,
     )
 
 

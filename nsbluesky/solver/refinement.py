@@ -19,16 +19,13 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frame_steps import flux_steps_and_errors
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.light import LightSums
-from nsbluesky.solver.pace import waited
-from nsbluesky.solver.places import MIN_FRAMES, Places, blocks
+from nsbluesky.solver.pauses import Pauses
+from nsbluesky.solver.places import LEAST_FRAMES, Places, blocks
 from nsbluesky.solver.positions import scatter_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["Refinement"]
-
-LONGEST_PAUSE = 8
-"""Passes between rounds that find nothing."""
 
 UNSETTLED_FLUX = 0.1
 """The same as `nsbluesky.solver.places.UNSETTLED_PX` for ln flux; twice as much where it was told during a pass,
@@ -75,18 +72,15 @@ class Refinement:
         self.places = Places(settings, backend)
         self._settings = settings
         self._backend = backend
-        self._begin()
-
-    def _begin(self) -> None:
+        self._rounds, self._background_looks = Pauses(), Pauses()
         self.flux_scatter = float("nan")
-        self._last_pass = self._last_look = 0
-        self._pause = self._pause_of_looks = 1
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings; a round is due after the next pass."""
         self.places.configure(settings)
         self._settings = settings
-        self._pause = self._pause_of_looks = 1
+        for pauses in (self._rounds, self._background_looks):
+            pauses.shorten()
 
     def reset(self, frames: FrameStore) -> None:
         """Forget all corrections, as the image was begun anew."""
@@ -94,25 +88,28 @@ class Refinement:
         frames.correct(slots, np.zeros((len(slots), 2)))
         frames.flux[slots], frames.backgrounds[slots] = 1.0, 0.0
         self.places.begin()
-        self._begin()
+        self.flux_scatter = float("nan")
+        for pauses in (self._rounds, self._background_looks):
+            pauses.begin()
 
     def contents(self) -> dict[str, Any]:
         """Return what was found and when, for a checkpoint; corrections are with the frames."""
         return {
             **self.places.contents(),
             "flux_scatter": self.flux_scatter,
-            "last_pass": self._last_pass,
-            "pause": self._pause,
-            "last_look": self._last_look,
-            "pause_of_looks": self._pause_of_looks,
+            "last_pass": self._rounds.last_pass,
+            "pause": self._rounds.passes,
+            "last_look": self._background_looks.last_pass,
+            "pause_of_looks": self._background_looks.passes,
         }
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         self.places.restore(contents)
         self.flux_scatter = contents["flux_scatter"]
-        self._last_pass, self._pause = contents["last_pass"], contents["pause"]
-        self._last_look, self._pause_of_looks = contents["last_look"], contents["pause_of_looks"]
+        rounds, looks = self._rounds, self._background_looks
+        rounds.last_pass, rounds.passes = contents["last_pass"], contents["pause"]
+        looks.last_pass, looks.passes = contents["last_look"], contents["pause_of_looks"]
 
     def due(self, state: SolverState) -> bool:
         """Return whether a look or a round should follow the pass that was just done.
@@ -124,7 +121,7 @@ class Refinement:
 
     def _light_is_due(self, passes: int) -> bool:
         wanted = self._settings.refine_flux or self._settings.refine_background
-        return wanted and waited(passes, self._last_pass, self._pause)
+        return wanted and self._rounds.is_over(passes)
 
     def _known(self, frames: FrameStore) -> npt.NDArray[np.intp]:
         """Return the frames that were used often enough to be corrected."""
@@ -150,7 +147,7 @@ class Refinement:
         """
         slots, parts = self._known(frames), []
         moves = self.places.are_due(state.passes)
-        if len(slots) < MIN_FRAMES or not (moves or self._light_is_due(state.passes)):
+        if len(slots) < LEAST_FRAMES or not (moves or self._light_is_due(state.passes)):
             return
         for block in blocks(slots):
             subpixel = self._settings.subpixel
@@ -158,7 +155,7 @@ class Refinement:
             yield
         found = Sensitivity.joined(parts)
         known = (frames.uses[slots] >= self._settings.refine_start) & (frames.weights[slots] > 0)
-        if np.count_nonzero(known) < MIN_FRAMES:  # frames were measured again or withdrawn meanwhile
+        if np.count_nonzero(known) < LEAST_FRAMES:  # frames were measured again or withdrawn meanwhile
             return
         slots, found = slots[known], found.of(known)
         if moves:
@@ -169,8 +166,7 @@ class Refinement:
             state.background = 0.0 if self._places_come_first else self._background(found, photons_a_pixel)
             self._spread_background(frames, slots, found, state.background)
             moves_on = abs(state.background - mean) > SETTLED_BACKGROUND * mean
-            self._last_look = state.passes
-            self._pause_of_looks = 1 if moves_on else min(2 * self._pause_of_looks, LONGEST_PAUSE)
+            self._background_looks.note(state.passes, told=moves_on)
         if self._settings.refine_flux:  # by what the background leaves: both at once would take it twice
             background = state.background + frames.backgrounds[slots]
             told = dataclasses.replace(found, excess=found.excess - (background - before) * found.pixels)
@@ -192,7 +188,7 @@ class Refinement:
         Positions and background are looked for less often where a look did not change them.
         """
         settings = self._settings
-        looks = settings.refine_background and waited(passes, self._last_look, self._pause_of_looks)
+        looks = settings.refine_background and self._background_looks.is_over(passes)
         alone = not looks and not self.places.are_due(passes)
         return settings.refine_flux and self._light_is_due(passes) and alone
 
@@ -201,7 +197,7 @@ class Refinement:
         slots = frames.active
         told = LightSums.of(frames.light_sums[slots])
         known = (frames.uses[slots] >= self._settings.refine_start) & (told.pixels > 0)
-        if np.count_nonzero(known) >= MIN_FRAMES:
+        if np.count_nonzero(known) >= LEAST_FRAMES:
             background = state.background + frames.backgrounds[slots]
             steps, variance = (values[known] for values in flux_steps_and_errors(told, background))
             self._scale(frames, slots[known], steps, variance, 2 * UNSETTLED_FLUX)
@@ -210,9 +206,8 @@ class Refinement:
 
     def _rest(self, passes: int) -> None:
         """Note a round."""
-        looks_on = self._settings.refine_background and self._pause_of_looks == 1
-        self._pause = 1 if self.flux_scatter > 0 or looks_on else min(2 * self._pause, LONGEST_PAUSE)
-        self._last_pass = passes
+        looks_on = self._settings.refine_background and self._background_looks.is_short
+        self._rounds.note(passes, told=self.flux_scatter > 0 or looks_on)
 
     def _scale(
         self,

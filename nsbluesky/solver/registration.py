@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from nsbluesky.solver.gauge import phase_ramp
+from nsbluesky.solver.gauge import phase_ramp, ramp
 
 __all__ = ["Aligned", "align"]
 
@@ -71,35 +71,35 @@ def _align(image: npt.NDArray[np.complex128], truth: npt.NDArray[np.complex128])
     if not known.any():
         raise ValueError("the image has no known pixel: expected at least some that are not NaN")
     flat = np.where(known, image, 0)
-    flat = flat * _ramp(flat.shape, *(-step for step in phase_ramp(flat, known)))
+    flat = _straightened(flat, phase_ramp(flat, known))
     start = _coarse_offset(flat, known, truth)
 
-    ramp, shift = (0.0, 0.0), (float(start[0]), float(start[1]))
+    ramp_rad, shift = (0.0, 0.0), (float(start[0]), float(start[1]))
     seen, there = _window(truth, shift, image.shape)
     for _ in range(ROUNDS):
         both = known & there
         product = np.where(both, np.where(known, image, 0) * seen.conj(), 0)
-        ramp = phase_ramp(product, both)
-        straight = np.where(known, image, 0) * _ramp(image.shape, -ramp[0], -ramp[1])
+        ramp_rad = phase_ramp(product, both)
+        straight = _straightened(np.where(known, image, 0), ramp_rad)
         down, right = _fine_shift(straight, seen, both)
         shift = (shift[0] - down, shift[1] - right)
         seen, there = _window(truth, shift, image.shape)
     both = known & there
-    straight = np.where(both, image, 0) * _ramp(image.shape, -ramp[0], -ramp[1])
+    straight = _straightened(np.where(both, image, 0), ramp_rad)
     scale = complex(np.vdot(straight[both], seen[both]) / np.vdot(straight[both], straight[both]))
     unknown = complex("nan+nanj")
     return Aligned(
         image=np.where(both, straight * scale, unknown),
         truth=np.where(both, seen, unknown),
         shift_px=shift,
-        ramp_rad=ramp,
+        ramp_rad=ramp_rad,
         scale=scale,
     )
 
 
-def _ramp(shape: tuple[int, ...], row_step: float, column_step: float) -> npt.NDArray[np.complex128]:
-    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
-    return np.exp(1j * (row_step * rows + column_step * columns))
+def _straightened(image: npt.NDArray[np.complex128], ramp_rad: tuple[float, float]) -> npt.NDArray[np.complex128]:
+    """Return the image (H, W) without a phase ramp of these steps a row and a column."""
+    return np.asarray(image * ramp(np, image.shape, -ramp_rad[0], -ramp_rad[1], np.complex128))
 
 
 def _contrast(image: npt.NDArray[np.complex128], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.complex128]:
@@ -113,7 +113,7 @@ def _coarse_offset(
     """Return where the image lies in the truth, in whole pixels, by normalised cross-correlation."""
     height, width = (scipy.fft.next_fast_len(a + b) for a, b in zip(image.shape, truth.shape, strict=True))
     everywhere = np.ones(truth.shape, bool)
-    level = truth * _ramp(truth.shape, *(-step for step in phase_ramp(truth, everywhere)))
+    level = _straightened(truth, phase_ramp(truth, everywhere))
     contrast = _contrast(level, everywhere)
 
     def correlate(a: Any, b: Any) -> Any:

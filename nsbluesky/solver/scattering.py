@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.solver.frame_steps import steps_and_errors
-from nsbluesky.solver.pace import waited
+from nsbluesky.solver.pauses import Pauses
 from nsbluesky.solver.positions import ROUNDS, fit_distortion
 from nsbluesky.solver.sensitivity import Sensitivity
 
@@ -71,32 +71,33 @@ class ScatterLooks:
     """
 
     def __init__(self) -> None:
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         self.begin()
 
     def begin(self) -> None:
         """Begin anew, with another image."""
         self.found = self._told = False
-        self._last_pass, self._pause = 0, FIRST_PAUSE
+        self._pauses.begin()
 
     def due(self, passes: int) -> bool:
         """Return whether a look should follow the pass that was just done."""
-        return not self.found and waited(passes, self._last_pass, self._pause)
+        return not self.found and self._pauses.is_over(passes)
 
     def take(self, scatter: Scatter, passes: int) -> None:
         """Take note of a look."""
         self.found = self._told and scatter.matters
         self._told = scatter.matters
-        self._pause = FIRST_PAUSE if self._told else min(2 * self._pause, LONGEST_PAUSE)
-        self._last_pass = passes
+        self._pauses.note(passes, told=self._told)
 
     def contents(self) -> dict[str, Any]:
         """Return what was found and when, for a checkpoint."""
-        return {"found": self.found, "told": self._told, "last_pass": self._last_pass, "pause": self._pause}
+        pauses = self._pauses
+        return {"found": self.found, "told": self._told, "last_pass": pauses.last_pass, "pause": pauses.passes}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         self.found, self._told = contents["found"], contents["told"]
-        self._last_pass, self._pause = contents["last_pass"], contents["pause"]
+        self._pauses.last_pass, self._pauses.passes = contents["last_pass"], contents["pause"]
 
 
 def some_of(slots: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -17,24 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.backend import Backend
-from nsbluesky.compiled import FAST, njit
 from nsbluesky.solver.engines.base import Slots, corners_on_canvas, frames_in_cache, pieces, shares
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.kernels import multiply_windows, spread_lines
+from nsbluesky.solver.kernels import multiply_windows
+from nsbluesky.solver.sensitivity_loops import NUMBERS, add_sums, measure_frames
 from nsbluesky.solver.shifts import lines_of, ramps, steps_of
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.transform_calls import call_transform
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
 __all__ = ["Sensitivity", "measure_halves", "measure_sensitivity", "misfits_around"]
 
 ON_DEVICE_FRAMES = 32
-
-NUMBERS = 16
-"""Sums over half of a frame's rows, the even or the odd ones: curvature (rr, rc, cc, rf, cf, ff), gradient (3), Σ d²,
-pixels, three for the background, excess, and light."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +105,8 @@ def measure_sensitivity(
     compiled : bool, optional
         Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
-    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, positions, compiled)
-    return _sorted(sums.sum(axis=1), steps_px)
+    look = _Look(backend, state, frames, slots, subpixel, positions=positions, compiled=compiled)
+    return _sorted(look.sums().sum(axis=1), look.steps_px)
 
 
 def measure_halves(
@@ -127,84 +122,117 @@ def measure_halves(
 
     Parameters are those of `measure_sensitivity`.
     """
-    sums, steps_px = _sums_of_halves(backend, state, frames, slots, subpixel, True, compiled)
-    return _sorted(sums[:, 0], steps_px), _sorted(sums[:, 1], steps_px)
+    look = _Look(backend, state, frames, slots, subpixel, positions=True, compiled=compiled)
+    sums = look.sums()
+    return _sorted(sums[:, 0], look.steps_px), _sorted(sums[:, 1], look.steps_px)
 
 
-def _sums_of_halves(
-    backend: Backend,
-    state: SolverState,
-    frames: FrameStore,
-    slots: Slots,
-    subpixel: int,
-    positions: bool,
-    compiled: bool | None,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the sums (n, 2, NUMBERS) over even and odd rows, and the shifts (n, 2) they are of, in pixels."""
-    compiled = not backend.on_device if compiled is None else compiled
-    steps = steps_of(frames.shifts_px[slots], subpixel)
-    order = np.lexsort(steps.T)
-    slots_in_order, steps_in_order = slots[order], steps[order]
-    corners = corners_on_canvas(state, frames, slots_in_order)
-    field = backend.fft2(state.probe.copy())
-    modes, side = len(state.objects) * len(state.probe), frames.frame_px
-    varies = state.variation is not None
-    waves_a_frame = 3 * modes if positions else modes
-    count = ON_DEVICE_FRAMES if backend.on_device else frames_in_cache(waves_a_frame, side)
-    calls = compiled and frames.propagator.is_far
-    transforms = backend.compiled_transforms(side, field.dtype) if calls else None
-    sums = np.zeros((len(slots), 2, NUMBERS))
+class _Look:
+    """One look at some frames, with those of one shift beside each other, so that they share a moved probe.
 
-    def fields_of(part: slice) -> Any:
-        """Return the transform of the one probe, or of those of the frames, (1 or n, modes, N, N)."""
-        if not varies:
-            return field[None]
-        own = [probe_of(backend, state, frames, int(slot)) for slot in slots_in_order[part]]
-        return backend.fft2(backend.xp.stack(own))
+    Parameters are those of `measure_sensitivity`.
 
-    def by_frames(part: slice, measured: Any, waves: Any) -> None:
-        """One frame after the other, with all its transforms, within one compiled loop."""
-        assert transforms is not None
-        lines = lines_of(steps_in_order[part], subpixel, side).astype(field.dtype, copy=False)
-        detector = measured, frames.good, np.float32(state.background), EPSILON
-        places = state.objects, fields_of(part), lines, corners[part]
-        _measure_frames(transforms, *places, *detector, waves, sums[part])
+    Attributes
+    ----------
+    steps_px : (n, 2) float64
+        The shifts at which the frames are looked at, in the given order.
+    """
 
-    def by_runs(part: slice, measured: Any, waves: Any) -> None:
-        """Step by step, those frames together that share a moved probe."""
-        xp, fields = backend.xp, fields_of(part)
-        windows = xp.empty((count, side, side), np.complex64)
-        for run in _runs(steps_in_order[part], each=varies):
-            of_run = slice(part.start + run.start, part.start + run.stop)
-            shift_px = steps_in_order[of_run] / subpixel
-            light = _moved(backend, fields[run.start if varies else 0], shift_px[0], positions)
-            if compiled:
-                there = waves[: len(shift_px)]
-                which = np.zeros(len(shift_px), np.int64)
-                multiply_windows(state.objects, light[None], which, corners[of_run], there)
-            else:
-                seen = (gather(backend, canvas, corners[of_run], windows) for canvas in state.objects)
-                there = xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
-            far = frames.propagator.with_slopes(there, modes, shift_px)
-            if compiled:
-                detector = measured[run], frames.good, np.float32(state.background), EPSILON
-                _add_sums(far, modes, *detector, sums[of_run])
-            else:
-                found = _sums(xp, far, modes, measured[run], frames.good, state.background)
-                sums[of_run] = backend.to_numpy(found)
+    def __init__(
+        self,
+        backend: Backend,
+        state: SolverState,
+        frames: FrameStore,
+        slots: Slots,
+        subpixel: int,
+        *,
+        positions: bool,
+        compiled: bool | None,
+    ) -> None:
+        steps = steps_of(frames.shifts_px[slots], subpixel)
+        self.steps_px = steps / subpixel
+        self._order = np.lexsort(steps.T)
+        self._slots, self._steps = slots[self._order], steps[self._order]
+        self._corners = corners_on_canvas(state, frames, self._slots)
+        self._backend = backend
+        self._state = state
+        self._frames = frames
+        self._subpixel = subpixel
+        self._positions = positions
+        self._varies = state.variation is not None
+        self._modes = len(state.objects) * len(state.probe)
+        self._waves = 3 * self._modes if positions else self._modes
+        self._field = backend.fft2(state.probe.copy())
+        self._compiled = not backend.on_device if compiled is None else compiled
+        calls_transforms = self._compiled and frames.propagator.is_far
+        self._transforms = (
+            backend.compiled_transforms(frames.frame_px, self._field.dtype) if calls_transforms else None
+        )
+        self._sums = np.zeros((len(slots), 2, NUMBERS))
 
-    def measure(share: slice) -> None:
-        xp, of_part = backend.xp, by_runs if transforms is None else by_frames
-        waves = xp.empty((count if transforms is None else 1, waves_a_frame, side, side), np.complex64)
+    def sums(self) -> npt.NDArray[np.float64]:
+        """Return the sums (n, 2, NUMBERS) over even and odd rows, in the given order."""
+        count = len(self._slots)
+        if count:
+            self._backend.map(self._measure, shares(self._backend, count, self._waves * self._frames.frame_px**2))
+        in_given_order = np.empty_like(self._sums)
+        in_given_order[self._order] = self._sums
+        return in_given_order
+
+    def _measure(self, share: slice) -> None:
+        """Form the sums of the frames of one thread, a few at a time."""
+        xp, side, calls = self._backend.xp, self._frames.frame_px, self._transforms is not None
+        count = ON_DEVICE_FRAMES if self._backend.on_device else frames_in_cache(self._waves, side)
+        waves = xp.empty((1 if calls else count, self._waves, side, side), np.complex64)
         amplitude = xp.empty((count, side, side), np.float32)
+        of_part = self._by_frames if calls else self._by_runs
         for part in pieces(share, count):
-            of_part(part, frames.amplitudes(slots_in_order[part], amplitude), waves)
+            of_part(part, self._frames.amplitudes(self._slots[part], amplitude), waves)
 
-    if len(slots):
-        backend.map(measure, shares(backend, len(slots), waves_a_frame * side**2))
-    in_given_order = np.empty_like(sums)
-    in_given_order[order] = sums
-    return in_given_order, steps / subpixel
+    def _by_frames(self, part: slice, measured: Any, waves: Any) -> None:
+        """One frame after the other, with all its transforms, within one compiled loop."""
+        state, field = self._state, self._field
+        lines = lines_of(self._steps[part], self._subpixel, field.shape[-1]).astype(field.dtype, copy=False)
+        places = state.objects, self._fields(part), lines, self._corners[part]
+        measure_frames(self._transforms, *places, measured, *self._detector, waves, self._sums[part])
+
+    def _by_runs(self, part: slice, measured: Any, waves: Any) -> None:
+        """Step by step, those frames together that share a moved probe."""
+        backend, modes, fields = self._backend, self._modes, self._fields(part)
+        for run in _runs(self._steps[part], each=self._varies):
+            of_run = slice(part.start + run.start, part.start + run.stop)
+            shifts_px = self._steps[of_run] / self._subpixel
+            light = _moved(backend, fields[run.start if self._varies else 0], shifts_px[0], self._positions)
+            there = self._exit_waves(light, self._corners[of_run], waves)
+            far = self._frames.propagator.with_slopes(there, modes, shifts_px)
+            if self._compiled:
+                add_sums(far, modes, measured[run], *self._detector, self._sums[of_run])
+            else:
+                found = _sums(backend.xp, far, modes, measured[run], self._frames.good, self._state.background)
+                self._sums[of_run] = backend.to_numpy(found)
+
+    @property
+    def _detector(self) -> tuple[Any, np.float32, np.float32]:
+        return self._frames.good, np.float32(self._state.background), EPSILON
+
+    def _fields(self, part: slice) -> Any:
+        """Return the transform of the one probe, or of those of the frames, (1 or n, modes, N, N)."""
+        if not self._varies:
+            return self._field[None]
+        slots = self._slots[part].tolist()
+        own = [probe_of(self._backend, self._state, self._frames, slot) for slot in slots]
+        return self._backend.fft2(self._backend.xp.stack(own))
+
+    def _exit_waves(self, light: Any, corners: npt.NDArray[np.int64], waves: Any) -> Any:
+        """Return the moved probe, and its derivatives if any, times the windows (n, waves, N, N)."""
+        xp, side, objects = self._backend.xp, light.shape[-1], self._state.objects
+        if self._compiled:
+            there = waves[: len(corners)]
+            multiply_windows(objects, light[None], np.zeros(len(corners), np.int64), corners, there)
+            return there
+        windows = xp.empty((len(corners), side, side), np.complex64)
+        seen = (gather(self._backend, canvas, corners, windows) for canvas in objects)
+        return xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
 
 
 def misfits_around(
@@ -263,7 +291,7 @@ def _sorted(sums: npt.NDArray[np.float64], steps_px: npt.NDArray[np.float64]) ->
 
 
 def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: float) -> Any:
-    """Return the sums (n, 2, NUMBERS) over arrays; see `_add_sums`."""
+    """Return the sums (n, 2, NUMBERS) over arrays, as `nsbluesky.solver.sensitivity_loops.add_sums`."""
     wave, down, right = far[:, :modes], far[:, modes : 2 * modes], far[:, 2 * modes :]
     if not down.shape[1]:
         down = right = xp.zeros_like(wave)
@@ -295,121 +323,3 @@ def _sums(xp: Any, far: Any, modes: int, amplitude: Any, good: Any, background: 
     ]
     by_rows = xp.stack([term.sum(axis=2, dtype=np.float64) for term in terms], axis=1)
     return xp.stack([by_rows[..., ::2].sum(axis=2), by_rows[..., 1::2].sum(axis=2)], axis=1)
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _measure_frames(  # type: ignore[no-untyped-def]
-    transforms, objects, fields, lines, corners, amplitude, good, background, epsilon, waves, sums
-):
-    """Add the sums of a few frames to `sums` (n, 2, NUMBERS), one after the other, so that it stays in the cache.
-
-    `fields` (1 or n, modes, N, N) are the transforms of their probes, which `lines` (n, 2, N) move; `waves` (1, modes
-    or 3·modes of all states, N, N) is work space, with room for the derivatives where they are wanted.
-    """
-    execute, forward, backward = transforms
-    count, (_, modes, side, _) = len(corners), fields.shape
-    light = np.empty((1, waves.shape[1] // len(objects), side, side), fields.dtype)
-    scale = light.real.dtype.type(1 / side)  # of both lines: that of the way back, and that of the way there
-    which = np.zeros(1, np.int64)
-    slope = np.empty(side, np.complex64)
-    for pixel in range(side):
-        slope[pixel] = complex(0, -2 * np.pi * (pixel if pixel < (side + 1) // 2 else pixel - side) / side)
-    same = False
-    for frame in range(count):
-        here = slice(frame, frame + 1)
-        if frame > 0:
-            same = len(fields) == 1 and (lines[frame] == lines[frame - 1]).all()
-        if not same:
-            spread_lines(fields[frame if len(fields) > 1 else 0], scale * lines[here], light[:, :modes])
-            if light.shape[1] > modes:
-                for mode in range(modes):
-                    for row in range(side):
-                        down = slope[row]
-                        for column in range(side):
-                            value, right = light[0, mode, row, column], slope[column]
-                            light[0, modes + mode, row, column] = value * down
-                            light[0, 2 * modes + mode, row, column] = value * right
-            for wave in range(light.shape[1]):
-                call_transform(execute, backward, light[0, wave])
-        multiply_windows(objects, light, which, corners[here], waves)
-        for wave in range(waves.shape[1]):
-            call_transform(execute, forward, waves[0, wave])
-        _add_sums(waves, modes * len(objects), amplitude[here], good, background, epsilon, sums[here])
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _add_sums(far, modes, amplitude, good, background, epsilon, sums):  # type: ignore[no-untyped-def]
-    """Add the sums of a few frames with far fields (n, modes or 3·modes, N, N) to `sums` (n, 2, NUMBERS)."""
-    count, waves, side, _ = far.shape
-    light = np.empty(side, good.dtype)
-    by_row = np.empty(side, good.dtype)
-    by_column = np.empty(side, good.dtype)
-    zero = light.dtype.type(0)
-    one = light.dtype.type(1)
-    half = light.dtype.type(0.5)
-    for frame in range(count):
-        for row in range(side):
-            light[:] = zero
-            by_row[:] = zero
-            by_column[:] = zero
-            for mode in range(modes):
-                wave = far[frame, mode, row]
-                for column in range(side):
-                    w = wave[column]
-                    light[column] += w.real * w.real + w.imag * w.imag
-            for mode in range(modes if waves > modes else 0):
-                wave, down, right = (
-                    far[frame, mode, row],
-                    far[frame, modes + mode, row],
-                    far[frame, 2 * modes + mode, row],
-                )
-                for column in range(side):
-                    w, d, r = wave[column], down[column], right[column]
-                    by_row[column] += w.real * d.real + w.imag * d.imag
-                    by_column[column] += w.real * r.real + w.imag * r.imag
-            measured, usable = amplitude[frame, row], good[row]
-            rr, rc, cc, rf, cf, ff = zero, zero, zero, zero, zero, zero
-            gr, gc, gf, dd, pixels, bn, bd, bv = zero, zero, zero, zero, zero, zero, zero, zero
-            excess, all_light = zero, zero
-            for column in range(side):
-                mask = usable[column] if measured[column] >= zero else zero
-                power = light[column] + background
-                model = np.sqrt(power)
-                inverse = one / (model + epsilon)
-                r, c, f = by_row[column] * inverse, by_column[column] * inverse, half * light[column] * inverse
-                difference = (measured[column] - model) * mask
-                rr += mask * r * r
-                rc += mask * r * c
-                cc += mask * c * c
-                rf += mask * r * f
-                cf += mask * c * f
-                ff += mask * f * f
-                gr += difference * r
-                gc += difference * c
-                gf += difference * f
-                dd += difference * difference
-                pixels += mask
-                beyond = measured[column] * measured[column] - power
-                excess += mask * beyond
-                all_light += mask * light[column]
-                weight = mask / ((power + one) * (power + one))
-                bn += weight * (measured[column] * measured[column] - light[column])
-                bd += weight
-                bv += weight * beyond * (weight * beyond)
-            total = sums[frame, row % 2]
-            total[0] += rr
-            total[1] += rc
-            total[2] += cc
-            total[3] += rf
-            total[4] += cf
-            total[5] += ff
-            total[6] += gr
-            total[7] += gc
-            total[8] += gf
-            total[9] += dd
-            total[10] += pixels
-            total[11] += bn
-            total[12] += bd
-            total[13] += bv
-            total[14] += excess
-            total[15] += all_light

@@ -28,7 +28,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
-from nsbluesky.solver.checkpoint import Checkpoints, CheckpointWriter
+from nsbluesky.solver.checkpoint_writer import Checkpoints, CheckpointWriter
 from nsbluesky.solver.dose import DOSE_FRAMES
 from nsbluesky.solver.engines.averages import put_averages_in
 from nsbluesky.solver.engines.base import PassSums
@@ -75,17 +75,17 @@ START_WITHOUT = {"refine_flux": False, "find_orientation": False}
 
 
 NEEDS_ALL_FRAMES = {
-    "refine_positions": "none",
-    "object_modes": 1,
-    "probe_variation": 0,
-    "object_most": 0.0,
-    "object_phase": "any",
-    "probe_radius_m": 0.0,
-    "probe_pupil": False,
-    "quality_share": 0.0,
-    "held_out": 0.0,
+    "refine_positions": ("none", "auto"),
+    "object_modes": (1,),
+    "probe_variation": (0,),
+    "object_most": (0.0,),
+    "object_phase": ("any",),
+    "probe_radius_m": (0.0,),
+    "probe_pupil": (False,),
+    "quality_share": (0.0,),
+    "held_out": (0.0,),
 }
-"""Settings that one process can follow only, and what they have to be here, or "auto", which is that here."""
+"""Settings that one process can follow only, and what they may be here; all of it means that nothing is done."""
 
 
 @dataclass
@@ -157,6 +157,18 @@ class ShardedSolver:
         row, column = self.state.origin_px
         box = slice(row0 - row, row1 - row), slice(column0 - column, column1 - column)
         return _Place(order, slots, box)
+
+    def take_up(self, known: Progress) -> None:
+        """Go on with what is known of the frames; nothing is at the beginning."""
+        if known.refinement:
+            self._refinement.restore(known.refinement)
+        if known.frames:
+            self.ledger.recall(known.frames)
+        self.rejected = known.rejected
+
+    def tell(self, known: Progress) -> None:
+        """Write down what is known of the frames; `rejected` is there already."""
+        known.frames, known.refinement = self.ledger.contents(), self._refinement.contents()
 
     def run_pass(self, *, parts: int = 1, resting: bool = False, refine: bool = False) -> None:
         """Use every frame once, and exchange `parts` times; correct the flux of the frames, where that is due."""
@@ -244,7 +256,7 @@ def reconstruct_sharded(
     CheckpointError
         If there is a checkpoint to go on from, but it is damaged, or of another reconstruction than this one.
     """
-    wanted = _checked(settings, passes)
+    wanted = _passes_of(settings, passes)
     settings = settings.replace(refine_positions="none", refine_background=False)
     places, given = valid_input(frames, translations_m, weights)
     count, side = frames.shape[:2]
@@ -267,23 +279,17 @@ def reconstruct_sharded(
         known = Progress.load(checkpoints.path, identity, backend)
     else:
         first = _lit(frames, usable, good, max(settings.sweep_frames, DOSE_FRAMES))
-        if not len(first):
-            raise ValueError(f"none of the {count} frames can be used: expected photons")
         given_first = frames[first], places_px[first] * pixel_m
         known = Progress.of(_beginning(*given_first, good, geometry, settings, backend, probe), backend)
     state = known.state = _on_canvas(backend, known.state, orders)
     refinement = Refinement(settings, backend)
-    if known.refinement:
-        refinement.restore(known.refinement)
     solver = ShardedSolver(state, orders, numbers, submit, backend, dose=known.dose, refinement=refinement)
-    if known.frames:
-        solver.ledger.recall(known.frames)
-    solver.rejected = known.rejected
+    solver.take_up(known)
     r_factors, passes_before = known.r_factors, len(known.r_factors)
     written = CheckpointWriter(checkpoints, kept=passes_before)
 
     def save(path: Path) -> None:
-        known.frames, known.refinement = solver.ledger.contents(), refinement.contents()
+        solver.tell(known)
         known.save(path, identity, backend)
 
     for done in range(passes_before, wanted):
@@ -300,30 +306,29 @@ def reconstruct_sharded(
     ledger = solver.ledger
     found, in_use = np.full((count, 2), np.nan), ledger.seq_nums[ledger.wanted]
     found[in_use] = places_px[in_use, ::-1] * pixel_m
-    rejected = solver.rejected | unplaced | solver.dark
-    picture = render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None)
     return Reconstruction(
-        picture,
-        np.array(r_factors),
-        known.sweep,
-        rejected,
-        found,
-        refinement,
-        passes_before,
+        picture=render(backend, state, ledger, pixel_m=pixel_m, num_points=count, previous=None),
+        r_factors=np.array(r_factors),
+        sweep=known.sweep,
+        rejected=solver.rejected | unplaced | solver.dark,
+        translations_m=found,
+        refinement=refinement,
+        passes_before=passes_before,
         checkpoints_missed=written.missed,
     )
 
 
-def _checked(settings: SolverSettings, passes: int | None) -> int:
-    """Return the passes wanted of settings that shards can follow."""
+def _passes_of(settings: SolverSettings, passes: int | None) -> int:
+    """Return the passes that are wanted, or raise a SettingsError: not all settings are what shards can follow."""
     wanted = PASSES if passes is None and settings.passes_final is None else passes
     stages = stages_of(settings if wanted is None else settings.replace(passes_final=wanted))
     if [stage.algorithm for stage in stages] != [ALGORITHM]:
         raise SettingsError(
             f"solver.algorithm = {settings.algorithm!r}: expected {ALGORITHM!r} where frames lie in several processes"
         )
-    for name, off in NEEDS_ALL_FRAMES.items():
-        if getattr(settings, name) not in (off, "auto"):
+    for name, allowed in NEEDS_ALL_FRAMES.items():
+        if getattr(settings, name) not in allowed:
+            off = allowed[0]
             raise SettingsError(f"solver.{name} needs all frames in one process: leave the workers out, or set {off}")
     return stages[0].passes
 
@@ -357,13 +362,15 @@ def _beginning(
 
 
 def _lit(frames: Any, usable: npt.NDArray[np.intp], good: npt.NDArray[np.bool_], wanted: int) -> npt.NDArray[np.intp]:
-    """Return the first so many of the usable frames that have photons on good pixels."""
+    """Return the first so many of the usable frames that have photons on good pixels; a ValueError if none has."""
     found = np.empty(0, np.intp)
     for begin in range(0, len(usable), BLOCK_FRAMES):
         block = usable[begin : begin + BLOCK_FRAMES]
         found = np.append(found, block[(np.asarray(frames[block])[:, good] > 0).any(axis=1)])
         if len(found) >= wanted:
             break
+    if not len(found):
+        raise ValueError(f"none of the {len(frames)} frames can be used: expected photons")
     return found[:wanted]
 
 

@@ -12,9 +12,9 @@ from typing import Any, Self
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
-from nsbluesky.solver.checkpoint import CheckpointError, check_identity, read_checkpoint, write_checkpoint
+from nsbluesky.solver.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from nsbluesky.solver.dose import dose_of
-from nsbluesky.solver.identity import identity_of
+from nsbluesky.solver.identity import check_identity, identity_of
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep

@@ -23,12 +23,11 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.compiled import FAST, njit
 from nsbluesky.solver.frames import MOST_VARIATION, FrameStore
+from nsbluesky.solver.light import PHOTON_NOISE
 from nsbluesky.solver.shifts import light_around, lines_of, turn
 from nsbluesky.solver.state import SolverState
 
 __all__ = ["ProbeVariation", "Variation", "VariedProbe", "let_vary", "probe_of", "variation_of"]
-
-PHOTON_NOISE = 0.25
 
 WEIGHT_STEP = 0.5
 """β.  With 1, four modes and 5 % of variation let weights and modes grow without bound."""

@@ -157,15 +157,29 @@ class CxiWindow(QtWidgets.QMainWindow):
             told_settings(newest.parameters if newest is not None else {}),
             self.data.illumination is not None,
         )
-        self.slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
-        self.slider.setRange(0, max(len(self._frames) - 1, 0))
-        self.slider.setPageStep(max(len(self._frames) // 20, 1))
-        self.slider.setToolTip("frame; arrow keys, Page Up and Page Down, Home and End")
+        self.slider = self._make_slider()
         self.status = QtWidgets.QLabel()
         self.status.setWordWrap(True)
         self.docks = DockArea()
         self._lay_out()
         self._add_menus()
+        self._connect()
+        self._background = Background(partial(low_resolution_of, self.data.path), self._imaged.emit)
+        self._draw_file()
+        if second is not None:
+            self._show_second_engine(second)
+        self.show_frame(0)
+        self.slider.setFocus()
+
+    def _make_slider(self) -> QtWidgets.QSlider:
+        slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
+        slider.setRange(0, max(len(self._frames) - 1, 0))
+        slider.setPageStep(max(len(self._frames) // 20, 1))
+        slider.setToolTip("frame; arrow keys, Page Up and Page Down, Home and End")
+        return slider
+
+    def _connect(self) -> None:
+        """Let the window follow the slider and what is chosen, clicked and zoomed in its panels."""
         self.slider.valueChanged.connect(self.show_frame)
         for panel in (self.frame_panel, self.raw_panel):
             if isinstance(panel, RawPanel):
@@ -183,12 +197,6 @@ class CxiWindow(QtWidgets.QMainWindow):
             zoomed.view.sigRangeChangedManually.connect(partial(self._follow, zoomed, follower))
         self.reprocess.finished.connect(lambda path: self._try(lambda: self.compare(path)))
         self._imaged.connect(self._take_low_resolution)
-        self._background = Background(partial(low_resolution_of, self.data.path), self._imaged.emit)
-        self._draw_file()
-        if second is not None:
-            self._show_second_engine(second)
-        self.show_frame(0)
-        self.slider.setFocus()
 
     @property
     def panels(self) -> dict[str, Panel]:

@@ -333,6 +333,20 @@ def test_a_search_after_the_last_frame_takes_no_time_from_the_last_passes(scan, 
     assert stage._solver.finished and set(time_left) == {1.0}
 
 
+def test_positions_of_an_image_that_began_anew_are_told_after_its_first_round(scan):
+    stage, stop = drive(scan, final_s=1e6, refine_positions="frames", passes_final=12, coarse_uses=0)
+    list(stage.process("stop", stop))
+    pictures_to_the_end(stage)
+    solver, places = stage._solver, stage._solver.refinement.places
+    assert places.rounds > 0 and not list(stage._positions(solver)), "they were told with a picture"
+    solver.start_with(solver.picture().probe)
+    assert not list(stage._positions(solver)), "corrected positions were dropped"
+    while places.rounds == 0 and not solver.finished:
+        solver.step(0)
+    ((_, told),) = (each for each in stage._positions(solver) if each[0] != "descriptor")
+    assert np.isfinite(told["data"]["scatter_m"])
+
+
 def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
     stage, stop = drive(scan, final_s=1e-6)
     list(stage.process("stop", stop))

@@ -11,7 +11,7 @@ from nsbluesky.solver.amplitude_chunks import AmplitudeChunks
 from nsbluesky.solver.device_loops import StoredAmplitudes, device_loops
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
-from nsbluesky.solver.frames import NOT_MEASURED
+from nsbluesky.solver.light import NOT_MEASURED
 from nsbluesky.solver.quality import align, nrmse
 
 SIDE = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nsbluesky.solver.fit import modelled_frame, unexplained
-from nsbluesky.solver.frames import NOT_MEASURED
+from nsbluesky.solver.fit import modelled_frame, unexplained_part
+from nsbluesky.solver.light import NOT_MEASURED
 from nsbluesky.solver.propagation import FarField
 
 
@@ -89,6 +89,6 @@ def test_a_place_off_the_object_sees_the_bare_probe(backend):
 
 def test_the_object_explains_its_frames_and_no_others(settled, scan, backend):
     state, frames = settled.state, settled.frames
-    assert np.median([unexplained(backend, state, frames, slot) for slot in range(len(scan.frames))]) < 0.3
+    assert np.median([unexplained_part(backend, state, frames, slot) for slot in range(len(scan.frames))]) < 0.3
     frames.put(scan.seq_nums[:1], scan.frames[99:100], frames.corners_px[:1])
-    assert unexplained(backend, state, frames, 0) > 0.5
+    assert unexplained_part(backend, state, frames, 0) > 0.5

@@ -8,9 +8,9 @@ from small_scan import PIXEL_M, simulate, solved
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver.forecast import frames_for_resolution
-from nsbluesky.solver.frames import NOT_MEASURED
 from nsbluesky.solver.halves import LEAST_PASSES, HalfSets, half_of
 from nsbluesky.solver.held_out import predictions
+from nsbluesky.solver.light import NOT_MEASURED
 
 
 @pytest.fixture

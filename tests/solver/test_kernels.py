@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from nsbluesky.backend import get_backend
 from nsbluesky.solver import amplitude_loops, kernels
+from nsbluesky.solver.amplitude_arrays import roots_of, sums_of
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.wasp import WaspRule
-from nsbluesky.solver.frames import roots_of, sums_of
 from nsbluesky.solver.light import SUMS
 from nsbluesky.solver.shifts import largest_nearby
 

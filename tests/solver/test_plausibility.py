@@ -10,7 +10,7 @@ import pytest
 from nsbluesky.cxi import read_cxi, siemens_star_to_cxi
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.canvas import window_corners_px
-from nsbluesky.solver.frames import good_pixels
+from nsbluesky.solver.intake import good_pixels
 from nsbluesky.solver.plausibility import FEW_FRAMES, complaint_about_overlap, measured_per_unknown
 
 MEASURED = Path(__file__).parents[1] / "data"

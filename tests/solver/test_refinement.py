@@ -14,9 +14,9 @@ from nsbluesky.backend import get_backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.engines.wasp import WaspRule
-from nsbluesky.solver.frame_steps import PHOTON_NOISE, steps_and_errors
+from nsbluesky.solver.frame_steps import steps_and_errors
 from nsbluesky.solver.held_out import predictions
-from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.light import PHOTON_NOISE, LightSums
 from nsbluesky.solver.places import Places, bad_fits, correlation_of, is_confirmed
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
@@ -242,6 +242,18 @@ def test_rounds_that_find_nothing_come_less_often(difficult_scan, backend, monke
         assert refinement.due(state)
         store.light_sums[:14] = 1.0
         refinement.take_flux(store, state)
+
+
+def test_an_image_that_begins_anew_has_its_rounds_anew(difficult_scan, backend):
+    """The background waits for the first rounds of every image, not of the first one alone."""
+    store, state = difficult_scan(backend, 1)
+    store.uses[:14] = 100
+    refinement = Refinement(SolverSettings(refine_positions="frames"), backend)
+    for state.passes in range(1, 4):
+        assert not any(refinement.round(state, store, store))
+    assert refinement.places.rounds > 0
+    refinement.reset(store)
+    assert refinement.places.rounds == 0
 
 
 def test_a_look_at_places_that_has_to_wait_makes_no_other_round(difficult_scan, backend, monkeypatch):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from nsbluesky.backend import BackendError, get_backend
+from nsbluesky.solver.amplitude_arrays import brightest_of
 from nsbluesky.solver.amplitude_loops import find_brightest
-from nsbluesky.solver.frames import NOT_MEASURED, FrameStore, brightest_of
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.light import NOT_MEASURED
 from nsbluesky.solver.reconstruct import reconstruct
 from nsbluesky.solver.saturation import LEAST_FRAMES, LEAST_PHOTONS, LEAST_PIXELS, FullScale
 

@@ -11,7 +11,7 @@ from benchmarks.bench_contest import solver_for
 from benchmarks.bench_misfits import _small_object
 from benchmarks.simulated_scans import simulated_scan
 from nsbluesky.settings import SettingsError, SolverSettings
-from nsbluesky.solver.frame_steps import PHOTON_NOISE
+from nsbluesky.solver.light import PHOTON_NOISE
 from nsbluesky.solver.places import Places
 from nsbluesky.solver.scattering import (
     FIRST_PAUSE,

@@ -19,7 +19,8 @@ from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver import shards
-from nsbluesky.solver.checkpoint import CheckpointError, Checkpoints
+from nsbluesky.solver.checkpoint import CheckpointError
+from nsbluesky.solver.checkpoint_writer import Checkpoints
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver

@@ -69,8 +69,6 @@ class ConjugateGradientEngine(Engine):
         δ.
     subpixel : int
         Steps of a position in a pixel.
-    compiled : bool, optional
-        Use the loops compiled for a CPU; by default wherever arrays live in host memory.
     """
 
     name = "cg"
@@ -83,14 +81,13 @@ class ConjugateGradientEngine(Engine):
         batch: int,
         damping: float,
         subpixel: int = 1,
-        compiled: bool | None = None,
     ) -> None:
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
         self._damping = np.float32(damping)
         self._subpixel = subpixel
-        self._compiled = not backend.on_device if compiled is None else compiled
+        self._compiled = not backend.on_device
 
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space; the first step follows the gradient."""
