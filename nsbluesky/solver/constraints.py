@@ -80,21 +80,27 @@ class Constraints:
                 f"solver.probe_radius_m = {settings.probe_radius_m:g}: expected less than half of a window, "
                 f"{window_m / 2:g}; 0 for no bound"
             )
-        self.vacuum: Vacuum | None = None
-        self._missed = 0
+        self.reset()
         self._settings = settings
         self._optic = geometry.optic
         self._backend = backend
         self._window_m = window_m
 
+    def reset(self) -> None:
+        """Forget the empty beam: the image begins anew."""
+        self.vacuum: Vacuum | None = None
+        self._missed = 0
+        self._place: tuple[int, ...] = ()
+
     def contents(self) -> dict[str, Any]:
         """Return what was found of the empty beam, for a checkpoint."""
-        return {"missed": self._missed, **({} if self.vacuum is None else asdict(self.vacuum))}
+        found = {} if self.vacuum is None else asdict(self.vacuum)
+        return {"missed": self._missed, "place": list(self._place), **found}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         found = dict(contents)
-        self._missed = found.pop("missed")
+        self._missed, self._place = found.pop("missed"), tuple(found.pop("place"))
         self.vacuum = Vacuum(**found) if found else None
 
     def hold_probe(self, state: SolverState) -> None:
@@ -144,9 +150,10 @@ class Constraints:
         lit, covered = self._lit(state, frames)
         found = find_vacuum(self._backend.to_numpy(state.object), covered, sign)
         self._missed = 0 if found is not None else self._missed + 1
-        if found is None and self._missed <= REMEMBERED_PASSES:
-            found = self.vacuum
-        self.vacuum = found
+        place = (*state.origin_px, *state.shape)
+        if found is None and self._missed <= REMEMBERED_PASSES and place == self._place:
+            found = self.vacuum  # whose ramp is told by rows and columns of the canvas
+        self.vacuum, self._place = found, place
         if found is None:
             return
         wave = found.wave(xp, state.object.shape)

@@ -192,7 +192,8 @@ class LiveImage:
         for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
-        self.rhythm.restart()
+        self.rhythm.begin_anew()
+        self.constraints.reset()
         self._deck.add(frames.active.tolist())
         self.refinement.reset(frames)
         self._odd_pixels.reset()

@@ -109,8 +109,14 @@ class Rhythm:
         self.last_passes = last_passes
         self.stage = 0
 
+    def begin_anew(self) -> None:
+        """Begin with another image, which has all passes before it."""
+        self._was_ripe = False
+        self._rested = 0
+        self.restart()
+
     def restart(self) -> None:
-        """Count full passes from here on: the frames are others, or the image began anew."""
+        """Count full passes from here on: the frames are others."""
         self.r_factors = []
         self.last_passes.begin()
         self._coarse_r = None

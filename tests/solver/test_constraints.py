@@ -137,6 +137,24 @@ def test_the_empty_beam_is_remembered_for_some_passes_and_by_a_checkpoint(backen
         assert held.vacuum is None
 
 
+@pytest.mark.parametrize("change", ["grown canvas", "begun anew"])
+def test_the_empty_beam_of_another_image_is_not_remembered(backend, difficult_scan, monkeypatch, change):
+    store, _ = difficult_scan(backend, 1)
+    state = SolverState(with_ramp(sample((50, 47), np.random.default_rng(4))), np.ones((1, 24, 24), np.complex64))
+    constraints = Constraints(SolverSettings(object_most=1.0), simple_geometry(), backend, 24 * PIXEL_M)
+    constraints.hold_object(state, store)
+    assert constraints.vacuum is not None
+    monkeypatch.setattr("nsbluesky.solver.constraints.find_vacuum", lambda *_: None)
+    if change == "begun anew":
+        constraints.reset()
+    else:
+        state.object, state.origin_px = np.pad(state.object, (3, 3)), (-3, -3)
+    before = state.object.copy()
+    constraints.hold_object(state, store)
+    assert constraints.vacuum is None
+    np.testing.assert_array_equal(state.object, before)
+
+
 def simple_geometry():
     from nsbluesky.geometry import Geometry
 
@@ -148,6 +166,8 @@ def test_a_true_bound_makes_an_image_better(holes, backend, settings):
     free, held = solved(holes, backend, passes_final=25), solved(holes, backend, passes_final=25, **settings)
     assert held.constraints.vacuum is not None and free.constraints.vacuum is None
     assert object_error(held, holes) < 0.99 * object_error(free, holes)
+    held.start_with(held.state.probe)
+    assert held.constraints.vacuum is None, "that of an image which was begun anew"
 
 
 @pytest.mark.parametrize("algorithm", sorted(set(ENGINES) - {"mpie"}))  # its last batch leaves too much noise

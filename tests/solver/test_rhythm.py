@@ -229,6 +229,17 @@ def test_of_told_passes_the_last_ones_rest_and_all_of_an_image_that_was_ripe(kit
         assert made.passes(WHOLE, 10) == rests
 
 
+def test_an_image_that_begins_anew_has_momentum_again(kit: Any) -> None:
+    made = kit(passes_final=10)
+    made.modes.restore(NONE_TRIED)
+    made.rhythm.finish(is_ripe=True)
+    made.passes(WHOLE, 3)
+    made.rhythm.restart()  # other frames, the same image
+    assert made.passes(WHOLE, 1) == [True]
+    made.rhythm.begin_anew()
+    assert made.passes(WHOLE, 10) == [False] * 8 + [True] * 2
+
+
 def test_of_told_passes_those_rest_during_which_a_mode_may_be_found(kit: Any) -> None:
     made = kit(passes_final=20)
     made.rhythm.finish(is_ripe=False)
