@@ -89,7 +89,7 @@ class FolderLock:
         return self.folder / NAME
 
     def _is_there(self, file: int) -> bool:
-        """Return whether the name is that of an open file: whoever had it may have removed it, another one made one."""
+        """Return whether the name is that of an open file: who had it may have removed it, and another made one."""
         return os.path.samestat(os.fstat(file), self._path.stat())
 
     def _lock(self) -> int | None:

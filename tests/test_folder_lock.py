@@ -63,7 +63,7 @@ def test_a_process_that_the_holder_starts_does_not_hold_it(tmp_path: Path) -> No
     child.communicate(b"\n")
 
 
-def test_a_file_that_is_removed_in_the_same_moment_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_removed_in_that_moment_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former holder has removed it after it was opened: a third one would make a new file, and be let in."""
     flock, taken = fcntl.flock, []
 

@@ -138,7 +138,7 @@ def output_folder(path: Path) -> Path:
 
 
 def only_one_in(folder: Path, command: str) -> FolderLock:
-    """Return what keeps other commands out of a folder of results: two at work on one run spoil each other's files."""
+    """Return what keeps other commands out of a folder of results: two at work on a run spoil each other's files."""
     from nsbluesky.folder_lock import FolderLock
 
     return FolderLock(folder, f"nsbluesky {command}", "wait for its end, or give another --out")
