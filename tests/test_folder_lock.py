@@ -65,7 +65,7 @@ def test_a_process_that_the_holder_starts_does_not_hold_it(tmp_path: Path) -> No
 
 def test_a_file_that_is_removed_in_that_moment_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former holder has removed it after it was opened: a third one would make a new file, and be let in."""
-    flock, taken = fcntl.flock, []
+    flock, taken = fcntl.flock, list[int]()
 
     def slow(file: int, operation: int) -> None:
         if not taken:
