@@ -269,6 +269,6 @@ def test_impossible_acquisitions(wrong: dict[str, Any], message: str) -> None:
 
 
 def test_twins_have_no_channels_to_lose(tmp_path: Path) -> None:
-    twins = Twins.make(tmp_path, lambda *_: np.zeros(SHAPE), SHAPE)
+    twins = Twins.make(tmp_path, lambda *_: np.zeros(SHAPE, np.uint16), SHAPE)
     devices = (twins.fccd, twins.stage)  # the shutter knows no connection
     assert not any(device.connection.has_channels for device in devices)
