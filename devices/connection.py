@@ -36,6 +36,8 @@ class Connection:
         How many channels were lost since the device was made; a channel that never was there is not lost.
     changed_s : float
         When one was lost or came back last, as of `time.monotonic`; -inf where that never was.
+    has_channels : bool
+        Whether there are any of an IOC; a twin in this process has none, and nothing to lose.
     settle_s : float or None
         How long a plan rests when a lost device is back.  None: plans do not wait for it.
     """
@@ -50,6 +52,7 @@ class Connection:
         self._listeners: list[Callable[[], None]] = []
         self._waiting: set[StatusBase] = set()
         leaves = [walk.item for walk in device.walk_signals(include_lazy=False)]
+        self.has_channels = any(hasattr(leaf, "pvname") for leaf in leaves)
         for signal in [leaf for leaf in leaves if isinstance(leaf, Signal)]:
             signal.subscribe(self._on_metadata, event_type=signal.SUB_META, run=False)
             if signal.connected:

@@ -173,7 +173,7 @@ def _back_again(connections: Sequence[Any]) -> Plan:
     A suspender holds this plan in between, but not always: the RunEngine ends a suspension when a move or an exposure
     that was under way fails.  So this plan waits by itself, too, where a suspender was installed.
     """
-    noticed_s = time.monotonic() + NOTICE_S
+    noticed_s = time.monotonic() + (NOTICE_S if any(c.has_channels for c in connections) else 0.0)
     while True:
         yield from undisturbed(bps.checkpoint())  # what failed is not done again by the RunEngine
         yield from undisturbed(bps.sleep(LOOK_S))

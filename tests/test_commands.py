@@ -799,6 +799,28 @@ def test_replay_from_the_catalog(
     assert (used["subpixel"], used["algorithm"]) == (2, "rpie")
 
 
+def test_a_second_replay_into_the_same_folder_is_refused_and_harms_nothing(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    uid, log, settings = recorded
+    out = tmp_path / "out"
+    arguments = ["replay", uid, "--log", str(log), "--out", str(out), *settings, "--json"]
+    command = [sys.executable, "-m", "nsbluesky.cli", *arguments, "--speed", "0.2"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while first.poll() is None and not any(out.glob("*.cxi")):
+        threading.Event().wait(0.01)
+    first.send_signal(signal.SIGSTOP)  # in the middle of its work, for as long as this takes
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    told = commands.fail(*arguments)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    first.send_signal(signal.SIGCONT)
+    summary, _ = first.communicate(timeout=TIMEOUT_S)
+    work = f"process {first.pid} (nsbluesky replay)"
+    assert f"{out} is in use by {work}: wait for its end, or give another --out" in told
+    assert_replayed(json.loads(summary))
+    assert_replayed(commands.run(*arguments[:-1]))
+
+
 def test_replay_says_what_is_wrong(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     uid, path, settings = recorded
     log = ["--log", path]

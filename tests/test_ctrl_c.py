@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from recorded_run import TIMEOUT_S
 
+from nsbluesky import session
 from nsbluesky.callbacks.pipeline import PtychoPipeline
+from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo, reconstruct, replay, telling_what_is_left
+from nsbluesky.simulation import beamline
 
 INTERRUPTED = 130
 
@@ -145,6 +148,24 @@ def test_what_is_left_of_a_demo(tmp_path: Path) -> None:
     (documents / "0123456789abcdef.jsonl").touch()
     told = f"nsbluesky replay 01234567 --log {documents} makes an image of the frames that were taken"
     assert demo._left(tmp_path, known) == told
+
+
+def test_what_writes_the_catalog_of_a_demo_starts_long_before_its_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C waits till the run is in the catalog, and would wait for the start of that process else."""
+    begun: list[str] = []
+
+    def interrupted(beamline: object) -> None:
+        begun.append("site")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(beamline, "SimulatedBeamline", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(Catalog, "start_writing", lambda catalog: begun.append("catalog"))
+    monkeypatch.setattr(demo, "_warm_up", lambda settings: threading.Thread())
+    monkeypatch.setattr(session, "simulated_site", interrupted)
+    assert main(["demo", "--offscreen", "--out", str(tmp_path)]) == INTERRUPTED
+    assert begun == ["catalog", "site"]
 
 
 def test_what_is_left_is_asked_when_it_is_interrupted() -> None:

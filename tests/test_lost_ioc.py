@@ -23,10 +23,16 @@ MOMENTS = 16
 """Messages after the first error; the plan below goes on for fewer."""
 
 
+class Channel(Signal):
+    """A signal with a name on the wire."""
+
+    pvname = "IOC:channel"
+
+
 class Motor(Device):
     """Moves until it is told that it has arrived; its channel can be taken away."""
 
-    channel = Component(Signal, value=0)
+    channel = Component(Channel, value=0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,6 +109,53 @@ def test_an_error_without_a_loss_ends_the_plan(RE: RunEngine, motors: tuple[Moto
 
     with pytest.raises(ValueError, match="not an IOC's fault"):
         RE(outlasting(motors, attempt))
+
+
+class Twin(Motor):
+    """Has no IOC."""
+
+    channel = Component(Signal, value=0)
+
+
+def test_no_loss_is_waited_for_where_there_is_no_ioc(RE: RunEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    RE.msg_hook = lambda message: messages.append(message.command)
+
+    def attempt() -> Any:
+        yield from bps.checkpoint()
+        raise ValueError("the sample is not there")
+
+    monkeypatch.setattr(lost_ioc, "LOOK_S", 0.001)
+    with pytest.raises(ValueError, match="the sample is not there"):
+        RE(outlasting([Twin("", name="twin")], attempt))
+    assert messages.count("sleep") == 1
+
+
+def test_a_loss_may_become_known_after_its_error(
+    RE: RunEngine, motors: tuple[Motor, Motor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only one of the devices has an IOC."""
+    monkeypatch.setattr(lost_ioc, "NOTICE_S", TIMEOUT_S)
+    attempts: list[int] = []
+
+    def attempt() -> Any:
+        attempts.append(len(attempts))
+        yield from bps.checkpoint()
+        if len(attempts) == 1:
+            raise ValueError("no answer")
+
+    sleeps = 0
+
+    def hook(message: Msg) -> None:
+        nonlocal sleeps
+        sleeps += message.command == "sleep"
+        if sleeps == 3:
+            for connected in (False, True):
+                motors[0].connect(connected)
+
+    RE.msg_hook = hook
+    RE(outlasting([motors[0], Twin("", name="twin")], attempt))
+    assert attempts == [0, 1]
 
 
 def test_an_error_long_after_a_loss_ends_the_plan(

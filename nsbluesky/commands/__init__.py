@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
+    from nsbluesky.folder_lock import FolderLock
     from nsbluesky.service.access import Credentials
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "input_catalog",
     "input_folder",
     "input_log",
+    "only_one_in",
     "output_file",
     "output_folder",
     "output_picture",
@@ -133,6 +135,13 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write into {path} ({error.strerror}): expected a writable folder") from error
     return path.resolve()
+
+
+def only_one_in(folder: Path, command: str) -> FolderLock:
+    """Return what keeps other commands out of a folder of results: two at work on a run spoil each other's files."""
+    from nsbluesky.folder_lock import FolderLock
+
+    return FolderLock(folder, f"nsbluesky {command}", "wait for its end, or give another --out")
 
 
 def input_folder(path: Path) -> Path:

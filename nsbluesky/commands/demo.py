@@ -97,6 +97,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         ahead = _frames_ahead(options)
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed, **ahead))
         catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
+        catalog.start_writing()  # what it imports takes seconds, which Ctrl-C in the scan would have to wait for
         site = replace(session.simulated_site(beamline), pipeline=settings)
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         for device in devices:

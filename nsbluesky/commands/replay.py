@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.commands import CommandFailed, input_catalog, input_log, output_folder, telling_what_is_left
+from nsbluesky.commands import (
+    CommandFailed,
+    input_catalog,
+    input_log,
+    only_one_in,
+    output_folder,
+    telling_what_is_left,
+)
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
 from nsbluesky.replay import documents_of, replay
 from nsbluesky.viewer.pictures import save_object_png
@@ -45,6 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         uid, documents = uid_of(documents_of(options.uid, None if options.from_catalog else log, catalog))
         settings, told = settings_again(options, uid, log, catalog)
         out = output_folder(options.out)
+        stack.enter_context(only_one_in(out, options.command))
         pipeline = PtychoPipeline(settings, directory=out)
         stack.enter_context(telling_what_is_left(functools.partial(_left, pipeline, out, uid)))
         stack.callback(pipeline.close, timeout=0)

@@ -12,6 +12,7 @@ from nsbluesky.commands import (
     CommandFailed,
     add_service_arguments,
     input_log,
+    only_one_in,
     output_folder,
     service_credentials,
 )
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         try:
             ask(address, "status", credentials, timeout_s=1.0)
         except ServiceAway:
+            stack.enter_context(only_one_in(output_folder(out), options.command))
             service = stack.enter_context(ProcessingService(_settings(options, out, path.stem)))
             address, credentials = service.address, service.credentials
         connection = stack.enter_context(Connection(address, log, credentials))

@@ -6,14 +6,13 @@ where it was, and one that goes on with anything else than it began with is refu
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from nsbluesky._version import __version__
 from nsbluesky.conversion.block_file import block_path, read_block
 from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.conversion.scan import RawScan
+from nsbluesky.folder_lock import FolderInUse, FolderLock
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.whole_file import write_whole
 
@@ -88,7 +88,7 @@ class UnfinishedConversion:
         self.folder = unfinished_folder(out)
         self._description = self.folder / FILE
         self._identity = identity
-        self._lock: TextIO | None = None
+        self._lock = FolderLock(self.folder, "another conversion")
         if not self.begun:
             return
         if not resume:
@@ -140,13 +140,10 @@ class UnfinishedConversion:
 
     def __enter__(self) -> Self:
         """Make the folder, and keep others out of it."""
-        self.folder.mkdir(exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ConversionError(f"{self.folder}: another conversion is at work on it: wait for its end") from None
+            self._lock.__enter__()
+        except FolderInUse as error:
+            raise ConversionError(str(error)) from None
         if not self.begun:
             write_whole(self._description, json.dumps(self._identity))
         return self
@@ -157,8 +154,7 @@ class UnfinishedConversion:
         """Let others into the folder; one without a finished block is removed."""
         if self.folder.exists() and not self._blocks():
             self.remove()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.__exit__(kind, error, traceback)
 
 
 def _check_same(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "forget_service",
     "is_loopback",
     "local_credentials",
+    "path_of_service",
     "tell_service",
     "write_secret",
 ]
@@ -129,7 +130,7 @@ def is_loopback(address: str) -> bool:
 
 def tell_service(address: str, credentials: Credentials, directory: Path | None = None) -> None:
     """Write address and credentials of a service into a file that only this user can read."""
-    write_secret(_path_of(address, directory), {"address": address, "pid": os.getpid(), **asdict(credentials)})
+    write_secret(path_of_service(address, directory), {"address": address, "pid": os.getpid(), **asdict(credentials)})
 
 
 def local_credentials(address: str, directory: Path | None = None) -> Credentials:
@@ -143,7 +144,7 @@ def local_credentials(address: str, directory: Path | None = None) -> Credential
         If the environment names a file that is no key file.
     """
     try:
-        told: dict[str, Any] = json.loads(_path_of(address, directory).read_text())
+        told: dict[str, Any] = json.loads(path_of_service(address, directory).read_text())
         if told["address"] == address:
             return Credentials(told["token"], told["server_key"], told["public_key"], told["secret_key"])
     except (OSError, ValueError, KeyError):
@@ -153,7 +154,7 @@ def local_credentials(address: str, directory: Path | None = None) -> Credential
 
 def forget_service(address: str, directory: Path | None = None) -> None:
     """Remove what `tell_service` wrote, unless another process has told of a service there since."""
-    path = _path_of(address, directory)
+    path = path_of_service(address, directory)
     try:
         if json.loads(path.read_text())["pid"] == os.getpid():
             path.unlink()
@@ -176,5 +177,6 @@ def check_secret(path: Path) -> None:
         raise AccessError(f"{path} holds a secret key, and other users can read it: run 'chmod 600 {path}'")
 
 
-def _path_of(address: str, directory: Path | None) -> Path:
+def path_of_service(address: str, directory: Path | None = None) -> Path:
+    """Return the file that `tell_service` writes."""
     return (directory or state_directory()) / "services" / f"{urlparse(address).port}.json"

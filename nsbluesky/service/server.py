@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -23,6 +22,7 @@ from nsbluesky.service.crashes import BlockJournal
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.intake import DocumentRefused, Intake
 from nsbluesky.service.keys import ROLES, KeyFolder
+from nsbluesky.service.listening import bind
 from nsbluesky.service.messages import (
     MAX_CONTROL_BYTES,
     OPEN_ACTIONS,
@@ -55,9 +55,6 @@ CHECKPOINT_S = 2.0
 MAX_BATCH = 256
 """Documents that are taken before control and heartbeat have their turn."""
 MAX_RUNS_IN_HELLO = 1000
-BIND_S = 10.0
-"""How long an address may be in use; a service takes up to half of it to end."""
-RETRY_S = 0.2
 
 
 class Server:
@@ -402,25 +399,8 @@ class Server:
         self._rights.protect(socket, name, *(("operator",) if name == "documents" else ROLES))
         socket.linger = 0
         socket.maxmsgsize = max_bytes
-        _bind(socket, address.replace(":0", ":*") if address.endswith(":0") else address)
+        bind(socket, address.replace(":0", ":*") if address.endswith(":0") else address)
         return socket
-
-
-def _bind(socket: zmq.Socket[bytes], address: str) -> None:
-    """Bind a socket, once a service that just ends has left its place: where its supervisor was killed, it may be."""
-    end = time.monotonic() + BIND_S
-    while True:
-        try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            if time.monotonic() > end:
-                why = "'nsbluesky status' tells whether another service runs there; else take another --address"
-                raise OSError(f"{address} is in use: {why}") from error
-        else:
-            return
-        time.sleep(RETRY_S)
 
 
 def _port(socket: zmq.Socket[bytes]) -> int:

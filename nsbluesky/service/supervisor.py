@@ -22,6 +22,7 @@ from nsbluesky.service.access import Credentials, forget_service, tell_service
 from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
+from nsbluesky.service.listening import AddressInUse, check_free
 from nsbluesky.service.process import Order, Ready, log_directory
 from nsbluesky.service.processing import RECORDING
 from nsbluesky.service.publisher import HEARTBEAT
@@ -144,6 +145,10 @@ class ProcessingService:
             If it does not start.
         """
         self._stopping.clear()
+        try:
+            check_free(self.settings.address, self.settings.ports, self._state_directory)
+        except AddressInUse as error:
+            raise ServiceError(f"the service does not start: {error}") from error
         (Path(self.settings.directory) / RECORDING).unlink(missing_ok=True)  # nobody asked for it this time
         ready = self._start_child(self.settings)
         # the next child takes the same ports, so that clients find it where they lost this one

@@ -211,6 +211,8 @@ class CameraGroup(PVGroup):  # type: ignore[misc]
 
     async def _stopped_before(self, due: float) -> bool:
         """Wait till `due` (`time.perf_counter`), or till somebody stops the camera."""
+        if self._stop.is_set():  # asyncio looks at nothing where no time is left, as when frames come late
+            return True
         try:
             await asyncio.wait_for(self._stop.wait(), max(due - time.perf_counter(), 0.0))
         except TimeoutError:

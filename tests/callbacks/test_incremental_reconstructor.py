@@ -351,6 +351,10 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
     stage, stop = drive(scan, final_s=1e-6)
     list(stage.process("stop", stop))
     pictures_to_the_end(stage)
+
+
+def add_late_frame(stage, scan):
+    """Let one more frame come."""
     late = stage.run.derived.page(
         "clean",
         [999],
@@ -362,8 +366,30 @@ def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
     )
     for name, document in late:
         list(stage.process(name, document))
+
+
+def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
+    stage, stop = drive(scan, final_s=1e-6)
+    list(stage.process("stop", stop))
+    pictures_to_the_end(stage)
+    add_late_frame(stage, scan)
     (final,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
     assert final["num_frames"] == len(scan.frames) + 1
+
+
+def test_an_image_that_its_data_do_not_determine_is_told_once_however_many_final_pictures_it_has(small):
+    """Also where a frame that comes late makes another one, of one frame more."""
+    stage, stop = drive(small, modes=16)
+    assert stage.run.warnings == []
+    list(stage.process("stop", stop))
+    (first,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
+    (message,) = stage.run.warnings
+    assert "not determined by its data: 64 frames measure 1.8 numbers" in message
+    add_late_frame(stage, small)
+    (second,) = (picture for picture in pictures_to_the_end(stage) if picture["final"])
+    assert (first["num_frames"], second["num_frames"]) == (64, 65)
+    assert "not determined by its data: 65 frames" in stage._solver.complaint(), "it could be told again"
+    assert stage.run.warnings == [message]
 
 
 def test_an_image_that_rests_is_shown_as_it_is(small, tmp_path):

@@ -346,7 +346,7 @@ def test_resume_begins_where_nothing_began_and_ends_where_all_is_done(raw: Path,
 def test_one_conversion_at_a_time_writes_a_file(raw: Path, tmp_path: Path) -> None:
     with (
         UnfinishedConversion(tmp_path / "clean.cxi", {}, resume=False),
-        pytest.raises(ConversionError, match="another conversion is at work on it"),
+        pytest.raises(ConversionError, match=rf"in use by process {os.getpid()} \(another conversion\): wait"),
     ):
         convert_file(raw, tmp_path / "clean.cxi")
 

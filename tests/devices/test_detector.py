@@ -266,3 +266,9 @@ def test_error_in_the_camera_does_not_outlive_its_scan(fccd: SimFCCD, gate: Gate
 def test_impossible_acquisitions(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Acquisition(**wrong)
+
+
+def test_twins_have_no_channels_to_lose(tmp_path: Path) -> None:
+    twins = Twins.make(tmp_path, lambda *_: np.zeros(SHAPE, np.uint16), SHAPE)
+    devices = (twins.fccd, twins.stage)  # the shutter knows no connection
+    assert not any(device.connection.has_channels for device in devices)

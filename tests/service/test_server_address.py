@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ import pytest
 import zmq
 from recorded_scan import wait_for
 
-from nsbluesky.service import server
+from nsbluesky.service import listening
 from nsbluesky.service.access import AccessError, Credentials, forget_service, local_credentials, tell_service
 from nsbluesky.service.connection import Connection, connect
 from nsbluesky.service.control import ask
+from nsbluesky.service.listening import AddressInUse, check_free
 from nsbluesky.service.settings import ServiceSettings
+from nsbluesky.service.supervisor import ProcessingService, ServiceError
 from nsbluesky.settings import SettingsError
 
 TIMEOUT_S = 10.0
@@ -32,9 +36,9 @@ def test_it_waits_until_the_other_has_left(context: zmq.Context[zmq.Socket[bytes
     with context.socket(zmq.ROUTER) as leaves, context.socket(zmq.ROUTER) as comes:
         port = leaves.bind_to_random_port("tcp://127.0.0.1")
         address = f"tcp://127.0.0.1:{port}"
-        bound = threading.Thread(target=server._bind, args=(comes, address))
+        bound = threading.Thread(target=listening.bind, args=(comes, address))
         bound.start()
-        bound.join(2 * server.RETRY_S)
+        bound.join(2 * listening.RETRY_S)
         assert bound.is_alive()
         leaves.close(0)
         bound.join(TIMEOUT_S)
@@ -44,11 +48,53 @@ def test_it_waits_until_the_other_has_left(context: zmq.Context[zmq.Socket[bytes
 def test_it_gives_up_where_the_other_stays(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "BIND_S", 0.0)
+    monkeypatch.setattr(listening, "BIND_S", 0.0)
     with context.socket(zmq.ROUTER) as stays, context.socket(zmq.ROUTER) as comes:
         port = stays.bind_to_random_port("tcp://127.0.0.1")
         with pytest.raises(OSError, match=f":{port} is in use: 'nsbluesky status' tells"):
-            server._bind(comes, f"tcp://127.0.0.1:{port}")
+            listening.bind(comes, f"tcp://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("which", ["control", "documents", "publications"])
+def test_a_port_of_somebody_who_stays_is_told_before_a_process_starts(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path, which: str
+) -> None:
+    with context.socket(zmq.ROUTER) as stays:
+        port = stays.bind_to_random_port("tcp://127.0.0.1")
+        settings = ServiceSettings(
+            str(tmp_path),
+            ("/",),
+            f"tcp://127.0.0.1:{port if which == 'control' else 0}",
+            (port if which == "documents" else 0, port if which == "publications" else 0),
+            state=str(tmp_path / "state"),
+        )
+        service = ProcessingService(settings)
+        service.command = ("/no/such/program",)  # type: ignore[misc]
+        with pytest.raises(ServiceError, match=f":{port} is in use: 'nsbluesky status' .* take another --address"):
+            service.start()
+        tell_service(settings.address, Credentials(), tmp_path / "state")
+        if which == "control":
+            with pytest.raises(ServiceError, match=f":{port} is in use: process {os.getpid()} has started a service"):
+                service.start()
+
+
+def test_the_process_of_a_service_that_was_killed_is_waited_for(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    """It ends as soon as it sees that its supervisor is gone: the check does not take it for one that stays."""
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    with context.socket(zmq.ROUTER) as ends:
+        address = f"tcp://127.0.0.1:{ends.bind_to_random_port('tcp://127.0.0.1')}"
+        tell_service(address, Credentials(), tmp_path)
+        with pytest.raises(AddressInUse):
+            check_free(address, (0, 0), tmp_path)
+        (told,) = (tmp_path / "services").iterdir()
+        told.write_text(told.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {killed.pid}'))
+        check_free(address, (0, 0), tmp_path)
+        told.write_text("{")
+        with pytest.raises(AddressInUse):
+            check_free(address, (0, 0), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from recorded_scan import TIMEOUT_S, RecordedScan, Session, halves, wait_for
 from served import Served, options_for
 
 from nsbluesky.cli import main
+from nsbluesky.document_log import DocumentLog
 from nsbluesky.service.access import local_credentials
 from nsbluesky.service.control import ServiceAway, ask
 from nsbluesky.service.keys import KeyFolder
@@ -105,6 +106,32 @@ def test_logs(served: Served, run: Any, capsys: pytest.CaptureFixture[str]) -> N
     follower.communicate(timeout=TIMEOUT_S)
 
 
+@pytest.mark.parametrize("command", ["serve", "replay"])
+def test_another_command_in_the_folder_of_the_service_is_refused_at_once(
+    served: Served, scan: RecordedScan, run: Any, tmp_path: Path, command: str
+) -> None:
+    log = DocumentLog(tmp_path)
+    for name, document in scan.documents:
+        log(name, document)
+    log.close()
+    out = served.folder / "results"
+    what = {"serve": ["--address", "tcp://127.0.0.1:0"], "replay": [scan.uid, "--log", str(tmp_path), "--defaults"]}
+    before = sorted(path.name for path in out.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "nsbluesky.cli", command, "--out", str(out), *what[command]],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    holder = f"process {served.process.pid} (nsbluesky serve)"
+    told = f"{out} is in use by {holder}: wait for its end, or give another --out"
+    assert done.stderr == f"nsbluesky {command}: {told}\n"
+    assert sorted(path.name for path in out.iterdir()) == before
+    assert run("status")["state"] == "idle"
+
+
 def test_a_killed_process_is_told_of(served: Served, run: Any) -> None:
     os.kill(run("status")["pid"], signal.SIGKILL)
     wait_for(lambda: run_or_none(served) is not None)
@@ -125,6 +152,15 @@ def test_the_process_ends_with_whoever_started_it(scan: RecordedScan, tmp_path: 
     pid = ask(served.address, "status")["pid"]
     assert served.end(number) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_one_that_is_killed_leaves_its_folder_and_its_address_to_the_next(scan: RecordedScan, tmp_path: Path) -> None:
+    served = Served(tmp_path, scan.folder)
+    served.end(signal.SIGKILL)
+    again = Served(tmp_path, scan.folder, address=served.address)
+    assert again.address == served.address
+    assert ask(again.address, "status")["state"] == "idle"
+    assert again.end(signal.SIGTERM) == 0
 
 
 def test_keys_by_commands(

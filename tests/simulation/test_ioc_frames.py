@@ -74,3 +74,30 @@ def test_a_trajectory_waits_for_a_full_pool_and_not_for_ever(
     make.go.set()
     assert [int(frame.result(TIMEOUT_S)[0, 0]) for frame in waiting] == [0, 1, 2, 3]
     beamline.frames.close()
+
+
+def test_a_camera_whose_frames_come_late_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no time left to wait for its next exposure, as on a machine that is busy."""
+    beamline = ioc._Beamline(BeamlineSettings(str(tmp_path), layout="none", workers=1))
+    make, camera = Maker(), beamline.camera
+    beamline.frames.close()
+    monkeypatch.setattr(camera, "_frames", FramesAhead(make, depth=1, workers=1))
+    monkeypatch.setattr(camera, "_min_period_s", 0.0)
+    make.go.clear()
+
+    async def stop_in_the_first_exposure() -> int:
+        for channel, value in ((camera.exposure, 0.0), (camera.period, 0.0), (camera.num_images, 50)):
+            await channel.write(value)
+        await camera.image_mode.write("Multiple")
+        started = asyncio.create_task(camera.acquire.write("Acquire"))
+        while not make.asked:
+            await asyncio.sleep(0)
+        stopped = asyncio.create_task(camera.acquire.write("Done"))
+        while not camera._stop.is_set():
+            await asyncio.sleep(0)
+        make.go.set()
+        await asyncio.gather(started, stopped)
+        return int(camera.images_done.value)
+
+    assert asyncio.run(asyncio.wait_for(stop_in_the_first_exposure(), TIMEOUT_S)) == 1
+    camera._frames.close()

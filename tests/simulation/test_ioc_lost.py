@@ -58,6 +58,7 @@ def test_lost_frame_fails_the_scan_and_says_how_many_came(
     assert run.stop["reason"] == str(failed.value.__cause__)
     assert run.stop["exit_status"] == "fail"
     assert not devices[2].status.get(use_monitor=False), "the shutter is closed"
+    assert all(device.connection.has_channels for device in devices), "a loss of each may be told late"
 
 
 def test_killed_ioc_ends_the_run_and_the_session_goes_on(
