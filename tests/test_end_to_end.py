@@ -62,6 +62,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
+    catalog.start_writing()  # beside the start of the beamline, as a session does
     with ExitStack() as stack:
         beamline = stack.enter_context(SimulatedBeamline(folder / "beamline", layout="none"))
         where = session.simulated_site(beamline)
@@ -207,7 +208,7 @@ def test_step_scan_with_a_pause_in_the_middle(RE: RunEngine, site: Site, experim
 @pytest.mark.parametrize(
     ("plan", "more"),
     [
-        pytest.param(ptycho_scan, {}, id="step"),
+        pytest.param(ptycho_scan, {}, id="step", marks=pytest.mark.nightly),
         pytest.param(ptycho_fly_scan, {"rate_hz": 40.0}, id="fly"),
     ],
 )

@@ -61,6 +61,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Site:
     folder = tmp_path_factory.mktemp("site")
+    catalog.start_writing()
     return Site(make_twin_beamline(folder), catalog, folder / "log")
 
 
@@ -102,7 +103,7 @@ def similarity(image: np.ndarray, reference: np.ndarray) -> float:
     return contrast_correlation(image, np.where(np.isfinite(reference), reference, np.nanmean(reference)), RIM_PX)
 
 
-@pytest.mark.parametrize("plan", ["fly", "step"])
+@pytest.mark.parametrize("plan", ["fly", pytest.param("step", marks=pytest.mark.nightly)])
 def test_the_same_image_where_the_solver_waits(
     RE: RunEngine, site: Site, request: pytest.FixtureRequest, plan: str
 ) -> None:

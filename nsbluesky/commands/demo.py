@@ -94,10 +94,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(telling_what_is_left(functools.partial(_left, out, known)))
         warm = _warm_up(settings)  # beside the start of the beamline
+        catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
+        catalog.start_writing()  # beside it as well: else the summary, or Ctrl-C, waits for what that process imports
         ahead = _frames_ahead(options)
         beamline = stack.enter_context(SimulatedBeamline(out / "beamline", seed=options.seed, **ahead))
-        catalog = stack.enter_context(open_catalog(out / "catalog", readable=[out]))
-        catalog.start_writing()  # what it imports takes seconds, which Ctrl-C in the scan would have to wait for
         site = replace(session.simulated_site(beamline), pipeline=settings)
         devices = session.fccd(site), session.scan_stage(site), session.shutter(site)
         for device in devices:

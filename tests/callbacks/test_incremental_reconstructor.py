@@ -347,12 +347,6 @@ def test_positions_of_an_image_that_began_anew_are_told_after_its_first_round(sc
     assert np.isfinite(told["data"]["scatter_m"])
 
 
-def test_frame_that_comes_after_the_final_picture_makes_another_one(scan):
-    stage, stop = drive(scan, final_s=1e-6)
-    list(stage.process("stop", stop))
-    pictures_to_the_end(stage)
-
-
 def add_late_frame(stage, scan):
     """Let one more frame come."""
     late = stage.run.derived.page(

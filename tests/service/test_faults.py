@@ -63,7 +63,13 @@ def undisturbed(scan: RecordedScan, tmp_path_factory: pytest.TempPathFactory) ->
         return scan.correlation(session.connection.results[scan.uid]["object"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="killed", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGSTOP, id="hanging"),
+    ],
+)
 def test_a_process_that_dies_or_hangs_in_the_middle(
     scan: RecordedScan, undisturbed: float, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -146,7 +146,7 @@ def test_shutdown(served: Served, run: Any) -> None:
     assert not list((served.folder / "state" / "services").iterdir()), "its token is gone with it"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.nightly), signal.SIGKILL])
 def test_the_process_ends_with_whoever_started_it(scan: RecordedScan, tmp_path: Path, number: signal.Signals) -> None:
     served = Served(tmp_path, scan.folder)
     pid = ask(served.address, "status")["pid"]

@@ -67,7 +67,7 @@ def test_a_beamline_that_is_ready(check: Check, beamline: SimulatedBeamline) -> 
 
 
 def test_what_does_not_answer_is_named(check: Check, beamline: SimulatedBeamline) -> None:
-    found = check(stage="NONE:", plugins=("fastccd1",), answer_s=8.0)
+    found = check(stage="NONE:", plugins=("fastccd1",), answer_s=5.0)
     said = wrong(found)
     assert set(said) == {"camera", "stage"}
     assert said["camera"].startswith(f"{beamline.prefix}FCCD: 7 of 32 PVs do not answer: are their records loaded")

@@ -78,7 +78,7 @@ def test_every_engine_goes_on_bit_by_bit(scan, backend, tmp_path, algorithm):
     same_end(first, second)
 
 
-@pytest.mark.parametrize("batches", [12, 33, 80])
+@pytest.mark.parametrize("batches", [12, pytest.param(33, marks=pytest.mark.nightly), 80])
 def test_refinement_and_half_sets_go_on_bit_by_bit(scan, backend, tmp_path, batches):
     first, second = interrupted(scan, backend, tmp_path / "c", batches, **ALL_ON)
     assert second.is_coarse == (batches == 12)

@@ -220,7 +220,7 @@ def test_an_engine_goes_on_with_another_state(device, difficult_scan):
 
 def test_a_whole_reconstruction_runs_on_them(device, used, scan):
     """From the central half to whole frames, with half-sets, flux and sweep: all arrays are as they must be."""
-    settings = {"sweep_frames": 40, "sweep_candidates": 3, "sweep_passes": 2, "passes_final": 12}
+    settings = {"sweep_frames": 40, "sweep_candidates": 3, "sweep_passes": 2, "passes_final": 4}
 
     def run(backend, **changes):
         solver = scan.solver(backend, **settings, **changes, told_m=scan.defocus_m)

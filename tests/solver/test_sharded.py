@@ -154,7 +154,7 @@ def test_momentum_is_of_a_shards_own_steps(difficult_scan: Any, backend: Backend
     assert norms[1] < norms[0]
 
 
-@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.nightly), 5])
 def test_the_image_is_that_of_one_process(
     scan: Scan, refer: Any, backend: Backend, alone: Reconstruction, number: int
 ) -> None:

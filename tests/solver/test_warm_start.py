@@ -89,7 +89,7 @@ def test_right_probe_is_sharp_at_once_and_goes_on_undisturbed(second, backend, p
     assert end < 1.1 * cold_end
 
 
-@pytest.mark.parametrize("depths", [-5, 2, 5])
+@pytest.mark.parametrize("depths", [-5, 2, pytest.param(5, marks=pytest.mark.nightly)])
 def test_wrong_probe_is_noticed_and_costs_nothing_in_the_end(second, backend, probe, cold, depths):
     without, *_, cold_end = cold
     wrong = solver_of(second, backend)
@@ -101,7 +101,7 @@ def test_wrong_probe_is_noticed_and_costs_nothing_in_the_end(second, backend, pr
     assert end < 1.1 * cold_end
 
 
-@pytest.mark.parametrize("case", ["noise", "a point", "its conjugate"])
+@pytest.mark.parametrize("case", ["noise", pytest.param("a point", marks=pytest.mark.nightly), "its conjugate"])
 def test_nonsense_costs_nothing_in_the_end(second, backend, probe, case):
     rng = np.random.default_rng(0)
     nonsense = np.zeros_like(probe)
