@@ -107,6 +107,7 @@ def test_a_reconstruction_tells_its_checkpoint(clean: Path, tmp_path: Path) -> N
     assert reconstruct._left(out, tmp_path / "image.cxi.checkpoint") == told_without
 
 
+@pytest.mark.nightly
 def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     out = tmp_path / "image.cxi"

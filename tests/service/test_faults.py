@@ -478,6 +478,7 @@ def test_a_start_that_cannot_be_told_of_leaves_no_process(tmp_path: Path, monkey
         _ = service.pid
 
 
+@pytest.mark.nightly
 def test_restarts_that_fail_first(scan: RecordedScan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither where there is no program, nor where it ends at once, is the service given up."""
     with ProcessingService(scan.settings(tmp_path)) as service:

@@ -60,6 +60,7 @@ def test_a_damaged_note_of_what_was_recorded_keeps_nobody_away(
         assert taking_over.recording == ["raw"]
 
 
+@pytest.mark.nightly
 def test_a_process_that_takes_over_begins_the_next_run_with_the_probe_of_the_last(
     scan: RecordedScan, tmp_path: Path
 ) -> None:

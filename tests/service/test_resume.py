@@ -106,7 +106,7 @@ def test_a_run_is_resumed_with_the_settings_that_it_had(
     assert summary["frames_used"] > scan.num_points // 3
 
 
-@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("is_first", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_run_of_which_no_line_was_written_is_resumed_with_the_settings_of_the_latest(
     scan: RecordedScan, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_first: bool
 ) -> None:

@@ -17,6 +17,7 @@ from nsbluesky.simulation.beamline import SimulatedBeamline
 
 
 @pytest.mark.epics
+@pytest.mark.nightly
 def test_raw_frames_at_10_hz(RE: RunEngine, tmp_path: Path) -> None:
     with SimulatedBeamline(tmp_path, seed=1) as beamline:
         frames_directory = str(beamline.frames_directory)
