@@ -10,6 +10,7 @@ import pytest
 from nsbluesky.geometry import Geometry, Optic
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.modes import orthogonal_modes
+from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.start import defocus_candidates_m, numerical_aperture, starting_probe, with_modes
 from nsbluesky.solver.sweep import judge
@@ -124,5 +125,22 @@ def test_a_sweep_that_tells_nothing_is_made_again_over_twice_as_many_frames(back
     assert not search.is_due(200, True)
     known = {"sweep_frames": 0}, {"defocus_m": 1e-6}
     near = dataclasses.replace(geometry, propagation="near")
-    for settings, place in ((known[0], geometry), (known[1], geometry), ({}, near)):
+    unasked = {"find_orientation": False}
+    for settings, place in ((known[0], geometry), (known[1], geometry), (known[0], near), (unasked, near)):
         assert not ProbeSearch(SolverSettings(**settings), place, backend, 1e-6).is_due(200, True)
+
+
+def test_how_shadows_move_is_looked_at_until_it_is_certain(backend):
+    """In the near field, with twice as many frames each time; the defocus is none of its business."""
+    search = ProbeSearch(
+        SolverSettings(sweep_frames=24, defocus_m=1e-6), Geometry(1000.0, 0.1, propagation="near"), backend, 1e-6
+    )
+    for count, comes_again in ((24, True), (48, True), (96, False)):
+        assert search.is_due(count, False) and not search.begins_warm
+        assert len(search.frames_for_sweep(np.arange(200))) == count
+        search.orientation = Orientation(0, 0.0, certain=False)
+        assert search.sweeps_wanted == comes_again
+    search.begin_anew()
+    assert search.is_due(24, False)
+    search.orientation = Orientation(5, 0.9, certain=True)
+    assert not search.sweeps_wanted
