@@ -67,7 +67,7 @@ class PositionsPanel(Panel):
         ends = arrows(told, told + factor * (found - told))
         self.arrows.setData(ends[:, 0], ends[:, 1])
         typical, largest = (length_text(float(f"{um:.2g}")) for um in (np.median(lengths), lengths.max()))
-        return f"moved by {typical}, at most {largest} · arrows × {factor:g}"
+        return f"moved {typical} (≤ {largest}) · arrows × {factor:g}"
 
     def show_point(self, index: int) -> None:
         """Mark one point, counted from 0."""

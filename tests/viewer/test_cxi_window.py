@@ -280,7 +280,7 @@ def test_corrected_positions_are_arrows(tmp_path: Path, rng: np.random.Generator
         cxi.write_image(image, np.ones((1, FRAME_PX, FRAME_PX), np.complex64), PIXEL_M, translation_m=moved_m)
     window = CxiWindow(path)
     qtbot.addWidget(window)
-    assert window.positions.title_label.text() == "Positions · moved by 5 nm, at most 10 nm · arrows × 50"
+    assert window.positions.title_label.text() == "Positions · moved 5 nm (≤ 10 nm) · arrows × 50"
     x, y = window.positions.arrows.getData()
     assert len(x) == 6 * 3, "three strokes for each known frame"
     assert (x[1] - x[0], y[1] - y[0]) == pytest.approx((0.3, 0.4))
