@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,6 +11,8 @@ from scipy.ndimage import gaussian_filter, shift
 
 from nsbluesky.backend import get_backend
 from nsbluesky.geometry import Geometry, orientation_back, oriented
+from nsbluesky.settings import SolverSettings
+from nsbluesky.solver import probe_search
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.shadow_motion import MOST_PX, ShadowMotion, ShadowMotionSearch, complaint_about_motion
 
@@ -113,11 +117,17 @@ def test_nothing_to_compare(places: Places) -> None:
 
 
 def test_large_frames_are_binned() -> None:
-    """They come from the store with zero frequency first, and lie as they were told to before any correction."""
+    """They come from the store with zero frequency first, some pixels of no use, at places as told."""
     side = 2 * MOST_PX
     told = raster((4, 4), step=40.0)
     frames = shadows(told, side=side, fine=4.0)
+    masked, missing = np.s_[100:400, 200:220], np.s_[::2, 50:60, 300:400]
+    frames[:, *masked] = np.random.default_rng(1).exponential(1e7, frames[:, *masked].shape)
+    frames[missing] = np.nan
+    good = np.ones((side, side), bool)
+    good[masked] = False
     store = FrameStore(side, get_backend("numpy", threads=1))
+    store.set_good(good)
     slots = store.put(np.arange(16), frames, told + side / 2, np.ones(16))
     store.correct(slots, np.full((16, 2), 7.0) * np.arange(16)[:, None])
     search = ShadowMotionSearch.of(store, slots)
@@ -145,6 +155,20 @@ def test_a_distance_that_would_fit_is_told() -> None:
     assert "a source distance of about 0.0037 m would fit" in parallel
     shrunk = complaint_about_motion(motion_of(0.5), GEOMETRY.replace(source_distance_m=0.0))
     assert shrunk is not None and "would fit" in shrunk and "a source distance of" not in shrunk.partition(": ")[2]
+
+
+def test_another_orientation_has_to_be_surer_than_what_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared, another, sure = (
+        ShadowMotion(turn, confidence, 1.0, 0.5) for turn, confidence in ((0, 0.2), (2, 0.2), (2, 0.4))
+    )
+    assert [motion.certain for motion in (declared, another, sure)] == [True, False, True]
+    assert [motion.orientation.turn for motion in (declared, another, sure)] == [0, 0, 2]
+    for motion in (another, sure):
+        found = SimpleNamespace(found=motion, run=lambda: iter(()))
+        monkeypatch.setattr(probe_search, "ShadowMotionSearch", SimpleNamespace(of=lambda *_, found=found: found))
+        search = probe_search.ProbeSearch(SolverSettings(), GEOMETRY, get_backend("numpy", threads=1), 1e-6)
+        assert not list(search.find_motion(FrameStore(8, get_backend("numpy", threads=1)), np.arange(0)))
+        assert search.turn == motion.orientation.turn and search.motion is motion
 
 
 @pytest.mark.parametrize("motion", [None, motion_of(1.09), motion_of(0.92), motion_of(2.0, confidence=0.1)])
