@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from nsbluesky.geometry import Geometry
@@ -163,7 +164,8 @@ class ShadowMotionSearch:
             correlation *= side * side / math.sqrt(power[one] * power[other])
             moves = -(matrices @ apart[pair])[:, None, :] * SCALES[some, None]
             expected = np.interp(np.abs(moves), np.arange(side), overlap).prod(axis=-1)
-            products[:, some] += expected * _at(correlation, moves)
+            found = map_coordinates(correlation, np.moveaxis(moves, -1, 0), order=1, mode="grid-wrap")
+            products[:, some] += expected * found
             squares[:, some] += expected**2
             if pair % PAIRS_AT_ONCE == 0:
                 yield
@@ -244,14 +246,3 @@ def _pairs(places_px: npt.NDArray[np.float64]) -> tuple[Any, Any]:
     both = np.stack([np.minimum(own, near), np.maximum(own, near)], axis=-1).reshape(-1, 2)
     pairs = np.unique(both[both[:, 0] != both[:, 1]], axis=0)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _at(image: Any, places: Any) -> Any:
-    """Return values of a periodic image (N, N) at places (…, 2) between its pixels."""
-    side, corner = len(image), np.floor(places).astype(np.intp)
-    down, right = np.moveaxis(places - corner, -1, 0)
-    rows, columns = np.moveaxis(corner, -1, 0)
-    above = image[rows % side, columns % side] * (1 - right) + image[rows % side, (columns + 1) % side] * right
-    rows = (rows + 1) % side
-    below = image[rows, columns % side] * (1 - right) + image[rows, (columns + 1) % side] * right
-    return above * (1 - down) + below * down
