@@ -108,6 +108,19 @@ def test_a_reconstruction_tells_its_checkpoint(clean: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.nightly
+def test_a_reconstruction_without_a_checkpoint_leaves_nothing(clean: Path, tmp_path: Path) -> None:
+    """The first one would come after a minute."""
+    out = tmp_path / "image.cxi"
+    with at_work("reconstruct", clean, out, "--passes", "2000", "--progress", "--set", "sweep_frames=0") as process:
+        read_until(process, "2/2000 R ")
+        told = own_lines(interrupted(process))
+    assert told == [
+        f"nsbluesky reconstruct: interrupted; {out} was not written, and there is no checkpoint yet to go on from"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.nightly
 def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     out = tmp_path / "image.cxi"
@@ -118,9 +131,12 @@ def test_workers_of_a_reconstruction_end_in_silence(clean: Path, tmp_path: Path)
     assert told == [f"nsbluesky reconstruct: interrupted; --resume goes on from {out}.checkpoint"]
 
 
-def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "workers", [pytest.param((), marks=pytest.mark.nightly), ("--processes",)], ids=["threads", "processes"]
+)
+def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
     out, unfinished = tmp_path / "clean.cxi", tmp_path / "clean.cxi.unfinished"
-    options = ["--set", "block_frames=1", "--workers", "2", "--processes"]
+    options = ["--set", "block_frames=1", "--workers", "2", *workers]
     with at_work("raw2cxi", raw, out, *options) as process:
         wait_until(lambda: any(unfinished.glob("block-*.npz")) or process.poll() is not None)
         told = interrupted(process)
