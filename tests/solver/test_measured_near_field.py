@@ -42,9 +42,9 @@ def star_in(image: CxiImage) -> Star:
     return Star(*(spokes_of(picture, centre, SPOKES, radii) for picture, radii in rings))
 
 
-def reconstructed(source: Path, out: Path, distance_m: float) -> Star:
+def reconstructed(source: Path, out: Path, distance_m: float, *more: str) -> Star:
     options = ["--source-distance-m", str(distance_m), "--modes", "1", "--passes", "8", "--backend", "numpy"]
-    assert main(["reconstruct", str(source), str(out), *options]) == 0
+    assert main(["reconstruct", str(source), str(out), *options, *more]) == 0
     with read_cxi(out) as data:
         assert data.propagation == "near" and data.source_distance_m == distance_m
         (image,) = data.images
@@ -103,14 +103,24 @@ def test_frames_that_are_declared_the_other_way_round_are_turned(tmp_path: Path)
     assert star.outside.share > 0.8 and star.outside.scatter < 0.08
 
 
+@pytest.mark.nightly
+def test_without_a_look_at_their_orientation_such_frames_leave_no_star(tmp_path: Path) -> None:
+    unasked = "--set", "find_orientation=false"
+    assert_no_star(reconstructed(mirrored(tmp_path), tmp_path / "image.cxi", SOURCE_DISTANCE_M, *unasked))
+
+
+def assert_no_star(star: Star) -> None:
+    for ring in (star.inside, star.outside, star.absorption):
+        assert ring.share < 0.2 and ring.scatter > 0.5
+    assert star.outside.step < 0.1
+
+
 def test_a_wrong_distance_leaves_no_star_and_the_right_one_is_told(tmp_path: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"shadows move 1.99 times as far .* a source distance of about 0.003[67] m would fit"
     ):
         star = reconstructed(MEASURED, tmp_path / "image.cxi", 2 * SOURCE_DISTANCE_M)
-    for ring in (star.inside, star.outside, star.absorption):
-        assert ring.share < 0.2 and ring.scatter > 0.5
-    assert star.outside.step < 0.1
+    assert_no_star(star)
 
 
 def test_the_near_field_taken_for_the_far_one_is_told(tmp_path: Path) -> None:
