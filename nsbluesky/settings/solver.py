@@ -96,7 +96,10 @@ class SolverSettings(Settings):
         Uses of a frame before its position is corrected, and passes before its probe varies.
     probe_variation : int
         Modes in which the probe may change from frame to frame (`nsbluesky.solver.variation`), at most 8; with WASP,
-        rPIE, mPIE and ePIE.  0 takes the probe for the same in all frames.
+        rPIE, mPIE and ePIE.  0 takes the probe for the same in all frames, until they ask for more.
+    most_variation : int
+        Once no further mode is worth it, and the frames still tell of more than there is, so many modes of variation
+        are tried, and kept if they explain it (`nsbluesky.solver.further_modes`); 0 for none.
     object_most : float
         The most that the object lets through, as a part of the empty beam's amplitude: 1 where nothing amplifies; 0
         for no bound.
@@ -153,6 +156,7 @@ class SolverSettings(Settings):
     refine_background: bool = True
     refine_start: int = 3
     probe_variation: int = 0
+    most_variation: int = 3
     object_most: float = 0.0
     object_phase: typing.Literal["any", "negative", "positive"] = "any"
     probe_radius_m: float = 0.0
@@ -185,6 +189,7 @@ class SolverSettings(Settings):
             "refine_background",
             "refine_start",
             "probe_variation",
+            "most_variation",
             "object_most",
             "object_phase",
             "probe_radius_m",
@@ -211,6 +216,7 @@ class SolverSettings(Settings):
         "sweep_passes": (1, 1000),
         "refine_start": (1, MOST_PASSES),
         "probe_variation": (0, 8),
+        "most_variation": (0, 8),
         "seed": (0, 2**32 - 1),
     }
 

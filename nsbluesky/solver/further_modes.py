@@ -6,6 +6,7 @@ kept if it explains a good part of what was left; else it is taken away again, f
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +22,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.held_out import predictions, spaced
 from nsbluesky.solver.modes import orthogonal_modes, probe_power
 from nsbluesky.solver.pace import SETTLING_PASSES
+from nsbluesky.solver.schedule import most_variation
 from nsbluesky.solver.shifts import finer
 from nsbluesky.solver.start import with_modes
 from nsbluesky.solver.state import SolverState
@@ -31,7 +33,8 @@ LOOKED_AT = 32
 """Frames whose misfit is looked at."""
 
 ENOUGH = 0.05
-"""A misfit beyond photon noise, as part of that noise, which no further mode is tried for."""
+LITTLE = 0.02
+"""Misfits beyond photon noise, as part of that noise, which no further mode is tried for, and no variation."""
 
 LEAST_GAIN = 0.12
 """Part of that misfit that a further mode must explain.  On simulated gold balls of two modes the second explains
@@ -84,50 +87,65 @@ def unexplained(backend: Backend, state: SolverState, frames: FrameStore, subpix
     return misfit / noise - 1 if noise > 0 else 0.0
 
 
+class Tries(enum.Enum):
+    """What is tried, or tried next."""
+
+    MODES = "modes"
+    VARIATION = "variation"
+    NOTHING = "nothing"
+
+
 class FurtherModes:
-    """Adds modes one after another and takes the last one away again.
+    """Adds modes one after another, and then those of variation, and takes away again what is not worth it.
 
     Parameters
     ----------
     settings : SolverSettings
-        Up to `most_modes`; none where there are as many as that from the start.
+        Up to `most_modes`; none where there are as many as that from the start.  Then `most_variation`, all at once.
     backend : Backend
+
+    Attributes
+    ----------
+    variation : int
+        Modes of variation that are tried, or were kept.
     """
 
     def __init__(self, settings: SolverSettings, backend: Backend) -> None:
-        self.settings = settings
         self._backend = backend
+        self.settings = settings
         self.reset()
 
     def configure(self, settings: SolverSettings) -> None:
         """Go on with other settings; begin anew where they ask for other numbers of modes."""
         before, self.settings = self.settings, settings
-        if (settings.modes, settings.most_modes) != (before.modes, before.most_modes):
+        if _numbers_of(settings) != _numbers_of(before):
             self.reset()
 
     def reset(self) -> None:
         """Begin anew, as the image did."""
-        self._settled = False
+        self.variation = 0
+        self._tries = Tries.MODES
         self._before: float | None = None
         self._judged_at = 0
 
     def contents(self) -> dict[str, Any]:
         """Return what was tried, for a checkpoint."""
-        return {"settled": self._settled, "before": self._before, "judged_at": self._judged_at}
+        tried = {"tries": self._tries.value, "before": self._before, "judged_at": self._judged_at}
+        return {**tried, "variation": self.variation}
 
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
-        self._settled, self._before = contents["settled"], contents["before"]
-        self._judged_at = contents["judged_at"]
+        self._tries, self._before = Tries(contents["tries"]), contents["before"]
+        self._judged_at, self.variation = contents["judged_at"], contents["variation"]
 
     @property
     def is_trying(self) -> bool:
         """Whether a mode is still to be judged."""
-        return self._before is not None and not self._settled
+        return self._before is not None
 
     def is_open(self, modes: int) -> bool:
         """Return whether there is something to look for while the probe has so many modes, or to judge."""
-        return not self._settled and (self._before is not None or modes < self.settings.most_modes)
+        return self.is_trying or self._next(modes) is not Tries.NOTHING
 
     def grows(self, passes: int) -> bool:
         """Return whether a mode is tried that should have momentum, as it is weak at first, after so many passes."""
@@ -144,22 +162,44 @@ class FurtherModes:
         passes_left : int, optional
             Passes that will follow, where that is known: a mode that could not be judged is not tried.
         """
-        if not self.is_open(len(state.probe)):
-            return False
-        if self._before is not None and state.passes < self._judged_at:
+        if not self.is_open(len(state.probe)) or (self.is_trying and state.passes < self._judged_at):
             return False
         left = unexplained(self._backend, state, frames, finer(self.settings.subpixel))
-        if self._before is not None and left > (1 - LEAST_GAIN) * self._before:
-            self._settled = True
-            self._set_modes(state, len(state.probe) - 1)
-            return True
+        if self._before is not None:
+            freedom = self.variation / max(len(frames.active), 1)
+            gained = self._before - left - freedom >= LEAST_GAIN * self._before
+            self._before = None
+            if not gained:
+                self._take_away(state)
+                return True
+        if self._tries is Tries.MODES and left <= ENOUGH:
+            self._tries = Tries.VARIATION
+        self._tries = self._next(len(state.probe))
         too_late = passes_left is not None and passes_left <= TRIAL_PASSES
-        if left <= ENOUGH or too_late or len(state.probe) >= self.settings.most_modes:
-            self._settled = True
+        if left <= LITTLE or too_late or self._tries is Tries.NOTHING:
+            self._tries = Tries.NOTHING
             return False
         self._before, self._judged_at = left, state.passes + TRIAL_PASSES
-        self._set_modes(state, len(state.probe) + 1)
+        if self._tries is Tries.MODES:
+            self._set_modes(state, len(state.probe) + 1)
+        else:
+            self.variation = most_variation(self.settings)
         return True
+
+    def _next(self, modes: int) -> Tries:
+        """Return what to try next with a probe of so many modes."""
+        if self._tries is Tries.MODES and modes < self.settings.most_modes:
+            return Tries.MODES
+        may_vary = self._tries is not Tries.NOTHING and self.variation == 0 and self.settings.probe_variation == 0
+        return Tries.VARIATION if may_vary and most_variation(self.settings) else Tries.NOTHING
+
+    def _take_away(self, state: SolverState) -> None:
+        if self._tries is Tries.MODES:
+            self._tries = Tries.VARIATION
+            self._set_modes(state, len(state.probe) - 1)
+        else:
+            self._tries = Tries.NOTHING
+            self.variation = 0
 
     def _set_modes(self, state: SolverState, modes: int) -> None:
         probe = self._backend.to_numpy(state.probe)
@@ -168,3 +208,7 @@ class FurtherModes:
         if modes > len(probe):
             complete[-1] *= math.sqrt(START_POWER * power / probe_power(np, complete[-1]))
         state.probe = self._backend.from_numpy(orthogonal_modes(np, complete))
+
+
+def _numbers_of(settings: SolverSettings) -> tuple[int, ...]:
+    return settings.modes, settings.most_modes, settings.probe_variation, most_variation(settings)

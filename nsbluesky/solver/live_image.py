@@ -271,7 +271,8 @@ class LiveImage:
         """One pass over all frames, in batches, new frames first."""
         self._begin_pass(state)
         if state.variation is not None or state.passes >= self._settings.refine_start:
-            let_vary(self._backend, state, self._frames, self._settings.probe_variation)
+            wanted = self._settings.probe_variation or self._further_modes.variation
+            let_vary(self._backend, state, self._frames, wanted)
         yield from self._updates(state)
         self.workpiece.engine.end_pass(state, self.workpiece.level)
         self._hold(state)

@@ -24,6 +24,7 @@ from nsbluesky.solver.places import LEAST_FRAMES, Places, blocks
 from nsbluesky.solver.positions import scatter_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import trend
 
 __all__ = ["Refinement"]
 
@@ -170,7 +171,7 @@ class Refinement:
         if self._settings.refine_flux:  # by what the background leaves: both at once would take it twice
             background = state.background + frames.backgrounds[slots]
             told = dataclasses.replace(found, excess=found.excess - (background - before) * found.pixels)
-            self._scale(frames, slots, *flux_steps_and_errors(told, background), UNSETTLED_FLUX)
+            self._scale(frames, slots, state, *flux_steps_and_errors(told, background), UNSETTLED_FLUX)
         frames.light_sums[slots] = 0.0  # they were of the flux and background that frames had
         self._rest(state.passes)
         if moves and level is frames and self.places.want_search:
@@ -200,7 +201,7 @@ class Refinement:
         if np.count_nonzero(known) >= LEAST_FRAMES:
             background = state.background + frames.backgrounds[slots]
             steps, variance = (values[known] for values in flux_steps_and_errors(told, background))
-            self._scale(frames, slots[known], steps, variance, 2 * UNSETTLED_FLUX)
+            self._scale(frames, slots[known], state, steps, variance, 2 * UNSETTLED_FLUX)
             self._rest(state.passes)
         frames.light_sums[slots] = 0.0  # they were of the flux that frames had
 
@@ -213,12 +214,15 @@ class Refinement:
         self,
         frames: FrameStore,
         slots: Any,
+        state: SolverState,
         steps: npt.NDArray[np.float64],
         variance: npt.NDArray[np.float64],
         unsettled: float,
     ) -> None:
         """Give the frames of `slots` the flux that they are likely to have had; its mean over frames stays 1."""
         estimate = np.log(frames.flux[slots]) + np.clip(steps, -LARGEST_CHANGE, LARGEST_CHANGE)
+        if state.variation is not None:
+            estimate -= trend(frames.places_px(slots), estimate)
         estimate -= estimate.mean()
         variance = variance + (unsettled / frames.uses[slots]) ** 2
         scatter = scatter_of(estimate, variance)

@@ -59,6 +59,13 @@ def stages_of(settings: SolverSettings) -> tuple[Stage, ...]:
     return stages
 
 
+def most_variation(settings: SolverSettings) -> int:
+    """Return how many modes of variation frames may ask for; none where an engine cannot follow them."""
+    stages = parse_schedule(settings.algorithm, LEAST_PASSES, settings.object_modes)
+    can = settings.object_modes == 1 and all(stage.algorithm in BATCHED for stage in stages)
+    return settings.most_variation if can else 0
+
+
 def tells_passes(settings: SolverSettings) -> bool:
     """Return whether settings tell how many full passes there are after the last frame, by number or schedule."""
     return settings.passes_final is not None or any(mark in settings.algorithm for mark in ":,")

@@ -87,7 +87,7 @@ def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
     difficult_scan: Any, backend: Backend, asked: list[float]
 ) -> None:
     store, state = difficult_scan(backend, 1)
-    settings = SolverSettings(modes=1, most_modes=3)  # the last one, too, is judged
+    settings = SolverSettings(modes=1, most_modes=3, most_variation=0)  # the last one, too, is judged
     modes = FurtherModes(settings, backend)
     asked += [0.5, 0.3, 0.29]
     assert modes.look(state, store)
@@ -108,13 +108,71 @@ def test_a_mode_without_effect_is_taken_away_and_no_other_tried(
     assert asked == []
 
 
-@pytest.mark.parametrize(("changes", "begins_anew"), [({"most_modes": 3}, True), ({"batch": 9}, False)])
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [(0.2, 3), (0.43, 3), (0.44, 0), (0.6, 0)],  # three modes of 100 frames explain 0.03 of any noise
+)
+def test_a_probe_may_vary_where_no_further_mode_explains_what_is_left(
+    difficult_scan: Any, backend: Backend, asked: list[float], monkeypatch: pytest.MonkeyPatch, left: float, kept: int
+) -> None:
+    store, state = difficult_scan(backend, 1)
+    monkeypatch.setattr(type(store), "active", np.arange(100))
+    modes = FurtherModes(SolverSettings(modes=1, most_modes=3), backend)
+    asked += [0.55, 0.54, 0.53, left]
+    assert modes.look(state, store) and (len(state.probe), modes.variation) == (2, 0)
+    assert modes.look(after(state, TRIAL_PASSES), store) and (len(state.probe), modes.variation) == (1, 0)
+    assert modes.look(after(state, 1), store) and (len(state.probe), modes.variation) == (1, 3)
+    assert modes.is_trying and modes.grows(state.passes)
+    resumed = FurtherModes(modes.settings, backend)
+    resumed.restore(modes.contents())
+    assert resumed.variation == 3
+    assert not resumed.look(after(state, TRIAL_PASSES - 1), store)
+    assert resumed.look(after(state, 1), store) == (kept == 0)
+    assert (len(state.probe), resumed.variation) == (1, kept)
+    assert not resumed.is_open(1) and not resumed.is_trying
+    resumed.reset()
+    assert resumed.variation == 0, "another image begins without"
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("left", "modes", "variation"),
+    [(0.06, 2, 0), (0.04, 1, 3), (0.019, 1, 0)],
+)
+def test_little_is_left_for_a_mode_and_less_for_variation(
+    difficult_scan: Any, backend: Backend, asked: list[float], left: float, modes: int, variation: int
+) -> None:
+    store, state = difficult_scan(backend, 1)
+    further = FurtherModes(SolverSettings(modes=1), backend)
+    asked += [left]
+    assert further.look(state, store) == (modes + variation > 1)
+    assert (len(state.probe), further.variation) == (modes, variation)
+    assert further.is_open(modes) == (modes + variation > 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"algorithm": "wasp:9,cg:9"}, {"object_modes": 2}, {"probe_variation": 2}, {"most_variation": 0}],
+)
+def test_a_probe_does_not_vary_where_it_may_not_or_does(
+    difficult_scan: Any, backend: Backend, asked: list[float], settings: dict[str, Any]
+) -> None:
+    store, state = difficult_scan(backend, 1)
+    modes = FurtherModes(SolverSettings(modes=1, most_modes=1, **settings), backend)
+    assert not modes.is_open(1)
+    assert not modes.look(state, store)
+    assert modes.variation == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "begins_anew"), [({"most_modes": 3}, True), ({"most_variation": 2}, True), ({"batch": 9}, False)]
+)
 def test_other_numbers_of_modes_are_looked_for_anew(
     backend: Backend, changes: dict[str, int], begins_anew: bool
 ) -> None:
-    settings = SolverSettings(modes=1, most_modes=2)
+    settings = SolverSettings(modes=1, most_modes=2, most_variation=0)
     modes = FurtherModes(settings, backend)
-    modes.restore({"settled": True, "before": None, "judged_at": 0})
+    modes.restore({"tries": "nothing", "before": None, "judged_at": 0, "variation": 0})
     modes.configure(settings.replace(**changes))
     assert modes.is_open(1) == begins_anew
     assert modes.is_open(2) == begins_anew

@@ -708,10 +708,12 @@ def test_an_image_that_begins_anew_with_a_known_probe_is_as_one_that_began_with_
         solver.add_frames(scan.seq_nums[:64], scan.frames[:64], scan.translations_m[:64])
         if begun:
             run(solver)
-            solver._image._further_modes.restore({"settled": False, "before": 0.5, "judged_at": 99})
+            trying = {"tries": "modes", "before": 0.5, "judged_at": 99, "variation": 3}
+            solver._image._further_modes.restore(trying)
         solver.withdraw(scan.seq_nums[:22])  # the canvas becomes smaller
         solver.start_with(scan.probe)
         assert not solver._image._further_modes.is_trying, "it would take a mode of this probe away"
+        assert solver._image._further_modes.variation == 0
         finished(solver)
         assert np.isfinite(solver.quality().half_bit_m)
         uses.append(solver.frames.uses[solver.frames.active])

@@ -18,8 +18,8 @@ COARSE = Standing(is_coarse=True, is_warm=False, probe_is_told=True, frames=100,
 WHOLE = replace(COARSE, is_coarse=False)
 RIPE = replace(WHOLE, uses=float(RIPE_USES), passes=40)
 
-NONE_TRIED = {"settled": True, "before": None, "judged_at": 0}
-TRYING = {"settled": False, "before": 0.5, "judged_at": 50}
+NONE_TRIED = {"tries": "nothing", "before": None, "judged_at": 0, "variation": 0}
+TRYING = {"tries": "modes", "before": 0.5, "judged_at": 50, "variation": 0}
 """What further modes tell: that no more are looked for, and that one is on trial until pass 50."""
 
 
@@ -27,7 +27,9 @@ class Kit:
     """A rhythm with the two that it asks."""
 
     def __init__(self, backend: Backend, **settings: Any) -> None:
-        self.settings = SolverSettings(**{"modes": 1, "most_modes": 2, "coarse_uses": 12} | settings)
+        self.settings = SolverSettings(
+            **{"modes": 1, "most_modes": 2, "most_variation": 0, "coarse_uses": 12} | settings
+        )
         self.last_passes = LastPasses(self.settings, backend)
         self.modes = FurtherModes(self.settings, backend)
         self.rhythm = Rhythm(self.settings, self.last_passes, self.modes)

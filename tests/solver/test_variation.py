@@ -16,8 +16,9 @@ from nsbluesky.solver.engines import BATCHED, ENGINES, make_engine
 from nsbluesky.solver.engines.base import work_space
 from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
 from nsbluesky.solver.frames import MOST_VARIATION
+from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.reconstruct import reconstruct
-from nsbluesky.solver.variation import ProbeVariation, let_vary, probe_of
+from nsbluesky.solver.variation import ProbeVariation, let_vary, probe_of, trend
 
 
 def noise(rng, shape):
@@ -117,9 +118,18 @@ def test_compiled_loops_do_what_the_arrays_do(backend, difficult_scan, subpixel)
         assert np.allclose(arrays, loops, atol=1e-4 * np.abs(arrays).max())
 
 
+def without_trend(store, slots, count):
+    """Take from weights what is linear in the places of frames."""
+    places = store.places_px(slots)
+    terms = np.concatenate([np.ones((len(slots), 1)), places - places.mean(axis=0)], axis=1)
+    weights = store.variation[slots, :count]
+    store.variation[slots, :count] = weights - terms[:, 1:] @ np.linalg.lstsq(terms, weights, rcond=None)[0][1:]
+
+
 def test_at_the_end_of_a_pass_modes_are_components_and_frames_keep_their_probes(backend, difficult_scan):
     store, state = varying(difficult_scan, backend, modes=1)
     store.uses[2] = 0
+    without_trend(store, np.delete(np.arange(14), 2), 3)
     before = [probe_of(backend, state, store, slot)[0] for slot in range(14)]
     ProbeVariation(backend).end_pass(state, store)
     modes, probe = state.variation, state.probe[0]
@@ -134,6 +144,68 @@ def test_at_the_end_of_a_pass_modes_are_components_and_frames_keep_their_probes(
         change = probe_of(backend, state, store, int(slot))[0] - before[slot]
         rest = change - np.vdot(probe, change) / np.vdot(probe, probe) * probe
         assert np.linalg.norm(rest) < 1e-4 * np.linalg.norm(probe)
+
+
+def models(backend, state, store, slots):
+    """Amplitudes of the model, frame by frame."""
+    seen = predictions(backend, state, store, slots, 4)
+    return np.sqrt([backend.to_numpy(photons).copy() for photons, _ in seen])
+
+
+def moved(amplitudes, before):
+    return np.abs(amplitudes - before).sum() / before.sum()
+
+
+@pytest.mark.parametrize("states", [1, 2])
+def test_a_tilt_that_grows_with_the_place_is_a_curvature_of_the_object(backend, difficult_scan, states):
+    """Frames stay what they were, for no data tell the two apart."""
+    store, state = difficult_scan(backend, 1)
+    rng = np.random.default_rng(4)
+    side, slots = store.frame_px, np.arange(14)
+    store.uses[slots] = 1
+    state.object = np.stack([state.object, 0.3 * state.object[::-1]])[:states].squeeze()
+    bend = np.array([[2e-3, -7e-4], [-7e-4, 1e-3]]) / 16
+    places = store.places_px(slots)
+    apart = places - places.mean(axis=0)
+    across = np.arange(side) - side // 2
+    state.variation = (1j * np.stack([across[:, None] * state.probe[0], across * state.probe[0]])).astype(
+        np.complex64
+    )
+    first, extra = state.probe[0], noise(rng, (1, side, side))
+    extra -= np.vdot(first, extra) / np.vdot(first, first) * first  # which is the flux of a frame
+    state.variation = np.concatenate([state.variation, 0.02 * np.abs(state.probe).max() * extra])
+    store.variation[slots, 0] = rng.normal(size=14)  # of a field that is neither of the tilts
+    without_trend(store, slots, 1)
+    store.variation[slots, 1:3] = apart @ bend
+    state.variation = state.variation[[2, 0, 1]]
+    before = models(backend, state, store, slots)
+    tilts = store.variation[slots, 1:3].copy()
+    store.variation[slots, 1:3] = 0
+    assert moved(models(backend, state, store, slots), before) > 2e-3, "frames do tell that there is a tilt"
+    store.variation[slots, 1:3] = tilts
+    objects = state.objects.copy()
+    ProbeVariation(backend).end_pass(state, store)
+    turned = np.angle(state.objects * objects.conj())
+    rows, columns = (np.arange(size) + first for size, first in zip(state.shape, state.origin_px, strict=True))
+    middle = places.mean(axis=0) + side // 2
+    down, right = (rows - middle[0])[:, None], (columns - middle[1])[None, :]
+    expected = (bend[0, 0] * down**2 + 2 * bend[0, 1] * down * right + bend[1, 1] * right**2) / 2
+    assert np.abs(expected).max() > 0.05
+    assert np.allclose(turned, expected, atol=0.03 * np.abs(expected).max())
+    assert moved(models(backend, state, store, slots), before) < 6e-4, "second order"
+
+
+def test_a_trend_is_of_first_and_second_order_in_the_place():
+    rng = np.random.default_rng(2)
+    places = rng.uniform(0, 300, (60, 2))
+    down, right = (places - 100).T / 100
+    smooth = 0.3 + 0.2 * down - 0.1 * right + 0.05 * down * right - 0.04 * right**2
+    found = trend(places, smooth)
+    assert np.allclose(found - found.mean(), smooth - smooth.mean(), atol=1e-9)
+    wild = rng.normal(size=60)
+    left = wild - trend(places, wild)
+    assert 0.7 * wild.std() < left.std() < wild.std()
+    assert np.allclose(trend(places, left), 0, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
