@@ -123,7 +123,8 @@ class RunProcessor:
         self._done = 0
         self._started: set[str] = set()
         self._ended: dict[str, None] = {}
-        self._abort = False
+        self._aborted: set[str] = set()
+        """Of the ended runs, those whose last passes nobody waits for."""
         self._next_turn = 0.0
         """When stages may work again: documents that wait have a turn in between."""
         self._fit_frame: int | None = None
@@ -232,8 +233,12 @@ class RunProcessor:
             return [] if self._closing.is_set() else list(self._ended)
 
     def abort(self) -> None:
-        """End the processing of all ended runs with what there is; runs that go on are not touched."""
-        self._abort = True
+        """End the processing of all runs that have ended by now with what there is; no others are touched.
+
+        A run has ended when its stop document was put in, also where it waits in the queue.
+        """
+        with self._changed:
+            self._aborted.update(self._ended)
 
     @property
     def paused(self) -> bool:
@@ -343,8 +348,13 @@ class RunProcessor:
             if item is not None and item.name == "stop":
                 run = item.document.get("run_start")
                 if all(chain.run.start["uid"] != run for chain in self._chains):
-                    self._ended.pop(str(run), None)  # a run that is left alone
+                    self._forget_ended(str(run))  # a run that is left alone
             self._changed.notify_all()
+
+    def _forget_ended(self, uid: str) -> None:
+        """Nothing is left to do for a run; call it with `_changed` held."""
+        self._ended.pop(uid, None)
+        self._aborted.discard(uid)
 
     def _warm_up_further(self) -> None:
         warming, warm = self._warming
@@ -367,14 +377,13 @@ class RunProcessor:
     def _work(self, chains: Sequence[RunChain]) -> None:
         for chain in chains:
             chain.queued = self.queued
-            documents = chain.stop_now() if self._abort and chain.raw_stop is not None else chain.work(WORK_SLICE_S)
-            self._emit(chain, documents)
-        self._abort = False
+            is_aborted = chain.raw_stop is not None and chain.run.start["uid"] in self._aborted
+            self._emit(chain, chain.stop_now() if is_aborted else chain.work(WORK_SLICE_S))
         with self._changed:
             self._chains = [chain for chain in self._chains if not chain.finished]
             for chain in chains:
                 if chain.finished:
-                    self._ended.pop(chain.run.start["uid"], None)
+                    self._forget_ended(chain.run.start["uid"])
             self._changed.notify_all()
 
     def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
