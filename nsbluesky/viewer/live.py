@@ -254,8 +254,12 @@ class LiveWindow(QtWidgets.QMainWindow):
 
     def _ask_and_save(self) -> None:
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "live.png", "PNG (*.png)")
-        if path:
+        if not path:
+            return
+        try:
             self.save_screenshot(path)
+        except OSError as error:
+            QtWidgets.QMessageBox.warning(self, "Save picture", str(error))
 
     # ---- looking and drawing
 

@@ -166,6 +166,8 @@ def test_settings_of_a_picture() -> None:
     assert (found.solver.alpha, found.cleaning.photon_threshold) == (1.0, 2.5)
     assert told_settings({"settings": {"solver": {"modes": "many"}}}).solver.modes == SolverSettings().modes
     assert told_settings({}) == ReprocessSettings()
+    for of_another_program in ("fast", ["fast"], {"solver": "ePIE"}, {"cleaning": [1, 2]}):
+        assert told_settings({"settings": of_another_program}) == ReprocessSettings()
 
 
 @pytest.mark.parametrize("passes", [None, 7])
