@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nsbluesky.viewer.qt import QtGui, QtWidgets
 
 __all__ = ["add_action"]
 
 
-def add_action(menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> QtGui.QAction:
+def add_action(menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> Any:
     """Add an entry that calls `slot`, without the arguments that Qt gives, and return it.
 
     Parameters

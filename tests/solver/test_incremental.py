@@ -124,11 +124,11 @@ def test_r_is_of_the_frames_that_were_used(live, scan):
     half = len(scan.frames) // 2
     live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
     run(live, 3)
-    live._one_batch()  # of the next pass
+    live._turns.one_batch()  # of the next pass
     live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
     passes = live.state.passes
     while live.state.passes == passes:
-        live._one_batch()
+        live._turns.one_batch()
     frames = live.frames
     used = frames.active[frames.uses[frames.active] > 0]
     assert half < len(used) < len(scan.frames)
