@@ -242,11 +242,11 @@ class RunProcessor:
 
     @property
     def paused(self) -> bool:
-        """Whether the processing rests; documents wait meanwhile."""
+        """Whether the processing is paused; documents wait meanwhile."""
         return not self._going_on.is_set()
 
     def pause(self) -> None:
-        """Let the processing rest after what it does just now."""
+        """Pause the processing after what it does just now."""
         self._going_on.clear()
 
     def resume(self) -> None:
@@ -259,7 +259,7 @@ class RunProcessor:
         Raises
         ------
         TimeoutError
-            If the processing rests or is busy for longer than `timeout` seconds; they are written later.
+            If the processing is paused, or busy for longer than `timeout` seconds; they are written later.
         """
         written: Future[dict[str, list[Path]]] = Future()
         self._to_save.put(written)
@@ -317,7 +317,7 @@ class RunProcessor:
         """Leave some of them to a scan while one runs."""
         scanning = any(chain.raw_stop is None for chain in self._chains)
         for backend in (self.backend, *(chain.run.backend for chain in self._chains)):
-            backend.resting = _resting_in_scans(backend) if scanning else 0
+            backend.idle_threads = _idle_in_scans(backend) if scanning else 0
 
     def _work_in_turn(self) -> bool:
         """Let stages do work of their own where it is their turn; return whether there was any to speak of."""
@@ -433,6 +433,6 @@ class RunProcessor:
         return f"<{type(self).__name__}: {self.queued} documents wait, {len(self._chains)} runs>"
 
 
-def _resting_in_scans(backend: Backend) -> int:
+def _idle_in_scans(backend: Backend) -> int:
     """Return how many threads leave their processor to others while a scan runs."""
     return max(0, backend.threads - (len(os.sched_getaffinity(0)) - LEFT_TO_THE_SCAN))

@@ -126,12 +126,12 @@ class IncrementalSolver:
         ValueError
             If shapes do not fit.
         """
-        self._image.note_told()
+        self._image.note_report()
         before = set(self.frames.seq_nums[self.frames.wanted].tolist())
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
         known = [slot for slot in taken.values() if self.frames.uses[slot] > 0]  # from a checkpoint
         new = {number: slot for number, slot in taken.items() if self.frames.uses[slot] == 0}
-        self._image.workpiece.forget(new.values())
+        self._image.working_image.forget(new.values())
         usable = [
             slot for number, slot in new.items() if self.frames.weights[slot] > 0 and number not in self.rejected
         ]
@@ -411,10 +411,10 @@ class IncrementalSolver:
         """
         if self.state is None:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
-        self._image.note_told()
+        self._image.note_report()
         self._previous = render(
             self._backend,
-            self._image.workpiece.shown(self.state),
+            self._image.working_image.shown(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,
@@ -431,7 +431,7 @@ class IncrementalSolver:
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
         if slot not in used:
             return None
-        return diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
+        return diffraction_fit(self._backend, self._image.working_image.fine(self.state), frames, slot)
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""
