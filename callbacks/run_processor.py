@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import event_model
 
 from nsbluesky.backend import Backend, BackendError, get_backend
+from nsbluesky.callbacks.activity import RunActivity
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
-from nsbluesky.callbacks.run_chain import RunActivity, RunChain
+from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up

@@ -6,7 +6,8 @@ import contextlib
 from functools import partial
 from pathlib import Path
 
-from nsbluesky.callbacks.live_state import LiveState, Reconstruction
+from nsbluesky.callbacks.live_parts import Reconstruction
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.cxi.compare import Comparison, compare_images

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nsbluesky.callbacks.live_state import LiveState, LowResolution
+from nsbluesky.callbacks.live_parts import LowResolution
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cxi import CxiError
 from nsbluesky.cxi.export import export_cxi
 from nsbluesky.viewer.background import Background

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import UNITS
-from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Fit, LiveState, LowResolution, Reconstruction
+from nsbluesky.callbacks.live_parts import DarkStatistics, Detector, Fit, LowResolution, Reconstruction
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cleaning.darks import DarkAccumulator
 from nsbluesky.cleaning.layout import LAYOUTS, get_layout
 from nsbluesky.cxi import CxiData, CxiImage, FrameStack, read_cxi

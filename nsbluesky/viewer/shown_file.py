@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import Fit, Frame, LiveState, LowResolution
+from nsbluesky.callbacks.live_parts import Fit, Frame, LowResolution
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cxi import CxiError, read_cxi
 from nsbluesky.viewer.file_state import (
     MAX_MEAN_FRAMES,
