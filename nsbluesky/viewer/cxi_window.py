@@ -415,13 +415,14 @@ class CxiWindow(QtWidgets.QMainWindow):
     def _take_low_resolution(self, future: Future[LowResolution | None]) -> None:
         """Take the images that were made in the background."""
         error = future.exception()
-        if error is not None:
-            self.low_resolution.set_subtitle(str(error))
-        elif future.result() is None:
-            self.low_resolution.set_subtitle("no frames" if self.file.is_clean else "raw frames only")
-        else:
-            self._low_resolution_state = self.file.with_low_resolution(future.result())
+        found = future.result() if error is None else None
+        if found is not None:
+            self._low_resolution_state = self.file.with_low_resolution(found)
             self._draw_low_resolution()
+        elif error is not None:
+            self.low_resolution.set_subtitle(str(error))
+        else:
+            self.low_resolution.set_subtitle("no frames" if self.file.is_clean else "raw frames only")
 
     def _draw_low_resolution(self) -> None:
         if self._low_resolution_state is not None:
