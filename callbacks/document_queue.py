@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ class DocumentQueue:
         self._bytes_got = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._spilled = 0
+        self._next_file = 0
+        self._writing = threading.Lock()
+        """Held where writers count, and not while one of them writes a file."""
 
     def __len__(self) -> int:
         """Return how many documents wait."""
@@ -101,16 +105,20 @@ class DocumentQueue:
                 return self._spill(value)
             except (OSError, ValueError) as error:  # no space there either, or objects: the scan must go on
                 log.warning("an array waits in memory beyond the limit: %s", error)
-        self._bytes_put += value.nbytes
+        with self._writing:
+            self._bytes_put += value.nbytes
         return value
 
     def _spill(self, value: np.ndarray[Any, Any]) -> Path:
         """Write an array to a file."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="nsbluesky-queue-")
-        path = Path(self._folder.name) / f"{self._spilled}.npy"
+        with self._writing:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="nsbluesky-queue-")
+            path = Path(self._folder.name) / f"{self._next_file}.npy"
+            self._next_file += 1
         np.save(path, value, allow_pickle=False)
-        self._spilled += 1
+        with self._writing:
+            self._spilled += 1
         return path
 
 

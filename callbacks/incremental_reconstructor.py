@@ -17,7 +17,7 @@ from nsbluesky.callbacks.frame_source import ReadFrames
 from nsbluesky.callbacks.low_resolution_imager import ImageLowResolution
 from nsbluesky.callbacks.picture_clock import PictureClock
 from nsbluesky.callbacks.run_processor import RunProcessor
-from nsbluesky.callbacks.second_engine import ReconstructBeside
+from nsbluesky.callbacks.second_engine import ReconstructWithSecondEngine
 from nsbluesky.callbacks.solver_documents import add_clean_frames, is_last_picture_due, picture_data
 from nsbluesky.callbacks.stage import RunContext, Stage
 from nsbluesky.probe_library import KeptProbe, Setup
@@ -344,4 +344,4 @@ class Reconstruct(Stage):
 class IncrementalReconstructor(RunProcessor):
     """Callback: raw runs in, pictures of object and probe out; all stages before it run as well."""
 
-    stages = (ReadFrames, AverageDarks, CleanFrames, ImageLowResolution, Reconstruct, ReconstructBeside)
+    stages = (ReadFrames, AverageDarks, CleanFrames, ImageLowResolution, Reconstruct, ReconstructWithSecondEngine)

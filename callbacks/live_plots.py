@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from event_model import DocumentRouter, Event, EventDescriptor, EventPage, RunStart, RunStop, unpack_event_page
 
-from nsbluesky.callbacks.live_state import (
+from nsbluesky.callbacks.live_parts import (
     Corrections,
     DarkStatistics,
     DefocusSweep,
@@ -24,12 +24,12 @@ from nsbluesky.callbacks.live_state import (
     Frame,
     HalvesCorrelation,
     History,
-    LiveState,
     LowResolution,
     Reconstruction,
     RunInfo,
     StageHealth,
 )
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.settings import PipelineSettings, SettingsError
 from nsbluesky.streams import exposure_of_dark, exposures_s, holds_frames, ptycho_of, scan_of
 from nsbluesky.trajectories import make_trajectory

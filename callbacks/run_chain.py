@@ -8,18 +8,18 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nsbluesky.callbacks.activity import RunActivity, StageClock
 from nsbluesky.callbacks.derived_run import Document, num_bytes, split_page
 from nsbluesky.callbacks.news import news_of, numbered
 from nsbluesky.callbacks.stage import FramesFailed, RunContext, Stage
 from nsbluesky.settings import SettingsError
 from nsbluesky.streams import PRIMARY, holds_frames
 
-__all__ = ["RunActivity", "RunChain", "StageActivity"]
+__all__ = ["RunChain"]
 
 log = logging.getLogger(__name__)
 
@@ -28,87 +28,6 @@ _T = TypeVar("_T")
 HEALTH_INTERVAL_S = 1.0
 MAX_FAILURES_AT_WORK = 3
 """A stage that fails so often at work of its own is left out until the run ends."""
-
-
-@dataclass(frozen=True)
-class StageActivity:
-    """What a stage did so far.
-
-    Attributes
-    ----------
-    stage : str
-    num_blocks : int
-        Documents that it made.
-    busy_s : float
-        Time that it took.
-    age_s : float
-        Since it made the last of them.
-    block_s : float
-        Since it began what it does just now; 0 where it rests.
-    rate_hz, MB_s : float
-        Documents that it made a second, and the megabytes of their arrays, lately.
-    queue : int
-        Frames that wait in it.
-    state : str
-        "busy", "idle", or "error" where it has raised in this run.
-    error : str
-        What it raised last; "" where it has not.
-    """
-
-    stage: str
-    num_blocks: int
-    busy_s: float
-    age_s: float
-    block_s: float
-    rate_hz: float
-    MB_s: float
-    queue: int
-    state: str
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class RunActivity:
-    """What the stages of a run did so far.
-
-    Attributes
-    ----------
-    raw_uid, derived_uid : str
-    num_frames : int
-        Clean frames so far.
-    stages : tuple of StageActivity
-        In the order of the data.
-    """
-
-    raw_uid: str
-    derived_uid: str
-    num_frames: int
-    stages: tuple[StageActivity, ...]
-
-
-@dataclass
-class _Clock:
-    """Times of one stage: `since` is when it began what it does just now."""
-
-    last: float
-    num_blocks: int = 0
-    busy_s: float = 0.0
-    since: float | None = None
-    rate_hz: float = 0.0
-    num_bytes: int = 0
-    MB_s: float = 0.0
-    queue: int = 0
-    looked: float = field(default_factory=time.monotonic)
-    num_looked: int = 0
-    bytes_looked: int = 0
-
-    def look(self, queue: int) -> None:
-        """Note the rate since the last look, and what waits."""
-        now = time.monotonic()
-        if now > self.looked:
-            self.rate_hz = (self.num_blocks - self.num_looked) / (now - self.looked)
-            self.MB_s = 1e-6 * (self.num_bytes - self.bytes_looked) / (now - self.looked)
-        self.looked, self.num_looked, self.bytes_looked, self.queue = now, self.num_blocks, self.num_bytes, queue
 
 
 class RunChain:
@@ -140,7 +59,7 @@ class RunChain:
         for kind in stages:
             if (stage := self._asked(kind.name, partial(kind, run), None)) is not None:
                 self.stages.append(stage)
-        self._clocks = {stage.name: _Clock(time.monotonic()) for stage in self.stages}
+        self._clocks = {stage.name: StageClock() for stage in self.stages}
 
     # ---- documents
 
@@ -285,19 +204,15 @@ class RunChain:
         clock = self._clocks[stage.name]
         stream, seq_nums = self._block(cause)
         while True:
-            clock.since = began = time.monotonic()
-            self.run.watch.begin(self.run.start["uid"], stage.name, stream, seq_nums)
-            try:
-                document = next(documents)
-                clock.num_blocks += 1
-                clock.num_bytes += num_bytes(document[1])
-                clock.last = time.monotonic()
-            except StopIteration:
-                return
-            finally:
-                clock.busy_s += time.monotonic() - began
-                clock.since = None
-                self.run.watch.end()
+            with clock.running():
+                self.run.watch.begin(self.run.start["uid"], stage.name, stream, seq_nums)
+                try:
+                    document = next(documents)
+                    clock.count(num_bytes(document[1]))
+                except StopIteration:
+                    return
+                finally:
+                    self.run.watch.end()
             self._log_news(stage, *document)
             yield document
 
@@ -315,29 +230,12 @@ class RunChain:
 
     def activity(self) -> RunActivity:
         """Return what the stages did so far; from any thread."""
-        now = time.monotonic()
         stages = []
         for stage in self.stages:
-            name, clock = stage.name, self._clocks[stage.name]
-            if not (stage.is_wanted or clock.num_blocks or name in self._errors):
-                continue
-            since = clock.since
-            block_s = 0.0 if since is None else now - since
-            state = "error" if name in self._errors else "idle" if since is None else "busy"
-            stages.append(
-                StageActivity(
-                    stage=name,
-                    num_blocks=clock.num_blocks,
-                    busy_s=clock.busy_s,
-                    age_s=now - clock.last,
-                    block_s=block_s,
-                    rate_hz=clock.rate_hz,
-                    MB_s=clock.MB_s,
-                    queue=clock.queue,
-                    state=state,
-                    error=self._errors.get(name, "").removeprefix(f"{name}: "),
-                )
-            )
+            clock, error = self._clocks[stage.name], self._errors.get(stage.name)
+            if stage.is_wanted or clock.num_blocks or error is not None:
+                told = None if error is None else error.removeprefix(f"{stage.name}: ")
+                stages.append(clock.activity(stage.name, told))
         return RunActivity(self.run.start["uid"], self.run.derived.uid, self._num_frames, tuple(stages))
 
     def _is_derived(self, name: str, document: dict[str, Any]) -> bool:

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import event_model
 
 from nsbluesky.backend import Backend, BackendError, get_backend
+from nsbluesky.callbacks.activity import RunActivity
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
-from nsbluesky.callbacks.run_chain import RunActivity, RunChain
+from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.callbacks.warm_up import warm_up
@@ -123,7 +124,8 @@ class RunProcessor:
         self._done = 0
         self._started: set[str] = set()
         self._ended: dict[str, None] = {}
-        self._abort = False
+        self._aborted: set[str] = set()
+        """Of the ended runs, those whose last passes nobody waits for."""
         self._next_turn = 0.0
         """When stages may work again: documents that wait have a turn in between."""
         self._fit_frame: int | None = None
@@ -232,16 +234,20 @@ class RunProcessor:
             return [] if self._closing.is_set() else list(self._ended)
 
     def abort(self) -> None:
-        """End the processing of all ended runs with what there is; runs that go on are not touched."""
-        self._abort = True
+        """End the processing of all runs that have ended by now with what there is; no others are touched.
+
+        A run has ended when its stop document was put in, also where it waits in the queue.
+        """
+        with self._changed:
+            self._aborted.update(self._ended)
 
     @property
     def paused(self) -> bool:
-        """Whether the processing rests; documents wait meanwhile."""
+        """Whether the processing is paused; documents wait meanwhile."""
         return not self._going_on.is_set()
 
     def pause(self) -> None:
-        """Let the processing rest after what it does just now."""
+        """Pause the processing after what it does just now."""
         self._going_on.clear()
 
     def resume(self) -> None:
@@ -254,7 +260,7 @@ class RunProcessor:
         Raises
         ------
         TimeoutError
-            If the processing rests or is busy for longer than `timeout` seconds; they are written later.
+            If the processing is paused, or busy for longer than `timeout` seconds; they are written later.
         """
         written: Future[dict[str, list[Path]]] = Future()
         self._to_save.put(written)
@@ -312,7 +318,7 @@ class RunProcessor:
         """Leave some of them to a scan while one runs."""
         scanning = any(chain.raw_stop is None for chain in self._chains)
         for backend in (self.backend, *(chain.run.backend for chain in self._chains)):
-            backend.resting = _resting_in_scans(backend) if scanning else 0
+            backend.idle_threads = _idle_in_scans(backend) if scanning else 0
 
     def _work_in_turn(self) -> bool:
         """Let stages do work of their own where it is their turn; return whether there was any to speak of."""
@@ -343,8 +349,13 @@ class RunProcessor:
             if item is not None and item.name == "stop":
                 run = item.document.get("run_start")
                 if all(chain.run.start["uid"] != run for chain in self._chains):
-                    self._ended.pop(str(run), None)  # a run that is left alone
+                    self._forget_ended(str(run))  # a run that is left alone
             self._changed.notify_all()
+
+    def _forget_ended(self, uid: str) -> None:
+        """Nothing is left to do for a run; call it with `_changed` held."""
+        self._ended.pop(uid, None)
+        self._aborted.discard(uid)
 
     def _warm_up_further(self) -> None:
         warming, warm = self._warming
@@ -367,14 +378,13 @@ class RunProcessor:
     def _work(self, chains: Sequence[RunChain]) -> None:
         for chain in chains:
             chain.queued = self.queued
-            documents = chain.stop_now() if self._abort and chain.raw_stop is not None else chain.work(WORK_SLICE_S)
-            self._emit(chain, documents)
-        self._abort = False
+            is_aborted = chain.raw_stop is not None and chain.run.start["uid"] in self._aborted
+            self._emit(chain, chain.stop_now() if is_aborted else chain.work(WORK_SLICE_S))
         with self._changed:
             self._chains = [chain for chain in self._chains if not chain.finished]
             for chain in chains:
                 if chain.finished:
-                    self._ended.pop(chain.run.start["uid"], None)
+                    self._forget_ended(chain.run.start["uid"])
             self._changed.notify_all()
 
     def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
@@ -424,6 +434,6 @@ class RunProcessor:
         return f"<{type(self).__name__}: {self.queued} documents wait, {len(self._chains)} runs>"
 
 
-def _resting_in_scans(backend: Backend) -> int:
+def _idle_in_scans(backend: Backend) -> int:
     """Return how many threads leave their processor to others while a scan runs."""
     return max(0, backend.threads - (len(os.sched_getaffinity(0)) - LEFT_TO_THE_SCAN))

@@ -1,4 +1,4 @@
-"""ReconstructBeside: the same frames by a second engine, beside the image, to compare both while the scan runs."""
+"""ReconstructWithSecondEngine: the same frames by another engine too, to compare both while the scan runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.sweep import Sweep
 
-__all__ = ["ReconstructBeside"]
+__all__ = ["ReconstructWithSecondEngine"]
 
 
-class ReconstructBeside(Stage):
+class ReconstructWithSecondEngine(Stage):
     """The stage of one run: a second engine, where `PipelineSettings.second_engine` names one; at any time.
 
     It waits until the image knows its probe, and begins on a blank object with the frames, the orientation and the

@@ -55,7 +55,7 @@ class Backend:
         The array module.
     threads : int
         Parts that a batch is cut in, for as many Python threads; 1 on a GPU.
-    resting : int
+    idle_threads : int
         Threads that leave their processor to others for now.  Results are the same, for what is cut in parts is not
         cut otherwise.
     """
@@ -64,7 +64,7 @@ class Backend:
     xp: ModuleType
     threads: int
     _fft: Transforms
-    resting: int = 0
+    idle_threads: int = 0
 
     @property
     def on_device(self) -> bool:
@@ -74,7 +74,7 @@ class Backend:
     @property
     def working(self) -> int:
         """Threads that work at once: at least one."""
-        return max(1, self.threads - self.resting)
+        return max(1, self.threads - self.idle_threads)
 
     def fft2(self, a: Any, *, unitary: bool = True) -> Any:
         """2-D Fourier transform over the last two axes, zero frequency at [0, 0]; `a` may be overwritten.

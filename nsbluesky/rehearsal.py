@@ -280,9 +280,9 @@ class Rehearsal:
             if not self._cancelled.is_set():
                 log.exception("the rehearsal")
                 self.error = f"{type(error).__name__}: {error}"
-        while not self.pipeline.wait(0.2):
-            if self._cancelled.is_set():
-                self.pipeline.abort()
+        if self._cancelled.is_set():  # `cancel` found a run that had not ended yet
+            self.pipeline.abort()
+        self.pipeline.wait()
 
     def _unless_cancelled(self, plan: Any) -> Iterator[Any]:
         """Yield from a plan; `cancel` aborts the RunEngine once it runs, and before that it finds nothing to do."""

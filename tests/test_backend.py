@@ -88,10 +88,10 @@ def test_map_keeps_the_order_and_uses_threads():
 
 def test_threads_that_rest_change_nothing_but_who_works():
     backend = get_backend("numpy", threads=2)
-    backend.resting = 1
+    backend.idle_threads = 1
     assert backend.working == 1
     assert set(backend.map(lambda _: threading.get_ident(), [1, 2])) == {threading.get_ident()}
-    backend.resting = 5
+    backend.idle_threads = 5
     assert backend.working == 1 and backend.threads == 2
 
 

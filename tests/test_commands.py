@@ -601,7 +601,8 @@ def test_a_scan_in_the_near_field(commands: Commands, tmp_path: Path) -> None:
         assert cxi.geometry() == geometry and cxi.frames is not None
         assert cxi.images[-1].pixel_m == pytest.approx(geometry.object_pixel_m(128))
         picture = reconstruction_of(cxi, cxi.images[-1])
-        fit = fit_of_frame(cxi, picture, 12, cxi.frames[12].astype(np.float32))
+        corrected_m = cxi.images[-1].translation_m
+        fit = fit_of_frame(cxi, picture, 12, cxi.frames[12].astype(np.float32), corrected_m)
     assert fit is not None and fit.r_factor < 0.15
 
 

@@ -346,3 +346,9 @@ class LoggingConnection(Connection):
         """Write a document to the log and take it."""
         self.log(name, document)
         super().__call__(name, document)
+
+    def close(self, timeout: float | None = 60.0) -> bool:
+        """Close the log too."""
+        complete = super().close(timeout)
+        self.log.close()
+        return complete

@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 LOG_NAME = "process.err"
 KILLED = f"killed by signal {signal.SIGKILL:d}"
 POLL_MS = 100
-MOST_AWAY_S = 1.0
-"""Time that one look may count: where more is between two, this process rested, and with it the child, as where a
-queue suspends a job."""
-MAX_RESTS = 1000
+LONGEST_LOOK_S = 1.0
+"""What the time between two looks counts at most: where it is longer, this process was suspended, and with it the
+child, as where a batch system stops a job for a while."""
+MAX_SUSPENSIONS = 1000
 MAX_FAILURES = 5
 """Starts that may fail one after the other before it is given up."""
 MAX_TOLD = 20
@@ -91,6 +91,8 @@ class ProcessingService:
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
+        self._is_watched = False
+        """Whether a child that dies is replaced: from `start` until `stop`, or until the service is given up."""
         self._failed = ""
 
     @property
@@ -121,11 +123,11 @@ class ProcessingService:
         ServiceError
             If it was given up.
         """
-        assert self._watcher is not None
-        self._watcher.join(timeout)
-        if self._failed:
+        with self._changed:
+            has_ended = self._changed.wait_for(lambda: not self._is_watched, timeout)
+        if has_ended and self._failed:
             raise ServiceError(self._failed)
-        return not self._watcher.is_alive()
+        return has_ended
 
     def __enter__(self) -> Self:
         """Start the child and wait till clients may connect."""
@@ -145,6 +147,7 @@ class ProcessingService:
             If it does not start.
         """
         self._stopping.clear()
+        self._failed = ""
         try:
             check_free(self.settings.address, self.settings.ports, self._state_directory)
         except AddressInUse as error:
@@ -158,7 +161,8 @@ class ProcessingService:
         except OSError as error:  # as on a full disk
             self._end_child(0.0)
             raise ServiceError(f"the service does not start: its token cannot be written: {error}") from error
-        self._set_ready(ready)
+        with self._changed:
+            self._ready, self._is_watched = ready, True
         self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
 
@@ -178,12 +182,11 @@ class ProcessingService:
 
     def _state(self) -> Ready:
         with self._changed:
-            if self._child is None:
-                raise ServiceError(self._failed or "the service is not running: enter it with 'with'")
-            self._changed.wait_for(lambda: self._ready is not None, self._start_timeout_s)
-            if self._ready is None:
-                raise ServiceError(self._failed or "the service is being started again")
-            return self._ready
+            self._changed.wait_for(lambda: self._ready is not None or not self._is_watched, self._start_timeout_s)
+            if self._ready is not None:
+                return self._ready
+            why = "is being started again" if self._is_watched else "is not running: enter it with 'with'"
+            raise ServiceError(self._failed or f"the service {why}")
 
     def _set_ready(self, ready: Ready | None) -> None:
         with self._changed:
@@ -249,6 +252,9 @@ class ProcessingService:
             self._watch()
         finally:  # also where it was given up: clients would try a dead one
             forget_service(_from_here(self.settings.address), self._state_directory)
+            with self._changed:
+                self._is_watched = False
+                self._changed.notify_all()
 
     def _watch(self) -> None:
         """Replace the child whenever that is needed, until `stop`."""
@@ -304,23 +310,23 @@ class ProcessingService:
             poller = zmq.Poller()
             poller.register(socket, zmq.POLLIN)
             poller.register(child.stdout, zmq.POLLIN)  # its end tells at once that the child has died
-            silence_s, rests = 0.0, _Rests()
+            silence_s, suspensions = 0.0, _Suspensions()
             while not self._stopping.is_set():
                 poller.poll(POLL_MS)
-                silence_s += rests.look()
+                silence_s += suspensions.look()
                 status = child.poll()
                 if status is not None:
                     return "" if status == 0 else _describe_exit(status)
                 while socket.poll(0):
                     silence_s = 0.0
-                    stuck = self._stuck(socket.recv_multipart()[-1], rests)
+                    stuck = self._stuck(socket.recv_multipart()[-1], suspensions)
                     if stuck:
                         return stuck
                 if silence_s > self._heartbeat_timeout_s:
                     return f"no heartbeat for {self._heartbeat_timeout_s:g} s"
         return ""
 
-    def _stuck(self, beat: bytes, rests: _Rests) -> str:
+    def _stuck(self, beat: bytes, suspensions: _Suspensions) -> str:
         """Return which stage works for too long on one block, "" where none does."""
         try:
             content = unpack(beat)[3]
@@ -328,30 +334,30 @@ class ProcessingService:
             return ""
         for run in content["runs"]:
             for stage in run["stages"]:
-                if stage["block_s"] - rests.within(stage["block_s"]) > self._block_timeout_s:
+                if stage["block_s"] - suspensions.within(stage["block_s"]) > self._block_timeout_s:
                     return f"{stage['stage']} works on one block for more than {self._block_timeout_s:g} s"
         return ""
 
 
-class _Rests:
-    """Tells the time in which something could be done from that in which this process rested."""
+class _Suspensions:
+    """Times in which this process, and so its child, was suspended: they are no silence and no work."""
 
     def __init__(self) -> None:
         self._looked = time.monotonic()
-        self._rests: deque[tuple[float, float]] = deque(maxlen=MAX_RESTS)
+        self._past: deque[tuple[float, float]] = deque(maxlen=MAX_SUSPENSIONS)
 
     def look(self) -> float:
-        """Return the seconds since the last look that were no rest."""
+        """Return the seconds since the last look in which this process could run."""
         before, self._looked = self._looked, time.monotonic()
-        rested_s = self._looked - before - MOST_AWAY_S
-        if rested_s <= 0:
+        suspended_s = self._looked - before - LONGEST_LOOK_S
+        if suspended_s <= 0:
             return self._looked - before
-        self._rests.append((self._looked, rested_s))
-        return MOST_AWAY_S
+        self._past.append((self._looked, suspended_s))
+        return LONGEST_LOOK_S
 
     def within(self, last_s: float) -> float:
-        """Return how many of the last seconds were rest."""
-        return sum(rested_s for end, rested_s in self._rests if end > self._looked - last_s)
+        """Return in how many of the last seconds it was suspended."""
+        return sum(suspended_s for end, suspended_s in self._past if end > self._looked - last_s)
 
 
 def _from_here(address: str) -> str:

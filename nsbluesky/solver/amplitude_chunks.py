@@ -70,13 +70,6 @@ class AmplitudeChunks:
         """Bytes of all amplitudes."""
         return self._size * self._frame_bytes
 
-    @property
-    def nbytes_beyond(self) -> int:
-        """Bytes of those that the device had no room for."""
-        begins = range(0, self._size, self._chunk_frames)
-        frames = [min(self._chunk_frames, self._size - begin) for begin in begins]
-        return sum(count for count, beyond in zip(frames, self._beyond, strict=True) if beyond) * self._frame_bytes
-
     def reserve(self, size: int) -> None:
         """Have room for slots below `size`."""
         self._size = max(self._size, size)

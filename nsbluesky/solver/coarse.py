@@ -70,7 +70,7 @@ class CentralHalf(FrameStore):
         self.slots, self.seq_nums = whole.slots, whole.seq_nums
         self.weights, self.uses = whole.weights, whole.uses
         self.flux, self.backgrounds, self.variation = whole.flux, whole.backgrounds, whole.variation
-        self.resting, self.misfits = whole.resting, whole.misfits
+        self.suspended, self.misfits = whole.suspended, whole.misfits
         self.residuals, self.light_sums = whole.residuals, whole.light_sums
         self.photons, self.amplitude_sums = whole.central_photons, whole.central_amplitude_sums
         places = whole.corners_px, whole.shifts_px

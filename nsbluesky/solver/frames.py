@@ -28,7 +28,7 @@ MOST_VARIATION = 8
 """Modes of variation that a probe can have (`nsbluesky.solver.variation`)."""
 
 FOREVER = 255
-"""Passes that a frame rests which is left out."""
+"""For how many passes a frame is suspended that is left out for good."""
 
 FIRST_SLOTS = 64
 """Frames that there is room for from the start."""
@@ -44,7 +44,7 @@ SAME_PLACE_PX = 1e-3
 """A frame with equal photons, to this part, at an equal place is the one that a checkpoint tells of."""
 
 _IDENTITY = ("seq_nums", "photons", "told_px")
-_FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "variation", "residuals", "uses", "resting", "misfits")
+_FOUND = ("corners_px", "shifts_px", "flux", "backgrounds", "variation", "residuals", "uses", "suspended", "misfits")
 
 
 @dataclass
@@ -115,10 +115,10 @@ class FrameStore:
         What the latest use told (`nsbluesky.solver.light`); 0 where that is of no use any more.
     uses : int64
         Updates with it so far.
-    resting : uint8
-        Passes that it is still left out of; `FOREVER` where it is left out for good.
+    suspended : uint8
+        For how many more passes it is not used; `FOREVER` where it is left out for good.
     misfits : uint8
-        1 where it has rested once because it did not fit (`nsbluesky.solver.misfits`).
+        1 where it was suspended once because it did not fit (`nsbluesky.solver.misfits`).
     brightest : float32
         √photons of the brightest pixel that is used.
     piled_up : int64
@@ -151,7 +151,7 @@ class FrameStore:
         self.central_amplitude_sums = _Column(np.zeros(FIRST_SLOTS, np.float64))
         self.residuals = _Column(np.zeros(FIRST_SLOTS, np.float64))
         self.uses = _Column(np.zeros(FIRST_SLOTS, np.int64))
-        self.resting = _Column(np.zeros(FIRST_SLOTS, np.uint8))
+        self.suspended = _Column(np.zeros(FIRST_SLOTS, np.uint8))
         self.misfits = _Column(np.zeros(FIRST_SLOTS, np.uint8))
         self.light_sums = _Column(np.zeros((FIRST_SLOTS, SUMS), np.float64))
         self.brightest = _Column(np.zeros(FIRST_SLOTS, np.float32))
@@ -173,13 +173,13 @@ class FrameStore:
 
     @property
     def active(self) -> npt.NDArray[np.intp]:
-        """Slots of the frames with a weight above 0 that do not rest (`nsbluesky.solver.misfits`)."""
-        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] == 0))
+        """Slots of the frames with a weight above 0 that are not suspended (`nsbluesky.solver.misfits`)."""
+        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.suspended[: len(self)] == 0))
 
     @property
     def wanted(self) -> npt.NDArray[np.intp]:
-        """Slots of the frames with a weight above 0 that are not left out, those that rest among them."""
-        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.resting[: len(self)] < FOREVER))
+        """Slots of the frames with a weight above 0 that are not left out, those that are suspended among them."""
+        return np.flatnonzero((self.weights[: len(self)] > 0) & (self.suspended[: len(self)] < FOREVER))
 
     def awaits(self, slot: int) -> bool:
         """Return whether a checkpoint knows the frame of a slot, but it has not come yet."""
@@ -286,7 +286,7 @@ class FrameStore:
 
     def forget(self, slots: npt.NDArray[np.intp] | slice) -> None:
         """Count uses and misfits of these slots from here on, and know nothing of their light."""
-        for column in (self.uses, self.resting, self.misfits, self.light_sums):
+        for column in (self.uses, self.suspended, self.misfits, self.light_sums):
             column[slots] = 0
 
     def note(

@@ -36,7 +36,7 @@ def is_good(solver: IncrementalSolver) -> bool:
     if state is None or sweep is None or not (solver.finished or solver.is_settled):
         return False
     used = frames.active
-    left_out = len(solver.rejected) + int(frames.resting[: len(frames)].sum())
+    left_out = len(solver.rejected) + int(frames.suspended[: len(frames)].sum())
     if len(used) < solver.settings.sweep_frames or left_out > MOST_LEFT_OUT * len(frames):
         return False
     most = max(GOOD_R, TIMES_NOISE * r_of_photon_noise(solver))

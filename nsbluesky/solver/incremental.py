@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
 from nsbluesky.solver.misfits import left_out
 from nsbluesky.solver.orientation import Orientation
-from nsbluesky.solver.pace import LEAST_BATCH
 from nsbluesky.solver.picture import Picture, render
 from nsbluesky.solver.plausibility import complaint_about_overlap
 from nsbluesky.solver.probe_search import ProbeSearch
@@ -38,11 +37,9 @@ from nsbluesky.solver.refinement import Refinement
 from nsbluesky.solver.shadow_motion import ShadowMotion
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
+from nsbluesky.solver.turns import Turns
 
 __all__ = ["IncrementalSolver"]
-
-SWEEP_SHARE = 3
-"""Batches of a sweep for each batch of the picture beside it."""
 
 R_OF_NOTHING = 1.0
 """R of an empty image: one that is worse is not gone on from once frames that spoilt it are withdrawn."""
@@ -93,7 +90,7 @@ class IncrementalSolver:
         self._image = LiveImage(
             self._intake, self._search, settings, geometry=geometry, backend=backend, pixel_m=pixel_m
         )
-        self._turn = 0
+        self._turns = Turns(settings, geometry, self._intake, self._search, self._image)
         self._previous: Picture | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
@@ -129,12 +126,12 @@ class IncrementalSolver:
         ValueError
             If shapes do not fit.
         """
-        self._image.note_told()
+        self._image.note_report()
         before = set(self.frames.seq_nums[self.frames.wanted].tolist())
         taken = self._intake.take(seq_nums, frames, translations_m, weights)
         known = [slot for slot in taken.values() if self.frames.uses[slot] > 0]  # from a checkpoint
         new = {number: slot for number, slot in taken.items() if self.frames.uses[slot] == 0}
-        self._image.workpiece.forget(new.values())
+        self._image.working_image.forget(new.values())
         usable = [
             slot for number, slot in new.items() if self.frames.weights[slot] > 0 and number not in self.rejected
         ]
@@ -166,7 +163,7 @@ class IncrementalSolver:
             self._image.use(back)
         self._image.drop_unused()
         if self.state is not None and self.state.r_factor >= R_OF_NOTHING and not np.all(given):
-            self._begin_anew()
+            self._turns.begin_anew()
 
     @property
     def num_frames(self) -> int:
@@ -280,12 +277,8 @@ class IncrementalSolver:
         before, self.settings = self.settings, settings
         self._intake.configure(settings)
         self._search.configure(settings)
+        self._turns.configure(settings)
         self._image.adopt(before)
-
-    def _begin_anew(self) -> None:
-        """Begin with the frames that are here as if they had just come."""
-        self._search.begin_anew()
-        self._image.forget()
 
     # Work -----------------------------------------------------------------------------------------------------
 
@@ -293,7 +286,7 @@ class IncrementalSolver:
         """Work for about `budget_s` seconds, at least one batch; return at once where there is nothing to do."""
         end = time.monotonic() + budget_s
         while self.has_work:
-            self._one_batch()
+            self._turns.one_batch()
             if time.monotonic() >= end:
                 return
 
@@ -305,13 +298,7 @@ class IncrementalSolver:
     @property
     def has_work(self) -> bool:
         """True when a `step` would improve the picture."""
-        if self._image.is_in_pass or self._search.goes_on:
-            return True
-        if self.num_frames == 0:
-            return False
-        if self._sweep_is_due:
-            return True
-        return self._can_begin if self.state is None else self._image.wants_passes
+        return self._turns.has_work
 
     @property
     def finished(self) -> bool:
@@ -326,60 +313,6 @@ class IncrementalSolver:
         One pass more than half of the least, those while the scan ran included; of several engines all.
         """
         return self._image.is_settled and not self.is_searching and self.num_unused == 0
-
-    def _one_batch(self) -> None:
-        """Use one batch: of the sweep, or of the picture beside it, which waits for the sweep once frames are all."""
-        if not self._search.goes_on and self._sweep_is_due:
-            self._search.begin(self._find_probe())
-        self._turn = (self._turn + 1) % (SWEEP_SHARE + 1)
-        shows = not self._image.rhythm.is_last and (self.state is not None or self._can_begin)
-        if self._search.goes_on and not (shows and self._turn == 0):
-            self._search.one_batch()
-            return
-        if self.state is None:
-            self._image.begin()
-        self._image.one_batch()
-
-    @property
-    def _can_begin(self) -> bool:
-        """Whether there are frames enough for a first picture, and a defocus that is worth one."""
-        if self._image.rhythm.is_last:
-            return True
-        told = self.settings.defocus_m is not None or self.geometry.optic.outer_zone_m > 0
-        known = told or self.geometry.is_near or self._search.begins_warm
-        waits_for_sweep = self.settings.sweep_frames > 0 and not known
-        return not waits_for_sweep and self.num_frames >= min(self.settings.batch, LEAST_BATCH)
-
-    @property
-    def _sweep_is_due(self) -> bool:
-        search = self._search  # frames are counted where that matters: this is asked before each batch
-        return search.sweeps_wanted and search.is_due(self.num_frames, no_more=self._image.rhythm.is_last)
-
-    def _find_probe(self) -> Iterator[None]:
-        """Look at the frames that are here; begin anew with another defocus or orientation if that is better."""
-        search = self._search
-        slots = search.frames_for_sweep(self.frames.active)
-        yield from search.find_motion(self.frames, slots) if self.geometry.is_near else self._sweep(slots)
-        if search.turn:
-            self._intake.turn(search.turn)
-            self._begin_anew()
-
-    def _sweep(self, slots: npt.NDArray[np.intp]) -> Iterator[None]:
-        """Sweep over the defocus, begin anew where another is better, and look which way round frames lie."""
-        search, image = self._search, self._image
-        level = image.beginning.level(self.settings)
-        yield from search.find_defocus(level, slots)
-        assert search.sweep is not None and search.best is not None
-        nothing_better = self.geometry.optic.outer_zone_m == 0 and (self.state is None or self.is_warm)
-        if search.sweep.warm_fits:
-            if not self.is_warm:
-                image.restart(search.best, level)
-            image.is_warm = True
-        elif search.sweep.accepted or nothing_better:
-            image.restart(search.best, level)
-        elif self.is_warm:
-            image.restart_from_optic()
-        yield from search.find_orientation(level, slots)
 
     # How far it is --------------------------------------------------------------------------------------------
 
@@ -478,10 +411,10 @@ class IncrementalSolver:
         """
         if self.state is None:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
-        self._image.note_told()
+        self._image.note_report()
         self._previous = render(
             self._backend,
-            self._image.workpiece.shown(self.state),
+            self._image.working_image.shown(self.state),
             self.frames,
             pixel_m=self.pixel_m,
             num_points=self.num_points,
@@ -498,7 +431,7 @@ class IncrementalSolver:
         slot = int(used[np.argmax(frames.seq_nums[used])]) if seq_num is None else frames.slots.get(seq_num, -1)
         if slot not in used:
             return None
-        return diffraction_fit(self._backend, self._image.workpiece.fine(self.state), frames, slot)
+        return diffraction_fit(self._backend, self._image.working_image.fine(self.state), frames, slot)
 
     def quality(self) -> Quality:
         """Return how good the image is by itself."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOT_MEASURED", "PHOTON_NOISE", "SUMS", "LightSums", "Told", "light_sums", "residuals_of"]
+__all__ = ["NOT_MEASURED", "PHOTON_NOISE", "SUMS", "LightSums", "UpdateReport", "light_sums", "residuals_of"]
 
 SUMS = 5
 
@@ -72,8 +72,8 @@ def light_sums(xp: Any, amplitude: Any, intensity: Any, background: float, usabl
     return xp.stack([term.sum(axis=(1, 2)) for term in terms], axis=1)
 
 
-class Told:
-    """What an update tells of its frames, from before it; it may still be on its way from a device.
+class UpdateReport:
+    """Misfit and light of the frames of an update, from before it; they may still be on their way from a device.
 
     Parameters
     ----------

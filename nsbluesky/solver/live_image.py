@@ -24,19 +24,19 @@ from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.intake import Intake
 from nsbluesky.solver.last_passes import LastPasses
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.live_quality import LiveQuality
-from nsbluesky.solver.misfits import LEAST_USES, rest_misfits
+from nsbluesky.solver.misfits import LEAST_USES, suspend_misfits
 from nsbluesky.solver.odd_pixels import OddPixels
-from nsbluesky.solver.ordering import Deck
+from nsbluesky.solver.ordering import FrameQueue
 from nsbluesky.solver.pace import batch_frames
 from nsbluesky.solver.probe_search import ProbeSearch
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.rhythm import Rhythm, Standing
+from nsbluesky.solver.rhythm import ImageProgress, Rhythm
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import let_vary
-from nsbluesky.solver.workpiece import Workpiece
+from nsbluesky.solver.working_image import WorkingImage
 
 __all__ = ["LiveImage"]
 
@@ -61,7 +61,7 @@ class LiveImage:
     ----------
     is_warm : bool
         Whether it began with the probe of an earlier scan.
-    workpiece : Workpiece
+    working_image : WorkingImage
         Object and probe, and the engine that works on them.
     rhythm : Rhythm
     beginning : Beginning
@@ -96,34 +96,34 @@ class LiveImage:
         self.constraints = self._make_constraints(settings)
         self._further_modes = FurtherModes(settings, backend)
         self.rhythm = Rhythm(settings, LastPasses(settings, backend), self._further_modes)
-        self.workpiece = Workpiece(frames, settings, self.rhythm.algorithm, backend, is_near=geometry.is_near)
-        self._deck = Deck(settings.seed, settings.newest_frames)
+        self.working_image = WorkingImage(frames, settings, self.rhythm.algorithm, backend, is_near=geometry.is_near)
+        self._queue = FrameQueue(settings.seed, settings.newest_frames)
         self._pass_in_work: Iterator[None] | None = None
-        self._told: tuple[FrameStore, Slots, Told] | None = None
+        self._report: tuple[FrameStore, Slots, UpdateReport] | None = None
 
     # Frames ---------------------------------------------------------------------------------------------------
 
     def use(self, slots: Iterable[int]) -> None:
         """Use these frames as new ones, and count full passes from here on."""
-        self._deck.add(slots)
+        self._queue.add(slots)
         self.rhythm.restart()
 
     def drop_unused(self) -> None:
-        """Deal no frame any more that has no weight, and make room for the others."""
-        self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
-        self.workpiece.make_room()
+        """Use no frame any more that has no weight, and make room for the others."""
+        self._queue.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
+        self.working_image.make_room()
 
     # How far it is --------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> SolverState | None:
         """Object and probe, of half the pixels while `is_coarse`; None before it began."""
-        return self.workpiece.state
+        return self.working_image.state
 
     @property
     def is_coarse(self) -> bool:
         """Whether only the central half of the detector is used."""
-        return self.workpiece.is_coarse
+        return self.working_image.is_coarse
 
     @property
     def is_in_pass(self) -> bool:
@@ -133,19 +133,19 @@ class LiveImage:
     @property
     def is_settled(self) -> bool:
         """Whether it had most of the passes that it should have on whole frames; of several engines all."""
-        return self.state is not None and self.rhythm.is_settled(self._standing(self.state))
+        return self.state is not None and self.rhythm.is_settled(self._progress(self.state))
 
     @property
     def wants_passes(self) -> bool:
         """Whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
         if self.state is None:
             return False
-        return self._deck.fresh > 0 or self.rhythm.wants_passes(self._standing(self.state))
+        return self._queue.fresh > 0 or self.rhythm.wants_passes(self._progress(self.state))
 
-    def _standing(self, state: SolverState) -> Standing:
+    def _progress(self, state: SolverState) -> ImageProgress:
         """Return how far the image has come."""
         uses = self._frames.uses[self._frames.active]
-        return Standing(
+        return ImageProgress(
             is_coarse=self.is_coarse,
             is_warm=self.is_warm,
             probe_is_told=self._search.has_told,
@@ -164,9 +164,9 @@ class LiveImage:
         level = self.beginning.level(self._settings)
         if self.is_warm:
             probe = self._search.warm_probe(level, level.active)
-            self.workpiece.take(self.beginning.from_probe(level, probe), level)
+            self.working_image.take(self.beginning.from_probe(level, probe), level)
         else:
-            self.workpiece.take(self.beginning.from_optic(level, self._settings), level)
+            self.working_image.take(self.beginning.from_optic(level, self._settings), level)
 
     def begin_with(self, probe: npt.NDArray[np.complex64]) -> None:
         """Begin with a known probe (modes, N, N); what was done so far counts for nothing."""
@@ -177,7 +177,7 @@ class LiveImage:
         """Go on from another state, for which no frame has been used."""
         self.forget()
         self.is_warm = False
-        self.workpiece.take(state, level)
+        self.working_image.take(state, level)
 
     def restart_from_optic(self) -> None:
         """Go on from the optic's defocus, or the one that is told."""
@@ -187,14 +187,14 @@ class LiveImage:
     def forget(self) -> None:
         """Let all frames count as new, and drop the image and what was found beside it."""
         frames = self._frames
-        self.workpiece.drop()
-        self._pass_in_work = self._told = None
-        for slot in np.flatnonzero(frames.resting[: len(frames)] == FOREVER).tolist():
+        self.working_image.drop()
+        self._pass_in_work = self._report = None
+        for slot in np.flatnonzero(frames.suspended[: len(frames)] == FOREVER).tolist():
             self._rejected.pop(int(frames.seq_nums[slot]), None)  # another image may have room for it
         frames.forget(slice(len(frames)))
         self.rhythm.begin_anew()
         self.constraints.reset()
-        self._deck.add(frames.active.tolist())
+        self._queue.add(frames.active.tolist())
         self.refinement.reset(frames)
         self._odd_pixels.reset()
         self._further_modes.reset()
@@ -222,7 +222,7 @@ class LiveImage:
         self._odd_pixels.configure(settings)
         self.quality.configure(settings)
         self._further_modes.configure(settings)
-        self.workpiece.configure(settings, self.rhythm.algorithm)
+        self.working_image.configure(settings, self.rhythm.algorithm)
         self._pass_in_work = None
 
     def adopt(self, before: SolverSettings) -> None:
@@ -232,15 +232,15 @@ class LiveImage:
             self.restart_from_optic()
         elif self.state is not None:
             if settings.modes != before.modes:
-                self.workpiece.set_modes(settings.modes)
-            self.workpiece.fit()
+                self.working_image.set_modes(settings.modes)
+            self.working_image.fit()
         self.rhythm.restart()
 
     # Passes ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Make the last passes from now on: all frames are here."""
-        self.rhythm.finish(is_ripe=self.state is not None and self._standing(self.state).is_ripe)
+        self.rhythm.finish(is_ripe=self.state is not None and self._progress(self.state).is_ripe)
 
     def one_batch(self) -> None:
         """Use one batch of frames."""
@@ -255,17 +255,17 @@ class LiveImage:
         for _ in self._pass_in_work or ():
             pass
         self._pass_in_work = None
-        self.note_told()  # of a pass that was broken off
+        self.note_report()  # of a pass that was broken off
 
-    def note_told(self) -> None:
-        """Take note of what the latest batch told: once the next one is on its way, or before it counts."""
-        if self._told is None:
+    def note_report(self) -> None:
+        """Keep what the latest batch reported: once the next one is on its way, or before it counts."""
+        if self._report is None:
             return
-        (frames, slots, told), self._told = self._told, None
+        (frames, slots, report), self._report = self._report, None
         whole = self._frames.amplitude_sums[slots] / np.maximum(frames.amplitude_sums[slots], 1e-12)
-        frames.residuals[slots] = told.residual * whole
-        if told.light is not None:
-            frames.light_sums[slots] = told.light
+        frames.residuals[slots] = report.residual * whole
+        if report.light is not None:
+            frames.light_sums[slots] = report.light
 
     def _pass(self, state: SolverState) -> Iterator[None]:
         """One pass over all frames, in batches, new frames first."""
@@ -274,59 +274,59 @@ class LiveImage:
             wanted = self._settings.probe_variation or self._further_modes.variation
             let_vary(self._backend, state, self._frames, wanted)
         yield from self._updates(state)
-        self.workpiece.engine.end_pass(state, self.workpiece.level)
+        self.working_image.engine.end_pass(state, self.working_image.level)
         self._hold(state)
         if self._wants_refinement(state):
             yield from self._refine(state)
-        self._rest_misfits(state)
+        self._suspend_misfits(state)
         state.passes += 1
         if not self.is_coarse and self._odd_pixels.look(state):
             self.rhythm.settle_anew()
-        standing = self._standing(state)
-        if self.rhythm.wants_modes(standing):
+        progress = self._progress(state)
+        if self.rhythm.wants_modes(progress):
             self._look_at_modes(state)
-        if self.rhythm.end_pass(standing, state.r_factor):
-            self.workpiece.refine()
+        if self.rhythm.end_pass(progress, state.r_factor):
+            self.working_image.refine()
 
     def _begin_pass(self, state: SolverState) -> None:
         """Go on with the engine of the next stage when it is time, with momentum or without."""
-        rhythm, standing = self.rhythm, self._standing(state)
-        if rhythm.is_at_end(standing):
+        rhythm, progress = self.rhythm, self._progress(state)
+        if rhythm.is_at_end(progress):
             moves_on = self.refinement.places.move_on
-            rhythm.last_passes.look(rhythm.passes_done, state, self._frames, standing.uses, moves_on)
+            rhythm.last_passes.look(rhythm.passes_done, state, self._frames, progress.uses, moves_on)
         before = rhythm.stage
-        rhythm.begin_pass(standing)
+        rhythm.begin_pass(progress)
         if rhythm.stage != before:
-            self.workpiece.change_engine(rhythm.algorithm)
-        self.workpiece.engine.rest(rhythm.rests)
+            self.working_image.change_engine(rhythm.algorithm)
+        self.working_image.engine.rest(rhythm.rests)
 
     def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""
-        frames, active = self.workpiece.level, self.workpiece.level.active
+        frames, active = self.working_image.level, self.working_image.level.active
         batch = batch_frames(
             self._settings,
             len(active),
             is_last=self.rhythm.is_last and not self.is_coarse,
             resting=self.rhythm.rests,
             is_near=self._geometry.is_near,
-            least=self.workpiece.engine.least_batch,
+            least=self.working_image.engine.least_batch,
         )
         steps = steps_of(frames.shifts_px[active], self._settings.subpixel)
-        self._deck.start_pass(active, frames.corners_px[active], batch, steps, live=not self.rhythm.is_last)
-        while not self._deck.pass_is_over:
-            slots = self._deck.deal(batch)
-            told = self.workpiece.engine.begin_update(state, frames, slots)
-            self.note_told()
-            self._told = frames, slots, told
+        self._queue.start_pass(active, frames.corners_px[active], batch, steps, live=not self.rhythm.is_last)
+        while not self._queue.pass_is_over:
+            slots = self._queue.next_batch(batch)
+            report = self.working_image.engine.begin_update(state, frames, slots)
+            self.note_report()
+            self._report = frames, slots, report
             frames.uses[slots] += 1
             yield
             if not self.is_coarse:
                 yield from self.quality.work(state, self._frames, len(slots))
-        self.note_told()
+        self.note_report()
 
     def _hold(self, state: SolverState) -> None:
         """Hold object and probe to what is known of them, and note the R of the pass."""
-        frames, active = self.workpiece.level, self.workpiece.level.active
+        frames, active = self.working_image.level, self.working_image.level.active
         self.constraints.hold_probe(state)
         if len(active):
             set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
@@ -338,15 +338,15 @@ class LiveImage:
     def _look_at_modes(self, state: SolverState) -> None:
         """Add a mode or take one away, where the frames ask for that."""
         if self._further_modes.look(state, self._frames, self.rhythm.passes_for_modes):
-            self.workpiece.fit()
+            self.working_image.fit()
             self.rhythm.settle_with_modes()
 
-    def _rest_misfits(self, state: SolverState) -> None:
-        """Let frames rest that do not fit, or list them; not before their positions could be put right."""
+    def _suspend_misfits(self, state: SolverState) -> None:
+        """Suspend frames that do not fit, or list them; not before their positions could be put right."""
         uses = LEAST_USES + (self._settings.refine_start if self.refinement.places.are_corrected else 0)
-        unexplained = functools.partial(unexplained_part, self._backend, state, self.workpiece.level)
-        self._rejected.update(rest_misfits(self._frames, uses, unexplained))
-        self._deck.remove(np.flatnonzero(self._frames.resting[: len(self._frames)]).tolist())
+        unexplained = functools.partial(unexplained_part, self._backend, state, self.working_image.level)
+        self._rejected.update(suspend_misfits(self._frames, uses, unexplained))
+        self._queue.remove(np.flatnonzero(self._frames.suspended[: len(self._frames)]).tolist())
 
     def _wants_refinement(self, state: SolverState) -> bool:
         """Return whether to refine now.
@@ -366,24 +366,24 @@ class LiveImage:
             yield from self.refinement.look(state, frames)
             if self.refinement.places.are_corrected and not were_corrected:
                 self.rhythm.settle_anew()
-        if self.refinement.is_of_flux_alone(state.passes) and self.workpiece.engine.sums_light:
+        if self.refinement.is_of_flux_alone(state.passes) and self.working_image.engine.sums_light:
             self.refinement.take_flux(frames, state)
             return
         corners = frames.corners_px[: len(frames)].copy()
-        yield from self.refinement.round(state, self.workpiece.level, frames)
+        yield from self.refinement.round(state, self.working_image.level, frames)
         moved = (frames.corners_px[: len(corners)] != corners).any(axis=1)
-        self.workpiece.forget(np.flatnonzero(moved).tolist())
-        self.workpiece.make_room()
+        self.working_image.forget(np.flatnonzero(moved).tolist())
+        self.working_image.make_room()
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """Return all of it but the frames, section by section, for a checkpoint; there must be a state."""
-        sections = self.workpiece.contents()
+        sections = self.working_image.contents()
         return {
             **sections,
             "solver": {**sections["solver"], **self.rhythm.contents(), "is_warm": self.is_warm},
-            "deck": self._deck.contents(),
+            "queue": self._queue.contents(),
             "refinement": self.refinement.contents(),
             "constraints": self.constraints.contents(),
             "further_modes": self._further_modes.contents(),
@@ -401,12 +401,12 @@ class LiveImage:
             Where the image is not finite.
         """
         own = contents["solver"]
-        self._pass_in_work = self._told = None
+        self._pass_in_work = self._report = None
         self.is_warm = own["is_warm"]
         self.rhythm.restore(own, more_to_come)
-        self.workpiece.restore(contents, self.rhythm.algorithm)
-        self._deck.restore(contents["deck"])
-        self._deck.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
+        self.working_image.restore(contents, self.rhythm.algorithm)
+        self._queue.restore(contents["queue"])
+        self._queue.remove(np.flatnonzero(self._frames.weights[: len(self._frames)] == 0).tolist())
         self.refinement.restore(contents["refinement"])
         self.constraints.restore(contents["constraints"])
         self._further_modes.restore(contents["further_modes"])

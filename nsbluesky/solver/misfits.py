@@ -1,4 +1,4 @@
-"""Frames that do not fit where most others do: they rest, are tried once more, and are then left out.
+"""Frames that do not fit where most others do: they are suspended, tried once more, and then left out.
 
 A frame that is not what it is said to be, taken elsewhere or with another flux, draws the object under it to values
 that no sample has, from which neighbours that are right do not always bring it back: a few such frames can spoil an
@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from nsbluesky.solver.frames import FOREVER, FrameStore
 
-__all__ = ["left_out", "rest_misfits"]
+__all__ = ["left_out", "suspend_misfits"]
 
 LEAST_FRAMES = 16
 """With fewer frames none can be told to be the odd one."""
@@ -42,28 +42,28 @@ WORSE_THAN_NEIGHBOURS = 2.0
 """An odd frame has this many times the median R of its neighbours."""
 
 EXPLAINED = 0.5
-"""A frame that has rested is needed where its R is at most this part of what it would be with a clear field in the
+"""A frame that was suspended is needed where its R is at most this part of what it would be with a clear field in the
 object's place: the image there ripens.  Simulated frames that were not what they were said to be had 0.5 to 1.6,
 right ones over small objects 0.2 to 0.45."""
 
 LEAST_R = 1e-6
 """Below it R is taken for as much: no frame is odd because the others fit exactly."""
 
-RESTING_PASSES = 5
+SUSPENDED_PASSES = 5
 """Passes without the frame, in which its place heals."""
 
 MOST_NEARBY = 3
-"""Of its neighbours no more are left out before a frame that does not fit is; it rests once more instead.  Else one
-after another goes where the object is hard, until nothing of it is left."""
+"""Of its neighbours no more are left out before a frame that does not fit is; it is suspended once more instead.
+Else one after another goes where the object is hard, until nothing of it is left."""
 
 MOST = 0.1
-"""Of all frames no more than this part rests: where many do not fit, it is the image that is wrong."""
+"""Of all frames no more than this part is suspended: where many do not fit, it is the image that is wrong."""
 
 
-def rest_misfits(
+def suspend_misfits(
     frames: FrameStore, least_uses: int = LEAST_USES, unexplained: Callable[[int], float] = lambda slot: 1.0
 ) -> dict[int, str]:
-    """Let frames rest that do not fit, and others come back; call it after each pass.
+    """Suspend frames that do not fit, and let others come back; call it after each pass.
 
     Parameters
     ----------
@@ -79,10 +79,10 @@ def rest_misfits(
     dict of int to str
         Sequence numbers of the frames that had their second chance and are left out from now on, and why.
     """
-    resting, weights = frames.resting[: len(frames)], frames.weights[: len(frames)]
+    suspended, weights = frames.suspended[: len(frames)], frames.weights[: len(frames)]
     judged = frames.active
     judged = judged[(frames.uses[judged] >= least_uses) & (frames.amplitude_sums[judged] > 0)]
-    resting[(resting > 0) & (resting < FOREVER)] -= 1  # who comes back now is judged after the next pass
+    suspended[(suspended > 0) & (suspended < FOREVER)] -= 1  # who comes back now is judged after the next pass
     if len(judged) < LEAST_FRAMES:
         return {}
     r_factors = frames.residuals[judged] / frames.amplitude_sums[judged]
@@ -94,26 +94,26 @@ def rest_misfits(
     odd = worst_first[~fits[worst_first]]
     there = np.flatnonzero(weights > 0)
     neighbours = there[_nearest(places_px[there], places_px[judged[odd]])]
-    room = int(MOST * np.count_nonzero(weights > 0)) - int(np.count_nonzero(resting[weights > 0]))
+    room = int(MOST * np.count_nonzero(weights > 0)) - int(np.count_nonzero(suspended[weights > 0]))
     gone: dict[int, str] = {}
     for k, nearby in list(zip(odd, neighbours, strict=True))[: max(room, 0)]:
         slot = judged[k]
         if frames.misfits[slot] and unexplained(int(slot)) <= EXPLAINED:
             continue
-        if frames.misfits[slot] and np.count_nonzero(resting[nearby] == FOREVER) <= MOST_NEARBY:
-            frames.resting[slot] = FOREVER
+        if frames.misfits[slot] and np.count_nonzero(suspended[nearby] == FOREVER) <= MOST_NEARBY:
+            frames.suspended[slot] = FOREVER
             gone[int(frames.seq_nums[slot])] = (
                 f"does not fit the others: R {r_factors[k]:.2f}, theirs {usual:.2f}; is it where it was said to be?"
             )
         else:
-            frames.resting[slot] = RESTING_PASSES
+            frames.suspended[slot] = SUSPENDED_PASSES
             frames.misfits[slot] = 1
     return gone
 
 
 def left_out(frames: FrameStore, slots: npt.NDArray[np.intp]) -> dict[int, str]:
     """Return the sequence numbers of frames that a checkpoint tells to be left out, and why."""
-    gone = slots[frames.resting[slots] == FOREVER]
+    gone = slots[frames.suspended[slots] == FOREVER]
     r_factors = frames.residuals[gone] / np.maximum(frames.amplitude_sums[gone], 1e-12)
     reasons = (f"does not fit the others: R {r:.2f}; is it where it was said to be?" for r in r_factors.tolist())
     return dict(zip(frames.seq_nums[gone].tolist(), reasons, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Deck", "spread"]
+__all__ = ["FrameQueue", "spread"]
 
 
 def spread(
@@ -61,12 +61,12 @@ def turns_of(steps: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDAr
     return np.asarray(rng.permutation(which.max(initial=-1) + 1)[which])
 
 
-class Deck:
-    """Deals batches of frames; a pass ends when every frame that was there at its start has been dealt.
+class FrameQueue:
+    """Which frames the next batch has; a pass ends when every frame that was there at its start had its turn.
 
-    While frames arrive, half of each batch is from the newest ones, those never dealt before first: so a picture
+    While frames arrive, half of each batch is from the newest ones, those that had no turn yet first: so a picture
     follows the stage, a frame has many uses soon after it came, and the older part goes on ripening.  On simulated
-    scans this was at its plateau when the last frame came; half from frames never dealt, but no more, was not.
+    scans this was at its plateau when the last frame came; half from frames without a turn yet, but no more, was not.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Deck:
 
     @property
     def fresh(self) -> int:
-        """Number of frames that have not been dealt yet."""
+        """Number of frames that had no turn yet."""
         return len(self._fresh)
 
     @property
@@ -138,17 +138,17 @@ class Deck:
         self._fresh_planned = len(self._fresh)
         self._follows = live and len(slots) > len(self._arrived)
 
-    def deal(self, batch: int) -> npt.NDArray[np.intp]:
+    def next_batch(self, batch: int) -> npt.NDArray[np.intp]:
         """Return up to `batch` frames, new ones first."""
         share = max(batch // 2 if self._rest else batch, 1)
-        dealt = [self._fresh.popleft() for _ in range(min(share, len(self._fresh)))]
-        self._fresh_planned -= len(dealt)
+        chosen = [self._fresh.popleft() for _ in range(min(share, len(self._fresh)))]
+        self._fresh_planned -= len(chosen)
         if self._follows and self._rest:
-            again = [slot for slot in self._arrived if slot not in dealt and slot not in self._fresh]
-            count = min(share - len(dealt), len(again))
-            dealt += self._of_similar_shift(again)[:count]
-        dealt += [self._rest.popleft() for _ in range(min(batch - len(dealt), len(self._rest)))]
-        return np.array(list(dict.fromkeys(dealt)), dtype=np.intp)
+            again = [slot for slot in self._arrived if slot not in chosen and slot not in self._fresh]
+            count = min(share - len(chosen), len(again))
+            chosen += self._of_similar_shift(again)[:count]
+        chosen += [self._rest.popleft() for _ in range(min(batch - len(chosen), len(self._rest)))]
+        return np.array(list(dict.fromkeys(chosen)), dtype=np.intp)
 
     def _of_similar_shift(self, slots: list[int]) -> list[int]:
         """Return slots in random order, those of one shift together."""

@@ -16,10 +16,13 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.pauses import Pauses
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.scattering import ScatterLooks, scatter_of_halves, some_of
-from nsbluesky.solver.sensitivity import Sensitivity, measure_halves, misfits_around
+from nsbluesky.solver.sensitivity import Sensitivity, measure_halves
+from nsbluesky.solver.shifts import ramps
 from nsbluesky.solver.state import SolverState
+from nsbluesky.solver.variation import probe_of
+from nsbluesky.solver.windows import gather
 
-__all__ = ["LEAST_FRAMES", "Places", "blocks"]
+__all__ = ["LEAST_FRAMES", "Places", "blocks", "misfits_around"]
 
 BLOCK_FRAMES = 32
 
@@ -257,6 +260,29 @@ class Places:
             if misfits[best] < BETTER * misfits[0]:
                 frames.correct(one, frames.corrections_px(one) + moves[best])
             yield
+
+
+def misfits_around(
+    backend: Backend, state: SolverState, frames: FrameStore, slot: int, moves_px: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return Σ m·|A − G| (k,) of a frame if it lay whole pixels `moves_px` (k, 2) elsewhere; inf off the canvas."""
+    xp, side = backend.xp, frames.frame_px
+    corners = frames.corners_px[slot] - np.array(state.origin_px) + moves_px
+    inside = ((corners >= 0) & (corners + side <= np.array(state.shape))).all(axis=1)
+    result = np.full(len(moves_px), np.inf)
+    shift_px = frames.shifts_px[slot][None]
+    light = backend.ifft2(backend.fft2(probe_of(backend, state, frames, slot)) * ramps(xp, shift_px, side))
+    measured = frames.amplitudes(np.array([slot]), xp.empty((1, side, side), np.float32))
+    usable = frames.good * (measured >= 0)
+
+    def measure(row: int) -> None:
+        seen = gather(backend, state.image, corners[row][None], xp.empty((1, side, side), np.complex64))
+        far = frames.propagator.forward(seen[:, None] * light[None], shift_px)
+        model = xp.sqrt((xp.abs(far) ** 2).sum(axis=1) + np.float32(state.background))
+        result[row] = float((usable * xp.abs(measured - model)).sum())
+
+    backend.map(measure, np.flatnonzero(inside).tolist())
+    return result
 
 
 def blocks(slots: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:

@@ -19,7 +19,7 @@ from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES
 
-__all__ = ["Rhythm", "Standing"]
+__all__ = ["ImageProgress", "Rhythm"]
 
 HURRY = 2 / 3
 """Where less of the time for the last passes is left, whole frames are used sooner …"""
@@ -32,7 +32,7 @@ LITTLE_GAIN = 0.1
 
 
 @dataclass(frozen=True)
-class Standing:
+class ImageProgress:
     """How far an image has come.
 
     Attributes
@@ -157,45 +157,45 @@ class Rhythm:
         """Full passes that follow the one that goes on."""
         return self.passes_wanted - self.passes_done - 1
 
-    def is_at_end(self, standing: Standing) -> bool:
+    def is_at_end(self, progress: ImageProgress) -> bool:
         """Return whether passes are those over whole frames after the last one."""
-        return self.is_last and not standing.is_coarse
+        return self.is_last and not progress.is_coarse
 
-    def is_settled(self, standing: Standing) -> bool:
+    def is_settled(self, progress: ImageProgress) -> bool:
         """Return whether it had most of the passes that it should have on whole frames; of several engines all."""
-        if standing.is_coarse:
+        if progress.is_coarse:
             return False
         if len(self.last_passes.stages) > 1:
             return self.passes_done >= self.passes_wanted
-        return self._had_half(standing)
+        return self._had_half(progress)
 
-    def wants_passes(self, standing: Standing) -> bool:
+    def wants_passes(self, progress: ImageProgress) -> bool:
         """Return whether another pass would better it: until it is ripe, too, while no frames come, as in a pause."""
-        waits = not (self.is_last or self.last_passes.are_told or standing.is_ripe) and standing.uses > 0
-        return standing.is_coarse or waits or self.passes_done < self.passes_wanted
+        waits = not (self.is_last or self.last_passes.are_told or progress.is_ripe) and progress.uses > 0
+        return progress.is_coarse or waits or self.passes_done < self.passes_wanted
 
-    def _had_half(self, standing: Standing) -> bool:
+    def _had_half(self, progress: ImageProgress) -> bool:
         """Return whether it had more than half of the least passes, those while the scan ran included."""
-        return 2 * standing.passes > self.last_passes.least
+        return 2 * progress.passes > self.last_passes.least
 
     # Before a pass --------------------------------------------------------------------------------------------
 
-    def begin_pass(self, standing: Standing) -> None:
+    def begin_pass(self, progress: ImageProgress) -> None:
         """Begin the next stage of the schedule when it is time; rest where frames had many uses, and at the end."""
-        if self.is_at_end(standing):
+        if self.is_at_end(progress):
             self.stage = self.last_passes.stage(self.passes_done)
-            resting = self._rests_at_end(standing)
+            resting = self._rests_at_end(progress)
         else:
-            resting = standing.is_ripe and not self._further_modes.grows(standing.passes)
+            resting = progress.is_ripe and not self._further_modes.grows(progress.passes)
         self._rested = self._rested + 1 if resting else 0
         self._has_all_frames = True
 
-    def _rests_at_end(self, standing: Standing) -> bool:
-        hurries = self.time_left < REST and self._had_half(standing)
+    def _rests_at_end(self, progress: ImageProgress) -> bool:
+        hurries = self.time_left < REST and self._had_half(progress)
         if hurries or self.last_passes.rest(self.passes_done):
             return True
-        waits = self._was_ripe or (standing.is_ripe and self._further_modes.is_open(standing.modes))
-        return self.last_passes.are_told and waits and not self._further_modes.grows(standing.passes)
+        waits = self._was_ripe or (progress.is_ripe and self._further_modes.is_open(progress.modes))
+        return self.last_passes.are_told and waits and not self._further_modes.grows(progress.passes)
 
     # After a pass ---------------------------------------------------------------------------------------------
 
@@ -209,13 +209,13 @@ class Rhythm:
         if self.is_last:
             self.last_passes.begin(self.passes_done + 1)
 
-    def wants_modes(self, standing: Standing) -> bool:
+    def wants_modes(self, progress: ImageProgress) -> bool:
         """Return whether it is time for another mode, or to judge one: not while momentum adds to the misfit."""
-        if not standing.probe_is_told or self._rested < SETTLING_PASSES:
+        if not progress.probe_is_told or self._rested < SETTLING_PASSES:
             return False
         if self._further_modes.is_trying or self.time_left < REST:
             return self._further_modes.is_trying
-        return standing.is_ripe or (self.is_at_end(standing) and not self.last_passes.are_told)
+        return progress.is_ripe or (self.is_at_end(progress) and not self.last_passes.are_told)
 
     @property
     def passes_for_modes(self) -> int | None:
@@ -231,31 +231,31 @@ class Rhythm:
         elif self.is_last:
             self.last_passes.settle(self.passes_done + 1, SETTLING_PASSES)
 
-    def end_pass(self, standing: Standing, r_factor: float) -> bool:
+    def end_pass(self, progress: ImageProgress, r_factor: float) -> bool:
         """Count a pass that left this R; return whether to go on with whole frames, for their centres had enough.
 
         A pass during which frames came, or changed, is none that counts.
         """
-        if not standing.is_coarse:
+        if not progress.is_coarse:
             if self._has_all_frames:
                 self.r_factors.append(r_factor)
             return False
         before, self._coarse_r = self._coarse_r, r_factor if self._has_all_frames else None
         gained_little = before is not None and r_factor > (1 - LITTLE_GAIN) * before
-        return self._centre_had_enough(standing, gained_little)
+        return self._centre_had_enough(progress, gained_little)
 
-    def _centre_had_enough(self, standing: Standing, gained_little: bool) -> bool:
+    def _centre_had_enough(self, progress: ImageProgress, gained_little: bool) -> bool:
         """Return whether frames had the uses they should have, and a sweep told which probe to go on with.
 
         A third of the uses suffices where no more frames will come and the latest pass `gained_little`.  A warm probe
         needs no word of a sweep: it is mostly right, and what the central half shows of an image is blurred.
         """
-        if not (standing.probe_is_told or standing.is_warm):
+        if not (progress.probe_is_told or progress.is_warm):
             return False
         wanted = self._coarse_uses / (3 if gained_little and self.is_last else 1)
         if self.time_left < HURRY:
             wanted = min(wanted, self._coarse_uses / 2)
-        return standing.frames == 0 or standing.uses >= wanted
+        return progress.frames == 0 or progress.uses >= wanted
 
     # Checkpoints ----------------------------------------------------------------------------------------------
 

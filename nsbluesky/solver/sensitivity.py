@@ -27,7 +27,7 @@ from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.variation import probe_of
 from nsbluesky.solver.windows import gather
 
-__all__ = ["Sensitivity", "measure_halves", "measure_sensitivity", "misfits_around"]
+__all__ = ["Sensitivity", "measure_halves", "measure_sensitivity"]
 
 ON_DEVICE_FRAMES = 32
 
@@ -233,29 +233,6 @@ class _Look:
         windows = xp.empty((len(corners), side, side), np.complex64)
         seen = (gather(self._backend, canvas, corners, windows) for canvas in objects)
         return xp.concatenate([window[:, None] * light[None] for window in seen], axis=1)
-
-
-def misfits_around(
-    backend: Backend, state: SolverState, frames: FrameStore, slot: int, moves_px: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Return Σ m·|A − G| (k,) of a frame if it lay whole pixels `moves_px` (k, 2) elsewhere; inf off the canvas."""
-    xp, side = backend.xp, frames.frame_px
-    corners = frames.corners_px[slot] - np.array(state.origin_px) + moves_px
-    inside = ((corners >= 0) & (corners + side <= np.array(state.shape))).all(axis=1)
-    result = np.full(len(moves_px), np.inf)
-    shift_px = frames.shifts_px[slot][None]
-    light = backend.ifft2(backend.fft2(probe_of(backend, state, frames, slot)) * ramps(xp, shift_px, side))
-    measured = frames.amplitudes(np.array([slot]), xp.empty((1, side, side), np.float32))
-    usable = frames.good * (measured >= 0)
-
-    def measure(row: int) -> None:
-        seen = gather(backend, state.image, corners[row][None], xp.empty((1, side, side), np.complex64))
-        far = frames.propagator.forward(seen[:, None] * light[None], shift_px)
-        model = xp.sqrt((xp.abs(far) ** 2).sum(axis=1) + np.float32(state.background))
-        result[row] = float((usable * xp.abs(measured - model)).sum())
-
-    backend.map(measure, np.flatnonzero(inside).tolist())
-    return result
 
 
 def _runs(steps: npt.NDArray[np.int64], *, each: bool = False) -> list[slice]:

@@ -37,7 +37,7 @@ from nsbluesky.solver.gauge import set_probe_power
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.intake import NO_POSITION, reachable, valid_mask
 from nsbluesky.solver.light import residuals_of
-from nsbluesky.solver.misfits import rest_misfits
+from nsbluesky.solver.misfits import suspend_misfits
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.pace import SETTLING_PASSES, rests
 from nsbluesky.solver.picture import render
@@ -179,7 +179,7 @@ class ShardedSolver:
         ledger, state = self.ledger, self.state
         active = ledger.active
         state.r_factor = float(np.sum(ledger.residuals[active]) / np.sum(ledger.amplitude_sums[active]))
-        self.rejected |= rest_misfits(ledger)
+        self.rejected |= suspend_misfits(ledger)
         state.passes += 1
 
     def _run_part(self, part: int, parts: int, resting: bool) -> None:
@@ -187,7 +187,7 @@ class ShardedSolver:
         canvas, probe = backend.to_numpy(state.object), backend.to_numpy(state.probe)
         waiting = []
         for place in self._places:
-            left_out = self.ledger.resting[place.slots] > 0
+            left_out = self.ledger.suspended[place.slots] > 0
             around = np.ascontiguousarray(canvas[place.box])
             known = self._dose, left_out, self.ledger.flux[place.slots]
             task = ShardTask(around, probe, state.passes, part, parts, resting, *known)

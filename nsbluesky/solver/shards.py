@@ -17,7 +17,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import in_near_field, make_engine
 from nsbluesky.solver.engines.batched import BatchedEngine
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import SUMS, Told
+from nsbluesky.solver.light import SUMS, UpdateReport
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.propagation import make_propagator
 from nsbluesky.solver.state import SolverState
@@ -122,8 +122,6 @@ class ShardSums:
         What was told of each, from before its own update (`nsbluesky.solver.light`).
     amplitude_sums, photons : (n,) float64
         Σ m·A and Σ m·A² of all frames of the shard.
-    read_frames : bool
-        Whether they had to be read.
     """
 
     object: npt.NDArray[np.complex64]
@@ -134,7 +132,6 @@ class ShardSums:
     light_sums: npt.NDArray[np.float64]
     amplitude_sums: npt.NDArray[np.float64]
     photons: npt.NDArray[np.float64]
-    read_frames: bool
 
 
 class _Shard:
@@ -163,7 +160,7 @@ class _Shard:
     def take(self, task: ShardTask) -> SolverState:
         """Take object and probe, and what is known of the frames, from a task."""
         count = len(self.store)
-        self.store.resting[:count], self.store.flux[:count] = task.left_out, task.flux
+        self.store.suspended[:count], self.store.flux[:count] = task.left_out, task.flux
         canvas, probe = (self.backend.from_numpy(values.copy()) for values in (task.object, task.probe))
         return SolverState(canvas, probe, self.order.box[:2], passes=task.passes)
 
@@ -182,11 +179,11 @@ class _Shard:
         active = store.active
         dealt = spread(active, store.corners_px[active], batch, rng) if len(active) else active
         used = np.array_split(dealt, task.parts)[task.part]
-        told: list[Told] = []
+        reports: list[UpdateReport] = []
         for first in range(0, len(used), batch):
-            told.append(self.engine.begin_update(state, store, used[first : first + batch]))
+            reports.append(self.engine.begin_update(state, store, used[first : first + batch]))
         store.uses[used] += 1
-        light = [np.zeros((0, SUMS)), *(each.light for each in told if each.light is not None)]
+        light = [np.zeros((0, SUMS)), *(each.light for each in reports if each.light is not None)]
         return self.engine.hand_over_sums(), used, np.concatenate(light)
 
 
@@ -199,8 +196,7 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
     for key in [key for key in _held if key[0] != order.job]:
         del _held[key]
     key = order.job, order.number
-    read_frames = key not in _held
-    if read_frames:
+    if key not in _held:
         _held[key] = _Shard(order)
     shard = _held[key]
     state = shard.take(task)
@@ -215,5 +211,4 @@ def work_on_shard(order: ShardOrder, task: ShardTask) -> ShardSums:
         light_sums,
         shard.store.amplitude_sums[:count].copy(),
         shard.store.photons[:count].copy(),
-        read_frames,
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +12,8 @@ import numpy.typing as npt
 
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import UNITS
-from nsbluesky.callbacks.live_state import DarkStatistics, Detector, Fit, LiveState, LowResolution, Reconstruction
+from nsbluesky.callbacks.live_parts import DarkStatistics, Detector, Fit, LowResolution, Reconstruction
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cleaning.darks import DarkAccumulator
 from nsbluesky.cleaning.layout import LAYOUTS, get_layout
 from nsbluesky.cxi import CxiData, CxiImage, FrameStack, read_cxi
@@ -24,7 +23,6 @@ from nsbluesky.solver.fit import modelled_frame, r_of
 from nsbluesky.solver.propagation import propagator_of
 
 __all__ = [
-    "Background",
     "RawFrames",
     "dark_statistics",
     "exposures_of",
@@ -86,9 +84,8 @@ def frames_of(data: CxiData) -> FrameStack:
     return stack
 
 
-def state_of(data: CxiData) -> LiveState:
-    """Return the parts of a file that panels show, but for the frame."""
-    images = data.images
+def state_of(data: CxiData, images: Sequence[CxiImage]) -> LiveState:
+    """Return the parts of a file with these pictures, oldest first, that panels show, but for the frame."""
     detector = None
     if data.frames is not None:
         masked = np.where(data.good, 0, data.mask)
@@ -151,15 +148,30 @@ def dark_statistics(frames: npt.NDArray[np.generic]) -> DarkStatistics | None:
 
 
 def fit_of_frame(
-    data: CxiData, picture: Reconstruction, index: int, frame: npt.NDArray[np.floating[npt.NBitBase]]
+    data: CxiData,
+    picture: Reconstruction,
+    index: int,
+    frame: npt.NDArray[np.floating[npt.NBitBase]],
+    corrected_m: npt.NDArray[np.float64] | None = None,
 ) -> Fit | None:
-    """Return a clean frame beside what a picture of the file expects it to be; None where their sides differ."""
+    """Return a clean frame beside what a picture of the file expects it to be; None where their sides differ.
+
+    Parameters
+    ----------
+    data : CxiData
+    picture : Reconstruction
+    index : int
+        Of the frame, from 0.
+    frame : (N, N) floating
+        Photons.
+    corrected_m : (n, 2) float64, optional
+        Where the picture has the frames, NaN for those that it does not have; by default where they were told to be.
+    """
     if picture.probe.shape[-2:] != frame.shape:
         return None
     x, y = (float(at) for at in data.translation_m[index, :2])
-    corrected = data.images[-1].translation_m
-    if corrected is not None and index < len(corrected) and np.isfinite(corrected[index]).all():
-        x, y = (float(at) for at in corrected[index])
+    if corrected_m is not None and index < len(corrected_m) and np.isfinite(corrected_m[index]).all():
+        x, y = (float(at) for at in corrected_m[index])
     origin = (picture.extent_m[0], picture.extent_m[2])
     backend = get_backend("numpy")
     propagator = propagator_of(backend, data.geometry(), len(frame), picture.pixel_size_m)
@@ -199,27 +211,3 @@ def low_resolution_of(path: Path, stopped: Callable[[], bool] = lambda: False) -
         {name: unit for name, unit in UNITS.items() if hasattr(found, name)},
         found.dark_field,
     )
-
-
-class Background:
-    """Work on a thread of its own that can be told to stop.
-
-    Parameters
-    ----------
-    work : callable
-        Is given a callable that tells whether to stop.
-    done : callable
-        Is given the future, on that thread.
-    """
-
-    def __init__(
-        self, work: Callable[[Callable[[], bool]], object], done: Callable[[Future[object]], object]
-    ) -> None:
-        self._stop = threading.Event()
-        self._thread = ThreadPoolExecutor(1, "nsbluesky-file")
-        self._thread.submit(work, self._stop.is_set).add_done_callback(done)
-
-    def close(self) -> None:
-        """Stop, and wait until it has."""
-        self._stop.set()
-        self._thread.shutdown(wait=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsbluesky.callbacks.live_state import LiveState, StageHealth
+from nsbluesky.callbacks.live_parts import StageHealth
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.qt import QtCore, QtWidgets

@@ -17,6 +17,7 @@ from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
 from nsbluesky.viewer.keys import show_keys
 from nsbluesky.viewer.log_tail import LogPanel
+from nsbluesky.viewer.menus import add_action
 from nsbluesky.viewer.modules import Modules
 from nsbluesky.viewer.panels import FitPanel, LivePanel, LowResolutionPanel, live_panels
 from nsbluesky.viewer.panels.base import LiveImagePanel
@@ -201,27 +202,21 @@ class LiveWindow(QtWidgets.QMainWindow):
         front = view.addMenu("To the &front")
         for number, name in enumerate(list(self.docks.docks)[:9], 1):
             title = self.docks.docks[name].windowTitle()
-            self._add_action(front, title, str(number), partial(self.docks.show_dock, name))
+            add_action(front, title, str(number), partial(self.docks.show_dock, name))
         view.addSeparator()
-        self._add_action(view, "Panels as at &first", "Ctrl+0", self.docks.arrange)
-        self._add_action(view, "Images &whole", "W", self._show_whole)
+        add_action(view, "Panels as at &first", "Ctrl+0", self.docks.arrange)
+        add_action(view, "Images &whole", "W", self._show_whole)
         themes = view.addMenu("&Theme")
         for theme in THEMES:
             themes.addAction(theme).triggered.connect(lambda *_, theme=theme: self._choose_theme(theme))
         live = self.menuBar().addMenu("&Live")
-        self._freeze = self._add_action(live, "&Freeze", "F", lambda: None)
+        self._freeze = add_action(live, "&Freeze", "F", lambda: None)
         self._freeze.setCheckable(True)
         self._freeze.toggled.connect(self.health.frozen.setVisible)
-        self._add_action(live, "&Region of the next scan", "R", self._toggle_region)
-        self._add_action(live, "&Save picture …", "Ctrl+S", self._ask_and_save)
+        add_action(live, "&Region of the next scan", "R", self._toggle_region)
+        add_action(live, "&Save picture …", "Ctrl+S", self._ask_and_save)
         about = self.menuBar().addMenu("&Help")
-        self._add_action(about, "&Keys", "F1", lambda: show_keys(self, SHORTCUTS))
-
-    def _add_action(self, menu: QtWidgets.QMenu, text: str, shortcut: str, slot: Callable[[], object]) -> Any:
-        action = menu.addAction(text)
-        action.setShortcut(QtGui.QKeySequence(shortcut))
-        action.triggered.connect(lambda *_: slot())
-        return action
+        add_action(about, "&Keys", "F1", lambda: show_keys(self, SHORTCUTS))
 
     def _choose_theme(self, theme: Theme) -> None:
         self._preferences.setValue("theme", theme)
@@ -254,8 +249,12 @@ class LiveWindow(QtWidgets.QMainWindow):
 
     def _ask_and_save(self) -> None:
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save picture", "live.png", "PNG (*.png)")
-        if path:
+        if not path:
+            return
+        try:
             self.save_screenshot(path)
+        except OSError as error:
+            QtWidgets.QMessageBox.warning(self, "Save picture", str(error))
 
     # ---- looking and drawing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -45,12 +46,18 @@ def tail_of_files(directory: Path, max_lines: int = MAX_LINES) -> list[str]:
     """Return the last lines of the logs in a folder, in the order of their times; none where there is no folder."""
     tails = []
     for path in sorted(directory.glob("*.log")) if directory.is_dir() else ():
-        with path.open("rb") as file:
-            skipped = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
-            file.seek(skipped)
-            tail = file.read().decode(errors="replace").splitlines()
-        tails.append(tail[1:] if skipped else tail)  # of the first one, a part may be left
+        with contextlib.suppress(FileNotFoundError):  # it is put aside just now, and begun anew with its next line
+            tails.append(_tail(path))
     return in_order(*tails)[-max_lines:]
+
+
+def _tail(path: Path) -> list[str]:
+    """Return the whole lines among the last bytes of a file."""
+    with path.open("rb") as file:
+        skipped = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+        file.seek(skipped)
+        lines = file.read().decode(errors="replace").splitlines()
+    return lines[1:] if skipped else lines
 
 
 def in_order(*logs: Iterable[str]) -> list[str]:

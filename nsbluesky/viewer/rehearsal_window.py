@@ -187,8 +187,9 @@ class RehearsalWindow(QtWidgets.QMainWindow):
         return future
 
     def _show_preview(self, future: object, made: Any) -> None:
-        if future is self._wanted:
-            self._wanted = None
+        if future is not self._wanted:  # another one is on its way, as of another picture
+            return
+        self._wanted = None
         if isinstance(made, BaseException):
             self.plan = None
             self.status.setText(str(made))

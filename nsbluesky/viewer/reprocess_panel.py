@@ -53,8 +53,11 @@ def told_settings(parameters: Mapping[str, Any]) -> ReprocessSettings:
     told = parameters.get("settings", {"solver": parameters})
     found = ReprocessSettings()
     for name in ("cleaning", "solver"):
+        part = told.get(name) if isinstance(told, Mapping) else None
+        if not isinstance(part, Mapping):  # not told, or by another program
+            continue
         fields = {field.name for field in dataclasses.fields(getattr(found, name))}
-        known = {key: value for key, value in dict(told.get(name) or {}).items() if key in fields}
+        known = {key: value for key, value in part.items() if key in fields}
         try:
             found = found.replace(**{name: type(getattr(found, name)).from_dict(known)})
         except SettingsError:  # of another version

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from bluesky.utils import RunEngineInterrupted
 
-from nsbluesky.callbacks.live_state import LiveState, RunInfo
+from nsbluesky.callbacks.live_parts import RunInfo
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import numbered
 from nsbluesky.recorded_darks import LATEST
 from nsbluesky.trajectories import PATTERNS

@@ -126,3 +126,21 @@ def test_temporary_files_are_removed(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
     documents.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_that_come_between_have_files_of_their_own(monkeypatch):
+    """While one writes an array to a file, another one may."""
+    waiting, save = DocumentQueue(max_bytes=0), np.save
+    between = iter([2])
+
+    def save_after_another(path, array, **how):
+        for number in between:
+            waiting.put("event", {"data": {"image": np.full((3, 3), number)}})
+        save(path, array, **how)
+
+    monkeypatch.setattr(np, "save", save_after_another)
+    waiting.put("event", {"data": {"image": np.full((3, 3), 1)}})
+    images = [waiting.get(timeout=0).document["data"]["image"] for _ in range(2)]
+    assert sorted(int(image[0, 0]) for image in images) == [1, 2]
+    assert waiting.spilled == 2
+    waiting.close()

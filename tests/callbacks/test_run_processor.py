@@ -174,6 +174,73 @@ def test_abort_ends_a_run_whose_stages_would_go_on(tmp_path):
     assert collector.stop()["exit_status"] == "success"
 
 
+def test_an_abort_while_a_stage_is_at_work_is_not_lost(tmp_path):
+    at_work, aborted = threading.Event(), threading.Event()
+
+    class Endless(Stage):
+        name = "endless"
+        has_work = False
+
+        def on_stop(self, document):
+            self.has_work = self.is_raw(document)
+            yield from ()
+
+        def work(self, budget_s):
+            at_work.set()
+            assert aborted.wait(30)
+            yield from ()
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, Endless)
+
+    processor = Processor()
+    for name, document in fly_run(tmp_path, FRAMES, None, X_UM, Y_UM):
+        processor(name, document)
+    assert at_work.wait(30)
+    processor.abort()
+    aborted.set()
+    assert processor.wait(timeout=10)
+    assert processor.close()
+
+
+@pytest.mark.parametrize("works_in_scan", [False, True])
+@pytest.mark.parametrize("abort_comes", ["before the run", "while its documents wait"])
+def test_an_abort_concerns_the_runs_that_have_ended_when_it_comes_and_no_others(tmp_path, abort_comes, works_in_scan):
+    passes = []
+
+    class LastPasses(Stage):
+        name = "last passes"
+        has_work = works_in_scan
+        has_ended = False
+
+        def on_stop(self, document):
+            self.has_ended |= self.is_raw(document)
+            self.has_work = True
+            yield from ()
+
+        def work(self, budget_s):
+            if self.has_ended:
+                passes.append(len(passes) + 1)
+            self.has_work = len(passes) < 3
+            yield from ()
+
+    class Processor(RunProcessor):
+        stages = (ReadFrames, LastPasses)
+
+    processor = Processor()
+    if abort_comes == "before the run":
+        processor.abort()
+    processor.pause()
+    for name, document in fly_run(tmp_path, FRAMES, None, X_UM, Y_UM):
+        processor(name, document)
+    if abort_comes == "while its documents wait":  # to whoever measures, the run has ended
+        processor.abort()
+    processor.resume()
+    assert processor.wait(timeout=30)
+    assert passes == ([1, 2, 3] if abort_comes == "before the run" else [])
+    assert processor.close()
+
+
 @pytest.mark.parametrize(("processors", "in_scan", "afterwards"), [(2, 1, 2), (1, 1, 1), (16, 8, 8)])
 def test_a_processor_is_left_to_the_scan_while_it_goes_on(tmp_path, monkeypatch, processors, in_scan, afterwards):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(processors))

@@ -15,7 +15,7 @@ from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.callbacks.incremental_reconstructor import IncrementalReconstructor
 from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.pipeline import PtychoPipeline
-from nsbluesky.callbacks.second_engine import ReconstructBeside
+from nsbluesky.callbacks.second_engine import ReconstructWithSecondEngine
 from nsbluesky.callbacks.stage import RunContext
 from nsbluesky.settings import SettingsError
 from nsbluesky.solver.incremental import IncrementalSolver
@@ -138,7 +138,7 @@ def test_it_waits_for_the_probe_and_begins_anew_with_another_orientation(scan):
     wanted = settings(scan, find_orientation=True)
     start = {"uid": "raw", "ptycho": {"scan": {"num_points": len(scan.frames)}}}
     run = RunContext(start, wanted, scan.simulator.geometry, get_backend("numpy"), DerivedRun(start, wanted))
-    stage = ReconstructBeside(run)
+    stage = ReconstructWithSecondEngine(run)
     first = run.solver = IncrementalSolver(
         wanted.solver,
         frame_px=scan.frames.shape[-1],

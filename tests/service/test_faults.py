@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -402,44 +404,93 @@ def test_what_a_plug_in_prints_is_no_answer_and_stops_nothing(scan: RecordedScan
     assert "x" * 200_000 in (tmp_path / "state" / "logs" / "process.err").read_text()
 
 
-def test_a_machine_that_rests_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a queue suspends a job: this process has not heard the child, and could not."""
-    rested = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + rested[0])
-    monkeypatch.setattr(supervisor, "time", clock)
-    settings = ServiceSettings(
+@pytest.fixture
+def quick_settings(tmp_path: Path) -> ServiceSettings:
+    """Of a service that is soon ready."""
+    return ServiceSettings(
         directory=str(tmp_path / "results"),
         roots=("/",),
         address="tcp://127.0.0.1:0",
         state=str(tmp_path / "state"),
         warm_up=False,
     )
-    with ProcessingService(settings, heartbeat_timeout_s=60.0) as service:
+
+
+def test_a_machine_that_was_suspended_is_no_silence(
+    quick_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a batch system stops a job: this process has not heard the child, and could not."""
+    suspended_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + suspended_s[0])
+    monkeypatch.setattr(supervisor, "time", clock)
+    with ProcessingService(quick_settings, heartbeat_timeout_s=60.0) as service:
         for _ in range(5):
-            rested[0] += 1000.0
+            suspended_s[0] += 1000.0
             service.wait_for_restart(1, 0.3)
     assert service.restarts == []
 
 
-def test_a_rest_in_the_middle_of_a_block_is_no_work(
+def test_who_asks_for_a_process_that_is_being_replaced_gets_the_next_one(
+    quick_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two there is none, and the service runs all the same."""
+    asked: list[Future[int]] = []
+    with ProcessingService(quick_settings) as service, ThreadPoolExecutor(1) as session:
+        before, note_crash = service.pid, service._note_crash
+
+        def ask_meanwhile(reason: str) -> str:
+            asked.append(session.submit(lambda: service.pid))
+            futures.wait(asked, timeout=0.5)
+            return note_crash(reason)
+
+        monkeypatch.setattr(service, "_note_crash", ask_meanwhile)
+        os.kill(before, signal.SIGKILL)
+        assert service.wait_for_restart(1, TIMEOUT_S)
+        assert asked[0].result(TIMEOUT_S) == service.pid != before
+
+
+def test_a_service_that_was_given_up_can_be_started_again(
+    quick_settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not blamed for its former life."""
+    monkeypatch.setattr(supervisor, "MAX_FAILURES", 1)
+    service = ProcessingService(quick_settings)
+    working = service.command
+    service.start()
+    service.command = ("/no/such/program",)  # type: ignore[misc]
+    os.kill(service.pid, signal.SIGKILL)
+    with pytest.raises(ServiceError, match="does not start"):
+        service.wait(TIMEOUT_S)
+    service.stop()
+    service.command = working  # type: ignore[misc]
+    with service:
+        ask(service.address, "shutdown", service.credentials)
+        assert service.wait(TIMEOUT_S)
+    assert service.wait(0), "what was stopped has ended"
+
+
+def test_a_suspension_in_the_middle_of_a_block_is_no_work(
     scan: RecordedScan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the process is replaced when the machine goes on, and frames are suspected that nothing is wrong with."""
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(supervisor, "time", clock)
-    service, rests = ProcessingService(scan.settings(tmp_path), block_timeout_s=120.0), supervisor._Rests()
+    service, suspensions = (
+        ProcessingService(scan.settings(tmp_path), block_timeout_s=120.0),
+        supervisor._Suspensions(),
+    )
 
     def stuck_after(*times_s: float, block_s: float) -> str:
         for time_s in times_s:
             clock.now += time_s
-            rests.look()
+            suspensions.look()
         return service._stuck(
-            pack((0, 0, 0, {"runs": [{"stages": [{"stage": "clean", "block_s": block_s}]}]})), rests
+            pack((0, 0, 0, {"runs": [{"stages": [{"stage": "clean", "block_s": block_s}]}]})), suspensions
         )
 
     assert not stuck_after(1.0, 1000.0, 1.0, block_s=1002.0)
     assert not stuck_after(*(100 * [1.0]), block_s=1102.0)
-    assert not stuck_after(0.5, block_s=100.0), "another block, which began after the rest"
+    assert not stuck_after(0.5, block_s=100.0), "another block, which began after the suspension"
     assert stuck_after(*(30 * [1.0]), block_s=1132.5) == "clean works on one block for more than 120 s"
     assert stuck_after(block_s=130.0), "and so would one that began after it"
 

@@ -103,6 +103,21 @@ def test_a_scan_without_a_service(RE: RunEngine, tmp_path: Path) -> None:
     assert [run.uid for run in find_runs(data_directory() / "documents")] == [uid]
 
 
+def test_a_connection_that_keeps_the_log_closes_it(scan: RecordedScan) -> None:
+    """Also of a run that has no end yet: who reads the log then sees that nobody writes it."""
+    first, _ = halves(scan.documents)
+    with nsbluesky.connect("tcp://127.0.0.1:9") as connection:
+        for name, document in first:
+            connection(name, document)
+        path = data_directory() / "documents" / f"{scan.uid}.jsonl"
+        assert path.resolve() in _open_files()
+    assert path.resolve() not in _open_files()
+
+
+def _open_files() -> set[Path]:
+    return {link.resolve() for link in Path("/proc/self/fd").iterdir()}
+
+
 def test_a_start_document_that_comes_again_is_not_sent_again(scan: RecordedScan, tmp_path: Path) -> None:
     """As from a proxy that repeats: with it the run would begin anew here, and not at the service."""
     first, second = halves(scan.documents)

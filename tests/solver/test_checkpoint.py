@@ -195,7 +195,7 @@ def test_what_does_not_belong_together_is_refused(scan, backend, tmp_path):
     write_checkpoint(path, found)
     refuses("not finite", started(scan, backend))
     found["state"]["object"][3, 3] = 1
-    del found["deck"]
+    del found["queue"]
     write_checkpoint(path, found)
     refuses("damaged", started(scan, backend))
 

@@ -9,7 +9,7 @@ import pytest
 
 from nsbluesky.settings import SettingsError
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.ordering import Deck
+from nsbluesky.solver.ordering import FrameQueue
 from nsbluesky.solver.picture import render
 from nsbluesky.solver.quality import align, contrast_correlation, nrmse
 from nsbluesky.solver.state import SolverState
@@ -124,11 +124,11 @@ def test_r_is_of_the_frames_that_were_used(live, scan):
     half = len(scan.frames) // 2
     live.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
     run(live, 3)
-    live._one_batch()  # of the next pass
+    live._turns.one_batch()  # of the next pass
     live.add_frames(scan.seq_nums[half:], scan.frames[half:], scan.translations_m[half:])
     passes = live.state.passes
     while live.state.passes == passes:
-        live._one_batch()
+        live._turns.one_batch()
     frames = live.frames
     used = frames.active[frames.uses[frames.active] > 0]
     assert half < len(used) < len(scan.frames)
@@ -192,8 +192,9 @@ def test_in_haste_a_settled_image_rests(scan, backend, monkeypatch, time_left):
     while live.state is None or live.is_coarse or live.state.passes < 5:
         live.step(0.0)
     assert not live.is_settled
-    rests, rest = [], live._image.workpiece.engine.rest
-    monkeypatch.setattr(live._image.workpiece.engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
+    rests, engine = [], live._image.working_image.engine
+    rest = engine.rest
+    monkeypatch.setattr(engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
     live.time_left = time_left
     live.finish()
     run(live)
@@ -220,9 +221,9 @@ def test_a_picture_is_of_as_many_uses_as_a_pass_has_at_any_moment(live, scan):
         before = live.state.object.copy()
         shown.append(error(live.picture().object))
         assert np.array_equal(live.state.object, before)  # it goes on as if nobody had looked
-        live._image.workpiece.engine.shown = lambda state: state
+        live._image.working_image.engine.shown = lambda state: state
         bare.append(error(live.picture().object))
-        del live._image.workpiece.engine.shown
+        del live._image.working_image.engine.shown
     assert bare[-1] == pytest.approx(shown[-1], rel=1e-6)  # a pass ends with the average itself
     assert max(shown) < 0.8 * max(bare)
     assert max(shown) < 1.1 * min(shown)
@@ -233,9 +234,11 @@ def test_batches_grow_with_the_number_of_frames(scan, backend, monkeypatch, coun
     solver = scan.solver(backend, sweep_frames=0)
     repeated = np.resize(np.arange(len(scan.frames)), count)
     solver.add_frames(np.arange(count), scan.frames[repeated], scan.translations_m[repeated])
-    dealt = []
-    deal = Deck.deal
-    monkeypatch.setattr(Deck, "deal", lambda deck, batch: dealt.append(batch) or deal(deck, batch))
+    sizes = []
+    next_batch = FrameQueue.next_batch
+    monkeypatch.setattr(
+        FrameQueue, "next_batch", lambda queue, count: sizes.append(count) or next_batch(queue, count)
+    )
     solver.num_points = count
     if count < 16:
         assert not solver.has_work
@@ -243,7 +246,7 @@ def test_batches_grow_with_the_number_of_frames(scan, backend, monkeypatch, coun
         assert not solver.has_work
         return
     solver.step(0.0)
-    assert dealt == [expected]
+    assert sizes == [expected]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(36, 4), (400, 16), (1600, 32)])
@@ -252,11 +255,13 @@ def test_last_passes_over_few_frames_have_many_batches_until_they_rest(scan, bac
     repeated = np.resize(np.arange(len(scan.frames)), count)
     solver.add_frames(np.arange(count), scan.frames[repeated], scan.translations_m[repeated])
     solver.finish()
-    dealt = []
-    deal = Deck.deal
-    monkeypatch.setattr(Deck, "deal", lambda deck, batch: dealt.append(batch) or deal(deck, batch))
+    sizes = []
+    next_batch = FrameQueue.next_batch
+    monkeypatch.setattr(
+        FrameQueue, "next_batch", lambda queue, count: sizes.append(count) or next_batch(queue, count)
+    )
     run(solver)
-    assert dealt == math.ceil(count / expected) * [expected] + math.ceil(count / 32) * [32]
+    assert sizes == math.ceil(count / expected) * [expected] + math.ceil(count / 32) * [32]
 
 
 def test_of_several_engines_all_have_their_passes_before_the_image_is_settled(scan, backend):
@@ -287,7 +292,7 @@ def test_a_schedule_ends_with_its_last_engine(live, scan, backend):
     engines = []
     while not solver.finished:
         solver.step(0.0)
-        engines.append(solver._image.workpiece.engine.name)
+        engines.append(solver._image.working_image.engine.name)
     assert engines[0] == "wasp" and engines[-1] == "cg"
     assert solver.passes_done == 14
     plain = scan.solver(backend, algorithm="wasp:14", told_m=scan.defocus_m)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsbluesky.solver.ordering import Deck, spread, turns_of
+from nsbluesky.solver.ordering import FrameQueue, spread, turns_of
 
 GRID = np.stack(np.meshgrid(np.arange(20), np.arange(20), indexing="ij"), -1).reshape(-1, 2) * 10
 
@@ -58,110 +58,110 @@ def test_frames_of_one_shift_and_no_others_have_one_turn():
 
 
 def test_newest_frames_of_a_batch_have_few_shifts_and_all_have_their_turn():
-    deck = Deck(0, newest=200)
-    deck.add(range(400))
-    deck.start_pass(np.arange(400), GRID, 32, STEPS)
-    deal_pass(deck, 32)
+    queue = FrameQueue(0, newest=200)
+    queue.add(range(400))
+    queue.start_pass(np.arange(400), GRID, 32, STEPS)
+    batches_of_pass(queue, 32)
     again = []
     for _ in range(8):
-        deck.start_pass(np.arange(400), GRID, 32, STEPS)
-        again += [batch[:16] for batch in deal_pass(deck, 32) if len(batch) == 32]
+        queue.start_pass(np.arange(400), GRID, 32, STEPS)
+        again += [batch[:16] for batch in batches_of_pass(queue, 32) if len(batch) == 32]
     assert shifts_of(again) < 0.5 * shifts_of(np.random.default_rng(0).permutation(400)[:384].reshape(24, 16))
     uses = np.bincount(np.concatenate(again), minlength=400)
     assert uses[200:].min() > 0
     assert not uses[:200].any()
 
 
-def deal_pass(deck, batch):
+def batches_of_pass(queue, batch):
     dealt = []
-    while not deck.pass_is_over:
-        dealt.append(deck.deal(batch).tolist())
+    while not queue.pass_is_over:
+        dealt.append(queue.next_batch(batch).tolist())
     return dealt
 
 
 def test_new_frames_come_first_with_half_of_each_batch():
-    deck = Deck(0)
-    deck.add(range(8))
-    deck.start_pass(np.arange(8), GRID[:8], 4)
-    assert sorted(chain(*deal_pass(deck, 4))) == list(range(8))
-    deck.start_pass(np.arange(8), GRID[:8], 4)
-    deck.add((20, 21, 22))
-    assert deck.deal(4)[:2].tolist() == [20, 21]
-    assert deck.deal(4)[0] == 22
-    assert deck.fresh == 0
+    queue = FrameQueue(0)
+    queue.add(range(8))
+    queue.start_pass(np.arange(8), GRID[:8], 4)
+    assert sorted(chain(*batches_of_pass(queue, 4))) == list(range(8))
+    queue.start_pass(np.arange(8), GRID[:8], 4)
+    queue.add((20, 21, 22))
+    assert queue.next_batch(4)[:2].tolist() == [20, 21]
+    assert queue.next_batch(4)[0] == 22
+    assert queue.fresh == 0
 
 
 def test_a_pass_ends_though_frames_keep_coming():
-    deck = Deck(0)
-    deck.add([0])
-    deck.start_pass(np.arange(1), GRID[:1], 4)
+    queue = FrameQueue(0)
+    queue.add([0])
+    queue.start_pass(np.arange(1), GRID[:1], 4)
     new = 1
     for _ in range(100):
-        if deck.pass_is_over:
+        if queue.pass_is_over:
             break
-        deck.deal(4)
+        queue.next_batch(4)
         for _ in range(8):
-            deck.add([new])
+            queue.add([new])
             new += 1
-    assert deck.pass_is_over and deck.fresh > 0
+    assert queue.pass_is_over and queue.fresh > 0
 
 
 def test_withdrawn_frames_are_not_dealt():
-    deck = Deck(0)
-    deck.start_pass(np.arange(10), GRID[:10], 4)
-    deck.add([30])
-    deck.remove([3, 30])
-    assert sorted(chain(*deal_pass(deck, 4))) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    queue = FrameQueue(0)
+    queue.start_pass(np.arange(10), GRID[:10], 4)
+    queue.add([30])
+    queue.remove([3, 30])
+    assert sorted(chain(*batches_of_pass(queue, 4))) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
 def test_half_of_each_batch_is_from_the_newest_while_frames_arrive():
-    deck = Deck(0, newest=20)
-    deck.add(range(100))
-    deck.start_pass(np.arange(100), GRID[:100], 8)
-    deal_pass(deck, 8)
-    deck.start_pass(np.arange(100), GRID[:100], 8)
-    dealt = deal_pass(deck, 8)
+    queue = FrameQueue(0, newest=20)
+    queue.add(range(100))
+    queue.start_pass(np.arange(100), GRID[:100], 8)
+    batches_of_pass(queue, 8)
+    queue.start_pass(np.arange(100), GRID[:100], 8)
+    dealt = batches_of_pass(queue, 8)
     uses = np.bincount(list(chain(*dealt)), minlength=100)
     assert uses[:80].tolist() == [1] * 80  # the older ones once a pass
     assert uses[80:].mean() > 3
     assert all(len(set(batch)) == len(batch) for batch in dealt)
-    deck.start_pass(np.arange(100), GRID[:100], 8, live=False)
-    assert sorted(chain(*deal_pass(deck, 8))) == list(range(100))
+    queue.start_pass(np.arange(100), GRID[:100], 8, live=False)
+    assert sorted(chain(*batches_of_pass(queue, 8))) == list(range(100))
 
 
 def test_each_frame_once_while_all_are_the_newest_and_one_in_a_batch_of_one():
-    deck = Deck(0, newest=20)
-    deck.add(range(20))
+    queue = FrameQueue(0, newest=20)
+    queue.add(range(20))
     for batch in (1, 8):
-        deck.start_pass(np.arange(20), GRID[:20], batch)
-        dealt = deal_pass(deck, batch)
+        queue.start_pass(np.arange(20), GRID[:20], batch)
+        dealt = batches_of_pass(queue, batch)
         assert sorted(chain(*dealt)) == list(range(20))
         assert max(map(len, dealt)) == batch
 
 
 def test_a_restored_deck_deals_as_the_one_it_was_taken_from():
-    decks = Deck(0, newest=10), Deck(5, newest=10)
-    for deck in decks:
-        deck.add(range(40))
-        deck.start_pass(np.arange(40), GRID[:40], 8)
-    deal_pass(decks[0], 8)
-    decks[0].add([40, 41])
-    decks[1].restore(decks[0].contents())
+    queues = FrameQueue(0, newest=10), FrameQueue(5, newest=10)
+    for queue in queues:
+        queue.add(range(40))
+        queue.start_pass(np.arange(40), GRID[:40], 8)
+    batches_of_pass(queues[0], 8)
+    queues[0].add([40, 41])
+    queues[1].restore(queues[0].contents())
     dealt = []
-    for deck in decks:
-        deck.start_pass(np.arange(42), GRID[:42], 8)
-        dealt.append(deal_pass(deck, 8))
+    for queue in queues:
+        queue.start_pass(np.arange(42), GRID[:42], 8)
+        dealt.append(batches_of_pass(queue, 8))
     assert dealt[0] == dealt[1]
     assert dealt[0][0][:2] == [40, 41]
 
 
 def test_new_frames_come_before_the_newest_and_withdrawn_ones_not_at_all():
-    deck = Deck(0, newest=4)
-    deck.add(range(30))
-    deck.start_pass(np.arange(30), GRID[:30], 6)
-    deal_pass(deck, 6)
-    deck.add([30])
-    deck.remove([29])
-    deck.start_pass(np.arange(31), GRID[:31], 6)
-    first = deck.deal(6).tolist()
+    queue = FrameQueue(0, newest=4)
+    queue.add(range(30))
+    queue.start_pass(np.arange(30), GRID[:30], 6)
+    batches_of_pass(queue, 6)
+    queue.add([30])
+    queue.remove([29])
+    queue.start_pass(np.arange(31), GRID[:31], 6)
+    first = queue.next_batch(6).tolist()
     assert first[0] == 30 and set(first[1:3]) <= {26, 27, 28}

@@ -17,12 +17,12 @@ from nsbluesky.solver.engines.wasp import WaspRule
 from nsbluesky.solver.frame_steps import steps_and_errors
 from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.light import PHOTON_NOISE, LightSums
-from nsbluesky.solver.places import Places, bad_fits, correlation_of, is_confirmed
+from nsbluesky.solver.places import Places, bad_fits, correlation_of, is_confirmed, misfits_around
 from nsbluesky.solver.positions import NO_DISTORTION, Distortion, fit_distortion, shrunk
 from nsbluesky.solver.propagation import NearField
 from nsbluesky.solver.reconstruct import reconstruct
 from nsbluesky.solver.refinement import Refinement
-from nsbluesky.solver.sensitivity import measure_sensitivity, misfits_around
+from nsbluesky.solver.sensitivity import measure_sensitivity
 
 
 def finished(solver):

@@ -12,9 +12,9 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.further_modes import FurtherModes
 from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.pace import LEAST_PASSES, RIPE_USES, SETTLING_PASSES
-from nsbluesky.solver.rhythm import HURRY, REST, Rhythm, Standing
+from nsbluesky.solver.rhythm import HURRY, REST, ImageProgress, Rhythm
 
-COARSE = Standing(is_coarse=True, is_warm=False, probe_is_told=True, frames=100, uses=3.0, passes=3, modes=1)
+COARSE = ImageProgress(is_coarse=True, is_warm=False, probe_is_told=True, frames=100, uses=3.0, passes=3, modes=1)
 WHOLE = replace(COARSE, is_coarse=False)
 RIPE = replace(WHOLE, uses=float(RIPE_USES), passes=40)
 
@@ -34,13 +34,13 @@ class Kit:
         self.modes = FurtherModes(self.settings, backend)
         self.rhythm = Rhythm(self.settings, self.last_passes, self.modes)
 
-    def passes(self, standing: Standing, count: int, r_factor: float = 0.1) -> list[bool]:
+    def passes(self, progress: ImageProgress, count: int, r_factor: float = 0.1) -> list[bool]:
         """Make passes that stand alike; return whether each rested."""
         rests = []
         for _ in range(count):
-            self.rhythm.begin_pass(standing)
+            self.rhythm.begin_pass(progress)
             rests.append(self.rhythm.rests)
-            self.rhythm.end_pass(standing, r_factor)
+            self.rhythm.end_pass(progress, r_factor)
         return rests
 
 
@@ -77,12 +77,12 @@ def test_only_passes_over_all_whole_frames_count(kit: Any) -> None:
 # Central halves -----------------------------------------------------------------------------------------------
 
 
-def leaves_centre(rhythm: Rhythm, standing: Standing, *r_factors: float) -> bool:
+def leaves_centre(rhythm: Rhythm, progress: ImageProgress, *r_factors: float) -> bool:
     """Whether whole frames follow the last of these passes."""
     left = False
     for r_factor in r_factors:
-        rhythm.begin_pass(standing)
-        left = rhythm.end_pass(standing, r_factor)
+        rhythm.begin_pass(progress)
+        left = rhythm.end_pass(progress, r_factor)
     return left
 
 
@@ -95,8 +95,8 @@ def test_whole_frames_follow_when_their_centres_had_their_uses(kit: Any, uses: f
     ("told", "warm", "leaves"), [(False, False, False), (True, False, True), (False, True, True)]
 )
 def test_centres_are_not_left_with_a_probe_that_may_be_wrong(kit: Any, told: bool, warm: bool, leaves: bool) -> None:
-    standing = replace(COARSE, uses=99.0, probe_is_told=told, is_warm=warm)
-    assert leaves_centre(kit().rhythm, standing, 0.5) == leaves
+    progress = replace(COARSE, uses=99.0, probe_is_told=told, is_warm=warm)
+    assert leaves_centre(kit().rhythm, progress, 0.5) == leaves
 
 
 def test_centres_of_no_frames_are_left(kit: Any) -> None:
@@ -116,23 +116,23 @@ def test_centres_of_no_frames_are_left(kit: Any) -> None:
 def test_where_frames_are_all_there_centres_are_left_when_they_gain_little(
     kit: Any, is_last: bool, second_r: float, uses: float, leaves: bool
 ) -> None:
-    rhythm, standing = kit().rhythm, replace(COARSE, uses=uses)
+    rhythm, progress = kit().rhythm, replace(COARSE, uses=uses)
     if is_last:
         rhythm.finish(is_ripe=False)
-    assert not leaves_centre(rhythm, standing, 0.5), "there is nothing to compare it with"
-    assert leaves_centre(rhythm, standing, second_r) == leaves
+    assert not leaves_centre(rhythm, progress, 0.5), "there is nothing to compare it with"
+    assert leaves_centre(rhythm, progress, second_r) == leaves
 
 
 def test_gain_is_not_measured_against_a_pass_over_other_frames(kit: Any) -> None:
-    rhythm, standing = kit().rhythm, replace(COARSE, uses=4.0)
+    rhythm, progress = kit().rhythm, replace(COARSE, uses=4.0)
     rhythm.finish(is_ripe=False)
-    rhythm.begin_pass(standing)
+    rhythm.begin_pass(progress)
     rhythm.restart()
-    assert not rhythm.end_pass(standing, 0.5)
-    assert not leaves_centre(rhythm, standing, 0.5)
+    assert not rhythm.end_pass(progress, 0.5)
+    assert not leaves_centre(rhythm, progress, 0.5)
     rhythm.restart()
-    assert not leaves_centre(rhythm, standing, 0.5)
-    assert leaves_centre(rhythm, standing, 0.5)
+    assert not leaves_centre(rhythm, progress, 0.5)
+    assert leaves_centre(rhythm, progress, 0.5)
 
 
 @pytest.mark.parametrize(("time_left", "leaves"), [(HURRY, False), (HURRY - 0.01, True)])
@@ -363,7 +363,7 @@ def test_it_goes_on_from_a_checkpoint(kit: Any, more_to_come: bool) -> None:
 def test_what_centres_gained_is_told_after_a_checkpoint(kit: Any) -> None:
     made, other = kit(), kit()
     made.rhythm.finish(is_ripe=False)
-    standing = replace(COARSE, uses=4.0)
-    leaves_centre(made.rhythm, standing, 0.5)
+    progress = replace(COARSE, uses=4.0)
+    leaves_centre(made.rhythm, progress, 0.5)
     other.rhythm.restore(made.rhythm.contents(), False)
-    assert leaves_centre(other.rhythm, standing, 0.5)
+    assert leaves_centre(other.rhythm, progress, 0.5)

@@ -300,41 +300,42 @@ def test_compare_with_another_file(tmp_path: Path, rng: np.random.Generator, qtb
     second = write(tmp_path / "b.cxi", (1j * (image + noise)).astype(np.complex64))
     opened = CxiWindow(first)
     qtbot.addWidget(opened)
+    compared = opened.compared
     opened.compare(second)
-    _, correlation = opened.frc.curve.getData()
+    _, correlation = compared.frc.curve.getData()
     assert 0.9 < correlation.mean() < 1
-    assert "half period" in opened.frc.title_label.text()
-    shown = opened.difference.item.image
+    assert "half period" in compared.frc.title_label.text()
+    shown = compared.difference.item.image
     assert np.nanmedian(shown) < 0.1
-    rect = opened.difference.item.mapRectToView(opened.difference.item.boundingRect())
+    rect = compared.difference.item.mapRectToView(compared.difference.item.boundingRect())
     half_um = (64 / 2 - 10) * 0.025  # without the rim that is not compared
     assert [rect.left(), rect.right(), rect.top(), rect.bottom()] == pytest.approx([-half_um, half_um] * 2)
-    opened.difference.choice.setCurrentText("amplitude")
-    assert opened.difference.bar.levels()[0] == -opened.difference.bar.levels()[1]
-    assert abs(np.nanmean(opened.difference.item.image)) < 0.02
-    opened.difference.choice.setCurrentText("phase")
-    assert np.nanstd(opened.difference.item.image) < 0.1
+    compared.difference.choice.setCurrentText("amplitude")
+    assert compared.difference.bar.levels()[0] == -compared.difference.bar.levels()[1]
+    assert abs(np.nanmean(compared.difference.item.image)) < 0.02
+    compared.difference.choice.setCurrentText("phase")
+    assert np.nanstd(compared.difference.item.image) < 0.1
     again = opened.reload()
     qtbot.addWidget(again)
-    assert again.other.title_label.text() == opened.other.title_label.text(), "it is compared as before"
-    assert opened.difference.bar.axis.labelText.startswith("phase (rad)")
-    opened.correlation.choice.setCurrentText("amplitude")
-    here, there = opened.correlation.values()
+    assert again.compared.other.title_label.text() == compared.other.title_label.text(), "it is compared as before"
+    assert compared.difference.bar.axis.labelText.startswith("phase (rad)")
+    compared.correlation.choice.setCurrentText("amplitude")
+    here, there = compared.correlation.values()
     assert len(here) == 44 * 44
-    assert opened.correlation.correlation == pytest.approx(np.corrcoef(here, there)[0, 1])
-    assert f"r {opened.correlation.correlation:.3f} over 1936 pixels" in opened.correlation.title_label.text()
-    assert opened.correlation.correlation > 0.95
-    counts = 10 ** opened.correlation.item.image[np.isfinite(opened.correlation.item.image)]
+    assert compared.correlation.correlation == pytest.approx(np.corrcoef(here, there)[0, 1])
+    assert f"r {compared.correlation.correlation:.3f} over 1936 pixels" in compared.correlation.title_label.text()
+    assert compared.correlation.correlation > 0.95
+    counts = 10 ** compared.correlation.item.image[np.isfinite(compared.correlation.item.image)]
     assert 0.97 * 1936 < counts.sum() <= 1936
-    np.testing.assert_allclose(opened.other.item.image.shape, (64, 64))
-    assert opened.other.title_label.text().endswith("b.cxi")
+    np.testing.assert_allclose(compared.other.item.image.shape, (64, 64))
+    assert compared.other.title_label.text().endswith("b.cxi")
     for choice in ("phase", "amplitude"):
-        for panel in (opened.image_panels[0], opened.other):
+        for panel in (opened.image_panels[0], compared.other):
             panel.choice.setCurrentText(choice)  # type: ignore[attr-defined]
-        assert opened.other.bar.levels() == opened.image_panels[0].bar.levels(), "a colour is one value in both"
-        assert opened.other.item.levels.tolist() == list(opened.other.bar.levels())
+        assert compared.other.bar.levels() == opened.image_panels[0].bar.levels(), "a colour is one value in both"
+        assert compared.other.item.levels.tolist() == list(compared.other.bar.levels())
     opened.show()
-    phase, other = opened.image_panels[0], opened.other
+    phase, other = opened.image_panels[0], compared.other
     before = phase.view.viewRange()
     assert before[0][1] - before[0][0] < 4  # the object fills its panel, beside the other one
     phase.view.setRange(QtCore.QRectF(-0.3, -0.3, 0.6, 0.6), padding=0)
@@ -370,7 +371,7 @@ def test_export(window: CxiWindow, picture: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Error shows no image"):
         export_panel(tmp_path / "out.npy", window.errors)
     with pytest.raises(ValueError, match="FRC shows no curves"):
-        export_panel(tmp_path / "out.csv", window.frc)
+        export_panel(tmp_path / "out.csv", window.compared.frc)
     with pytest.raises(OSError, match="cannot write"):
         export_panel(tmp_path / "missing" / "out.png", window.errors)
 
@@ -383,7 +384,7 @@ def test_the_menu_asks_for_files(
     monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: chosen)
     window._ask_and_export(window.errors)
     assert (tmp_path / "curve.csv").exists()
-    window._ask_and_export(window.frc)
+    window._ask_and_export(window.compared.frc)
     assert "no curves" in window.status.text()
     monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: (str(tmp_path / "none.cxi"), ""))
     window._ask_and_compare()
@@ -439,18 +440,18 @@ def test_the_picture_of_a_second_engine_is_the_other_object(
     window = CxiWindow(path)
     qtbot.addWidget(window)
     assert window.image_panels[0].item.image.shape == (64, 64)  # type: ignore[attr-defined]
-    assert window.other.item.image.shape == (40, 64)
-    assert window.other.title_label.text().endswith("rpie:9 · R 0.250 · 2 frames")
-    assert "rpie:9" in window.difference.title_label.text()
-    assert window.frc.curve.getData()[0] is None, "it would tell no resolution: both are of the same frames"
+    assert window.compared.other.item.image.shape == (40, 64)
+    assert window.compared.other.title_label.text().endswith("rpie:9 · R 0.250 · 2 frames")
+    assert "rpie:9" in window.compared.difference.title_label.text()
+    assert window.compared.frc.curve.getData()[0] is None, "it would tell no resolution: both are of the same frames"
     again = window.reload()
     qtbot.addWidget(again)
-    assert again.other.title_label.text() == window.other.title_label.text()
+    assert again.compared.other.title_label.text() == window.compared.other.title_label.text()
     with CxiFile.create(tmp_path / "a.cxi", **EXPERIMENT, frame_shape=(FRAME_PX, FRAME_PX)) as cxi:
         cxi.append(np.ones((1, FRAME_PX, FRAME_PX), np.float32), np.zeros((1, 2)))
         cxi.write_image(image, probe, PIXEL_M)
     again.compare(tmp_path / "a.cxi")
-    assert again.other.title_label.text().endswith("a.cxi")
+    assert again.compared.other.title_label.text().endswith("a.cxi")
     again.close()
 
 

@@ -979,6 +979,20 @@ def test_screenshot(window: LiveWindow, scan: DerivedScan, tmp_path: Path) -> No
 
 
 @only(CleanPanel)
+def test_a_picture_that_the_menu_cannot_write_is_told(
+    window: LiveWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    missing = tmp_path / "missing" / "live.png"
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(missing), ""))
+    monkeypatch.setattr(QtWidgets.QMessageBox, "warning", lambda *texts: told.append(texts[1:]))
+    window._ask_and_save()
+    ((title, text),) = told
+    assert title == "Save picture"
+    assert str(missing) in text
+
+
+@only(CleanPanel)
 def test_drawing_leaves_processors_to_others(
     window: LiveWindow, scan: DerivedScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

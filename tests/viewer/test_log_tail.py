@@ -32,6 +32,13 @@ def test_lines_of_a_service_are_in_the_order_of_their_times(tmp_path: Path) -> N
     assert sum(map(len, tail_of_files(tmp_path))) <= 2 * TAIL_BYTES
 
 
+def test_a_log_that_is_put_aside_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """Between the looks at the folder and into the file, a log of the service may have been rotated."""
+    (tmp_path / "server.log").write_text("2026-01-01 10:00:00 one\n")
+    (tmp_path / "cleaner.log").symlink_to(tmp_path / "cleaner.log.1")  # listed, and not there
+    assert tail_of_files(tmp_path) == ["2026-01-01 10:00:00 one"]
+
+
 def test_lines_of_which_only_the_end_is_read_are_whole(tmp_path: Path) -> None:
     lines = [f"2026-01-01 10:{k // 60:02}:{k % 60:02},000 7 server INFO run {k} {'x' * 80}" for k in range(400)]
     (tmp_path / "server.log").write_text("".join(f"{line}\n" for line in lines))

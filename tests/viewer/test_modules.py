@@ -8,8 +8,8 @@ import pytest
 from derived_scan import DerivedScan
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.callbacks.activity import RunActivity, StageActivity
 from nsbluesky.callbacks.live_plots import LivePlots
-from nsbluesky.callbacks.run_chain import RunActivity, StageActivity
 from nsbluesky.viewer.health_bar import HealthBar
 from nsbluesky.viewer.health_panel import HealthPanel
 from nsbluesky.viewer.image_panel import ImagePanel

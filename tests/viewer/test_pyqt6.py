@@ -122,7 +122,7 @@ def test_the_other_windows(tmp_path: Path) -> None:
         window.save_screenshot("file.png")
         for suffix in (".png", ".tif", ".npy"):
             export_panel(f"phase{suffix}", window.panels["Object phase"])
-        export_panel("frc.csv", window.frc)
+        export_panel("frc.csv", window.compared.frc)
         rehearsal = RehearsalWindow("sem.png")
         rehearsal.save_screenshot("rehearsal.png")
         for one in (rehearsal, window, browser):

@@ -89,12 +89,12 @@ def test_a_run_from_raw_frames_to_the_object(browser: RunBrowser, recorded: Reco
     assert isinstance(raw, RawPanel)
     window.slider.setValue(11)
     scan, _ = _raw_of_run(recorded.uids[0], recorded.folder)
-    seq_num = int(window.data.seq_nums[11])
+    seq_num = int(window.file.data.seq_nums[11])
     np.testing.assert_allclose(raw.item.image, np.log10(np.maximum(scan.frame(seq_num), 1.0)), rtol=1e-5)
     assert raw.title_label.text() == f"Raw frame · frame {seq_num}"
     assert "Dark · 4 frames" in window.panels["Dark"].title_label.text()
     clean = window.panels["Frame"].item.image  # type: ignore[attr-defined]
-    assert clean.shape == window.data.mask.shape
+    assert clean.shape == window.file.data.mask.shape
     qtbot.waitUntil(lambda: low.item.image is not None, timeout=20_000)
     assert low.item.image.shape == (5, 5)
     assert window.panels["Object phase"].item.image is not None  # type: ignore[attr-defined]

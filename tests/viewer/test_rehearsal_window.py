@@ -136,6 +136,31 @@ def test_a_preview_that_is_there_at_once(
     assert window._wanted is None  # a picture of the window waits for this
 
 
+def test_a_preview_that_comes_late_is_not_run_in_the_place_of_the_one_that_is_wanted(
+    window: RehearsalWindow, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of the picture before: one that is being made cannot be called off."""
+    assert window.plan is not None
+    made = window.plan, 0, window.plan.frame(0)
+    former, wanted = previews = [Future(), Future()]
+    waiting = iter(previews)
+
+    def submit(make: object) -> Future[object]:
+        future: Future[object] = next(waiting)
+        assert future.set_running_or_notify_cancel()
+        return future
+
+    monkeypatch.setattr(window._thread, "submit", submit)
+    window._preview()
+    window.plan = None  # as where another picture is chosen
+    window._preview()
+    former.set_result(made)
+    QtWidgets.QApplication.processEvents()
+    assert window.plan is None and not window.run.isEnabled()
+    wanted.set_result(made)
+    qtbot.waitUntil(lambda: window.run.isEnabled(), timeout=20_000)
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["a picture", "none"])
 def test_the_command(picture: Path, tmp_path: Path, qtbot: QtBot, given: bool) -> None:
     out = tmp_path / "window.png"

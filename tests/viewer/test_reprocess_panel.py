@@ -70,9 +70,9 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     with read_cxi(path) as data:
         assert len(data.images[-1].errors) == 3
         assert data.images[-1].probe is not None and len(data.images[-1].probe) == 1
-    assert window.other.item.image is not None
-    assert np.isfinite(window.correlation.correlation)
-    assert path.name in window.difference.title_label.text()
+    assert window.compared.other.item.image is not None
+    assert np.isfinite(window.compared.correlation.correlation)
+    assert path.name in window.compared.difference.title_label.text()
     assert panel.run.isEnabled() and "compared" in panel.status.text()
     assert "nsbluesky reconstruct" in panel.status.toolTip()
     window.close()
@@ -104,7 +104,7 @@ def test_cancel_ends_the_process_and_the_window_answers_meanwhile(window: CxiWin
     qtbot.waitUntil(lambda: not panel.running, timeout=10_000)
     assert panel.status.text() == "cancelled"
     assert panel.run.isEnabled() and not panel.cancel.isEnabled()
-    assert window.other.item.image is None
+    assert window.compared.other.item.image is None
 
 
 def test_closing_the_window_ends_the_process(file: Path, qtbot: QtBot) -> None:
@@ -166,6 +166,8 @@ def test_settings_of_a_picture() -> None:
     assert (found.solver.alpha, found.cleaning.photon_threshold) == (1.0, 2.5)
     assert told_settings({"settings": {"solver": {"modes": "many"}}}).solver.modes == SolverSettings().modes
     assert told_settings({}) == ReprocessSettings()
+    for of_another_program in ("fast", ["fast"], {"solver": "ePIE"}, {"cleaning": [1, 2]}):
+        assert told_settings({"settings": of_another_program}) == ReprocessSettings()
 
 
 @pytest.mark.parametrize("passes", [None, 7])

@@ -74,7 +74,7 @@ def test_return_opens_a_run_and_closed_windows_are_let_go(browser: RunBrowser, q
     qtbot.keyClick(browser.table, QtCore.Qt.Key.Key_Return)
     (window,) = browser.opened
     qtbot.addWidget(window)
-    assert window.isVisible() and window.data.path.name == "aaaaaaaa_clean.cxi"
+    assert window.isVisible() and window.file.data.path.name == "aaaaaaaa_clean.cxi"
     window.close()
     another = browser.open("aaaaaaaa-1")
     assert another is not None
@@ -105,8 +105,8 @@ def test_two_runs_are_compared(browser: RunBrowser, results: Path, qtbot: QtBot)
     both = browser.compare()
     assert both is not None
     qtbot.addWidget(both)
-    assert both.correlation.correlation == pytest.approx(1.0)
-    assert "bbbbbbbb_clean.cxi" in both.difference.title_label.text()
+    assert both.compared.correlation.correlation == pytest.approx(1.0)
+    assert "bbbbbbbb_clean.cxi" in both.compared.difference.title_label.text()
 
 
 def test_only_pictures_that_can_be_seen_are_read_and_each_once(

@@ -12,8 +12,8 @@ from derived_scan import DerivedScan
 from own_run_engine import run_engine
 from pytestqt.qtbot import QtBot
 
+from nsbluesky.callbacks.live_parts import RunInfo
 from nsbluesky.callbacks.live_plots import LivePlots
-from nsbluesky.callbacks.live_state import RunInfo
 from nsbluesky.trajectories import make_trajectory
 from nsbluesky.viewer.live import LiveWindow
 from nsbluesky.viewer.panels import FitPanel, LowResolutionPanel

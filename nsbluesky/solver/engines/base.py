@@ -14,7 +14,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
 from nsbluesky.solver.device_loops import device_loops
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told, residuals_of
+from nsbluesky.solver.light import UpdateReport, residuals_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import ObjectSums
 
@@ -25,8 +25,8 @@ __all__ = [
     "corners_on_canvas",
     "frames_in_cache",
     "pieces",
+    "report_of",
     "shares",
-    "told_at_once",
     "work_space",
 ]
 
@@ -51,7 +51,7 @@ class Engine(Protocol):
     def initialize(self, state: SolverState, frames: FrameStore) -> None:
         """Make work space for this state and begin a pass."""
 
-    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> UpdateReport:
         """Use one batch of frames once; where arrays live on a device, this need not be done when it returns."""
 
     def update(self, state: SolverState, frames: FrameStore, slots: Slots) -> npt.NDArray[np.float32]:
@@ -89,9 +89,9 @@ class Engine(Protocol):
         return
 
 
-def told_at_once(light: npt.NDArray[np.float64]) -> Told:
+def report_of(light: npt.NDArray[np.float64]) -> UpdateReport:
     """Return what tells light sums (n, SUMS) that are there."""
-    return Told(lambda: (residuals_of(light), light))
+    return UpdateReport(lambda: (residuals_of(light), light))
 
 
 @dataclass

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from nsbluesky.backend import Backend
 from nsbluesky.solver.dose import caution, counts_are_few
 from nsbluesky.solver.engines.averages import PassAverage
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, told_at_once, work_space
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, report_of, work_space
 from nsbluesky.solver.engines.device_batches import DeviceBatches, device_batches
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.engines.step_rule import StepRule
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import finer, light_around
 from nsbluesky.solver.state import SolverState
@@ -127,7 +127,7 @@ class BatchedEngine(Engine):
         self._momentum.restore(contents)
         self._average.restore(contents)
 
-    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> UpdateReport:
         """Use one batch of frames: steps of object and probe by the rule."""
         self._momentum.before(state)
         if self._rule.averages_passes:
@@ -140,7 +140,7 @@ class BatchedEngine(Engine):
             sums = self._average.sums
             told = self._on_device.run(state, frames, slots, sums, self._rule, self._likelihood, updates_probe)
         else:
-            told = told_at_once(self._by_shares(state, frames, slots, updates_probe))
+            told = report_of(self._by_shares(state, frames, slots, updates_probe))
         if self._momentum.moves:
             seen = frames.uses[slots] > 0
             amplitude = float(frames.amplitude_sums[slots[seen]].sum())

@@ -27,14 +27,14 @@ from nsbluesky.solver.engines.base import (
     ThreadSpace,
     corners_on_canvas,
     pieces,
+    report_of,
     shares,
-    told_at_once,
     work_space,
 )
 from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
 from nsbluesky.solver.forward import line_terms
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.shifts import MovedProbe, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather, pad_canvas
@@ -116,7 +116,7 @@ class ConjugateGradientEngine(Engine):
             arrays = {name: self._backend.from_numpy(contents[f"line_{name}"]) for name in _Line.ARRAYS}
             self._line = _Line(**arrays, power=contents["line_power"])
 
-    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> UpdateReport:
         """Add the gradient of one batch."""
         backend, xp = self._backend, self._backend.xp
         self._used.append(slots)
@@ -138,7 +138,7 @@ class ConjugateGradientEngine(Engine):
 
         backend.map(add, bands(backend, state.object.shape))
         self._sums.add_probe(self._spaces[: len(batch.shares)])
-        return told_at_once(light)
+        return report_of(light)
 
     def end_pass(self, state: SolverState, frames: FrameStore) -> None:
         """Take one step along the conjugate direction."""

@@ -25,7 +25,7 @@ from nsbluesky.solver.engines.differences import Likelihood
 from nsbluesky.solver.engines.step_rule import StepRule
 from nsbluesky.solver.forward import EPSILON
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import SUMS, Told, residuals_of
+from nsbluesky.solver.light import SUMS, UpdateReport, residuals_of
 from nsbluesky.solver.shifts import lines_of, steps_of
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import Divisor, stacked
@@ -169,7 +169,7 @@ class DeviceBatches:
         self._waves = xp.empty((batch, states * modes, side, side), np.complex64)
         self._light = xp.empty((batch, SUMS), np.float32)
         self._arrived = [pinned(xp, (batch, SUMS), np.float32) for _ in range(AT_ONCE)]
-        self._told = [Told(lambda: (np.empty(0, np.float32), None)) for _ in range(AT_ONCE)]
+        self._reports = [UpdateReport(lambda: (np.empty(0, np.float32), None)) for _ in range(AT_ONCE)]
         self._turn = 0
         self._table: _Table | None = None
         self._known: tuple[tuple[Any, ...], Hashable] | None = None
@@ -204,7 +204,7 @@ class DeviceBatches:
         rule: StepRule,
         likelihood: Likelihood,
         with_probe: bool,
-    ) -> Told:
+    ) -> UpdateReport:
         """Begin to use a batch of frames; `state.probe` becomes the array that is kept here.
 
         Parameters
@@ -223,7 +223,7 @@ class DeviceBatches:
             self._probe[...] = state.probe
             state.probe = self._probe
         self._turn = (self._turn + 1) % AT_ONCE
-        self._told[self._turn].wait()  # so that what it was sent from, and came back to, is free
+        self._reports[self._turn].wait()  # so that what it was sent from, and came back to, is free
         lists, count, table = self._lists.host[self._turn], len(slots), self._table_of(state, frames)
         if not table.all_inside:
             corners_on_canvas(state, frames, slots)
@@ -237,8 +237,8 @@ class DeviceBatches:
         how = rule, likelihood, with_probe
         work = functools.partial(self._start, state, frames, sums, table.stored, how, count, probes)
         self._recorder.run(key, work)
-        self._told[self._turn] = told = self._fetched(count)
-        return told
+        self._reports[self._turn] = report = self._fetched(count)
+        return report
 
     def _table_of(self, state: SolverState, frames: FrameStore) -> _Table:
         if self._table is None or self._table.signature != _signature(state, frames):
@@ -269,7 +269,7 @@ class DeviceBatches:
             self._known = objects, key
         return self._known[1]
 
-    def _fetched(self, count: int) -> Told:
+    def _fetched(self, count: int) -> UpdateReport:
         """Begin to fetch the light sums of a batch."""
         arrived = self._arrived[self._turn]
         wait = self._recorder.fetch(self._light, arrived)
@@ -279,7 +279,7 @@ class DeviceBatches:
             light = arrived[:count].astype(np.float64)
             return residuals_of(light), light
 
-        return Told(found)
+        return UpdateReport(found)
 
     def _place(self, lists: dict[str, npt.NDArray[Any]], codes: npt.NDArray[np.int64] | None, count: int) -> int:
         """Tell which probe each frame has, by the number of its shift; return how many there are, 0 if none moves."""

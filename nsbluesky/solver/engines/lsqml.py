@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.solver import kernels
-from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, told_at_once, work_space
+from nsbluesky.solver.engines.base import Engine, Slots, ThreadSpace, report_of, work_space
 from nsbluesky.solver.engines.differences import Differences, Likelihood
 from nsbluesky.solver.engines.momentum import Momentum
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.modes import orthogonal_modes
 from nsbluesky.solver.shifts import MovedProbe
 from nsbluesky.solver.state import SolverState
@@ -114,7 +114,7 @@ class LeastSquaresEngine(Engine):
         """Take up what `contents` returned, after `initialize`."""
         self._momentum.restore(contents)
 
-    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> UpdateReport:
         """Use one batch of frames: directions, then the steps along them."""
         backend, xp = self._backend, self._backend.xp
         self._momentum.before(state)
@@ -162,7 +162,7 @@ class LeastSquaresEngine(Engine):
         direction[box] = 0
         illumination[box] = 0
         self._momentum.after(state, 1)
-        return told_at_once(light)
+        return report_of(light)
 
     def _probe_direction(self, spaces: list[ThreadSpace]) -> Any:
         numerator, denominator = spaces[0].probe_numerator, spaces[0].probe_denominator

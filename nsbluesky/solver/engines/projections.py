@@ -45,7 +45,7 @@ from nsbluesky.solver.engines.base import (
 )
 from nsbluesky.solver.forward import amplitude_correction, exit_waves, misfit
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.windows import bands, gather
 
@@ -142,7 +142,7 @@ class ProjectionEngine(Engine):
             self._remainders[slot // CHUNK_FRAMES][slot % CHUNK_FRAMES] = self._backend.from_numpy(stored)
         self._begun = set(begun)
 
-    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> Told:
+    def begin_update(self, state: SolverState, frames: FrameStore, slots: Slots) -> UpdateReport:
         """Iterate the exit waves of one batch and add to the sums that make the new object and probe."""
         backend = self._backend
         corners = corners_on_canvas(state, frames, slots)
@@ -170,7 +170,7 @@ class ProjectionEngine(Engine):
         self._sums.add_probe(self._spaces[: len(parts)])
         self._begun.update(slots.tolist())
         residual = np.concatenate([backend.to_numpy(r) for r in residuals])
-        return Told(lambda: (residual, None))
+        return UpdateReport(lambda: (residual, None))
 
     def _reserve(self, last_slot: int, probe_shape: tuple[int, ...]) -> None:
         while last_slot >= CHUNK_FRAMES * len(self._remainders):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import Fit, LiveState
+from nsbluesky.callbacks.live_parts import Fit
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text
 from nsbluesky.viewer.display import log10_image, robust_range, to_host
 from nsbluesky.viewer.panels.base import LiveImagePanel, pixel_extent

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_state import LiveState, Reconstruction
+from nsbluesky.callbacks.live_parts import Reconstruction
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.colormaps import complex_colors
 from nsbluesky.viewer.display import display_phase, measured_window, remove_ramp, robust_range, thin_out, to_host

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsbluesky.callbacks.live_state import History, LiveState
+from nsbluesky.callbacks.live_parts import History
+from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import age_text, number_text, passes_text
 from nsbluesky.viewer.display import half_period_text, photons_text
 from nsbluesky.viewer.panels.base import LivePanel

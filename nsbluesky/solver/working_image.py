@@ -1,4 +1,4 @@
-"""Object and probe in work, and the engine that works on them: made to fit their frames, canvas, modes and dose."""
+"""Object and probe, and the engine that improves them: made to fit their frames, canvas, modes and dose."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.start import with_modes, with_states
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["Workpiece"]
+__all__ = ["WorkingImage"]
 
 
-class Workpiece:
-    """A state of one level, central halves or whole frames, in the hands of an engine.
+class WorkingImage:
+    """An object and a probe, of whole frames or of their central halves, and the engine at work on them.
 
     Parameters
     ----------
