@@ -34,7 +34,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.catalog.embedded import open_catalog
+import nsbluesky.catalog.embedded  # noqa: F401 - now, that no look for garbage goes through it later
+from nsbluesky.catalog import open_catalog
 from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
 from nsbluesky.child_process import take_output
