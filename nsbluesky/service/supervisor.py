@@ -23,11 +23,9 @@ from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.listening import AddressInUse, check_free
-from nsbluesky.service.process import Order, Ready, log_directory
-from nsbluesky.service.processing import RECORDING
-from nsbluesky.service.publisher import HEARTBEAT
+from nsbluesky.service.order import RECORDING, Order, Ready, log_directory
 from nsbluesky.service.settings import ServiceSettings
-from nsbluesky.service.wire import WireError, unpack
+from nsbluesky.service.wire import HEARTBEAT, WireError, unpack
 
 __all__ = ["ProcessingService", "ServiceError"]
 

@@ -22,7 +22,7 @@ from nsbluesky.service.connection import GREETING_S
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
-from nsbluesky.service.process import Order
+from nsbluesky.service.order import Order
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
 from nsbluesky.service.wire import pack
