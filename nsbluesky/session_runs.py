@@ -64,14 +64,14 @@ def start_processing(site: Site) -> ProcessingService | str | None:
     """Return what processes the runs of this session: a process of its own, which ends with the session.
 
     No crash of the processing reaches the session then, and the scan does not share Python's lock with it.
-    ``NSBLUESKY_SERVICE`` in the environment names a service that runs already; "none" leaves the processing to the
-    session, for which None stands.
+    It returns at once, before that process is ready.  ``NSBLUESKY_SERVICE`` in the environment names a service that
+    runs already; "none" leaves the processing to the session, for which None stands.
     """
     chosen = os.environ.get(SERVICE, "")
     if chosen:
         return None if chosen == IN_SESSION else chosen
     service = processing_service(site)
-    service.start()
+    service.begin()  # `subscribe` asks for its address, and waits
     before_threads_end(service.stop)
     return service
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -90,6 +91,7 @@ class ProcessingService:
         self._changed = threading.Condition()
         self._watcher: threading.Thread | None = None
         self._failed = ""
+        self._beginning: Future[None] | None = None
 
     @property
     def address(self) -> str:
@@ -160,8 +162,27 @@ class ProcessingService:
         self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
 
+    def begin(self) -> None:
+        """Do what `start` does on a thread, and return at once: it takes seconds, in which others may get ready.
+
+        Whoever asks for `address`, `pid` or `instance` waits for it, and gets its ServiceError.
+        """
+        self._beginning = beginning = Future()
+
+        def start() -> None:
+            try:
+                self.start()
+            except BaseException as error:
+                beginning.set_exception(error)
+            else:
+                beginning.set_result(None)
+
+        threading.Thread(target=start, name="nsbluesky-service-start", daemon=True).start()
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop the child: ask, wait, then kill."""
+        if self._beginning is not None:
+            self._beginning.exception()  # waits; what went wrong was for those who asked for the service
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -175,6 +196,8 @@ class ProcessingService:
         return Path(self.settings.state) if self.settings.state else None
 
     def _state(self) -> Ready:
+        if self._beginning is not None:
+            self._beginning.result()
         with self._changed:
             if self._child is None:
                 raise ServiceError(self._failed or "the service is not running: enter it with 'with'")
