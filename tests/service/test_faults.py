@@ -459,6 +459,25 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
         service.start()
 
 
+def test_a_start_on_a_thread_is_waited_for_by_whoever_needs_the_service(scan: RecordedScan, tmp_path: Path) -> None:
+    service = ProcessingService(scan.settings(tmp_path))
+    works = service.command
+    service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
+    service.begin()
+    for _ in range(2):
+        with pytest.raises(ServiceError, match="does not start: no such thing"):
+            _ = service.address
+    service.stop()
+    service.command = works  # type: ignore[misc]
+    service.begin()
+    assert ask(service.address, "status", service.credentials)
+    service.stop()
+    service.begin()
+    service.stop()
+    with pytest.raises(ServiceError, match="not running"):
+        _ = service.pid
+
+
 def test_a_start_that_cannot_be_told_of_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
