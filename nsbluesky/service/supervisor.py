@@ -167,7 +167,8 @@ class ProcessingService:
 
         Whoever asks for `address`, `pid` or `instance` waits for it, and gets its ServiceError.
         """
-        self._beginning = beginning = Future()
+        beginning: Future[None] = Future()
+        self._beginning = beginning
 
         def start() -> None:
             try:
