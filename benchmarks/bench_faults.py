@@ -79,7 +79,8 @@ SERVE_OPTIONS = [
 POISON = f"""
 import signal, sys, threading
 from nsbluesky.callbacks.frame_source import ReadFrames
-from nsbluesky.service.process import Order, serve
+from nsbluesky.service.order import Order
+from nsbluesky.service.process import serve
 read = ReadFrames._read
 def poisoned(self, stream, block):
     if stream == "primary" and {POISONED} in block:
@@ -93,7 +94,8 @@ STUCK = """
 import sys, time
 from pathlib import Path
 from nsbluesky.callbacks.frame_source import ReadFrames
-from nsbluesky.service.process import Order, serve
+from nsbluesky.service.order import Order
+from nsbluesky.service.process import serve
 read = ReadFrames._read
 def stuck_once(self, stream, block):
     marker = Path({marker!r})
@@ -108,7 +110,8 @@ serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout
 FULL_DISK = """
 import sys
 from nsbluesky import disk_space
-from nsbluesky.service.process import Order, serve
+from nsbluesky.service.order import Order
+from nsbluesky.service.process import serve
 disk_space.free_bytes = lambda folder: 0
 serve(Order.from_line(sys.stdin.buffer.readline()), sys.stdin.buffer, sys.stdout)
 """

@@ -17,9 +17,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DocumentQueue", "QueuedDocument"]
+__all__ = ["SWITCH_INTERVAL_S", "DocumentQueue", "QueuedDocument"]
 
 log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 5e-4
+"""How long one Python thread may keep the others waiting: less than Python's own 5 ms, so that the RunEngine, the
+windows and the processing wait less for each other.  What a scan pays: benchmarks/bench_overhead.py."""
 
 
 @dataclass(frozen=True)

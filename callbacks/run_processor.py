@@ -19,7 +19,7 @@ from nsbluesky.backend import Backend, BackendError, get_backend
 from nsbluesky.callbacks.activity import RunActivity
 from nsbluesky.callbacks.block_watch import BlockWatch
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
-from nsbluesky.callbacks.document_queue import DocumentQueue, QueuedDocument
+from nsbluesky.callbacks.document_queue import SWITCH_INTERVAL_S, DocumentQueue, QueuedDocument
 from nsbluesky.callbacks.run_chain import RunChain
 from nsbluesky.callbacks.stage import RefuseRun, RunContext, Stage, Workers
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
@@ -38,9 +38,6 @@ log = logging.getLogger(__name__)
 WORK_SLICE_S = 0.1
 """How long stages may work before documents are looked at again."""
 
-SWITCH_INTERVAL_S = 5e-4
-"""How long one Python thread may keep the others waiting: less than Python's own 5 ms, so that the RunEngine, the
-windows and the processing wait less for each other.  What a scan pays: benchmarks/bench_overhead.py."""
 
 LEFT_TO_THE_SCAN = 1
 """Processors that are not computed on while a scan runs."""

@@ -67,6 +67,7 @@ class Camera(Device):  # type: ignore[misc]
     def halt(self) -> None:
         """Ask it to stop; does not wait."""
         with answering(self.acquire, "camera"):
+            self.parent.connection.check(self.acquire)
             self.acquire.put(0, use_complete=False)
 
 
@@ -134,6 +135,7 @@ class HDF5Plugin(Device):  # type: ignore[misc]
     def close(self) -> None:
         """Close the file, if one is open; blocks."""
         with answering(self.capture, "camera"):
+            self.parent.connection.check(self.capture)
             is_open = self.capture.get(use_monitor=False)
         if is_open:
             _put(self.capture, 0)

@@ -64,6 +64,21 @@ class Connection:
         with self._lock:
             return sorted(self._away.values())
 
+    def check(self, signal: Any) -> None:
+        """Let a signal be asked for something only where it is not known to be away.
+
+        ophyd would wait a second for it, and for the next one again: what is to be ended, when an IOC has died, would
+        end after many seconds.
+
+        Raises
+        ------
+        DisconnectedError
+            If its channel was there and is not now.
+        """
+        with self._lock:
+            if signal.name in self._away:
+                raise DisconnectedError(f"{self._away[signal.name]}: the channel is lost")
+
     def listen(self, listener: Callable[[], None]) -> None:
         """Call this from now on when `away` has changed."""
         self._listeners.append(listener)

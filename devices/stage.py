@@ -224,8 +224,10 @@ class StreamingStage(KnownConfiguration):
         self._wanted = None
         if self._completing is not None:
             self._completing.give_up()
-        self.fly.abort()
-        super().stop(success=success)
+        try:
+            self.fly.abort()
+        finally:  # axes may be of another IOC
+            super().stop(success=success)
 
     def unstage(self) -> list[Any]:
         """Leave a trajectory that is not at its end, and close the file of positions."""
@@ -246,6 +248,7 @@ class StreamingStage(KnownConfiguration):
         if wanted is None:
             return
         try:
+            self.connection.check(self.fly.num_triggers)
             if int(self.fly.num_triggers.get()) < len(wanted.x):
                 self.fly.abort()
         except (TimeoutError, DisconnectedError) as error:
@@ -290,6 +293,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]
         ophyd tells it from another thread, which then forgets all that waited: a move that a plan begins before that,
         when it goes on, would end at once, or never.
         """
+        self.parent.connection.check(self.motor_stop)
         super().stop(success=success)
         move = self._last_move
         if success and move is not None:
@@ -344,6 +348,7 @@ class FlyTrajectory(Device):  # type: ignore[misc]
 
     def abort(self) -> None:
         """Leave the trajectory."""
+        self.parent.connection.check(self.abort_command)
         self.abort_command.put(1, use_complete=False)
 
     def positions(self) -> tuple[Positions, Positions]:

@@ -1,10 +1,11 @@
 """Processes that the package starts for itself: how they begin, and the line that one says to whoever started it.
 
-``python -m nsbluesky.child_process MODULE [ARGUMENT ...]`` calls ``MODULE.main(ARGUMENT, ...)``.
+``python -m nsbluesky.child_process NICE MODULE [ARGUMENT ...]`` calls ``MODULE.main(ARGUMENT, ...)``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -17,9 +18,9 @@ from nsbluesky.heap import end_without_collection, no_collections
 __all__ = ["command_of", "read_line", "take_output"]
 
 
-def command_of(module: str) -> tuple[str, ...]:
-    """Return the command that runs a module as a process of its own."""
-    return sys.executable, "-m", "nsbluesky.child_process", module
+def command_of(module: str, nice: int = 0) -> tuple[str, ...]:
+    """Return the command that runs a module as a process of its own; `nice` comes before it imports anything."""
+    return sys.executable, "-m", "nsbluesky.child_process", str(nice), module
 
 
 def take_output(out: IO[str]) -> int:
@@ -41,8 +42,10 @@ def read_line(stream: IO[bytes], timeout_s: float) -> bytes:
     return stream.readline()
 
 
-def _main(module: str, *arguments: str) -> None:
+def _main(nice: str, module: str, *arguments: str) -> None:
     """Import and run, without looking for garbage in what imports make: a quarter of the time that they take."""
+    with contextlib.suppress(OSError):
+        os.nice(int(nice))
     end_without_collection()
     with no_collections():
         main = importlib.import_module(module).main

@@ -273,12 +273,12 @@ def suspend_while_full(RE: RunEngine, site: Site) -> None:
 
 def modules_of(pipeline: PtychoPipeline | Connection) -> Modules:
     """Return how each module of a processing is, for the live window."""
-    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.service.connection import Connection
     from nsbluesky.viewer.modules import modules_of_activity, modules_of_heartbeat
 
-    if isinstance(pipeline, PtychoPipeline):
-        return modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued)
-    return modules_of_heartbeat(pipeline.heartbeat)
+    if isinstance(pipeline, Connection):
+        return modules_of_heartbeat(pipeline.heartbeat)
+    return modules_of_activity(pipeline.activity(), pipeline.paused, pipeline.queued)
 
 
 def live_window(
@@ -297,20 +297,21 @@ def live_window(
     """
     if not has_screen():
         return None
-    from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.folders import data_directory
+    from nsbluesky.service.connection import Connection
     from nsbluesky.service.remote_processing import RemoteProcessing
     from nsbluesky.viewer.live import LiveWindow
     from nsbluesky.viewer.log_tail import in_order, tail_of_files
     from nsbluesky.viewer.scan_panel import Scans
-    from nsbluesky.viewer.session_processing import SessionProcessing
 
     lines = _logged_lines()
     processing: Processing
-    if isinstance(pipeline, PtychoPipeline):
-        processing = SessionProcessing(pipeline, data_directory() / "documents")
-    else:
+    if isinstance(pipeline, Connection):
         processing = RemoteProcessing(pipeline.address, pipeline.credentials)
+    else:
+        from nsbluesky.viewer.session_processing import SessionProcessing
+
+        processing = SessionProcessing(pipeline, data_directory() / "documents")
     window = LiveWindow(
         pipeline.live,
         modules=functools.partial(modules_of, pipeline),

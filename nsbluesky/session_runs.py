@@ -64,14 +64,14 @@ def start_processing(site: Site) -> ProcessingService | str | None:
     """Return what processes the runs of this session: a process of its own, which ends with the session.
 
     No crash of the processing reaches the session then, and the scan does not share Python's lock with it.
-    ``NSBLUESKY_SERVICE`` in the environment names a service that runs already; "none" leaves the processing to the
-    session, for which None stands.
+    It returns at once, before that process is ready.  ``NSBLUESKY_SERVICE`` in the environment names a service that
+    runs already; "none" leaves the processing to the session, for which None stands.
     """
     chosen = os.environ.get(SERVICE, "")
     if chosen:
         return None if chosen == IN_SESSION else chosen
     service = processing_service(site)
-    service.start()
+    service.begin()  # `subscribe` asks for its address, and waits
     before_threads_end(service.stop)
     return service
 
@@ -98,8 +98,6 @@ def subscribe(
         A processing service, or the address of one: it processes in the place of this session, with its own settings
         and folders.  None processes in the session.
     """
-    from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
-    from nsbluesky.callbacks.pipeline import PtychoPipeline
     from nsbluesky.document_log import DocumentLog
     from nsbluesky.folders import data_directory
 
@@ -115,6 +113,9 @@ def subscribe(
         processing.on_finished(functools.partial(_store_derived_run, writer))
         finished = processing.finished
     else:
+        from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
+        from nsbluesky.callbacks.pipeline import PtychoPipeline
+
         derived = DocumentLog(results / DERIVED)
         ended = _EndedRuns(results, writer)
         finished = ended.finished
@@ -147,10 +148,10 @@ def _end_processing(processing: PtychoPipeline | Connection, service: Processing
 
 def _wait_for(processing: PtychoPipeline | Connection, service: ProcessingService | str | None) -> str:
     """Wait for what is processed; return why that is in vain, else ""."""
-    from nsbluesky.callbacks.pipeline import PtychoPipeline
+    from nsbluesky.service.connection import Connection
     from nsbluesky.service.supervisor import ProcessingService, ServiceError
 
-    if isinstance(processing, PtychoPipeline):
+    if not isinstance(processing, Connection):
         processing.wait()
         return ""
     try:

@@ -21,7 +21,7 @@ from own_run_engine import run_engine
 from nsbluesky.heap import end_without_collection
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # which collects all tests, and imports tiled in any case
-    import nsbluesky.catalog  # noqa: F401 - before Qt: PySide reads the source of every module that comes after it
+    import nsbluesky.catalog.embedded  # noqa: F401 - before Qt: PySide reads the source of every module that comes after it
 
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
@@ -103,7 +103,8 @@ def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
     with (template.parent / "empty-catalog.lock").open("w") as lock:  # all workers have one
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not template.exists():
-            open_catalog(template).close()
+            with open_catalog(template) as made:
+                made.client  # noqa: B018 - the first look makes it
 
     def copy(folder: Path) -> Path:
         return Path(shutil.copytree(template, folder, dirs_exist_ok=True))

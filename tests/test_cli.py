@@ -317,7 +317,8 @@ def test_a_catalog_is_opened_quietly(tmp_path: Path) -> None:
     (tmp_path / "catalog").mkdir()
     empty = shell("replay", "nowhere", "--catalog", tmp_path / "catalog", "--out", tmp_path / "out")
     assert "holds no catalog" in empty.stderr and not any((tmp_path / "catalog").iterdir())
-    open_catalog(tmp_path / "catalog").close()
+    with open_catalog(tmp_path / "catalog") as made:
+        made.client  # noqa: B018 - the first look makes it
     done = shell("replay", "nowhere", "--catalog", tmp_path / "catalog", "--from-catalog", "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr

@@ -99,6 +99,8 @@ def test_simulated_session_scans(session_data: Path) -> None:
         "assert pipeline.wait(timeout=60)\n"
         "print('restarts', processing.restarts)\n"
         "assert catalog.flush(timeout=60)\n"
+        "import sys\n"
+        "print('imported', 'tiled' in sys.modules)\n"
         "print('frames', db[uid]['primary']['fccd_image'].shape[0])\n"
         "print('latest', db[-1].start['uid'] == uid, len(db))\n"
         "derived = processed(db[-1])\n"
@@ -113,6 +115,7 @@ def test_simulated_session_scans(session_data: Path) -> None:
     )
     out = run_session(commands, session_data, NSBLUESKY_SIM="1", NSBLUESKY_SIM_LAYOUT="none")
     assert "frames 16" in out
+    assert "imported False" in out, "a prompt, and a scan, need nothing of what takes the seconds to import"
     assert "restarts ['killed by signal 9']" in out
     assert "latest True 1" in out, "its processing, which was written after it, is no scan"
     assert "derived True success" in out and "found True" in out

@@ -1,6 +1,9 @@
 """The catalog: databroker on tiled and SQLite, read in the session and written by a process beside it.
 
 ============  ==========================================================
+catalog       what a session has of it; nothing of tiled before the first look
+lazy_client   what stands for its client till then
+database      its file: whether there can be a catalog is seen at once
 embedded      the catalog itself: tiled's server inside this process
 current       its client, whose look-ups wait for what is being written
 writer        the callback: documents into logs on disk
@@ -11,11 +14,8 @@ run_writer    one run on its way into tiled
 ============  ==========================================================
 """
 
-from nsbluesky.heap import no_collections
-
-with no_collections():  # a quarter of the seconds that tiled takes to import
-    from nsbluesky.catalog.current import CatalogBehind
-    from nsbluesky.catalog.embedded import Catalog, open_catalog
-    from nsbluesky.catalog.writer import CatalogWriter
+from nsbluesky.catalog.catalog import Catalog, open_catalog
+from nsbluesky.catalog.current import CatalogBehind
+from nsbluesky.catalog.writer import CatalogWriter
 
 __all__ = ["Catalog", "CatalogBehind", "CatalogWriter", "open_catalog"]

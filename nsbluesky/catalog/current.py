@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tiled.client
-from bluesky_tiled_plugins import CatalogOfBlueskyRuns
-
 __all__ = ["CatalogBehind", "current_client"]
 
 
@@ -21,6 +18,8 @@ def current_client(context: Any, catch_up: Callable[[], bool]) -> Any:
     Before it looks which runs there are it calls `catch_up`, which tells whether all are there.  Else ``db[-1]``
     right after a scan would be the scan before, or one without its end.
     """
+    import tiled.client
+    from bluesky_tiled_plugins import CatalogOfBlueskyRuns
 
     class CurrentRuns(CatalogOfBlueskyRuns):  # type: ignore[misc]
         """Look-ups by number, by the beginning of a uid and by query all come down to these."""

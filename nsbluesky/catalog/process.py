@@ -34,7 +34,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.catalog.embedded import open_catalog
+import nsbluesky.catalog.embedded  # noqa: F401 - now, that no look for garbage goes through it later
+from nsbluesky.catalog import open_catalog
 from nsbluesky.catalog.run_writer import run_writer
 from nsbluesky.catalog.waiting import WaitingLogs
 from nsbluesky.child_process import take_output
@@ -42,8 +43,6 @@ from nsbluesky.document_log import DocumentLogError, GrowingLog, aborted
 
 __all__ = ["LogsIntoCatalog", "main"]
 
-NICE = 5
-"""The scan comes first; but behind the last passes of the processing, which has 10, look-ups would wait for long."""
 TRIES = 2
 """The second one removes what an earlier process has left of the run."""
 LOCKED, TRIES_WHILE_LOCKED = "database is locked", 4
@@ -226,8 +225,6 @@ def main(directory: str, waiting: str, *readable: str) -> None:
     """Run as a child: write the catalog of a directory until the input ends."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # nobody is there to read them
-    with contextlib.suppress(OSError):
-        os.nice(NICE)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends with the session, when all is written
     out = take_output(sys.stdout)

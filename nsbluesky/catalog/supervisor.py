@@ -24,6 +24,9 @@ __all__ = ["WriterProcess"]
 
 logger = logging.getLogger(__name__)
 
+NICE = 5
+"""Of the process: the scan comes first; but behind the last passes of the processing, which has 10, look-ups would
+wait for long."""
 CLOSE_S = 1.0
 """For a process that is behind to be told that nothing more comes."""
 MAX_DEATHS = 3
@@ -62,7 +65,7 @@ class WriterProcess:
         For logs that are only kept until their runs are in the catalog.
     """
 
-    command: ClassVar[Sequence[str]] = command_of("nsbluesky.catalog.process")
+    command: ClassVar[Sequence[str]] = command_of("nsbluesky.catalog.process", NICE)
 
     def __init__(self, directory: Path, readable: Sequence[str] = ("/",)) -> None:
         name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # each session has its own

@@ -17,6 +17,7 @@ snapshot           what a viewer needs that comes late
 publisher          small copies of derived documents for viewers, and the heartbeat
 server             the sockets
 logs               a log for each module
+order              what that process is told at its start, and what it answers
 process            the process: priority, logs, lifeline
 supervisor         starts that process, and again when it dies or hangs
 dask_workers       who cleans frames in its place, on this machine or many

@@ -17,7 +17,7 @@ from typing import Any, Self
 import zmq
 
 from nsbluesky import heap
-from nsbluesky.callbacks.run_processor import SWITCH_INTERVAL_S
+from nsbluesky.callbacks.document_queue import SWITCH_INTERVAL_S
 from nsbluesky.document_log import DocumentLog, aborted
 from nsbluesky.run_index import RunIndex
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
@@ -25,11 +25,10 @@ from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
 from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints
 from nsbluesky.service.finished import FinishedRun
 from nsbluesky.service.messages import ControlError
-from nsbluesky.service.server import ACK, DOCUMENT, HELLO, REFUSED
 from nsbluesky.service.settings import DEFAULT_ADDRESS
 from nsbluesky.service.stored import read_last_picture
 from nsbluesky.service.subscriber import DerivedRuns
-from nsbluesky.service.wire import MAX_BYTES, WireError, pack, pack_document, unpack
+from nsbluesky.service.wire import ACK, DOCUMENT, HELLO, MAX_BYTES, REFUSED, WireError, pack, pack_document, unpack
 
 __all__ = ["Connection", "connect"]
 

@@ -13,82 +13,19 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from nsbluesky.child_process import take_output
-from nsbluesky.folders import state_directory
-from nsbluesky.service.access import Credentials
 from nsbluesky.service.dask_workers import DaskWorkers
 from nsbluesky.service.logs import ModuleLogs
+from nsbluesky.service.order import Order, Ready, log_directory
 from nsbluesky.service.server import Server
-from nsbluesky.service.settings import ServiceSettings
 
-__all__ = ["Order", "Ready", "log_directory", "main", "serve"]
+__all__ = ["main", "serve"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the process is to do.
-
-    Attributes
-    ----------
-    settings : ServiceSettings
-    owner : Credentials
-        Of whoever starts the service.
-    restarts : tuple of str
-        Why processes before it had to be replaced, oldest first.
-    """
-
-    settings: ServiceSettings
-    owner: Credentials
-    restarts: tuple[str, ...] = ()
-
-    def to_line(self) -> bytes:
-        """Return the order as a line of JSON."""
-        return json.dumps({**asdict(self), "settings": self.settings.to_dict()}).encode() + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Order:
-        """Return the order that a line holds."""
-        told = json.loads(line)
-        return cls(ServiceSettings.from_dict(told["settings"]), Credentials(**told["owner"]), tuple(told["restarts"]))
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What the process says when clients may connect.
-
-    Attributes
-    ----------
-    address : str
-        Of the control socket.
-    ports : (int, int)
-        Of documents and of publications.
-    pid : int
-        Process id.
-    instance : str
-        Which life of the service this is.
-    """
-
-    address: str
-    ports: tuple[int, int]
-    pid: int
-    instance: str
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Ready:
-        """Return what a line says."""
-        told: dict[str, Any] = json.loads(line)
-        return cls(told["address"], (told["ports"][0], told["ports"][1]), told["pid"], told["instance"])
-
-
-def log_directory(settings: ServiceSettings) -> Path:
-    """Return where the logs of a service are."""
-    return (Path(settings.state) if settings.state else state_directory()) / "logs"
 
 
 def serve(order: Order, lifeline: IO[bytes], out: IO[str]) -> None:

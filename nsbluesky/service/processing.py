@@ -15,16 +15,14 @@ from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.callbacks.stage import Workers
 from nsbluesky.document_log import DocumentLog, aborted
 from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
+from nsbluesky.service.order import RECORDING
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.whole_file import write_whole
 
-__all__ = ["RECORDING", "Processing"]
+__all__ = ["Processing"]
 
 log = logging.getLogger(__name__)
-
-RECORDING = "recording.json"
-"""The stages that are recorded: a process that takes over from one that died goes on with it."""
 
 
 class Processing:

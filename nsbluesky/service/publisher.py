@@ -9,14 +9,11 @@ from typing import Any
 import zmq
 
 from nsbluesky.service.snapshot import Document, Previews, Snapshot
-from nsbluesky.service.wire import WireError, pack
+from nsbluesky.service.wire import DOCUMENT, HEARTBEAT, WireError, pack
 
-__all__ = ["DOCUMENT", "HEARTBEAT", "Publisher"]
+__all__ = ["Publisher"]
 
 log = logging.getLogger(__name__)
-
-DOCUMENT = b"document"
-HEARTBEAT = b"heartbeat"
 
 MAX_WAITING = 32
 """Publications that wait for a viewer; one that is slower misses some, notices, and asks for the state."""

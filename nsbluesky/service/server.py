@@ -36,17 +36,12 @@ from nsbluesky.service.processing import Processing
 from nsbluesky.service.publisher import Publisher
 from nsbluesky.service.rights import Rights
 from nsbluesky.service.settings import ServiceSettings
-from nsbluesky.service.wire import MAX_BYTES, WireError, pack, unpack, unpack_document
+from nsbluesky.service.wire import ACK, DOCUMENT, HELLO, MAX_BYTES, REFUSED, WireError, pack, unpack, unpack_document
 from nsbluesky.settings import SettingsError
 
 __all__ = ["ACK", "DOCUMENT", "HELLO", "REFUSED", "Server"]
 
 log = logging.getLogger(__name__)
-
-HELLO, DOCUMENT = b"hello", b"document"
-"""What a session sends."""
-ACK, REFUSED = b"ack", b"refused"
-"""What it gets: how far its runs are, or why not."""
 
 HEARTBEAT_S = 1.0
 POLL_MS = 50

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import h5py
-
 from nsbluesky.document_log import read_documents
 
 __all__ = ["read_last_picture"]
@@ -29,6 +27,8 @@ def read_last_picture(path: str | Path) -> dict[str, Any] | None:
     DocumentLogError, OSError
         If the log or a file cannot be read.
     """
+    import h5py
+
     descriptor = ""
     data: dict[str, Any] = {}
     resources: dict[str, Mapping[str, Any]] = {}

@@ -18,8 +18,7 @@ from nsbluesky.document_log import aborted
 from nsbluesky.service.access import AccessError, Credentials, check_address, local_credentials
 from nsbluesky.service.control import Endpoints, ServiceAway, ask_snapshot, find_endpoints
 from nsbluesky.service.messages import ControlError
-from nsbluesky.service.publisher import DOCUMENT, HEARTBEAT
-from nsbluesky.service.wire import MAX_BYTES, WireError, unpack
+from nsbluesky.service.wire import DOCUMENT, HEARTBEAT, MAX_BYTES, WireError, unpack
 
 __all__ = ["DerivedRuns"]
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -23,11 +24,9 @@ from nsbluesky.service.configured import ConfiguredSettings
 from nsbluesky.service.crashes import CrashRecord
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.listening import AddressInUse, check_free
-from nsbluesky.service.process import Order, Ready, log_directory
-from nsbluesky.service.processing import RECORDING
-from nsbluesky.service.publisher import HEARTBEAT
+from nsbluesky.service.order import RECORDING, Order, Ready, log_directory
 from nsbluesky.service.settings import ServiceSettings
-from nsbluesky.service.wire import WireError, unpack
+from nsbluesky.service.wire import HEARTBEAT, WireError, unpack
 
 __all__ = ["ProcessingService", "ServiceError"]
 
@@ -94,6 +93,7 @@ class ProcessingService:
         self._is_watched = False
         """Whether a child that dies is replaced: from `start` until `stop`, or until the service is given up."""
         self._failed = ""
+        self._beginning: Future[None] | None = None
 
     @property
     def address(self) -> str:
@@ -166,8 +166,28 @@ class ProcessingService:
         self._watcher = threading.Thread(target=self._watch_and_forget, name="nsbluesky-service-watcher", daemon=True)
         self._watcher.start()
 
+    def begin(self) -> None:
+        """Do what `start` does on a thread, and return at once: it takes seconds, in which others may get ready.
+
+        Whoever asks for `address`, `pid` or `instance` waits for it, and gets its ServiceError.
+        """
+        beginning: Future[None] = Future()
+        self._beginning = beginning
+
+        def start() -> None:
+            try:
+                self.start()
+            except BaseException as error:
+                beginning.set_exception(error)
+            else:
+                beginning.set_result(None)
+
+        threading.Thread(target=start, name="nsbluesky-service-start", daemon=True).start()
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop the child: ask, wait, then kill."""
+        if self._beginning is not None:
+            self._beginning.exception()  # waits; what went wrong was for those who asked for the service
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -181,6 +201,8 @@ class ProcessingService:
         return Path(self.settings.state) if self.settings.state else None
 
     def _state(self) -> Ready:
+        if self._beginning is not None:
+            self._beginning.result()
         with self._changed:
             self._changed.wait_for(lambda: self._ready is not None or not self._is_watched, self._start_timeout_s)
             if self._ready is not None:

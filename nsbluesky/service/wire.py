@@ -16,7 +16,26 @@ import numpy as np
 
 from nsbluesky.document_log import encode, encode_metadata
 
-__all__ = ["MAX_BYTES", "WireError", "pack", "pack_document", "unpack", "unpack_document"]
+__all__ = [
+    "ACK",
+    "DOCUMENT",
+    "HEARTBEAT",
+    "HELLO",
+    "MAX_BYTES",
+    "REFUSED",
+    "WireError",
+    "pack",
+    "pack_document",
+    "unpack",
+    "unpack_document",
+]
+
+HELLO, DOCUMENT = b"hello", b"document"
+"""What a session sends."""
+ACK, REFUSED = b"ack", b"refused"
+"""What it gets: how far its runs are, or why not."""
+HEARTBEAT = b"heartbeat"
+"""What is published beside documents."""
 
 MAX_BYTES = 64 * 2**20
 """Larger messages are neither made nor read: frames travel by reference."""

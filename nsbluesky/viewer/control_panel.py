@@ -7,8 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
-from nsbluesky.settings import PipelineSettings
-from nsbluesky.solver.schedule import check_engines
+from nsbluesky.settings import PipelineSettings, SolverSettings
 from nsbluesky.viewer.buttons import button_row
 from nsbluesky.viewer.qt import QtWidgets, Signal
 from nsbluesky.viewer.settings_form import AT_ONCE_SIGN, SettingsForm
@@ -60,7 +59,7 @@ class ControlPanel(QtWidgets.QWidget):
         self._processing = processing
         self._thread: ThreadPoolExecutor | None = _new_thread()
         row, self.buttons = button_row(ACTIONS, self._do)
-        self.form = SettingsForm(PipelineSettings(), check_engines, mark_at_once=True)
+        self.form = SettingsForm(PipelineSettings(), _check_engines, mark_at_once=True)
         self.quality = QtWidgets.QCheckBox("tell resolution and held-out R")
         self.quality.setToolTip(
             "two half-sets beside the image tell its resolution (FRC), for which half as many frames are used again; "
@@ -169,3 +168,11 @@ def _what_changes(changes: Mapping[str, Any]) -> str:
     later = [name for name in changes if name not in at_once]
     parts = [f"{when}: {', '.join(names)}" for when, names in (("now", at_once), ("next run", later)) if names]
     return "changed " + "; ".join(parts)
+
+
+def _check_engines(settings: PipelineSettings) -> None:
+    if settings.solver == SolverSettings():
+        return  # which are right: a window opens without the seconds that the solver takes to import
+    from nsbluesky.solver.schedule import check_engines
+
+    check_engines(settings)

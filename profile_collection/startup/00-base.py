@@ -21,7 +21,8 @@ else:
         ),
     )
 
-RE = session.run_engine()
 catalog = session.open_catalog()
+processing = session.start_processing(site)  # a process of its own, which gets ready beside what follows
+RE = session.run_engine()
 db = catalog.scans
 processed = catalog.processed

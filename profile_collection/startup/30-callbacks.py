@@ -1,4 +1,3 @@
 """What happens to documents: the verbatim log, the catalog, and the processing, in a process of its own."""
 
-processing = session.start_processing(site)
 pipeline = session.subscribe(RE, catalog, site, service=processing)

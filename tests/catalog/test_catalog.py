@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
+import os
+import signal
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +24,15 @@ import pytest
 from bluesky import RunEngine
 from bluesky import plans as bp
 from flown_frames import Camera, fly
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from tiled.queries import Eq
 
-from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter, embedded, open_catalog
+from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter, open_catalog
+from nsbluesky.catalog.catalog import ctrl_c_waits
+from nsbluesky.catalog.database import is_made
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -348,5 +357,73 @@ def test_a_catalog_that_cannot_be_read_now_is_not_taken_for_one_that_is_half_mad
         made.execute("PRAGMA locking_mode = EXCLUSIVE")
         made.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
-            embedded._is_made(database)
+            is_made(database)
     assert len(database.read_bytes()) == len(before)
+
+
+LOOKS = """
+import pathlib, sys, threading
+from nsbluesky.catalog import open_catalog
+
+with open_catalog(sys.argv[1]) as catalog:
+    db, processed, writer = catalog.scans, catalog.processed, catalog.writer()
+    writer("start", {"uid": "a" * 36, "time": 1.0, "scan_id": 7})
+    writer("stop", {"uid": "b" * 36, "time": 2.0, "run_start": "a" * 36, "exit_status": "success"})
+    assert writer.flush(60)
+    assert "tiled" not in sys.modules, "documents go into the catalog without it"
+    assert (pathlib.Path(sys.argv[1]) / "catalog.db").is_file(), "the process that writes has made it"
+    print(db)
+    assert db[-1].start["scan_id"] == 7 and len(db) == 1 and list(db) == list(db.keys()) == ["a" * 36]
+    assert "a" * 36 in db and "nowhere" not in db
+"""
+
+
+def test_the_first_look_opens_it(tmp_path: Path) -> None:
+    """A session's prompt need not wait for what is not looked at."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS, str(tmp_path)], capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "<Catalog {7}>\n", "")
+
+
+def test_scans_are_used_as_databroker_s_catalog_is(catalog: Catalog) -> None:
+    shell = InteractiveShell.instance()
+    assert isinstance(catalog.scans, Mapping) and repr(copy.copy(catalog.scans)) == repr(catalog.scans)
+    assert catalog.scans.get("nowhere") is None
+    with pytest.raises(AttributeError):
+        catalog.scans.nothing  # noqa: B018
+    shell.push({"db": catalog.scans})
+    assert {"search", "keys", "scan_id", "v2"} <= set(dir(catalog.scans))
+    with provisionalcompleter():
+        for text, found in (("db.sea", "search"), ("db.v2.sea", "search"), ("db.scan_", "scan_id")):
+            assert found in {match.text.rpartition(".")[2] for match in shell.Completer.completions(text, len(text))}
+    assert shell.display_formatter.format(catalog.scans)[0]["text/plain"] == repr(catalog.scans)
+
+
+def test_a_catalog_that_is_closed_says_so(tmp_path: Path) -> None:
+    catalog = open_catalog(tmp_path)
+    catalog.close()
+    for look in (lambda: catalog.client, lambda: catalog.scans[-1], catalog.processed, lambda: repr(catalog.scans)):
+        with pytest.raises(RuntimeError, match="is closed: open it again"):
+            look()
+
+
+def test_where_no_catalog_can_be_that_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the first look, when a day's runs may have been lost to it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        open_catalog(tmp_path / "file")
+    (tmp_path / "catalog.db").write_bytes(b"no database " * 100)
+    with pytest.raises(sqlite3.DatabaseError, match=r"catalog\.db cannot be read: file is not a database: expected"):
+        open_catalog(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may do all
+    with pytest.raises(PermissionError, match=r"catalog\.db may not be written: "):
+        open_catalog(tmp_path)
+
+
+def test_ctrl_c_at_the_first_look_leaves_no_half_of_a_module() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), ctrl_c_waits():
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of the block")
+    assert done == ["all of the block"]

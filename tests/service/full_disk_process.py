@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from nsbluesky import disk_space
-from nsbluesky.service.process import Order, serve
+from nsbluesky.service.order import Order
+from nsbluesky.service.process import serve
 
 full, free_bytes = Path(sys.argv[1]), disk_space.free_bytes
 disk_space.free_bytes = lambda folder: 0 if full.exists() else free_bytes(folder)

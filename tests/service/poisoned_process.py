@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from nsbluesky.callbacks.frame_source import ReadFrames
-from nsbluesky.service.process import Order, serve
+from nsbluesky.service.order import Order
+from nsbluesky.service.process import serve
 
 KIND, SEQ_NUM = sys.argv[1], int(sys.argv[2])
 read = ReadFrames._read

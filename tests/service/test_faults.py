@@ -24,7 +24,7 @@ from nsbluesky.service.connection import GREETING_S
 from nsbluesky.service.control import ask
 from nsbluesky.service.crashes import MAX_CRASHES, BlockJournal, CrashRecord
 from nsbluesky.service.finished import FinishedRuns
-from nsbluesky.service.process import Order
+from nsbluesky.service.order import Order
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService, ServiceError
 from nsbluesky.service.wire import pack
@@ -508,6 +508,25 @@ def test_a_service_that_cannot_start(scan: RecordedScan, tmp_path: Path) -> None
     service.command = (sys.executable, "-c", "print('hello', flush=True)")  # type: ignore[misc]
     with pytest.raises(ServiceError, match="it ended, or gave no answer"):
         service.start()
+
+
+def test_a_start_on_a_thread_is_waited_for_by_whoever_needs_the_service(scan: RecordedScan, tmp_path: Path) -> None:
+    service = ProcessingService(scan.settings(tmp_path))
+    works = service.command
+    service.command = (sys.executable, "-c", "raise SystemExit('no such thing')")  # type: ignore[misc]
+    service.begin()
+    for _ in range(2):
+        with pytest.raises(ServiceError, match="does not start: no such thing"):
+            _ = service.address
+    service.stop()
+    service.command = works  # type: ignore[misc]
+    service.begin()
+    assert ask(service.address, "status", service.credentials)
+    service.stop()
+    service.begin()
+    service.stop()
+    with pytest.raises(ServiceError, match="not running"):
+        _ = service.pid
 
 
 def test_a_start_that_cannot_be_told_of_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import pytest
 from recorded_scan import TIMEOUT_S, RecordedScan, again
 
 from nsbluesky.callbacks import run_processor
-from nsbluesky.service.processing import RECORDING, Processing
+from nsbluesky.service.order import RECORDING
+from nsbluesky.service.processing import Processing
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.solver.incremental import IncrementalSolver

@@ -26,10 +26,9 @@ from nsbluesky.service.connection import connect
 from nsbluesky.service.control import Endpoints, ServiceAway, ask, find_endpoints
 from nsbluesky.service.keys import KeyFolder
 from nsbluesky.service.messages import MAX_CONTROL_BYTES, ControlError, parse_request
-from nsbluesky.service.server import ACK, DOCUMENT, HELLO, REFUSED
 from nsbluesky.service.settings import ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
-from nsbluesky.service.wire import MAX_BYTES, pack, pack_document, unpack
+from nsbluesky.service.wire import ACK, DOCUMENT, HELLO, MAX_BYTES, REFUSED, pack, pack_document, unpack
 from nsbluesky.settings import SettingsError
 
 TIMEOUT_MS = 10_000

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
+from ophyd.signal import EpicsSignalBase
+from ophyd.status import SubscriptionStatus
+from ophyd.utils import DisconnectedError
 from recorded_run import RecordedRun
 
+from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.fccd import FCCD
 from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage
@@ -62,7 +66,10 @@ def test_lost_frame_fails_the_scan_and_says_how_many_came(
 
 
 def test_killed_ioc_ends_the_run_and_the_session_goes_on(
-    RE: RunEngine, beamline: SimulatedBeamline, devices: tuple[FCCD, ScanStage, Shutter]
+    RE: RunEngine,
+    beamline: SimulatedBeamline,
+    devices: tuple[FCCD, ScanStage, Shutter],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = RecordedRun()
     RE.subscribe(run)
@@ -78,11 +85,27 @@ def test_killed_ioc_ends_the_run_and_the_session_goes_on(
         *devices, geometry=beamline.geometry, shape=(6, 10), rate_hz=20.0, num_dark=2, step_um=0.05
     )
     closings = []
-    RE.msg_hook = lambda message: closings.append(message) if message.args == ("close",) else None
+    last: list[str] = []
+    waits: list[str] = []
+
+    def note(message: Any) -> None:
+        last[:] = [message.command]
+        if message.args == ("close",):
+            closings.append(message)
+
+    def wait_for(signal: Any, *pvs: Any, timeout: Any) -> None:
+        if last == ["unstage"]:
+            waits.extend(pv.pvname for pv in pvs if not pv.connected)
+        ensure_connected(signal, *pvs, timeout=timeout)
+
+    ensure_connected = EpicsSignalBase._ensure_connected
+    monkeypatch.setattr(EpicsSignalBase, "_ensure_connected", wait_for)
+    RE.msg_hook = note
     with pytest.raises(DeviceError, match=r"SIM:FCCD:\S+ does not answer: is the camera's IOC running\?"):
         RE(scan)
     killer.join()
     assert [message.obj for message in closings[-1:]] == [devices[2]], "whoever is left tried to close the shutter"
+    assert waits == [], "a second for each, though all are known to be lost"
     assert run.stop["exit_status"] == "fail"
     assert "does not answer" in run.stop["reason"]
     assert len(run.column("primary", "fccd_image")) >= 1, "frames that were told are kept"
@@ -93,6 +116,31 @@ def test_killed_ioc_ends_the_run_and_the_session_goes_on(
         device.wait_for_connection(timeout=20)
     RE(ptycho_fly_scan(*devices, geometry=beamline.geometry, shape=(2, 2), rate_hz=20.0, num_dark=2, step_um=0.05))
     assert run.all("stop")[-1]["exit_status"] == "success", "once it is back, the same session goes on"
+
+
+def test_a_device_of_which_one_channel_is_lost_is_ended_where_it_answers(
+    devices: tuple[FCCD, ScanStage, Shutter],
+) -> None:
+    """Channels of one device may be those of several IOCs."""
+    fccd, stage, _ = devices
+    fccd.stage()
+    fccd.prepare(Acquisition(exposure_s=0.01)).wait(20)
+    assert fccd.file.capture.get(use_monitor=False) == 1
+    fccd.connection._on_metadata(obj=fccd.camera.acquire, connected=False)
+    with pytest.raises(DeviceError, match="cam1:Acquire does not answer"):
+        fccd.unstage()
+    assert fccd.file.capture.get(use_monitor=False) == 0, "the file is closed"
+
+    stage.connection._on_metadata(obj=stage.fly.abort_command, connected=False)
+    stage.x.velocity.set(0.01).wait(20)
+    goal = stage.x.position + 1.0
+    begun = SubscriptionStatus(stage.x.motor_is_moving, lambda *, value, **_: value == 1, run=False)
+    move = stage.x.set(goal)
+    begun.wait(20)
+    with pytest.raises(DisconnectedError, match="FLY:Abort: the channel is lost"):
+        stage.stop()
+    move.exception(20)
+    assert stage.x.user_readback.get(use_monitor=False) < goal - 0.5, "the axis is stopped"
 
 
 def test_a_wrong_prefix_is_told_by_the_part_and_its_pv(
