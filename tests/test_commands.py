@@ -506,6 +506,13 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
     assert not out.exists()
 
 
+def test_no_device_is_replaced_by_an_image(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mkfifo(device)
+    assert "is a device or a pipe: expected a file" in commands.fail("reconstruct", clean, device)
+    assert device.is_fifo()
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_scan_in_micrometres_is_refused_and_an_earlier_output_stays(
     commands: Commands, clean: Path, tmp_path: Path, workers: str
