@@ -33,7 +33,7 @@ from nsbluesky.callbacks import frame_source
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, ioc, status
+from nsbluesky.commands import demo, ioc, only_one_writes, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
 from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
@@ -511,6 +511,15 @@ def test_no_device_is_replaced_by_an_image(commands: Commands, clean: Path, tmp_
     os.mkfifo(device)
     assert "is a device or a pipe: expected a file" in commands.fail("reconstruct", clean, device)
     assert device.is_fifo()
+
+
+def test_one_reconstruction_at_a_time_writes_a_file(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.cxi"
+    with only_one_writes(out, "reconstruct"):
+        told = commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+        assert f"{out} is in use by process {os.getpid()} (nsbluesky reconstruct): wait for its end, or" in told
+        commands.run("reconstruct", clean, tmp_path / "another.cxi", "--passes", "1", *QUICK)
+    assert list(tmp_path.iterdir()) == [tmp_path / "another.cxi"]
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

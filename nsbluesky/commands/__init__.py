@@ -26,6 +26,7 @@ __all__ = [
     "input_folder",
     "input_log",
     "only_one_in",
+    "only_one_writes",
     "output_file",
     "output_folder",
     "output_picture",
@@ -151,6 +152,16 @@ def only_one_in(folder: Path, command: str) -> FolderLock:
     from nsbluesky.folder_lock import FolderLock
 
     return FolderLock(folder, f"nsbluesky {command}", "wait for its end, or give another --out")
+
+
+def only_one_writes(out: Path, command: str) -> FolderLock:
+    """Return what keeps other commands away from a file that is long in the making, and from its checkpoint."""
+    from nsbluesky.folder_lock import FolderLock
+
+    whole, advice = out.resolve(), "wait for its end, or write another file"
+    return FolderLock(
+        whole.parent, f"nsbluesky {command}", "wait for its end, or write another file", file=whole.name
+    )
 
 
 def input_folder(path: Path) -> Path:

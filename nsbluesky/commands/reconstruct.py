@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
 from nsbluesky.commands import (
+    only_one_writes,
     output_file,
     output_folder,
     output_picture,
@@ -118,6 +119,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.png is not None:
         output_picture(options.png, options.source, *options.also, out, checkpoint)
     with (
+        only_one_writes(out, "reconstruct"),
         telling_what_is_left(functools.partial(_left, out, checkpoint)),
         _source(options) as source,
         read_cxi(source) as data,
