@@ -159,9 +159,7 @@ def only_one_writes(out: Path, command: str) -> FolderLock:
     from nsbluesky.folder_lock import FolderLock
 
     whole, advice = out.resolve(), "wait for its end, or write another file"
-    return FolderLock(
-        whole.parent, f"nsbluesky {command}", "wait for its end, or write another file", file=whole.name
-    )
+    return FolderLock(whole.parent, f"nsbluesky {command}", advice, file=whole.name)
 
 
 def input_folder(path: Path) -> Path:
