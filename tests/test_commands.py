@@ -35,7 +35,7 @@ from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo, ioc, only_one_writes, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
+from nsbluesky.cxi.layout import DATA, FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -520,6 +520,29 @@ def test_one_reconstruction_at_a_time_writes_a_file(commands: Commands, clean: P
         assert f"{out} is in use by process {os.getpid()} (nsbluesky reconstruct): wait for its end, or" in told
         commands.run("reconstruct", clean, tmp_path / "another.cxi", "--passes", "1", *QUICK)
     assert list(tmp_path.iterdir()) == [tmp_path / "another.cxi"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark"), [("i4", -1), ("i8", -2), ("u4", 2**32 - 1), ("f4", 2**32), ("u8", 2**64 - 1)]
+)
+def test_gaps_of_a_photon_counter_are_masked(
+    commands: Commands, clean: Path, tmp_path: Path, kind: str, mark: int
+) -> None:
+    """What is negative in some frames only, or as large, was measured."""
+    source, out = tmp_path / "counter.cxi", tmp_path / "out.cxi"
+    shutil.copyfile(clean, source)
+    gaps = np.zeros((104, 104), bool)
+    gaps[50:52], gaps[7, 8] = True, True
+    with h5py.File(source, "a") as file:
+        photons = file[DATA][()].astype(kind)
+        del file[DATA]
+        photons[:, gaps] = mark
+        photons[::2, 20, 20], photons[5, 50, 50] = mark, mark
+        file[DATA] = photons
+    summary = commands.run("reconstruct", source, out, "--passes", "1", *QUICK)
+    with read_cxi(out) as data:
+        np.testing.assert_array_equal(data.good, ~gaps)
+    assert summary["pixels_masked"] == gaps.sum() == 209
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

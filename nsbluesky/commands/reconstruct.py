@@ -28,6 +28,8 @@ from nsbluesky.commands import (
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
+from nsbluesky.cxi.layout import PIXEL_MISSING
+from nsbluesky.cxi.never_measured import never_measured
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
@@ -131,6 +133,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
+        data.mask[never_measured(frames)] |= PIXEL_MISSING
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -165,6 +168,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "frames_used": picture.num_frames,
         "frames_rejected": len(result.rejected),
         "frames_left_out": int((data.frame_weights == 0).sum()),
+        "pixels_masked": int((~data.good).sum()),
         "saturated_at_photons": result.full_scale,
         "pixels_left_out": None if result.odd_pixels is None else int(result.odd_pixels.sum()),
         "passes": len(result.r_factors),
