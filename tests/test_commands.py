@@ -35,7 +35,16 @@ from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
 from nsbluesky.commands import demo, ioc, only_one_writes, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import DATA, FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
+from nsbluesky.cxi.layout import (
+    DATA,
+    DETECTOR,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
+    PROPAGATION,
+    SEQ_NUM,
+    SOURCE_DISTANCE,
+    TRANSLATION,
+)
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -46,6 +55,7 @@ from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
+MASK = f"{DETECTOR}/mask"
 QUICK = [f"--set={name}={value}" for name, value in QUICK_SOLVER.items() if name != "passes_final"]
 
 
@@ -543,6 +553,18 @@ def test_gaps_of_a_photon_counter_are_masked(
     with read_cxi(out) as data:
         np.testing.assert_array_equal(data.good, ~gaps)
     assert summary["pixels_masked"] == gaps.sum() == 209
+
+
+def test_a_mask_the_other_way_round_is_told(clean: Path, tmp_path: Path) -> None:
+    source = tmp_path / "inverse.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        mask = np.ones((104, 104), np.uint8)
+        mask[30:80] = 0  # bad, by its writer
+        del file[MASK]
+        file[MASK] = mask
+    with pytest.warns(UserWarning, match="leaves out 52 % of all pixels: in CXI 0 is good"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -529,6 +529,17 @@ def test_habits_of_other_writers_are_read(written: Path, name: str, value: objec
         assert data.illumination is None or data.illumination.shape == SHAPE
 
 
+@pytest.mark.parametrize("kind", ["bool", "u1", "i4", "f4", "u8"])
+@pytest.mark.parametrize("frames", [(), (1,), (5,)])
+def test_masks_of_any_kind(written: Path, kind: str, frames: tuple[int, ...]) -> None:
+    bad = np.zeros(SHAPE, bool)
+    bad[2, 3] = True
+    code = 1 << 40 if kind == "u8" else 1
+    change(written, f"{DETECTOR}/mask", np.broadcast_to(bad, (*frames, *SHAPE)).astype(kind) * np.array(code, kind))
+    with read_cxi(written) as data:
+        np.testing.assert_array_equal(data.good, ~bad)
+
+
 def test_frames_and_translations_that_lie_in_data_1_are_read_there(written: Path) -> None:
     with read_cxi(written) as data:
         frames, translation_m = data.frames[:], data.translation_m
@@ -612,6 +623,9 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (f"{DETECTOR}/x_pixel_size", np.arange(1.0, 5.0), "positive number|one number"),
         (f"{DETECTOR}/basis_vectors", np.ones(5), r"expected \(2, 3\)"),
         (f"{DETECTOR}/mask", np.ones((3, 3), int), "expected integers"),
+        (f"{DETECTOR}/mask", np.full(SHAPE, 0.5), "expected integers"),
+        (f"{DETECTOR}/mask", np.full(SHAPE, np.nan), "expected integers"),
+        (f"{DETECTOR}/mask", np.arange(5)[:, None, None] * np.ones(SHAPE, int), "not the same for all frames"),
     ],
 )
 def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value: object, message: str) -> None:

@@ -8,6 +8,7 @@ import functools
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,9 @@ from nsbluesky.solver.sharded import reconstruct_sharded
 from nsbluesky.viewer.pictures import save_object_png
 
 __all__ = ["add_arguments", "run"]
+
+MOST_MASKED = 0.5
+"""Part of all pixels; gaps, beamstop and corners together mask less."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +138,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
         data.mask[never_measured(frames)] |= PIXEL_MISSING
+        _look_at_mask(data)
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -211,6 +216,17 @@ def _reconstruct_on_workers(
         number = len(workers_of(client))
         submit, refer = DaskShards(client).submit, functools.partial(StoredFrames.of, frames)
         return reconstruct_sharded(frames, refer, *given, submit=submit, shards=number, **how)
+
+
+def _look_at_mask(data: CxiData) -> None:
+    """Warn of a mask that was probably written the other way round, as several programs have it."""
+    bad = 1 - float(data.good.mean())
+    if MOST_MASKED < bad < 1:  # of all pixels, it is refused
+        warnings.warn(
+            f"the mask leaves out {100 * bad:.0f} % of all pixels: in CXI 0 is good; where this file has another "
+            "number for good pixels, write its mask the other way round",
+            stacklevel=2,
+        )
 
 
 def _left(out: Path, checkpoint: Path) -> str:

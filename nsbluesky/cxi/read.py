@@ -22,6 +22,7 @@ from nsbluesky.cxi.layout import (
     FRAME_FLAGS,
     FRAME_WEIGHTS,
     GOOD_MASK_BITS,
+    PIXEL_MISSING,
     PROPAGATION,
     SEQ_NUM,
     SOURCE,
@@ -474,12 +475,22 @@ def _parameters(text: str | None) -> dict[str, Any]:
 
 
 def _mask(file: h5py.File, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
-    mask = _array(file, f"{DETECTOR}/mask")
+    """Return the mask (ny, nx); one that is there for each frame has to be the same in all."""
+    name = f"{DETECTOR}/mask"
+    mask = _array(file, name)
     if mask is None:
         return np.zeros(shape, dtype=np.uint32)
-    if mask.shape != shape or mask.dtype.kind not in "iub":
-        raise CxiError(f"{DETECTOR}/mask is {mask.dtype} {mask.shape}: expected integers {shape}, 0 where good")
-    return mask.astype(np.uint32)
+    if mask.ndim == 3:
+        if (mask != mask[0]).any():
+            raise CxiError(
+                f"{name} is {mask.shape} and not the same for all frames: expected one of {shape}; mask pixels of "
+                "single frames by NaN in the frames"
+            )
+        mask = mask[0]
+    if mask.shape != shape or mask.dtype.kind not in "iubf" or (mask != np.trunc(mask)).any():
+        raise CxiError(f"{name} is {mask.dtype} {mask.shape}: expected integers {shape}, 0 where good")
+    codes = mask.astype(np.int64 if mask.dtype.kind == "f" else mask.dtype).astype(np.uint32)
+    return np.where((mask != 0) & (codes == 0), np.uint32(PIXEL_MISSING), codes)  # of more than 32 bits
 
 
 def _picture(file: h5py.File, name: str, dtype: Any) -> npt.NDArray[Any] | None:
