@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import os
 import random
 import re
 import subprocess
@@ -617,6 +618,10 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (TRANSLATION, np.ones((5, 7)), r"expected \(N, 3\)"),
         (f"{SOURCE}/energy", 930.0, "expected joules"),
         (f"{SOURCE}/energy", b"930", "expected numbers"),
+        (DATA, h5py.SoftLink("/entry_9/data"), "data is a link to /entry_9/data, which is not there"),
+        (DATA, h5py.ExternalLink("no.h5", "/data"), "data is a link to /data of no.h5, which is not there"),
+        (DETECTOR, h5py.ExternalLink("no.h5", "/d"), "detector_1 is a link to /d of no.h5, which is not there"),
+        (TRANSLATION, h5py.SoftLink("/nowhere"), "translation is a link to /nowhere, which is not there"),
         (f"{SOURCE}/energy", 930.0 + 1j, "expected one number"),
         (f"{DETECTOR}/distance", None, "distance is missing"),
         (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
@@ -633,6 +638,44 @@ def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value
     with pytest.raises(CxiError, match=message):
         read_cxi(written)
     assert any(problem for problem in validate(written))
+
+
+def test_an_hdf5_file_of_another_layout_is_told_by_what_is_in_it(written: Path) -> None:
+    with h5py.File(written, "a") as file:
+        file.move("entry_1", "entry")
+    with pytest.raises(
+        CxiError, match="entry_1 is missing, in the file is cxi_version, entry, number_of_entries: exp"
+    ):
+        read_cxi(written)
+
+
+def test_a_wavelength_in_another_unit_is_told_by_its_name(written: Path) -> None:
+    change(written, f"{SOURCE}/energy", None)
+    change(written, f"{SOURCE}/wavelength", 1.55)
+    with pytest.raises(CxiError, match=r"wavelength = 1.55: expected metres; if that is in ångström, write 1.55e-10"):
+        read_cxi(written)
+
+
+def test_basis_vectors_tell_the_pixel_where_nothing_else_does(written: Path) -> None:
+    change(written, f"{DETECTOR}/x_pixel_size", None)
+    with pytest.raises(CxiError, match="x_pixel_size is missing"):
+        read_cxi(written)
+    change(written, f"{DETECTOR}/y_pixel_size", None)
+    change(written, f"{DETECTOR}/basis_vectors", np.array([[0, -2e-4, 0], [-1e-4, 0, 0]]))
+    with read_cxi(written) as data:
+        assert data.pixel_size_m == pytest.approx((2e-4, 1e-4))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_a_file_of_somebody_else_is_told(written: Path) -> None:
+    written.chmod(0o600)
+    written.parent.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CxiError, match="may not be read: expected a file that this user may read"):
+            read_cxi(written)
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("skipped", [0, 1])
