@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from argparse import ArgumentParser
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +43,7 @@ from nsbluesky.cxi.layout import (
     FRAME_WEIGHTS,
     PROPAGATION,
     SEQ_NUM,
+    SOURCE,
     SOURCE_DISTANCE,
     TRANSLATION,
 )
@@ -57,6 +59,7 @@ from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
 MASK = f"{DETECTOR}/mask"
 QUICK = [f"--set={name}={value}" for name, value in QUICK_SOLVER.items() if name != "passes_final"]
+ONE_PASS = ["--passes", "1", *QUICK]
 
 
 class Commands:
@@ -505,6 +508,7 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
         ([clean, out, "--set", "batch"], "KEY=VALUE"),
         ([clean, out, "--modes", "0"], "modes"),
         ([clean, out, "--passes", "0"], "passes"),
+        ([clean, out, "--set", "passes_final=0"], "passes_final = 0: expected 1 or more"),
         ([clean, clean], "reads"),
         ([clean, tmp_path], "folder"),
         ([clean, file / "out.cxi"], str(file)),
@@ -565,6 +569,47 @@ def test_a_mask_the_other_way_round_is_told(clean: Path, tmp_path: Path) -> None
         file[MASK] = mask
     with pytest.warns(UserWarning, match="leaves out 52 % of all pixels: in CXI 0 is good"):
         main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda t: np.where(np.arange(36)[:, None] == 7, np.nan, t), "of 36 frames and 36 translations, 35 belong"),
+        (lambda t: t[:30], "of 36 frames and 30 translations, 30 belong"),
+        (lambda t: np.concatenate([t, t[:3]]), "of 36 frames and 39 translations, 36 belong"),
+    ],
+)
+def test_frames_and_translations_that_are_not_as_many_are_told(
+    clean: Path, tmp_path: Path, wrong: Callable[[Any], Any], told: str
+) -> None:
+    with pytest.warns(UserWarning, match=told):
+        main(["reconstruct", str(with_translations(clean, tmp_path, wrong)), str(tmp_path / "out.cxi"), *ONE_PASS])
+
+
+def test_frames_without_any_translation_are_told(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    source = with_translations(clean, tmp_path, lambda t: t * np.nan)
+    assert "has 36 frames and 36 translations: expected a finite" in commands.fail(
+        "reconstruct", source, tmp_path / "o"
+    )
+
+
+def with_translations(clean: Path, folder: Path, change: Callable[[Any], Any]) -> Path:
+    source = folder / "changed.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        translation_m = file[TRANSLATION][()]
+        del file[TRANSLATION]
+        file[TRANSLATION] = change(translation_m)
+    return source
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_a_probe_without_light_is_refused(commands: Commands, clean: Path, tmp_path: Path, value: float) -> None:
+    source = tmp_path / "dark.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        file[f"{SOURCE}/illumination"] = np.full((104, 104), value, np.complex64)
+    assert "the probe is dark, or no number" in commands.fail("reconstruct", source, tmp_path / "o", "--use-probe")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -117,6 +117,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
     if options.passes is not None and not 1 <= options.passes <= MOST_PASSES:
         raise ValueError(f"--passes {options.passes}: expected 1 to {MOST_PASSES}")
+    if options.passes is None and settings.passes_final == 0:
+        raise ValueError("passes_final = 0: expected 1 or more, or none until the image has settled")
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)
@@ -137,8 +139,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
+        if len(frames) == 0:
+            raise CxiError(
+                f"{source} has {data.num_stored} frames and {data.num_translations} translations: expected a finite "
+                "translation for each frame"
+            )
         data.mask[never_measured(frames)] |= PIXEL_MISSING
         _look_at_mask(data)
+        _look_at_number(data)
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -225,6 +233,17 @@ def _look_at_mask(data: CxiData) -> None:
         warnings.warn(
             f"the mask leaves out {100 * bad:.0f} % of all pixels: in CXI 0 is good; where this file has another "
             "number for good pixels, write its mask the other way round",
+            stacklevel=2,
+        )
+
+
+def _look_at_number(data: CxiData) -> None:
+    """Warn of frames without a place, and of places without a frame: one may belong to another than it seems."""
+    stored, told, used = data.num_stored, data.num_translations, len(data.clean_frames)
+    if used < stored or told > stored:
+        warnings.warn(
+            f"of {stored} frames and {told} translations, {used} belong together and are used: expected a finite "
+            "translation for each frame; are they in the same order?",
             stacklevel=2,
         )
 
