@@ -135,6 +135,16 @@ def assert_picture(path: Path) -> None:
 # ---- simulate
 
 
+def test_simulate_does_not_begin_on_a_full_disk(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would crash, and leave a part of the file."""
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: 0)
+    out = tmp_path / "scan.cxi"
+    assert f"{out}: no space left" in commands.fail("simulate", out, "--shape", "3x4")
+    assert not list(tmp_path.iterdir())
+
+
 def test_simulate(commands: Commands, tmp_path: Path) -> None:
     summary = commands.run("simulate", tmp_path / "new" / "scan.cxi", "--shape", "3x4", "--seed", "1")
     path, truth = tmp_path / "new" / "scan.cxi", tmp_path / "new" / "scan.truth.h5"

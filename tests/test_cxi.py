@@ -666,6 +666,19 @@ def test_basis_vectors_tell_the_pixel_where_nothing_else_does(written: Path) -> 
         assert data.pixel_size_m == pytest.approx((2e-4, 1e-4))
 
 
+def test_a_file_that_another_program_writes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "others.cxi"
+    command = [sys.executable, "-c", f"import h5py; f = h5py.File({str(path)!r}, 'w'); print(1, flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(
+            CxiError, match="is open for writing in another program: expected a file that is finished"
+        ):
+            read_cxi(path)
+        other.communicate(b"\n")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 def test_a_file_of_somebody_else_is_told(written: Path) -> None:
     written.chmod(0o600)

@@ -49,6 +49,10 @@ def open_file(path: str | Path) -> h5py.File:
         return h5py.File(path, "r")
     except PermissionError as error:
         raise CxiError(f"{path} may not be read: expected a file that this user may read; ask its owner") from error
+    except BlockingIOError as error:
+        raise CxiError(
+            f"{path} is open for writing in another program: expected a file that is finished; wait for its end"
+        ) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise CxiError(
