@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in: the next one is refused at once, and told who is there.
+"""A folder, or a file, that one process at a time works at: the next one is refused at once, and told who is there.
 
 The lock is the operating system's and ends with the process, however that ends: none is ever left behind.
 """
@@ -24,6 +24,7 @@ class FolderInUse(RuntimeError):
     Parameters
     ----------
     folder : path
+        Or the file.
     holder : str
         Who works there, as in ``process 1234 (nsbluesky serve)``.
     advice : str
@@ -47,10 +48,13 @@ class FolderLock:
         What is done in it, for those who come too late.
     advice : str
         What whoever comes too late is told to do.
+    file : str
+        Name of the one file in the folder that is held, which need not be there; "" for the folder.
     """
 
-    def __init__(self, folder: Path, work: str, advice: str = "wait for its end") -> None:
+    def __init__(self, folder: Path, work: str, advice: str = "wait for its end", file: str = "") -> None:
         self.folder = folder
+        self._held = file
         self._work = work
         self._advice = advice
         self._file: int | None = None
@@ -86,7 +90,7 @@ class FolderLock:
 
     @property
     def _path(self) -> Path:
-        return self.folder / NAME
+        return self.folder / f"{self._held}{NAME}"
 
     def _is_there(self, file: int) -> bool:
         """Return whether the name is that of an open file: who had it may have removed it, and another made one."""
@@ -102,7 +106,7 @@ class FolderLock:
         except BlockingIOError:
             holder = _holder(file)
             os.close(file)
-            raise FolderInUse(self.folder, holder, self._advice) from None
+            raise FolderInUse(self.folder / self._held, holder, self._advice) from None
         except FileNotFoundError:  # of its name
             pass
         except OSError:  # some network disks know no locks

@@ -48,7 +48,7 @@ def run_quality_with(monkeypatch: pytest.MonkeyPatch, result: Any) -> None:
 def shell(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, as users do: no filters of warnings but Python's."""
     return subprocess.run(
-        [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)],
+        [sys.executable, "-m", "nsbluesky", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

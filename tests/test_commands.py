@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from argparse import ArgumentParser
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -33,9 +34,19 @@ from nsbluesky.callbacks import frame_source
 from nsbluesky.callbacks.derived_run import DerivedRun
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, ioc, status
+from nsbluesky.commands import demo, ioc, only_one_writes, status
 from nsbluesky.cxi import CxiFile, read_cxi, validate
-from nsbluesky.cxi.layout import FRAME_FLAGS, FRAME_WEIGHTS, PROPAGATION, SEQ_NUM, SOURCE_DISTANCE, TRANSLATION
+from nsbluesky.cxi.layout import (
+    DATA,
+    DETECTOR,
+    FRAME_FLAGS,
+    FRAME_WEIGHTS,
+    PROPAGATION,
+    SEQ_NUM,
+    SOURCE,
+    SOURCE_DISTANCE,
+    TRANSLATION,
+)
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import replay
@@ -46,7 +57,9 @@ from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.viewer.file_state import fit_of_frame, reconstruction_of
 
+MASK = f"{DETECTOR}/mask"
 QUICK = [f"--set={name}={value}" for name, value in QUICK_SOLVER.items() if name != "passes_final"]
+ONE_PASS = ["--passes", "1", *QUICK]
 
 
 class Commands:
@@ -120,6 +133,16 @@ def assert_picture(path: Path) -> None:
 
 
 # ---- simulate
+
+
+def test_simulate_does_not_begin_on_a_full_disk(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would crash, and leave a part of the file."""
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: 0)
+    out = tmp_path / "scan.cxi"
+    assert f"{out}: no space left" in commands.fail("simulate", out, "--shape", "3x4")
+    assert not list(tmp_path.iterdir())
 
 
 def test_simulate(commands: Commands, tmp_path: Path) -> None:
@@ -495,6 +518,7 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
         ([clean, out, "--set", "batch"], "KEY=VALUE"),
         ([clean, out, "--modes", "0"], "modes"),
         ([clean, out, "--passes", "0"], "passes"),
+        ([clean, out, "--set", "passes_final=0"], "passes_final = 0: expected 1 or more"),
         ([clean, clean], "reads"),
         ([clean, tmp_path], "folder"),
         ([clean, file / "out.cxi"], str(file)),
@@ -504,6 +528,98 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
     ):
         assert message in commands.fail("reconstruct", *arguments)
     assert not out.exists()
+
+
+def test_no_device_is_replaced_by_an_image(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mkfifo(device)
+    assert "is a device or a pipe: expected a file" in commands.fail("reconstruct", clean, device)
+    assert device.is_fifo()
+
+
+def test_one_reconstruction_at_a_time_writes_a_file(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.cxi"
+    with only_one_writes(out, "reconstruct"):
+        told = commands.fail("reconstruct", clean, out, "--passes", "1", *QUICK)
+        assert f"{out} is in use by process {os.getpid()} (nsbluesky reconstruct): wait for its end, or" in told
+        commands.run("reconstruct", clean, tmp_path / "another.cxi", "--passes", "1", *QUICK)
+    assert list(tmp_path.iterdir()) == [tmp_path / "another.cxi"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark"), [("i4", -1), ("i8", -2), ("u4", 2**32 - 1), ("f4", 2**32), ("u8", 2**64 - 1)]
+)
+def test_gaps_of_a_photon_counter_are_masked(
+    commands: Commands, clean: Path, tmp_path: Path, kind: str, mark: int
+) -> None:
+    """What is negative in some frames only, or as large, was measured."""
+    source, out = tmp_path / "counter.cxi", tmp_path / "out.cxi"
+    shutil.copyfile(clean, source)
+    gaps = np.zeros((104, 104), bool)
+    gaps[50:52], gaps[7, 8] = True, True
+    with h5py.File(source, "a") as file:
+        photons = file[DATA][()].astype(kind)
+        del file[DATA]
+        photons[:, gaps] = mark
+        photons[::2, 20, 20], photons[5, 50, 50] = mark, mark
+        file[DATA] = photons
+    summary = commands.run("reconstruct", source, out, "--passes", "1", *QUICK)
+    with read_cxi(out) as data:
+        np.testing.assert_array_equal(data.good, ~gaps)
+    assert summary["pixels_masked"] == gaps.sum() == 209
+
+
+def test_a_mask_the_other_way_round_is_told(clean: Path, tmp_path: Path) -> None:
+    source = tmp_path / "inverse.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        mask = np.ones((104, 104), np.uint8)
+        mask[30:80] = 0  # bad, by its writer
+        del file[MASK]
+        file[MASK] = mask
+    with pytest.warns(UserWarning, match="leaves out 52 % of all pixels: in CXI 0 is good"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda t: np.where(np.arange(36)[:, None] == 7, np.nan, t), "of 36 frames and 36 translations, 35 belong"),
+        (lambda t: t[:30], "of 36 frames and 30 translations, 30 belong"),
+        (lambda t: np.concatenate([t, t[:3]]), "of 36 frames and 39 translations, 36 belong"),
+    ],
+)
+def test_frames_and_translations_that_are_not_as_many_are_told(
+    clean: Path, tmp_path: Path, wrong: Callable[[Any], Any], told: str
+) -> None:
+    with pytest.warns(UserWarning, match=told):
+        main(["reconstruct", str(with_translations(clean, tmp_path, wrong)), str(tmp_path / "out.cxi"), *ONE_PASS])
+
+
+def test_frames_without_any_translation_are_told(commands: Commands, clean: Path, tmp_path: Path) -> None:
+    source = with_translations(clean, tmp_path, lambda t: t * np.nan)
+    assert "has 36 frames and 36 translations: expected a finite" in commands.fail(
+        "reconstruct", source, tmp_path / "o"
+    )
+
+
+def with_translations(clean: Path, folder: Path, change: Callable[[Any], Any]) -> Path:
+    source = folder / "changed.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        translation_m = file[TRANSLATION][()]
+        del file[TRANSLATION]
+        file[TRANSLATION] = change(translation_m)
+    return source
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_a_probe_without_light_is_refused(commands: Commands, clean: Path, tmp_path: Path, value: float) -> None:
+    source = tmp_path / "dark.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        file[f"{SOURCE}/illumination"] = np.full((104, 104), value, np.complex64)
+    assert "the probe is dark, or no number" in commands.fail("reconstruct", source, tmp_path / "o", "--use-probe")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import os
 import random
 import re
 import subprocess
@@ -529,6 +530,17 @@ def test_habits_of_other_writers_are_read(written: Path, name: str, value: objec
         assert data.illumination is None or data.illumination.shape == SHAPE
 
 
+@pytest.mark.parametrize("kind", ["bool", "u1", "i4", "f4", "u8"])
+@pytest.mark.parametrize("frames", [(), (1,), (5,)])
+def test_masks_of_any_kind(written: Path, kind: str, frames: tuple[int, ...]) -> None:
+    bad = np.zeros(SHAPE, bool)
+    bad[2, 3] = True
+    code = 1 << 40 if kind == "u8" else 1
+    change(written, f"{DETECTOR}/mask", np.broadcast_to(bad, (*frames, *SHAPE)).astype(kind) * np.array(code, kind))
+    with read_cxi(written) as data:
+        np.testing.assert_array_equal(data.good, ~bad)
+
+
 def test_frames_and_translations_that_lie_in_data_1_are_read_there(written: Path) -> None:
     with read_cxi(written) as data:
         frames, translation_m = data.frames[:], data.translation_m
@@ -606,12 +618,19 @@ def test_translations_of_either_order(create: Callable[..., CxiFile], count: int
         (TRANSLATION, np.ones((5, 7)), r"expected \(N, 3\)"),
         (f"{SOURCE}/energy", 930.0, "expected joules"),
         (f"{SOURCE}/energy", b"930", "expected numbers"),
+        (DATA, h5py.SoftLink("/entry_9/data"), "data is a link to /entry_9/data, which is not there"),
+        (DATA, h5py.ExternalLink("no.h5", "/data"), "data is a link to /data of no.h5, which is not there"),
+        (DETECTOR, h5py.ExternalLink("no.h5", "/d"), "detector_1 is a link to /d of no.h5, which is not there"),
+        (TRANSLATION, h5py.SoftLink("/nowhere"), "translation is a link to /nowhere, which is not there"),
         (f"{SOURCE}/energy", 930.0 + 1j, "expected one number"),
         (f"{DETECTOR}/distance", None, "distance is missing"),
         (f"{DETECTOR}/distance", -1.0, "positive number|one number"),
         (f"{DETECTOR}/x_pixel_size", np.arange(1.0, 5.0), "positive number|one number"),
         (f"{DETECTOR}/basis_vectors", np.ones(5), r"expected \(2, 3\)"),
         (f"{DETECTOR}/mask", np.ones((3, 3), int), "expected integers"),
+        (f"{DETECTOR}/mask", np.full(SHAPE, 0.5), "expected integers"),
+        (f"{DETECTOR}/mask", np.full(SHAPE, np.nan), "expected integers"),
+        (f"{DETECTOR}/mask", np.arange(5)[:, None, None] * np.ones(SHAPE, int), "not the same for all frames"),
     ],
 )
 def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value: object, message: str) -> None:
@@ -619,6 +638,57 @@ def test_what_cannot_be_read_has_one_clear_error(written: Path, name: str, value
     with pytest.raises(CxiError, match=message):
         read_cxi(written)
     assert any(problem for problem in validate(written))
+
+
+def test_an_hdf5_file_of_another_layout_is_told_by_what_is_in_it(written: Path) -> None:
+    with h5py.File(written, "a") as file:
+        file.move("entry_1", "entry")
+    with pytest.raises(
+        CxiError, match="entry_1 is missing, in the file is cxi_version, entry, number_of_entries: exp"
+    ):
+        read_cxi(written)
+
+
+def test_a_wavelength_in_another_unit_is_told_by_its_name(written: Path) -> None:
+    change(written, f"{SOURCE}/energy", None)
+    change(written, f"{SOURCE}/wavelength", 1.55)
+    with pytest.raises(CxiError, match=r"wavelength = 1.55: expected metres; if that is in ångström, write 1.55e-10"):
+        read_cxi(written)
+
+
+def test_basis_vectors_tell_the_pixel_where_nothing_else_does(written: Path) -> None:
+    change(written, f"{DETECTOR}/x_pixel_size", None)
+    with pytest.raises(CxiError, match="x_pixel_size is missing"):
+        read_cxi(written)
+    change(written, f"{DETECTOR}/y_pixel_size", None)
+    change(written, f"{DETECTOR}/basis_vectors", np.array([[0, -2e-4, 0], [-1e-4, 0, 0]]))
+    with read_cxi(written) as data:
+        assert data.pixel_size_m == pytest.approx((2e-4, 1e-4))
+
+
+def test_a_file_that_another_program_writes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "others.cxi"
+    command = [sys.executable, "-c", f"import h5py; f = h5py.File({str(path)!r}, 'w'); print(1, flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(
+            CxiError, match="is open for writing in another program: expected a file that is finished"
+        ):
+            read_cxi(path)
+        other.communicate(b"\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_a_file_of_somebody_else_is_told(written: Path) -> None:
+    written.chmod(0o600)
+    written.parent.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CxiError, match="may not be read: expected a file that this user may read"):
+            read_cxi(written)
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("skipped", [0, 1])

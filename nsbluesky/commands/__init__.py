@@ -26,6 +26,7 @@ __all__ = [
     "input_folder",
     "input_log",
     "only_one_in",
+    "only_one_writes",
     "output_file",
     "output_folder",
     "output_picture",
@@ -104,8 +105,17 @@ def parse_address(text: str) -> str:
 def output_file(path: Path, *others: Path) -> Path:
     """Return `path`, which can be written and is none of the `others`; its folder is made where missing.
 
-    Commands call it first: minutes of work must not end at a folder that cannot be written.
+    Commands call it first: minutes of work must not end at a folder that cannot be written.  A device, as /dev/null,
+    would be replaced by the file.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"{path} is a device or a pipe: expected a file to write, which takes the place of an older one"
+        )
+    return _another_file(path, *others)
+
+
+def _another_file(path: Path, *others: Path) -> Path:
     same = (
         path.samefile(other) if path.exists() and other.exists() else path.resolve() == other.resolve()
         for other in others
@@ -119,8 +129,8 @@ def output_file(path: Path, *others: Path) -> Path:
 
 
 def output_picture(path: Path, *others: Path) -> Path:
-    """Return `path` as `output_file` does; nothing but PNG is written."""
-    path = output_file(path, *others)
+    """Return `path` as `output_file` does; nothing but PNG is written, and it replaces no device."""
+    path = _another_file(path, *others)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: expected a name that ends in .png, for the picture is PNG")
     return path
@@ -142,6 +152,14 @@ def only_one_in(folder: Path, command: str) -> FolderLock:
     from nsbluesky.folder_lock import FolderLock
 
     return FolderLock(folder, f"nsbluesky {command}", "wait for its end, or give another --out")
+
+
+def only_one_writes(out: Path, command: str) -> FolderLock:
+    """Return what keeps other commands away from a file that is long in the making, and from its checkpoint."""
+    from nsbluesky.folder_lock import FolderLock
+
+    whole, advice = out.resolve(), "wait for its end, or write another file"
+    return FolderLock(whole.parent, f"nsbluesky {command}", advice, file=whole.name)
 
 
 def input_folder(path: Path) -> Path:

@@ -8,6 +8,7 @@ import functools
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from nsbluesky.backend import get_backend
 from nsbluesky.commands import (
+    only_one_writes,
     output_file,
     output_folder,
     output_picture,
@@ -27,6 +29,8 @@ from nsbluesky.commands import (
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
+from nsbluesky.cxi.layout import PIXEL_MISSING
+from nsbluesky.cxi.never_measured import never_measured
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
 from nsbluesky.dask_cluster import open_cluster, workers_of
@@ -42,6 +46,9 @@ from nsbluesky.solver.sharded import reconstruct_sharded
 from nsbluesky.viewer.pictures import save_object_png
 
 __all__ = ["add_arguments", "run"]
+
+MOST_MASKED = 0.5
+"""Part of all pixels; gaps, beamstop and corners together mask less."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +117,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = SolverSettings(algorithm=options.algorithm, modes=options.modes).set_from_text(options.set)
     if options.passes is not None and not 1 <= options.passes <= MOST_PASSES:
         raise ValueError(f"--passes {options.passes}: expected 1 to {MOST_PASSES}")
+    if options.passes is None and settings.passes_final == 0:
+        raise ValueError("passes_final = 0: expected 1 or more, or none until the image has settled")
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)
@@ -118,6 +127,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.png is not None:
         output_picture(options.png, options.source, *options.also, out, checkpoint)
     with (
+        only_one_writes(out, "reconstruct"),
         telling_what_is_left(functools.partial(_left, out, checkpoint)),
         _source(options) as source,
         read_cxi(source) as data,
@@ -129,6 +139,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
+        if len(frames) == 0:
+            raise CxiError(
+                f"{source} has {data.num_stored} frames and {data.num_translations} translations: expected a finite "
+                "translation for each frame"
+            )
+        data.mask[never_measured(frames)] |= PIXEL_MISSING
+        _look_at_mask(data)
+        _look_at_number(data)
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -163,6 +181,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "frames_used": picture.num_frames,
         "frames_rejected": len(result.rejected),
         "frames_left_out": int((data.frame_weights == 0).sum()),
+        "pixels_masked": int((~data.good).sum()),
         "saturated_at_photons": result.full_scale,
         "pixels_left_out": None if result.odd_pixels is None else int(result.odd_pixels.sum()),
         "passes": len(result.r_factors),
@@ -205,6 +224,28 @@ def _reconstruct_on_workers(
         number = len(workers_of(client))
         submit, refer = DaskShards(client).submit, functools.partial(StoredFrames.of, frames)
         return reconstruct_sharded(frames, refer, *given, submit=submit, shards=number, **how)
+
+
+def _look_at_mask(data: CxiData) -> None:
+    """Warn of a mask that was probably written the other way round, as several programs have it."""
+    bad = 1 - float(data.good.mean())
+    if MOST_MASKED < bad < 1:  # of all pixels, it is refused
+        warnings.warn(
+            f"the mask leaves out {100 * bad:.0f} % of all pixels: in CXI 0 is good; where this file has another "
+            "number for good pixels, write its mask the other way round",
+            stacklevel=2,
+        )
+
+
+def _look_at_number(data: CxiData) -> None:
+    """Warn of frames without a place, and of places without a frame: one may belong to another than it seems."""
+    stored, told, used = data.num_stored, data.num_translations, len(data.clean_frames)
+    if used < stored or told > stored:
+        warnings.warn(
+            f"of {stored} frames and {told} translations, {used} belong together and are used: expected a finite "
+            "translation for each frame; are they in the same order?",
+            stacklevel=2,
+        )
 
 
 def _left(out: Path, checkpoint: Path) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nsbluesky.commands import output_file, parse_count, parse_shape
 from nsbluesky.commands.raw_scan import write_raw_scan
 from nsbluesky.cxi import CxiFile
+from nsbluesky.cxi.export import require_space_for_frames
 from nsbluesky.simulation.fccd_frames import NOMINAL_EXPOSURE_S, FrameSimulator
 from nsbluesky.simulation.presets import PRESETS
 from nsbluesky.simulation.samples import Sample, from_picture, gold_balls, near_field_sample
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return summary | {"step_um": step_um}
     simulator = FrameSimulator(sample, layout="none", seed=options.seed)
     geometry = simulator.geometry
+    require_space_for_frames(out, (len(translations_m), *simulator.shape))  # HDF5 does not survive a full disk
     with CxiFile.create(
         out,
         energy_eV=geometry.energy_eV,

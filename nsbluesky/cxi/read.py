@@ -22,6 +22,7 @@ from nsbluesky.cxi.layout import (
     FRAME_FLAGS,
     FRAME_WEIGHTS,
     GOOD_MASK_BITS,
+    PIXEL_MISSING,
     PROPAGATION,
     SEQ_NUM,
     SOURCE,
@@ -39,6 +40,7 @@ __all__ = ["CxiData", "CxiImage", "FrameStack", "read_cxi"]
 
 ENERGY_RANGE_J = (ELECTRON_VOLT_J, 1e6 * ELECTRON_VOLT_J)
 PIXEL_TOLERANCE = 1e-3
+MOST_NAMES = 5
 MAX_ARRAY_BYTES = 4 * 1024**3
 
 _P = ParamSpec("_P")
@@ -174,6 +176,8 @@ class CxiData:
         As in `Geometry`; the far field where the file does not say.
     translation_m : array of float64
         (N, 3) x, y, z of the sample.
+    num_stored, num_translations : int
+        Frames and translations in the file; N of them are frames with a finite translation.
     frames : FrameStack or None
         (N, ny, nx) photons, zero frequency at the centre; None in a raw file.
     seq_nums : array of int64
@@ -201,9 +205,10 @@ class CxiData:
         self._file = file
         self.energy_eV = _energy_eV(file)
         self.detector_distance_m = _positive(file, f"{DETECTOR}/distance")
-        self.pixel_size_m = (_positive(file, f"{DETECTOR}/y_pixel_size"), _positive(file, f"{DETECTOR}/x_pixel_size"))
         vectors = _array(file, f"{DETECTOR}/basis_vectors")
-        self.orientation = 0 if vectors is None else orientation_of(_basis(vectors))
+        basis = None if vectors is None else _basis(vectors)
+        self.orientation = 0 if basis is None else orientation_of(basis)
+        self.pixel_size_m = _pixel_size_m(file, basis)
         self.propagation = _text(file, PROPAGATION) or "far"
         self.source_distance_m = _number(file, SOURCE_DISTANCE) or 0.0
         data, raw, dark = (_dataset(file, name) for name in (DATA, f"{DETECTOR}/raw_data", f"{DETECTOR}/dark_data"))
@@ -213,12 +218,12 @@ class CxiData:
         if self._turn & 4:
             self.pixel_size_m = self.pixel_size_m[::-1]
         if data is None and raw is None:
-            raise CxiError(f"{DETECTOR}/data is missing: expected it or raw_data; is this a ptychography file?")
+            raise _missing(file, DATA, "expected it or raw_data; is this a ptychography file?")
         frames: h5py.Dataset = raw if data is None else data
         for dataset in (data, raw, dark):
             _check_stack(dataset)
-        translation, rows = _translation(file, len(frames))
-        self.translation_m = translation
+        self.translation_m, rows, self.num_translations = _translation(file, len(frames))
+        self.num_stored = len(frames)
         self.frames = None if data is None else FrameStack(data, rows, self._turn)
         self.raw_data = None if raw is None else FrameStack(raw, rows if len(raw) == len(frames) else _all(raw))
         self.dark_data = None if dark is None else FrameStack(dark, _all(dark))
@@ -356,6 +361,23 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
     return None if item.dtype.kind in "OS" and _decode(item[()]) in ("None", "") else item
 
 
+def _missing(file: h5py.File, name: str, expected: str) -> CxiError:
+    """Return the error about what is not there: it never was, or lies behind a link that leads nowhere."""
+    if "entry_1" not in file:
+        there = ", ".join(list(file)[:MOST_NAMES]) or "nothing"
+        return CxiError(f"entry_1 is missing, in the file is {there}: expected a CXI file; convert it to one")
+    parts = name.split("/")
+    for place in ("/".join(parts[:k]) for k in range(1, len(parts) + 1)):
+        link = file.get(place, getlink=True)
+        if isinstance(link, h5py.SoftLink | h5py.ExternalLink) and file.get(place) is None:
+            away = f" of {link.filename}" if isinstance(link, h5py.ExternalLink) else ""
+            return CxiError(
+                f"{place} is a link to {link.path}{away}, which is not there: expected it, for files beside this one "
+                "where they were recorded; copy them as well"
+            )
+    return CxiError(f"{name} is missing: {expected}")
+
+
 def _decode(value: Any) -> str:
     value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -391,7 +413,7 @@ def _number(file: h5py.File, name: str) -> float | None:
 def _positive(file: h5py.File, name: str) -> float:
     value = _number(file, name)
     if value is None:
-        raise CxiError(f"{name} is missing: expected a length in metres; add it to the file")
+        raise _missing(file, name, "expected a length in metres; add it to the file")
     if not (np.isfinite(value) and value > 0):
         raise CxiError(f"{name} = {value}: expected a positive number in metres")
     return value
@@ -402,8 +424,14 @@ def _energy_eV(file: h5py.File) -> float:
     energy_J = _number(file, name)
     if energy_J is None:
         if _number(file, f"{SOURCE}/wavelength") is None:
-            raise CxiError(f"{name} and the wavelength are missing: expected joules; add one of them to the file")
-        energy_J = PLANCK_J_S * LIGHT_M_S / _positive(file, f"{SOURCE}/wavelength")
+            raise _missing(file, name, "expected joules, or the wavelength; add one of them to the file")
+        wavelength_m = _positive(file, f"{SOURCE}/wavelength")
+        energy_J = PLANCK_J_S * LIGHT_M_S / wavelength_m
+        if not ENERGY_RANGE_J[0] <= energy_J <= ENERGY_RANGE_J[1]:
+            raise CxiError(
+                f"{SOURCE}/wavelength = {wavelength_m:g}: expected metres; if that is in ångström, write "
+                f"{wavelength_m * 1e-10:g}, and {wavelength_m * 1e-9:g} if in nm"
+            )
     if not ENERGY_RANGE_J[0] <= energy_J <= ENERGY_RANGE_J[1]:
         raise CxiError(
             f"{name} = {energy_J:g}: expected joules, 1 eV to 1 MeV; multiply electronvolts by {ELECTRON_VOLT_J}"
@@ -422,6 +450,15 @@ def _basis(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return vectors.astype(np.float64)
 
 
+def _pixel_size_m(file: h5py.File, basis: npt.NDArray[np.float64] | None) -> tuple[float, float]:
+    """Return the pixel (y, x) of the frames as they are stored: what the file says of it, or its basis vectors do."""
+    names = f"{DETECTOR}/y_pixel_size", f"{DETECTOR}/x_pixel_size"
+    if basis is not None and all(_number(file, name) is None for name in names):
+        rows_m, columns_m = np.linalg.norm(basis, axis=1).tolist()
+        return rows_m, columns_m
+    return _positive(file, names[0]), _positive(file, names[1])
+
+
 def _check_stack(dataset: h5py.Dataset | None) -> None:
     if dataset is not None and (dataset.ndim != 3 or dataset.dtype.kind not in "iuf" or 0 in dataset.shape[1:]):
         raise CxiError(f"{dataset.name} is {dataset.dtype} {dataset.shape}: expected numbers (N, rows, columns)")
@@ -431,13 +468,13 @@ def _all(dataset: h5py.Dataset) -> npt.NDArray[np.intp]:
     return np.arange(len(dataset))
 
 
-def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """Return the translations (N, 3) of the complete frames, and which frames these are."""
+def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], int]:
+    """Return the translations (N, 3) of the complete frames, which frames these are, and how many were given."""
     dataset = _dataset(file, TRANSLATION)
     if dataset is None:
         dataset = _dataset(file, "entry_1/data_1/translation")
     if dataset is None:
-        raise CxiError(f"{TRANSLATION} is missing: expected (N, 3) metres; add the sample's positions to the file")
+        raise _missing(file, TRANSLATION, "expected (N, 3) metres; add the sample's positions to the file")
     usable = dataset.dtype.kind in "iuf" and dataset.nbytes <= MAX_ARRAY_BYTES
     values = np.asarray(dataset[()]) if usable else np.empty((0, 0))
     # A file that is being written may have fewer translations than frames: there the axis that grows tells.
@@ -450,7 +487,7 @@ def _translation(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], 
     padded = np.zeros((count, 3))
     padded[:, : values.shape[1]] = values[:count]
     rows = np.flatnonzero(np.isfinite(padded).all(axis=1))
-    return padded[rows], rows
+    return padded[rows], rows, len(values)
 
 
 def _per_frame(file: h5py.File, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -474,12 +511,22 @@ def _parameters(text: str | None) -> dict[str, Any]:
 
 
 def _mask(file: h5py.File, shape: tuple[int, int]) -> npt.NDArray[np.uint32]:
-    mask = _array(file, f"{DETECTOR}/mask")
+    """Return the mask (ny, nx); one that is there for each frame has to be the same in all."""
+    name = f"{DETECTOR}/mask"
+    mask = _array(file, name)
     if mask is None:
         return np.zeros(shape, dtype=np.uint32)
-    if mask.shape != shape or mask.dtype.kind not in "iub":
-        raise CxiError(f"{DETECTOR}/mask is {mask.dtype} {mask.shape}: expected integers {shape}, 0 where good")
-    return mask.astype(np.uint32)
+    if mask.ndim == 3:
+        if (mask != mask[0]).any():
+            raise CxiError(
+                f"{name} is {mask.shape} and not the same for all frames: expected one of {shape}; mask pixels of "
+                "single frames by NaN in the frames"
+            )
+        mask = mask[0]
+    if mask.shape != shape or mask.dtype.kind not in "iubf" or (mask != np.trunc(mask)).any():
+        raise CxiError(f"{name} is {mask.dtype} {mask.shape}: expected integers {shape}, 0 where good")
+    codes = mask.astype(np.int64 if mask.dtype.kind == "f" else mask.dtype).astype(np.uint32)
+    return np.where((mask != 0) & (codes == 0), np.uint32(PIXEL_MISSING), codes)  # of more than 32 bits
 
 
 def _picture(file: h5py.File, name: str, dtype: Any) -> npt.NDArray[Any] | None:

@@ -38,15 +38,21 @@ def open_file(path: str | Path) -> h5py.File:
         If there is no such file, or it is no HDF5 file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise CxiError(f"{path} is a folder: expected a file")
-    if not path.is_file():
-        raise CxiError(f"{path}: no such file; check its name")
     try:
+        if path.is_dir():
+            raise CxiError(f"{path} is a folder: expected a file")
+        if not path.is_file():
+            raise CxiError(f"{path}: no such file; check its name")
         # HDF5 reads a damaged file in SWMR mode again and again, almost for ever: only where a writer left it open.
         if _is_open_for_writing(path):
             return h5py.File(path, "r", libver="latest", swmr=True)
         return h5py.File(path, "r")
+    except PermissionError as error:
+        raise CxiError(f"{path} may not be read: expected a file that this user may read; ask its owner") from error
+    except BlockingIOError as error:
+        raise CxiError(
+            f"{path} is open for writing in another program: expected a file that is finished; wait for its end"
+        ) from error
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise CxiError(

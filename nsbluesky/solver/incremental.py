@@ -214,7 +214,7 @@ class IncrementalSolver:
         Raises
         ------
         ValueError
-            If its shape does not fit, or there are no frames.
+            If its shape or its numbers do not fit, or there are no frames.
         """
         given = self._valid_probe(probe)
         if self.num_frames == 0:
@@ -232,7 +232,7 @@ class IncrementalSolver:
         Raises
         ------
         ValueError
-            If its shape does not fit, or there are frames already.
+            If its shape or its numbers do not fit, or there are frames already.
         """
         given = self._valid_probe(probe)
         if self.frames.slots:
@@ -261,6 +261,10 @@ class IncrementalSolver:
         given = given[None] if given.ndim == 2 else given
         if given.ndim != 3 or given.shape[1:] != (self.frame_px, self.frame_px):
             raise ValueError(f"probe of shape {given.shape}: expected (modes, {self.frame_px}, {self.frame_px})")
+        if not np.isfinite(given).all() or not given[0].any():
+            raise ValueError(
+                "the probe is dark, or no number everywhere: expected finite numbers, some of them not 0"
+            )
         return given
 
     def configure(self, settings: SolverSettings) -> None:
