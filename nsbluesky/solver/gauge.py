@@ -13,14 +13,32 @@ from nsbluesky.solver.state import SolverState
 __all__ = ["align_phase", "phase_ramp", "ramp", "set_probe_power"]
 
 
-def set_probe_power(xp: Any, state: SolverState, photons: float) -> None:
-    """Scale the probe to Σ|P|² = `photons` and the object by the inverse."""
+SMALL = 0.1
+"""A change of the scale by more than this, as a logarithm, is none of a pass."""
+
+
+def set_probe_power(xp: Any, state: SolverState, photons: float, seen: Any = None) -> None:
+    """Scale the probe to Σ|P|² = `photons` and the object by the inverse.
+
+    Parameters
+    ----------
+    xp : module
+    state : SolverState
+    photons : float
+        Of a mean frame.
+    seen : (H, W) float32, optional
+        How far pixels of the object follow, 0…1.  Noise drives a little of the scale from the object to the probe in
+        each pass; what no light falls on is not driven, and scaled with the others it would grow without bound.
+    """
     power = probe_power(xp, state.probe)
     if photons <= 0 or power <= 0:
         return
     factor = np.float32(np.sqrt(photons / power))
     state.probe *= factor
-    state.object /= factor
+    if seen is None or abs(np.log(factor)) > SMALL:
+        state.object /= factor
+    else:
+        state.object *= xp.exp(-np.log(factor) * seen)
     if state.variation is not None:
         state.variation = state.variation * factor
 

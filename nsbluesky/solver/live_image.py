@@ -329,7 +329,8 @@ class LiveImage:
         frames, active = self.working_image.level, self.working_image.level.active
         self.constraints.hold_probe(state)
         if len(active):
-            set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])))
+            seen = self.working_image.engine.seen()
+            set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])), seen)
         self.constraints.hold_object(state, frames)
         used = active[frames.uses[active] > 0]  # some have come during the pass
         if len(used):

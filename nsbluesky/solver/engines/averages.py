@@ -26,6 +26,10 @@ FAINT = np.float32(1e-2)
 one pixel of it with thirty times the amplitude of its neighbours drives the probe."""
 
 
+FOLLOWING = np.float32(5e-2)
+"""A pixel with this part of the most light follows half of what a pass does to the scale of the object."""
+
+
 class PassAverage:
     """Sums of the pass that goes on, and what the one before ended with.
 
@@ -71,6 +75,13 @@ class PassAverage:
         self.sums.clear()
         self._frames = 0
         self._begins = True
+
+    def seen(self) -> Any:
+        """Return how far pixels of the object follow a pass (H, W), 0…1, after the end of one; None before the first."""
+        if self._before is None:
+            return None
+        light = self._before.object.denominator
+        return light / (light + FOLLOWING * light.max())
 
     def shown(self, state: SolverState) -> SolverState:
         """Return the state as the average over as many uses of frames as a pass has, up to now."""

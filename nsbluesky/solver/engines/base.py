@@ -84,6 +84,10 @@ class Engine(Protocol):
         """Return the state as it is best shown now; by default as it is."""
         return state
 
+    def seen(self) -> Any:
+        """Return how far pixels of the object follow a pass (H, W), 0…1 by the light on them; None where not summed."""
+        return None
+
     def rest(self, resting: bool) -> None:
         """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again."""
         return

@@ -118,6 +118,10 @@ class BatchedEngine(Engine):
         """Return the state as the average over as many uses of frames as a pass has."""
         return self._average.shown(state)
 
+    def seen(self) -> Any:
+        """Return how far pixels of the object follow a pass (H, W), after the end of one."""
+        return self._average.seen()
+
     def contents(self) -> dict[str, Any]:
         """Return momentum and the sums of the pass, for a checkpoint."""
         return {**self._average.contents(), **self._momentum.contents()}
