@@ -927,6 +927,7 @@ def test_a_second_replay_into_the_same_folder_is_refused_and_harms_nothing(
     while first.poll() is None and not any(out.glob("*.cxi")):
         threading.Event().wait(0.01)
     first.send_signal(signal.SIGSTOP)  # in the middle of its work, for as long as this takes
+    os.waitpid(first.pid, os.WUNTRACED)  # its threads go on for a moment
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     told = commands.fail(*arguments)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before

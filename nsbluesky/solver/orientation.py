@@ -108,11 +108,8 @@ class OrientationSearch:
     ) -> None:
         self.found: Orientation | None = None
         self._defocus_m = defocus_m
-        all_m = sweep.candidates_m
-        self._rounds_m = [all_m[:: 2 if len(all_m) >= MANY_CANDIDATES else 1]]
-        if sweep.accepted:
-            best_first = np.argsort(sweep.residual)
-            self._rounds_m.insert(0, all_m[np.sort(best_first[:FEW_CANDIDATES])])
+        self._sweep = sweep
+        self._tried: dict[int, dict[float, float]] = {turn: {} for turn in MATRICES}
 
         def try_all(matrix: npt.NDArray[np.int64], candidates_m: npt.NDArray[np.float64]) -> DefocusSweep:
             return DefocusSweep(
@@ -129,37 +126,58 @@ class OrientationSearch:
 
     def run(self) -> Iterator[None]:
         """Give every candidate of every pair equally many passes."""
-        for some_m in self._rounds_m:
-            candidates_m = np.concatenate([some_m, -some_m]) if self._defocus_m else some_m
-            residuals = {}
-            for turn, matrix in MATRICES.items():
-                tried = self._try_all(np.array(matrix), candidates_m)
-                yield from tried.first_passes(PASSES)
-                residuals[turn] = tried.residual
-            self.found = judge(residuals, candidates_m, self._defocus_m)
-            if self.found.certain and self.found.turn == 0:
+        all_m = self._sweep.candidates_m
+        best_first = all_m[np.argsort(self._sweep.residual)]
+        if self._sweep.accepted:
+            yield from self._round(dict.fromkeys(MATRICES, best_first[:FEW_CANDIDATES]))
+            if self._is_certain and self.found is not None and self.found.turn == 0:
                 return
+        yield from self._round(dict.fromkeys(MATRICES, all_m[:: 2 if len(all_m) >= MANY_CANDIDATES else 1]))
+        if not self._is_certain:  # one between two that were tried may stand out
+            yield from self._round({turn: self._beside_the_best(turn) for turn in MATRICES})
+
+    def _round(self, candidates_m: dict[int, npt.NDArray[np.float64]]) -> Iterator[None]:
+        """Try defocus values (k,) for each turn, but for those that were tried before, and judge all of them."""
+        for turn, some_m in candidates_m.items():
+            both_m = np.concatenate([some_m, -some_m]) if self._defocus_m else some_m
+            new_m = np.array([z for z in dict.fromkeys(both_m.tolist()) if z not in self._tried[turn]])
+            if len(new_m):
+                trial = self._try_all(np.array(MATRICES[turn]), new_m)
+                yield from trial.first_passes(PASSES)
+                self._tried[turn].update(zip(new_m.tolist(), trial.residual.tolist(), strict=True))
+        self.found = judge(self._tried, self._defocus_m)
+
+    @property
+    def _is_certain(self) -> bool:
+        return self.found is not None and self.found.certain
+
+    def _beside_the_best(self, turn: int) -> npt.NDArray[np.float64]:
+        """Return the values of the sweep next to the one that fits best, of either sign."""
+        all_m, tried = np.sort(self._sweep.candidates_m), self._tried[turn]
+        best = min(tried, key=tried.__getitem__)
+        nearest = np.argmin(np.abs(all_m - best)), np.argmin(np.abs(all_m + best))
+        beside = np.unique(np.clip([k + step for k in nearest for step in (-1, 1)], 0, len(all_m) - 1))
+        return np.asarray(all_m[beside])
 
 
-def judge(
-    residuals: dict[int, npt.NDArray[np.float64]], candidates_m: npt.NDArray[np.float64], defocus_m: float
-) -> Orientation:
+def judge(tried: dict[int, dict[float, float]], defocus_m: float) -> Orientation:
     """Return the orientation with the least residual, where it stands out.
 
     Parameters
     ----------
-    residuals : dict of int to (k,) float64
-        By turn, for each candidate of the defocus.
-    candidates_m : (k,) float64
+    tried : dict of int to dict of float to float
+        By turn, the residual for each defocus that was tried.
     defocus_m : float
         Where the best candidate has the other sign, the other orientation of the pair is taken, but for what is
         declared.
     """
-    best, second, *_ = sorted(residuals, key=lambda turn: float(residuals[turn].min()))
-    confidence = 1 - float(residuals[best].min() / residuals[second].min())
+    best_m = {turn: min(residuals, key=residuals.__getitem__) for turn, residuals in tried.items()}
+    least = {turn: tried[turn][z] for turn, z in best_m.items()}
+    best, second, *_ = sorted(least, key=least.__getitem__)
+    confidence = 1 - least[best] / least[second]
     certain = confidence >= (CONFIRMED if best == 0 else CORRECTED)
     turn = best if certain else 0
-    if turn and candidates_m[np.argmin(residuals[turn])] * defocus_m < 0:
+    if turn and best_m[turn] * defocus_m < 0:
         turn ^= BOTH_FLIPS
     return Orientation(turn, confidence, certain)
 

@@ -12,8 +12,9 @@ from nsbluesky.geometry import Geometry, Optic, orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
-from nsbluesky.solver.orientation import MATRICES, judge, seen_by
+from nsbluesky.solver.orientation import MATRICES, OrientationSearch, judge, seen_by
 from nsbluesky.solver.quality import contrast_correlation
+from nsbluesky.solver.sweep import Sweep
 
 
 def test_orientations_one_after_the_other_are_one():
@@ -130,13 +131,11 @@ def test_it_can_be_switched_off_and_few_frames_are_not_asked(scan, backend):
 
 
 def test_what_does_not_stand_out_leaves_what_was_declared():
-    z = np.array([-1e-6, 0, 1e-6])
 
     def found(*least, defocus_m=0.0):
-        residuals = {turn: np.array([0.5, r, 0.6]) for turn, r in zip(MATRICES, least, strict=True)}
-        residuals[1] = residuals[1][::-1]
-        residuals[1][[0, 1]] = residuals[1][[1, 0]]
-        return judge(residuals, z, defocus_m)
+        tried = {turn: {-1e-6: 0.5, 0.0: r, 1e-6: 0.6} for turn, r in zip(MATRICES, least, strict=True)}
+        tried[1] = {-1e-6: least[1], 0.0: 0.6, 1e-6: 0.5}
+        return judge(tried, defocus_m)
 
     assert found(0.2, 0.3, 0.3, 0.3).certain and found(0.2, 0.3, 0.3, 0.3).turn == 0
     assert not found(0.29, 0.3, 0.3, 0.3).certain
@@ -144,6 +143,49 @@ def test_what_does_not_stand_out_leaves_what_was_declared():
     assert found(0.3, 0.2, 0.3, 0.3).turn == 1
     assert found(0.3, 0.2, 0.3, 0.3, defocus_m=2e-6).turn == 2  # fits at −1 µm
     assert found(0.3, 0.2, 0.3, 0.3, defocus_m=-2e-6).turn == 1
+
+
+@pytest.mark.parametrize("told_m", [0.0, 2e-6])
+@pytest.mark.parametrize(("turn", "best", "accepted"), [(4, 7, False), (4, 7, True), (0, 7, False), (6, 20, False)])
+def test_the_best_defocus_lies_between_two_that_were_tried(scan, backend, turn, best, accepted, told_m):
+    """Every other value of a sweep serves, until none stands out."""
+    candidates_m = np.linspace(-5e-6, 5e-6, 21)
+    residual = np.full(21, 0.4)
+    if accepted:  # the sweep was misled, by the frames as declared
+        residual[[2, 3, 4]] = 0.3
+    sweep = Sweep(candidates_m, residual, float(candidates_m[np.argmin(residual)]), 0.3, accepted)
+    search = OrientationSearch(
+        scan.solver(backend).frames,
+        np.arange(3),
+        sweep,
+        told_m,
+        SolverSettings(),
+        backend,
+        wavelength_m=1e-9,
+        pixel_m=1e-8,
+    )
+    tried = {key: [] for key in MATRICES}
+
+    class Trial:
+        def __init__(self, matrix, some_m):
+            number = next(key for key, known in MATRICES.items() if np.array_equal(known, matrix))
+            tried[number] += some_m.tolist()
+            apart = np.abs(some_m - candidates_m[best]) / 5e-7
+            dip = np.where(apart < 0.1, 0.2, np.where(apart < 1.1, 0.03, 0.0))  # of a field that is narrow in defocus
+            self.residual = 0.4 - (dip if number == turn else 0.0) - 1e-3 * number - 1e-9 * some_m
+
+        def first_passes(self, passes):
+            yield
+
+    search._try_all = Trial
+    for _ in search.run():
+        pass
+    assert search.found.certain
+    assert search.found.turn in {turn, turn ^ 3}
+    for values in tried.values():
+        assert len(values) == len(set(values)), "none is tried twice"
+        assert set(values) <= {*candidates_m, *-candidates_m}
+        assert len(values) < len(candidates_m) * (2 if told_m else 1), "nor all of them"
 
 
 def test_noise_is_no_reason_to_turn(backend):

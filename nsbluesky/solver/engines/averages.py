@@ -77,7 +77,7 @@ class PassAverage:
         self._begins = True
 
     def seen(self) -> Any:
-        """Return how far pixels of the object follow a pass (H, W), 0…1, after the end of one; None before the first."""
+        """Return how far pixels of the object follow a pass (H, W), 0…1; None before the first one ended."""
         if self._before is None:
             return None
         light = self._before.object.denominator

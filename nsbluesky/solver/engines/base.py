@@ -85,7 +85,7 @@ class Engine(Protocol):
         return state
 
     def seen(self) -> Any:
-        """Return how far pixels of the object follow a pass (H, W), 0…1 by the light on them; None where not summed."""
+        """Return how far pixels of the object follow a pass (H, W), 0…1; None where light is not summed."""
         return None
 
     def rest(self, resting: bool) -> None:
