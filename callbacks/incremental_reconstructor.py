@@ -37,6 +37,9 @@ __all__ = ["IncrementalReconstructor", "Reconstruct"]
 MOST_PLACES = 5
 """Odd pixels that a warning names."""
 
+LEAST_VARIATION = 1e-3
+"""Part of the probe's light that changes over a scan, from which on that is told."""
+
 
 class Reconstruct(Stage):
     """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
@@ -54,7 +57,7 @@ class Reconstruct(Stage):
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
-        self._overlap_told = False
+        self._overlap_told = self._variation_told = False
         self._motion_told: ShadowMotion | None = None
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
@@ -277,6 +280,15 @@ class Reconstruct(Stage):
             self._overlap_told = True
             self.run.warnings.append(complaint)
 
+    def _warn_of_variation(self, solver: IncrementalSolver) -> None:
+        """Tell, once the scan is over, that the probe was not at rest: it is the beamline's to find out why."""
+        if (part := solver.varied_part) >= LEAST_VARIATION and not self._variation_told:
+            self._variation_told = True
+            self.run.warnings.append(
+                f"the probe changed over the scan, {100 * part:.2g} % of its light is another than the mean probe's: "
+                "each frame has its own now (one for all: solver.most_variation=0); is beam or optic not at rest?"
+            )
+
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
         places = solver.refinement.places
@@ -305,6 +317,7 @@ class Reconstruct(Stage):
         self._warn_of_pixels(solver)
         if final:
             self._warn_of_overlap(solver)
+            self._warn_of_variation(solver)
         yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",

@@ -38,6 +38,7 @@ from nsbluesky.solver.shadow_motion import ShadowMotion
 from nsbluesky.solver.state import SolverState
 from nsbluesky.solver.sweep import Sweep
 from nsbluesky.solver.turns import Turns
+from nsbluesky.solver.variation import varied_part
 
 __all__ = ["IncrementalSolver"]
 
@@ -197,6 +198,11 @@ class IncrementalSolver:
         """Photons at which counts end, where frames showed it: such pixels are left out of each frame."""
         amplitude = self._intake.full_scale
         return None if amplitude is None else amplitude**2
+
+    @property
+    def varied_part(self) -> float:
+        """Part of the probe's light that is another than that of the mean probe; 0 where all frames have one."""
+        return 0.0 if self.state is None else varied_part(self._backend, self.state)
 
     @property
     def frame_orientation(self) -> int:

@@ -27,7 +27,16 @@ from nsbluesky.solver.light import PHOTON_NOISE
 from nsbluesky.solver.shifts import light_around, lines_of, turn
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["ProbeVariation", "Variation", "VariedProbe", "let_vary", "probe_of", "variation_of"]
+__all__ = [
+    "ProbeVariation",
+    "Variation",
+    "VariedProbe",
+    "let_vary",
+    "probe_of",
+    "trend",
+    "variation_of",
+    "varied_part",
+]
 
 WEIGHT_STEP = 0.5
 """β.  With 1, four modes and 5 % of variation let weights and modes grow without bound."""
@@ -241,8 +250,15 @@ def variation_of(backend: Backend, state: SolverState, frames: FrameStore, count
     weights = np.full((count, len(modes)), np.nan, np.float32)
     slots = _used(frames)
     weights[frames.seq_nums[slots]] = frames.variation[slots, : len(modes)]
+    return Variation(modes, weights, varied_part(backend, state))
+
+
+def varied_part(backend: Backend, state: SolverState) -> float:
+    """Return the part of the probe's light that is another than that of the mean probe."""
+    if state.variation is None:
+        return 0.0
     light = float(_powers(backend, state.probe).sum())
-    return Variation(modes, weights, float(_powers(backend, state.variation).sum()) / max(light, 1e-12))
+    return float(_powers(backend, state.variation).sum()) / max(light, 1e-12)
 
 
 def trend(places_px: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

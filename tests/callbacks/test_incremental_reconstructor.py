@@ -125,6 +125,20 @@ def test_frames_that_do_not_determine_the_image_are_told_when_the_scan_is_over(s
     assert told_after == [len(pictures)]
 
 
+def test_a_probe_that_was_not_at_rest_is_told(small, tmp_path, monkeypatch):
+    told = []
+    for part in (0.9e-3, 0.0123):
+        monkeypatch.setattr(IncrementalSolver, "varied_part", part)
+        streams = process(
+            IncrementalReconstructor(settings(small, **FEW_PASSES)), small.documents(tmp_path / str(part))
+        )
+        messages = [data["message"] for data in streams.events["health"] if data["state"] == "warning"]
+        told.append([message for message in messages if "the probe changed over the scan" in message])
+    assert told[0] == []
+    (message,) = told[1]
+    assert "1.2 % of its light is another than the mean probe's" in message
+
+
 def test_a_hot_pixel_is_told_and_left_out(small, tmp_path):
     """It became hot after the darks, which say nothing of it."""
     frames = small.frames.copy()

@@ -224,6 +224,21 @@ def test_an_image_under_a_restless_probe_gains(restless, pair):
     assert abs(np.corrcoef(followed.frames.variation[order, 0], turns)[0, 1]) > 0.95
 
 
+def test_frames_ask_for_it(restless, scan, backend):
+    """As the default does, once no further mode explains what is left; a probe at rest asks for nothing."""
+    restless, turns = restless
+    asked = solved(restless, backend)
+    assert len(asked.state.probe) == 1 and len(asked.state.variation) == 3
+    assert 0.001 < asked.varied_part < 0.05
+    still = solved(restless, backend, most_variation=0)
+    assert still.state.variation is None and still.varied_part == 0
+    assert object_error(asked, restless) < 0.95 * object_error(still, restless)
+    assert asked.state.r_factor < 0.93 * still.state.r_factor
+    order = [asked.frames.slots[number] for number in restless.seq_nums]
+    assert abs(np.corrcoef(asked.frames.variation[order, 0], turns)[0, 1]) > 0.95
+    assert solved(scan, backend).state.variation is None
+
+
 def test_a_probe_that_stays_is_not_made_to_vary(scan, backend):
     still, followed = (solved(scan, backend, passes_final=20, probe_variation=count) for count in (0, 2))
     assert object_error(followed, scan) < 1.1 * object_error(still, scan)
@@ -318,7 +333,7 @@ def test_other_engines_say_that_they_cannot(scan, backend, algorithm):
 
 def test_another_engine_that_can(restless, backend):
     scan, _ = restless
-    settings = {"algorithm": "rpie", "passes_final": 15}
+    settings = {"algorithm": "rpie", "passes_final": 20}
     still, followed = (solved(scan, backend, probe_variation=count, **settings) for count in (0, 2))
     assert object_error(followed, scan) < 0.9 * object_error(still, scan)
 
