@@ -71,9 +71,9 @@ class Processing:
         self._remove_left_checkpoints()
         self.pipeline.subscribe(publish)
         assert self.pipeline.cxi is not None  # it has a directory
-        files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
-        self.pipeline.subscribe(files)
-        self.pipeline.subscribe(RunEnds(self.pipeline.cxi, files, self._derived, self._end))
+        self._files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
+        self.pipeline.subscribe(self._files)
+        self.pipeline.subscribe(RunEnds(self.pipeline.cxi, self._files, self._derived, self._end))
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take a document of a raw run; returns at once."""
@@ -157,6 +157,7 @@ class Processing:
         self.pipeline.gate.wait()
         assert self.pipeline.cxi is not None
         self.pipeline.cxi.close()
+        self._files.close()
         self._derived.close()
         return complete
 
