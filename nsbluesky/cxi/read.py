@@ -240,8 +240,23 @@ class CxiData:
     @cached_property
     @_hdf5_errors
     def illumination(self) -> npt.NDArray[np.complex64] | None:
-        """The probe (ny, nx) in √photon, centred in real space; None where the file has none."""
-        return self._turned(f"{SOURCE}/illumination", np.complex64)
+        """The probe (ny, nx) in √photon, centred in real space, or its strongest mode; None where there is none."""
+        modes = self.illumination_modes
+        return None if modes is None else modes[0]
+
+    @cached_property
+    @_hdf5_errors
+    def illumination_modes(self) -> npt.NDArray[np.complex64] | None:
+        """All modes of the probe (modes, ny, nx), the strongest first; None where the file has none."""
+        name = f"{SOURCE}/illumination"
+        values = _array(self._file, name)
+        if values is None:
+            return None
+        if values.ndim not in (2, 3):
+            raise CxiError(f"{name} has shape {values.shape}: expected (rows, columns) or (modes, rows, columns)")
+        modes = values.reshape(-1, *values.shape[-2:]).astype(np.complex64)
+        photons = (np.abs(modes).astype(np.float64) ** 2).sum(axis=(1, 2))
+        return np.asarray(oriented(modes[np.argsort(-photons, kind="stable")], self._turn))
 
     @cached_property
     @_hdf5_errors
