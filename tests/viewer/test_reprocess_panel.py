@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,10 +82,13 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     assert not path.exists()
 
 
-def test_frames_taken_again_are_used_as_well(panel: ReprocessPanel, file: Path, qtbot: QtBot) -> None:
+def test_frames_taken_again_are_used_as_well(
+    panel: ReprocessPanel, file: Path, tmp_path: Path, qtbot: QtBot
+) -> None:
+    again = Path(shutil.copyfile(file, tmp_path / "again.cxi"))
     for name, text in (("passes_final", "1"), ("modes", "1"), ("sweep_frames", "0"), ("coarse_uses", "0")):
         type_into(panel, name, text, qtbot)
-    qtbot.keyClicks(panel.also, str(file))
+    qtbot.keyClicks(panel.also, str(again))
     qtbot.mouseClick(panel.run, LEFT)
     with qtbot.waitSignal(panel.finished, timeout=TIMEOUT_MS) as told:
         pass
