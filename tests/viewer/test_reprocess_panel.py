@@ -82,9 +82,7 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     assert not path.exists()
 
 
-def test_frames_taken_again_are_used_as_well(
-    panel: ReprocessPanel, file: Path, tmp_path: Path, qtbot: QtBot
-) -> None:
+def test_frames_taken_again_are_used_as_well(panel: ReprocessPanel, file: Path, tmp_path: Path, qtbot: QtBot) -> None:
     again = Path(shutil.copyfile(file, tmp_path / "again.cxi"))
     for name, text in (("passes_final", "1"), ("modes", "1"), ("sweep_frames", "0"), ("coarse_uses", "0")):
         type_into(panel, name, text, qtbot)
