@@ -19,6 +19,7 @@ from nsbluesky.cxi.layout import part_path
 from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.folders import new_file
 from nsbluesky.geometry import Geometry
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 
 __all__ = ["CXIWriter"]
@@ -44,7 +45,7 @@ class CXIWriter:
     Attributes
     ----------
     paths : dict
-        Files by the uid of the derived run.
+        Files by the uid of the derived run, of the latest runs.
     errors : dict
         Why the file of a run could not be written whole, as on a full disk, by the uid of the derived run.  Such a
         file is renamed to ``*.incomplete.cxi`` and is no longer among `paths`.
@@ -59,7 +60,7 @@ class CXIWriter:
         geometry: Geometry | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()  # a session may change its own
-        self.paths: dict[str, Path] = {}
+        self.paths: dict[str, Path] = Latest()
         self.errors: dict[str, str] = {}
         self._pattern = pattern
         self._interval_s = interval_s

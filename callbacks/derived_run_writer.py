@@ -91,6 +91,12 @@ class DerivedRunWriter:
                 if name == "stop":
                     self._runs.pop(uid, None)
 
+    def close(self) -> None:
+        """Close the files of runs that did not stop; nothing more of these is written."""
+        while self._runs:
+            _, run = self._runs.popitem()
+            run.close()
+
 
 class _Run:
     """One derived run."""
@@ -152,6 +158,10 @@ class _Run:
         if self._clean:
             self._pass_clean(doc["time"])
         self._output.stop(doc)
+
+    def close(self) -> None:
+        for stream in self._streams.values():
+            stream.close()
 
     def _pass(self, stream: str, event: Mapping[str, Any]) -> None:
         if stream not in self._streams:
@@ -321,6 +331,11 @@ class _Stream:
         external = {key: _External.of(self._file, key) for key in keys}
         self._file.close()
         self._output.whole_stream(self._name, external, self._rows, self._times)
+
+    def close(self) -> None:
+        """Close the file; what waits for its shapes is not passed on."""
+        if self._file is not None:
+            self._file.close()
 
     def _widen_extents(self, file: ArrayFile) -> None:
         """Let the outer edges be those of the padded pictures."""

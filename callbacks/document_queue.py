@@ -104,11 +104,15 @@ class DocumentQueue:
             return [self._keep(item) for item in value]
         if not isinstance(value, np.ndarray):
             return value
-        if self.bytes_in_memory + value.nbytes > self._max_bytes:
-            try:
-                return self._spill(value)
-            except (OSError, ValueError) as error:  # no space there either, or objects: the scan must go on
-                log.warning("an array waits in memory beyond the limit: %s", error)
+        with self._writing:
+            fits = self.bytes_in_memory + value.nbytes <= self._max_bytes
+            self._bytes_put += value.nbytes if fits else 0
+        if fits:
+            return value
+        try:
+            return self._spill(value)
+        except (OSError, ValueError) as error:  # no space there either, or objects: the scan must go on
+            log.warning("an array waits in memory beyond the limit: %s", error)
         with self._writing:
             self._bytes_put += value.nbytes
         return value

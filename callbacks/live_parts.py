@@ -23,8 +23,8 @@ __all__ = [
     "HalvesCorrelation",
     "History",
     "LowResolution",
-    "Reconstruction",
     "RunInfo",
+    "ShownPicture",
     "StageHealth",
 ]
 
@@ -222,8 +222,8 @@ class HalvesCorrelation:
 
 
 @dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """The newest picture.
+class ShownPicture:
+    """A picture of the object with its probe: the newest one of a run, or one of a file.
 
     Attributes
     ----------
@@ -267,7 +267,7 @@ class Reconstruction:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """How the picture became better: arrays (k,) of seconds since the run began and what `Reconstruction` tells."""
+    """How the picture became better: arrays (k,) of seconds since the run began and what `ShownPicture` tells."""
 
     time_s: FloatArray = field(default_factory=lambda: np.empty(0))
     num_frames: FloatArray = field(default_factory=lambda: np.empty(0))
@@ -278,7 +278,7 @@ class History:
     resolution_m: FloatArray = field(default_factory=lambda: np.empty(0))
     one_seventh_m: FloatArray = field(default_factory=lambda: np.empty(0))
 
-    def extended(self, time_s: float, picture: Reconstruction) -> History:
+    def extended(self, time_s: float, picture: ShownPicture) -> History:
         """Return the history with one picture more."""
         return History(
             np.append(self.time_s, time_s),

@@ -25,8 +25,8 @@ from nsbluesky.callbacks.live_parts import (
     HalvesCorrelation,
     History,
     LowResolution,
-    Reconstruction,
     RunInfo,
+    ShownPicture,
     StageHealth,
 )
 from nsbluesky.callbacks.live_state import LiveState
@@ -321,8 +321,8 @@ def _is_of_frames(stream: str) -> bool:
     return stream == "clean" or holds_frames(stream)
 
 
-def _picture(data: Mapping[str, Any]) -> Reconstruction:
-    return Reconstruction(
+def _picture(data: Mapping[str, Any]) -> ShownPicture:
+    return ShownPicture(
         object=data["object"],
         probe=data["probe"],
         pixel_size_m=float(data["pixel_size_m"]),

@@ -24,8 +24,8 @@ from nsbluesky.callbacks.live_parts import (
     HalvesCorrelation,
     History,
     LowResolution,
-    Reconstruction,
     RunInfo,
+    ShownPicture,
     StageHealth,
 )
 
@@ -59,7 +59,7 @@ class LiveState:
         Of a frame, with the newest picture.
     frc : HalvesCorrelation or None
         Where the solver tells the resolution.
-    reconstruction : Reconstruction or None
+    reconstruction : ShownPicture or None
     history : History
     second, second_history
         The same of the second engine (`PipelineSettings.second_engine`).
@@ -89,9 +89,9 @@ class LiveState:
     corrections: Corrections | None = None
     fit: Fit | None = None
     frc: HalvesCorrelation | None = None
-    reconstruction: Reconstruction | None = None
+    reconstruction: ShownPicture | None = None
     history: History = field(default_factory=History)
-    second: Reconstruction | None = None
+    second: ShownPicture | None = None
     second_history: History = field(default_factory=History)
     health: Mapping[str, StageHealth] = field(default_factory=lambda: MappingProxyType({}))
     summary: StageHealth | None = None

@@ -28,18 +28,11 @@ class PtychoPipeline(IncrementalReconstructor):
 
     Parameters
     ----------
-    settings : PipelineSettings, optional
     directory : path, optional
         Where CXI files and the checkpoints of unfinished images go, to ``probes`` in it the probes for later runs to
         begin with, and to ``recorded`` what `record` asks for; None writes none.
-    geometry : Geometry, optional
-        Instead of what the start document tells, and for runs whose start document tells nothing.
-    roots : sequence of path
-        Folders that frames may be read from; empty allows any.
-    watch : BlockWatch, optional
-        Is told which block is at work.
-    workers : Workers, optional
-        Clean frames in the place of this pipeline's thread.
+    settings, geometry, roots, watch, workers
+        As of `RunProcessor`.
 
     Attributes
     ----------

@@ -34,6 +34,9 @@ class NewestResults:
             self._raw_uids[document["uid"]] = self._raw_uids[document["run_start"]]
         elif name == "event" and document["descriptor"] in self._raw_uids:
             self.keep(self._raw_uids[document["descriptor"]], document["data"])
+        elif name == "stop":
+            over = self._raw_uids.get(document["run_start"])
+            self._raw_uids = {uid: raw_uid for uid, raw_uid in self._raw_uids.items() if raw_uid != over}
 
     def keep(self, raw_uid: str, picture: dict[str, Any]) -> None:
         """Keep a picture of a run, and let go of the oldest run's where there are too many."""

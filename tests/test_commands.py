@@ -495,6 +495,40 @@ def test_reconstruct_from_the_probe_in_the_file(commands: Commands, reconstructi
         assert probe is not None and probe.shape[0] == 1
 
 
+def test_reconstruct_from_all_modes_of_the_probe_in_the_file(
+    commands: Commands, clean: Path, reconstruction: Path, tmp_path: Path
+) -> None:
+    """As other programs write them: one after the other in one array."""
+    source = tmp_path / "modes.cxi"
+    shutil.copyfile(clean, source)
+    with read_cxi(reconstruction) as cxi, h5py.File(source, "a") as file:
+        probe = cxi.images[0].probe
+        assert probe is not None
+        file[f"{SOURCE}/illumination"] = np.concatenate([0.3 * probe[:1, ::-1], probe[:1]])
+    summary = commands.run(
+        "reconstruct", source, tmp_path / "o.cxi", "--passes", "1", "--modes", "2", "--use-probe", *QUICK
+    )
+    assert summary["defocus_um"] is None and summary["r_factor"] < 0.5
+    with read_cxi(tmp_path / "o.cxi") as cxi:
+        found = cxi.images[0].probe
+    assert found is not None and len(found) == 2
+    overlap = np.abs(np.vdot(found[0], probe[0])) / np.linalg.norm(found[0]) / np.linalg.norm(probe[0])
+    assert overlap > 0.9
+
+
+def test_what_cannot_be_told_of_the_positions_is_no_number_in_the_summary(
+    capsys: pytest.CaptureFixture[str], clean: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "dim.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        file[DATA][...] *= 1e-12
+    options = ("--set", "refine_positions=frames", "--passes", "20")
+    assert main(["reconstruct", str(source), str(tmp_path / "o.cxi"), *options, *QUICK]) == 0
+    told = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["position errors nm"] == "-" and "nan" not in told.values()
+
+
 @pytest.mark.parametrize("algorithm", ["raar", "epie"])
 def test_reconstruct_by_another_algorithm(commands: Commands, clean: Path, tmp_path: Path, algorithm: str) -> None:
     out = tmp_path / "o.cxi"
@@ -514,7 +548,11 @@ def test_reconstruct_says_what_is_wrong(commands: Commands, clean: Path, raw: Pa
         ([clean, out, "--use-probe"], "no illumination"),
         ([clean, out, "--set", "colour=3"], "colour"),
         ([clean, out, "--set", "solver.modes=3"], "solver"),
-        ([clean, out, "--set", "batch=many"], "batch"),
+        ([clean, out, "--set", "batch=many"], "batch = 'many': expected a whole number"),
+        ([clean, out, "--set", "alpha=much"], "alpha = 'much': expected a number"),
+        ([clean, out, "--set", "leave_out_pixels=no"], "leave_out_pixels = 'no': expected true or false"),
+        ([clean, out, "--also", clean], "expected another file, for the frames of this one are used already"),
+        ([clean, out, "--also", raw, "--also", raw], f"--also {raw}: expected another file"),
         ([clean, out, "--set", "batch"], "KEY=VALUE"),
         ([clean, out, "--modes", "0"], "modes"),
         ([clean, out, "--passes", "0"], "passes"),

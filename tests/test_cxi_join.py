@@ -58,7 +58,7 @@ def test_what_is_known_of_the_light_and_the_beginning_comes_with_the_first_file(
 def test_light_of_another_shape_than_the_frames_is_left_out(tmp_path: Path) -> None:
     first, other = write(tmp_path / "a.cxi", 2, 1.0), write(tmp_path / "b.cxi", 2, 2.0)
     with h5py.File(first, "r+") as file:
-        file[f"{SOURCE}/illumination"] = np.ones((2, PX, PX), np.complex64)
+        file[f"{SOURCE}/illumination"] = np.ones((2, PX, PX - 1), np.complex64)
         file[f"{SOURCE}/illumination_intensities"] = np.ones((PX, PX - 1), np.float32)
     join_scans(tmp_path / "all.cxi", first, [other])
     with read_cxi(tmp_path / "all.cxi") as data:

@@ -119,7 +119,7 @@ def test_from_start_takes_none_for_unknown() -> None:
             {"ptycho": {**ENTRY, "detector_distance_m": float("nan")}},
             "detector_distance_m = nan: expected a finite number",
         ),
-        ({"ptycho": {**ENTRY, "pixel_size_m": "30 um"}}, "pixel_size_m = '30 um': expected float"),
+        ({"ptycho": {**ENTRY, "pixel_size_m": "30 um"}}, "pixel_size_m = '30 um': expected a number"),
         ({"ptycho": {**ENTRY, "orientation": 8}}, "orientation = 8: expected 0 to 7"),
         ({"ptycho": {**ENTRY, "propagation": "fresnel"}}, "propagation = 'fresnel': expected one of far, near"),
         ({"ptycho": {**ENTRY, "optic": {"focal_length": 1}}}, "unknown setting 'focal_length': expected one of kind"),

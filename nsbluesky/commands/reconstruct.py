@@ -9,7 +9,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.checkpoint_s >= 0:
         raise ValueError(f"--checkpoint-s {options.checkpoint_s}: expected 0 or more seconds")
     shares = bool(options.workers or options.scheduler)
+    _look_at_files(options.source, options.also)
     out = output_file(options.out, options.source, *options.also)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     if options.png is not None:
@@ -135,7 +136,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ):
         frames = data.clean_frames
         require_space_for_frames(out, frames.shape)  # minutes of work must not end at a full disk
-        if options.use_probe and data.illumination is None:
+        if options.use_probe and data.illumination_modes is None:
             raise CxiError(f"{options.source} has no illumination: expected source_1/illumination for --use-probe")
         if options.source_distance_m is not None:
             data.propagation, data.source_distance_m = "near", options.source_distance_m
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         how: dict[str, Any] = {
             "weights": data.frame_weights,
             "passes": options.passes,
-            "probe": data.illumination if options.use_probe else None,
+            "probe": data.illumination_modes if options.use_probe else None,
             "checkpoints": Checkpoints(checkpoint, options.checkpoint_s, options.resume),
             "progress": _tell if options.progress else functools.partial(_advance, bar),
         }
@@ -199,6 +200,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "orientation_confidence": None if result.orientation is None else result.orientation.confidence,
         "cxi": str(out),
     }
+
+
+def _look_at_files(source: Path, also: Sequence[Path]) -> None:
+    """Refuse a file that is named twice: each of its frames would count twice."""
+    seen = [source.resolve()]
+    for path in also:
+        if path.resolve() in seen:
+            raise ValueError(f"--also {path}: expected another file, for the frames of this one are used already")
+        seen.append(path.resolve())
 
 
 @contextmanager
@@ -267,9 +277,9 @@ def _advance(bar: Any, done: int, wanted: int, r_factor: float) -> None:
 
 
 def _scatter_nm(result: Reconstruction) -> float | None:
-    """Return the standard deviation of the corrected errors of the positions along one axis; None where not asked."""
-    scatter_px = result.refinement.places.scatter_px
-    return scatter_px * result.picture.pixel_m * 1e9 if result.refinement.places.rounds else None
+    """Return the standard deviation of the corrected errors of the positions along one axis; None where unknown."""
+    scatter_nm = result.refinement.places.scatter_px * result.picture.pixel_m * 1e9
+    return scatter_nm if result.refinement.places.rounds and math.isfinite(scatter_nm) else None
 
 
 def _quality(result: Reconstruction, settings: SolverSettings) -> dict[str, float | None]:

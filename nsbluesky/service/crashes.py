@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ class BlockJournal(BlockWatch):
     def __init__(self, directory: Path, supervisor: int) -> None:
         self._path = directory / BLOCK.format(supervisor)
         self._map: mmap.mmap | None = None
+        self._closed = False
+        self._lock = threading.Lock()
         self._next_try = 0.0
         self._trouble = ""
         self._open()
@@ -57,18 +60,19 @@ class BlockJournal(BlockWatch):
 
     def begin(self, run: str, stage: str, stream: str, seq_nums: Sequence[int]) -> None:
         """Write the block."""
-        if self._map is None and time.monotonic() >= self._next_try:
-            self._open()
-        if self._map is None:
-            return
         block = [run, stage, stream, [int(k) for k in seq_nums[:MAX_SEQ_NUMS]]]
         content = json.dumps(block).encode()[: SIZE - 1]
-        self._map[: len(content) + 1] = content + b"\0"
+        with self._lock:
+            if self._map is None and not self._closed and time.monotonic() >= self._next_try:
+                self._open()
+            if self._map is not None:
+                self._map[: len(content) + 1] = content + b"\0"
 
     def end(self) -> None:
         """Write that there is none."""
-        if self._map is not None:
-            self._map[:1] = b"\0"
+        with self._lock:
+            if self._map is not None:
+                self._map[:1] = b"\0"
 
     def _open(self) -> None:
         """Have the file in memory; one that is there already needs no space."""
@@ -78,15 +82,20 @@ class BlockJournal(BlockWatch):
                 self._path.write_bytes(bytes(SIZE))
             with self._path.open("r+b") as file:
                 self._map = mmap.mmap(file.fileno(), SIZE)
+            self._map[:1] = b"\0"
         except OSError as error:
             if str(error) != self._trouble:
                 log.error("the block at work cannot be written down, a crash would blame no frame: %s", error)
             self._trouble = str(error)
-        self.end()
 
     def close(self) -> None:
-        """Remove the file: the process ends as it should."""
-        self._path.unlink(missing_ok=True)
+        """Remove the file: the process ends as it should.  A thread that is still at work writes nothing more."""
+        with self._lock:
+            self._closed = True
+            if self._map is not None:
+                self._map.close()
+                self._map = None
+            self._path.unlink(missing_ok=True)
 
     def tries(self, run: str, stream: str, seq_num: int) -> int:
         """Return in how many crashes a frame was at work."""

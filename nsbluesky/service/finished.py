@@ -113,11 +113,6 @@ class RunEnds:
         That `files` writes to.
     tell : callable
         Takes the `FinishedRun`, and whether its files are whole.
-
-    Attributes
-    ----------
-    derived_of : dict
-        The uid of the derived run by that of the raw one.
     """
 
     def __init__(
@@ -127,7 +122,6 @@ class RunEnds:
         documents: DocumentLog,
         tell: Callable[[FinishedRun, bool], Any],
     ) -> None:
-        self.derived_of: dict[str, str] = {}
         self._raw_of: dict[str, str] = {}
         self._cxi = cxi
         self._files = files
@@ -137,7 +131,6 @@ class RunEnds:
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take one document."""
         if name == "start":
-            self.derived_of[document["raw_uid"]] = document["uid"]
             self._raw_of[document["uid"]] = document["raw_uid"]
         elif name == "stop":
             uid = document["run_start"]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsbluesky.document_log import UID
+from nsbluesky.latest import MAX_KNOWN_RUNS
+from nsbluesky.service.finished import FinishedRun
 
 __all__ = ["DocumentRefused", "Intake", "RunProgress"]
 
 MAX_UID = 64
 MAX_OPEN_RUNS = 256
 """Runs that are taken at once; while so many go on or are processed, further ones wait in their sessions' logs."""
-MAX_KNOWN_RUNS = 1000
 
 
 class DocumentRefused(ValueError):
@@ -34,15 +35,15 @@ class RunProgress:
         Index of the document that is expected.
     ended : bool
         Whether it was ended here: what still comes is counted, and not processed.
-    finished : bool
-        Whether its processing is over, so that nothing of it is needed any more.
+    finished : FinishedRun or None
+        What became of it, once its processing is over, so that nothing of it is needed any more.
     stopped : bool
         Whether a stop document came, which may be one that cannot be used.
     """
 
     next: int = 0
     ended: bool = False
-    finished: bool = False
+    finished: FinishedRun | None = None
     stopped: bool = False
 
 
@@ -69,7 +70,11 @@ class Intake:
     @property
     def open_runs(self) -> list[str]:
         """The runs that are not finished."""
-        return [uid for uid, progress in self._runs.items() if not progress.finished]
+        return [uid for uid, progress in self._runs.items() if progress.finished is None]
+
+    def is_open(self, run: str) -> bool:
+        """Return whether a run has begun and is not finished."""
+        return run in self._runs and self._runs[run].finished is None
 
     def take(self, run: str, index: int, name: str, document: dict[str, Any]) -> bool:
         """Take one document; return False where an earlier one is missing or many runs wait: it must come again.
@@ -81,7 +86,7 @@ class Intake:
             runs have begun that nobody has ended.
         """
         progress = self.progress(run)
-        if progress.finished or index < progress.next:
+        if progress.finished is not None or index < progress.next:
             self.num_duplicates += 1
             return True
         if index > progress.next:
@@ -101,10 +106,12 @@ class Intake:
         """Hand on nothing more of a run."""
         self._runs[run] = RunProgress(self.progress(run).next, ended=True)
 
-    def finish(self, run: str) -> None:
-        """Note that the processing of a run is over."""
-        self._runs[run] = RunProgress(self.progress(run).next, ended=True, finished=True)
-        done = [uid for uid, progress in self._runs.items() if progress.finished]
+    def finish(self, run: FinishedRun) -> None:
+        """Note that the processing of a run is over; the latest ones are remembered."""
+        progress = RunProgress(self.progress(run.raw_uid).next, ended=True, finished=run)
+        self.forget(run.raw_uid)
+        self._runs[run.raw_uid] = progress
+        done = [uid for uid, progress in self._runs.items() if progress.finished is not None]
         for uid in done[:-MAX_KNOWN_RUNS]:
             del self._runs[uid]
 

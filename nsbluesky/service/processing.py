@@ -71,10 +71,9 @@ class Processing:
         self._remove_left_checkpoints()
         self.pipeline.subscribe(publish)
         assert self.pipeline.cxi is not None  # it has a directory
-        files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
-        self.pipeline.subscribe(files)
-        self._ends = RunEnds(self.pipeline.cxi, files, self._derived, self._end)
-        self.pipeline.subscribe(self._ends)
+        self._files = DerivedRunWriter(self._derived.directory, self._derived, cxi=self.pipeline.cxi)
+        self.pipeline.subscribe(self._files)
+        self.pipeline.subscribe(RunEnds(self.pipeline.cxi, self._files, self._derived, self._end))
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         """Take a document of a raw run; returns at once."""
@@ -135,20 +134,21 @@ class Processing:
 
     def newly_finished(self) -> list[FinishedRun]:
         """Return the runs that were finished since the last call, and record them."""
+        is_idle = bool(self._stopped) and self.pipeline.wait(0)  # before the look at what has ended until then
         runs = []
         while not self._ended.empty():
             runs.append(self._ended.get())
-        if self._stopped and self.pipeline.wait(0):  # what has not begun by now is left alone
-            left_alone = [uid for uid in self._stopped if uid not in self._ends.derived_of]
-            runs += [FinishedRun(uid) for uid in left_alone]
-            self._stopped = [uid for uid in self._stopped if uid not in left_alone]
         ended = {run.raw_uid for run in runs}
         self._stopped = [uid for uid in self._stopped if uid not in ended]
+        if is_idle:  # what has not ended by now has never begun: it is left alone
+            runs += [FinishedRun(uid) for uid in self._stopped]
+            self._stopped = []
         try:
             self._record.add(*(run for run in runs if run.raw_uid not in self.not_whole))
             self._record.withdraw(*(ended & self.not_whole & self._ended_here))
         except OSError as error:
             log.error("finished runs cannot be recorded, they will be processed again: %s", error)
+        self._ended_here.difference_update(run.raw_uid for run in runs)
         return runs
 
     def close(self, timeout: float) -> bool:
@@ -157,6 +157,7 @@ class Processing:
         self.pipeline.gate.wait()
         assert self.pipeline.cxi is not None
         self.pipeline.cxi.close()
+        self._files.close()
         self._derived.close()
         return complete
 

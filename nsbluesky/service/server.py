@@ -90,11 +90,11 @@ class Server:
         self._pipeline_settings = self._configured.of(settings.pipeline)
         self._journal = BlockJournal(Path(settings.directory), supervisor=os.getppid())
         self._processing = self._begin()
-        self._finished = {run.raw_uid: run for run in self._processing.finished_before()}
         self._intake = Intake(self._deliver)
-        for uid in self._finished:
-            self._intake.finish(uid)
+        for run in self._processing.finished_before():
+            self._intake.finish(run)
         self._owners: dict[str, bytes] = {}
+        """Who sends the runs that are open."""
         self._stop = threading.Event()
         self._num_refused = 0
         self._num_bytes = 0
@@ -201,7 +201,7 @@ class Server:
                 self._documents.send_multipart([identity, REFUSED, str(error).encode()])
                 continue
             touched.setdefault(identity, {}).update(dict.fromkeys(runs))
-            self._owners.update(dict.fromkeys(runs, identity))
+            self._owners.update((run, identity) for run in runs if self._intake.is_open(run))
         for identity, known in touched.items():
             self._tell_progress(identity, list(known))
 
@@ -234,11 +234,11 @@ class Server:
         told: dict[str, Any] = {}
         for uid in runs:
             progress = self._intake.progress(uid)
-            finished = asdict(self._finished[uid]) if progress.finished and uid in self._finished else None
+            run = progress.finished
             told[uid] = (
                 progress.next,
-                finished,
-                finished is not None and self._publisher.shows(finished["derived_uid"]),
+                None if run is None else asdict(run),
+                run is not None and self._publisher.shows(run.derived_uid),
             )
         self._documents.send_multipart([identity, ACK, pack((self.instance, greeting, told))])
 
@@ -255,8 +255,7 @@ class Server:
         if runs:
             heap.trim()
         for run in runs:
-            self._finished[run.raw_uid] = run
-            self._intake.finish(run.raw_uid)
+            self._intake.finish(run)
             log.info("run %s is finished: %s", run.raw_uid, run.exit_status or "left alone")
         for run in runs:
             owner = self._owners.pop(run.raw_uid, None)
@@ -264,7 +263,6 @@ class Server:
                 self._tell_progress(owner, [run.raw_uid])
             if run.raw_uid in self._processing.not_whole:  # who sends it again wants it again
                 self._intake.forget(run.raw_uid)
-                del self._finished[run.raw_uid]
 
     # ---- control
 
@@ -356,6 +354,7 @@ class Server:
         for uid in runs:
             closed.pipeline.forget(uid)
             self._intake.forget(uid)
+            self._owners.pop(uid, None)
         return answer(runs=runs)
 
     def _record(self, request: Request) -> bytes:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -15,6 +16,7 @@ from nsbluesky.callbacks.live_plots import LivePlots
 from nsbluesky.callbacks.results import NewestResults
 from nsbluesky.callbacks.subscribers import DocumentCallback, Subscribers
 from nsbluesky.document_log import aborted
+from nsbluesky.latest import Latest
 from nsbluesky.service.access import AccessError, Credentials, check_address, local_credentials
 from nsbluesky.service.control import Endpoints, ServiceAway, ask_snapshot, find_endpoints
 from nsbluesky.service.messages import ControlError
@@ -70,7 +72,7 @@ class DerivedRuns:
             self._subscribers.add(callback)
         self._runs = _SeenRuns()
         self._stops = threading.Condition()
-        self._stopped: dict[str, None] = {}
+        self._stopped: Latest[str, None] = Latest()
         self._has_state = threading.Event()
         self._closing_listener = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="nsbluesky-subscriber", daemon=True)
@@ -163,16 +165,24 @@ class DerivedRuns:
                     self._stops.notify_all()
 
 
+@dataclass
+class _SeenStream:
+    """A stream of a run that goes on: `newest` is the number of the last event that was delivered."""
+
+    run: str
+    is_health: bool
+    newest: int = 0
+
+
 class _SeenRuns:
     """What was delivered, so that a snapshot adds only what is new, and runs that were cut off are ended."""
 
     def __init__(self) -> None:
         self._instance = ""
         self._open: dict[str, None] = {}
-        self._closed: dict[str, None] = {}
-        self._newest: dict[str, int] = {}
+        self._closed: Latest[str, None] = Latest()
+        self._streams: dict[str, _SeenStream] = {}
         self._health: tuple[str, dict[str, Any]] | None = None
-        self._health_descriptors: set[str] = set()
         self._told_away = False
 
     def begin(self, endpoints: Endpoints) -> list[tuple[str, dict[str, Any]]]:
@@ -211,24 +221,26 @@ class _SeenRuns:
                 self._close(document["run_start"])
             return not known
         if name == "descriptor":
-            known = document["uid"] in self._newest
-            self._newest.setdefault(document["uid"], 0)
-            if document["name"] == "health":
-                self._health_descriptors.add(document["uid"])
+            known = document["uid"] in self._streams or document["run_start"] not in self._open
+            if not known:
+                self._streams[document["uid"]] = _SeenStream(document["run_start"], document["name"] == "health")
             return not known
         if name == "event":
-            if document["descriptor"] in self._health_descriptors:
+            stream = self._streams.get(document["descriptor"])
+            if stream is None:  # of a run that is over
+                return False
+            if stream.is_health:
                 self._health = name, document
                 return True
-            known = self._newest.get(document["descriptor"], 0) >= document["seq_num"]
-            if not known:
-                self._newest[document["descriptor"]] = document["seq_num"]
+            known = stream.newest >= document["seq_num"]
+            stream.newest = max(stream.newest, document["seq_num"])
             return not known
         return True  # pages: what comes again replaces itself
 
     def _close(self, uid: str) -> None:
         del self._open[uid]
         self._closed[uid] = None
+        self._streams = {descriptor: stream for descriptor, stream in self._streams.items() if stream.run != uid}
         if not self._open:
             self._health = None
 

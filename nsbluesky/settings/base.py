@@ -15,6 +15,10 @@ from typing import Any, Self
 __all__ = ["Settings", "SettingsError", "require"]
 
 
+_IN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+"""What a value must be, for people who do not program."""
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used; the message says which, what was expected and what to do."""
 
@@ -161,5 +165,5 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SettingsError(f"{name} = {value!r}: expected {hint.__name__}")
+        raise SettingsError(f"{name} = {value!r}: expected {_IN_WORDS.get(hint, hint.__name__)}")
     return value

@@ -193,7 +193,7 @@ class Intake:
             frames.end_at(self.full_scale)
             warnings.warn(
                 f"several pixels of several frames have exactly {self.full_scale**2:.6g} photons, and none has more: "
-                "they are taken for saturated and left out; solver.leave_out_pixels=false uses them",
+                "they are taken for saturated and left out; the solver's leave_out_pixels=false uses them",
                 stacklevel=5,
             )
 

@@ -82,7 +82,7 @@ def complaint_about_range(places_px: npt.NDArray[np.float64], pixel_m: float) ->
     if range_px >= LEAST_RANGE_PX:
         return None
     return (
-        f"all {len(places_px)} frames lie within {range_px * pixel_m:.3g} m, but a pixel of the object is "
+        f"all {len(places_px)} frames so far lie within {range_px * pixel_m:.3g} m, but a pixel of the object is "
         f"{pixel_m:.3g} m wide: expected a scan over many of them; are the translations in the unit that is "
         "declared, and are energy, detector distance and detector pixel right?"
     )

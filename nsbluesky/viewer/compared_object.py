@@ -6,7 +6,7 @@ import contextlib
 from functools import partial
 from pathlib import Path
 
-from nsbluesky.callbacks.live_parts import Reconstruction
+from nsbluesky.callbacks.live_parts import ShownPicture
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.cxi import CxiError, read_cxi
@@ -91,7 +91,7 @@ class ComparedObject:
             compared = compare_images(self._file.images[-1], image) if self._file.images else None
         self._show(found, compared, name)
 
-    def _show(self, found: Reconstruction | None, compared: Comparison | None, name: str) -> None:
+    def _show(self, found: ShownPicture | None, compared: Comparison | None, name: str) -> None:
         self._state, self._name = LiveState(reconstruction=found), name
         if compared is not None:
             self.difference.show_comparison(compared, name)

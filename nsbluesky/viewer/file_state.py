@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nsbluesky.backend import get_backend
 from nsbluesky.callbacks.derived_run import UNITS
-from nsbluesky.callbacks.live_parts import DarkStatistics, Detector, Fit, LowResolution, Reconstruction
+from nsbluesky.callbacks.live_parts import DarkStatistics, Detector, Fit, LowResolution, ShownPicture
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.cleaning.darks import DarkAccumulator
 from nsbluesky.cleaning.layout import LAYOUTS, get_layout
@@ -40,7 +40,7 @@ MAX_MEAN_FRAMES = 64
 """Frames, evenly spaced, that a mean is made of where the file holds none."""
 
 
-def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
+def reconstruction_of(data: CxiData, image: CxiImage) -> ShownPicture:
     """Return a picture of a file as windows show it: on the stage, NaN where nothing was measured."""
     pixel_m = image.pixel_m
     if not np.isfinite(pixel_m):
@@ -53,7 +53,7 @@ def reconstruction_of(data: CxiData, image: CxiImage) -> Reconstruction:
     probe = image.probe
     if probe is None:
         probe = np.zeros((1, 1, 1), np.complex64) if data.illumination is None else data.illumination[None]
-    return Reconstruction(
+    return ShownPicture(
         object=object,
         probe=probe,
         pixel_size_m=pixel_m,
@@ -149,7 +149,7 @@ def dark_statistics(frames: npt.NDArray[np.generic]) -> DarkStatistics | None:
 
 def fit_of_frame(
     data: CxiData,
-    picture: Reconstruction,
+    picture: ShownPicture,
     index: int,
     frame: npt.NDArray[np.floating[npt.NBitBase]],
     corrected_m: npt.NDArray[np.float64] | None = None,
@@ -159,7 +159,7 @@ def fit_of_frame(
     Parameters
     ----------
     data : CxiData
-    picture : Reconstruction
+    picture : ShownPicture
     index : int
         Of the frame, from 0.
     frame : (N, N) floating

@@ -30,6 +30,7 @@ __all__ = [
 KILL_MS = 5000
 COMMAND = [sys.executable, "-m", "nsbluesky.cli"]
 
+_LINE_END = re.compile(rb"[\r\n]")
 _PROGRESS = re.compile(r"(\d+)/(\d+) R (\S+)")
 
 
@@ -126,6 +127,7 @@ class ReprocessPanel(QtWidgets.QWidget):
         self._number = 0
         self._waiting: list[list[str]] = []
         self._out = Path()
+        self._torn = b""
         self._last_line = ""
         self._cancelled = False
         self.form = SettingsForm(settings if raw is not None else settings.solver, self._check)
@@ -231,19 +233,23 @@ class ReprocessPanel(QtWidgets.QWidget):
         self.bar.setRange(0, 0)
         self.status.setText("cleaning …" if command[0] == "raw2cxi" else "reading …")
         more = ["--json", *(["--progress"] if command[0] == "reconstruct" else [])]
-        self._last_line = ""
+        self._torn, self._last_line = b"", ""
         self.process.start(COMMAND[0], [*COMMAND[1:], *command, *more])
         self._mark()
 
-    def _read(self) -> None:
-        for line in bytes(self.process.readAllStandardError().data()).decode(errors="replace").splitlines():
-            found = _PROGRESS.fullmatch(line.strip())
-            if found is None:
-                self._last_line = line.strip() or self._last_line
-                continue
+    def _read(self, ended: bool = False) -> None:
+        """Take what came on standard error; of a line that is not whole yet, the rest is to come."""
+        *lines, self._torn = _LINE_END.split(self._torn + bytes(self.process.readAllStandardError().data()))
+        for line in [*lines, self._torn] if ended else lines:
+            self._take_line(line.decode(errors="replace").strip())
+
+    def _take_line(self, line: str) -> None:
+        if found := _PROGRESS.fullmatch(line):
             self.bar.setRange(0, int(found[2]))
             self.bar.setValue(int(found[1]))
             self.status.setText(f"R {found[3]}")
+        else:
+            self._last_line = line or self._last_line
 
     def _cancel(self) -> None:
         self._waiting.clear()
@@ -253,13 +259,18 @@ class ReprocessPanel(QtWidgets.QWidget):
 
     def _fail(self, error: Any) -> None:
         if error == QtCore.QProcess.ProcessError.FailedToStart:
+            self._waiting.clear()
+            self._empty_bar()
             self.status.setText(f"{COMMAND[0]} cannot be started: {self.process.errorString()}")
             self._mark()
 
-    def _end(self, code: int, *_: object) -> None:
-        self._read()
+    def _empty_bar(self) -> None:
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
+
+    def _end(self, code: int, *_: object) -> None:
+        self._read(ended=True)
+        self._empty_bar()
         if self._cancelled:
             self.status.setText("cancelled")
         elif code != 0:

@@ -10,6 +10,7 @@ from typing import Any
 import event_model
 import h5py
 import numpy as np
+from open_files import is_open
 
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
@@ -219,3 +220,19 @@ def test_what_a_run_that_is_steered_tells(catalog: Catalog, tmp_path: Path) -> N
     assert stored["positions"]["raw_seq_num"][:].tolist() == [[1, 2, 0], [1, 2, 3]]
     assert np.isnan(stored["positions"]["x_m"][:][0, 2])
     assert PipelineSettings.from_dict(json.loads(stored["settings"]["settings"][:][0])) == PipelineSettings()
+
+
+def test_the_files_of_runs_that_go_on_can_be_closed(tmp_path: Path) -> None:
+    """As a reset of the service does, after which these runs begin anew under other uids."""
+    run, recorder = make_run(), Recorder()
+    writer = DerivedRunWriter(tmp_path, recorder, interval_s=0)
+    documents = list(a_run(run))
+    send(documents[:-1], writer)
+    paths = sorted((tmp_path / run.uid).glob("*.h5"))
+    assert [path.stem for path in paths] == ["dark_statistics", "detector", "reconstruction"]
+    assert all(is_open(path) for path in paths)
+    told = len(recorder.documents)
+    writer.close()
+    assert not any(is_open(path) for path in paths)
+    send(documents[-1:], writer)
+    assert len(recorder.documents) == told and writer.errors == {}

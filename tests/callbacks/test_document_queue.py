@@ -144,3 +144,24 @@ def test_writers_that_come_between_have_files_of_their_own(monkeypatch):
     assert sorted(int(image[0, 0]) for image in images) == [1, 2]
     assert waiting.spilled == 2
     waiting.close()
+
+
+def test_writers_that_come_between_keep_the_limit_of_the_memory():
+    """One that looked before another one put its array must not trust what it saw."""
+    waiting = DocumentQueue(max_bytes=200)
+    between, lock = iter([2]), waiting._writing
+
+    class LockAfterAnother:
+        def __enter__(self):
+            for number in between:
+                waiting.put("event", event(number))
+            return lock.__enter__()
+
+        def __exit__(self, *error):
+            return lock.__exit__(*error)
+
+    waiting._writing = LockAfterAnother()
+    waiting.put("event", event(1))
+    assert (waiting.spilled, waiting.bytes_in_memory) == (1, 200)
+    assert [waiting.get(timeout=0).document["data"]["x"] for _ in range(2)] == [2, 1]
+    waiting.close()

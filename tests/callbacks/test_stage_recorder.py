@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from open_files import is_open
 
 from nsbluesky import disk_space
 from nsbluesky.array_file import ArrayFile
@@ -37,11 +38,6 @@ def page(run: DerivedRun, seq_nums: list[int], stream: str = "clean") -> list[Do
 
 def picture(run: DerivedRun, side: int) -> list[Document]:
     return run.event("reconstruction", object=np.ones((side, side), np.complex64), num_frames=side, final=False)
-
-
-def is_open(path: Path) -> bool:
-    """Return whether this process has a file open."""
-    return any(h5py.h5f.get_name(file) == bytes(path) for file in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE))
 
 
 def test_each_stage_begins_and_ends_while_the_run_goes_on(run: DerivedRun, tmp_path: Path) -> None:

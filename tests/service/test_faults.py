@@ -347,6 +347,19 @@ def test_the_block_at_work(tmp_path: Path) -> None:
     assert next_life.isolate("run", "primary", [8, 9]) == [8, 9]
 
 
+def test_a_journal_that_is_closed_writes_nothing_more(tmp_path: Path) -> None:
+    """A thread that is still at work then must not leave a block that a later process is blamed for."""
+    journal = BlockJournal(tmp_path, 1)
+    journal.begin("run", "clean", "primary", [5])
+    (path,) = tmp_path.iterdir()
+    assert str(path) in Path("/proc/self/maps").read_text()
+    journal.close()
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    journal.begin("run", "clean", "primary", [6])
+    journal.end()
+    assert not path.exists()
+
+
 def test_services_that_share_a_folder_have_each_their_own_block(tmp_path: Path) -> None:
     one, other = BlockJournal(tmp_path, 1), BlockJournal(tmp_path, 2)
     one.begin("run", "clean", "primary", [5, 6, 7])

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsbluesky.latest import MAX_KNOWN_RUNS
+from nsbluesky.service.finished import FinishedRun
 from nsbluesky.service.intake import MAX_OPEN_RUNS, DocumentRefused, Intake
 
 
@@ -44,7 +46,7 @@ def test_runs_that_end_here() -> None:
     intake.end("a")
     assert intake.take("a", 3, *document("a", 3)) and intake.progress("a").next == 4
     assert intake.open_runs == ["a"]
-    intake.finish("a")
+    intake.finish(FinishedRun("a"))
     assert intake.take("a", 4, *document("a", 4)) and intake.open_runs == []
     assert delivered.indices == {"a": [0, 1, 2]}
     intake.forget("a")
@@ -75,7 +77,7 @@ def test_runs_that_nobody_ends_are_bounded() -> None:
     begin_runs(intake, MAX_OPEN_RUNS, last="descriptor")
     with pytest.raises(DocumentRefused, match="runs are open"):
         intake.take("one-more", 0, "start", {"uid": "one-more"})
-    intake.finish("run-0")
+    intake.finish(FinishedRun("run-0"))
     assert intake.take("one-more", 0, "start", {"uid": "one-more"})
 
 
@@ -85,5 +87,19 @@ def test_further_runs_wait_until_some_are_processed() -> None:
     begin_runs(intake, MAX_OPEN_RUNS, last="stop")
     assert not intake.take("one-more", 0, "start", {"uid": "one-more"})
     assert intake.progress("one-more").next == 0 and len(intake.open_runs) == MAX_OPEN_RUNS
-    intake.finish("run-0")
+    intake.finish(FinishedRun("run-0"))
     assert intake.take("one-more", 0, "start", {"uid": "one-more"})
+
+
+def test_the_runs_that_were_finished_last_are_known() -> None:
+    """In the order of their ends: a long scan that began before a thousand short ones is not forgotten at its end."""
+    intake = Intake(Delivered())
+    intake.take("long", 0, "start", {"uid": "long"})
+    for number in range(MAX_KNOWN_RUNS):
+        intake.finish(FinishedRun(f"run-{number}"))
+    assert intake.is_open("long")
+    intake.finish(FinishedRun("long", exit_status="success"))
+    assert intake.progress("long").finished == FinishedRun("long", exit_status="success")
+    assert not intake.is_open("long")
+    assert intake.progress("run-0").finished is None
+    assert intake.progress("run-1").finished is not None and not intake.is_open("never heard of")

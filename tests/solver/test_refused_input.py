@@ -82,7 +82,7 @@ def test_a_scan_of_one_place(scan, backend):
     translations_m = 1e-3 * scan.translations_m
     solver = scan.solver(backend)
     solver.add_frames(scan.seq_nums[:15], scan.frames[:15], translations_m[:15])
-    with pytest.warns(UserWarning, match="all 23 frames lie within .*in the unit that is declared, and are energy"):
+    with pytest.warns(UserWarning, match="all 23 frames so far lie within .*in the unit that is declared, and are"):
         solver.add_frames(scan.seq_nums[15:23], scan.frames[15:23], translations_m[15:23])
     solver.add_frames(scan.seq_nums[23:40], scan.frames[23:40], translations_m[23:40])  # told once
 

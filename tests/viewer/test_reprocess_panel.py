@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from simulated_file import write_simulated_file
 from nsbluesky.cli import _parse
 from nsbluesky.cxi import read_cxi
 from nsbluesky.settings import CleaningSettings, SolverSettings
+from nsbluesky.viewer import reprocess_panel
 from nsbluesky.viewer.cxi_window import CxiWindow
 from nsbluesky.viewer.qt import QtCore, QtWidgets
 from nsbluesky.viewer.reprocess_panel import (
@@ -79,10 +82,11 @@ def test_other_settings_give_another_file_that_is_compared(window: CxiWindow, qt
     assert not path.exists()
 
 
-def test_frames_taken_again_are_used_as_well(panel: ReprocessPanel, file: Path, qtbot: QtBot) -> None:
+def test_frames_taken_again_are_used_as_well(panel: ReprocessPanel, file: Path, tmp_path: Path, qtbot: QtBot) -> None:
+    again = Path(shutil.copyfile(file, tmp_path / "again.cxi"))
     for name, text in (("passes_final", "1"), ("modes", "1"), ("sweep_frames", "0"), ("coarse_uses", "0")):
         type_into(panel, name, text, qtbot)
-    qtbot.keyClicks(panel.also, str(file))
+    qtbot.keyClicks(panel.also, str(again))
     qtbot.mouseClick(panel.run, LEFT)
     with qtbot.waitSignal(panel.finished, timeout=TIMEOUT_MS) as told:
         pass
@@ -125,6 +129,33 @@ def test_what_goes_wrong_in_the_process_is_told(tmp_path: Path, qtbot: QtBot) ->
     qtbot.waitUntil(lambda: not panel.running, timeout=TIMEOUT_MS)
     assert "no such file" in panel.status.text()
     panel.close()
+
+
+def test_a_line_that_comes_in_two_parts_is_one(
+    panel: ReprocessPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import sys
+print("the translations are not", end="", file=sys.stderr, flush=True)
+sys.stdin.readline()
+sys.exit(" those of the frames")
+"""
+    monkeypatch.setattr(reprocess_panel, "COMMAND", [sys.executable, "-c", program])
+    with qtbot.waitSignal(panel.process.readyReadStandardError, timeout=TIMEOUT_MS):
+        qtbot.mouseClick(panel.run, LEFT)
+    panel.process.write(b"\n")
+    qtbot.waitUntil(panel.run.isEnabled, timeout=TIMEOUT_MS)
+    assert panel.status.text() == "the translations are not those of the frames"
+
+
+def test_a_process_that_cannot_be_started_is_told_and_nothing_seems_to_go_on(
+    panel: ReprocessPanel, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reprocess_panel, "COMMAND", [str(tmp_path / "gone")])
+    qtbot.mouseClick(panel.run, LEFT)
+    qtbot.waitUntil(lambda: "cannot be started" in panel.status.text(), timeout=TIMEOUT_MS)
+    assert (panel.bar.minimum(), panel.bar.maximum(), panel.bar.value()) == (0, 1, 0)
+    assert panel.run.isEnabled() and not panel.cancel.isEnabled()
 
 
 def test_a_wrong_value_is_refused(panel: ReprocessPanel, qtbot: QtBot) -> None:

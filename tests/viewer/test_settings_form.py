@@ -75,11 +75,11 @@ def test_large_numbers_are_written_so_that_nobody_counts_zeros(qtbot: QtBot) -> 
     ("name", "text", "message"),
     [
         ("solver.modes", "0", "modes = 0: expected 1 to 64"),
-        ("solver.modes", "two", "modes = 'two': expected int"),
+        ("solver.modes", "two", "modes = 'two': expected a whole number"),
         ("solver.alpha", "-1", "alpha = -1.0: expected > 0"),
         ("cleaning.center_px", "[1]", "center_px = [1]: expected 2 values"),
         ("cleaning.frame_px", "100", "frame_px = 100: expected a divisor of crop_px = 832"),
-        ("queue_bytes", "", "queue_bytes = None: expected int"),
+        ("queue_bytes", "", "queue_bytes = None: expected a whole number"),
     ],
 )
 def test_a_wrong_value_is_refused_where_it_was_typed(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsbluesky.callbacks.live_parts import Reconstruction
+from nsbluesky.callbacks.live_parts import ShownPicture
 from nsbluesky.callbacks.live_state import LiveState
 from nsbluesky.callbacks.news import number_text, numbered
 from nsbluesky.viewer.colormaps import complex_colors
@@ -98,7 +98,7 @@ class SecondEnginePanel(ObjectPanel):
         return "none: name one under Processing"
 
 
-def _measured(picture: Reconstruction) -> tuple[npt.NDArray[np.complex64], Extent]:
+def _measured(picture: ShownPicture) -> tuple[npt.NDArray[np.complex64], Extent]:
     """Return the measured part of the object, thinned out where it is large, and its outer edges in µm."""
     image = thin_out(to_host(picture.object), MAX_OBJECT_PX)
     rows, columns = measured_window(image)
