@@ -233,6 +233,8 @@ class StreamingDetector(KnownConfiguration):
                     raise self._lost_error()
                 self._halt()
                 self._held = self._flying and self.file.count() < self._goal
+                if not self._flying and self._arriving is not None:
+                    self._arriving.give_up()  # of a trigger, which the plan does again: nothing stalls meanwhile
         except DeviceError as error:
             log.warning("%s", error)
             self._let_go()

@@ -178,6 +178,27 @@ def test_pause_during_the_darks(RE: RunEngine, beamline: Beamline, run: Recorded
     assert_complete(run)
 
 
+def test_a_pause_in_an_exposure_may_last(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    """Longer than the camera may take for a frame: nobody waits for the one that the pause has cut off."""
+    exposure_s, original = beamline.fccd.camera.exposure, beamline.fccd.trigger
+    statuses: list[Status] = []
+    exposing = threading.Event()
+
+    def trigger() -> Any:
+        exposure_s.put(TIMEOUT_S if len(statuses) == 2 else COMMON["exposure_s"])
+        statuses.append(original())
+        if len(statuses) == 3:
+            exposing.set()
+        return statuses[-1]
+
+    beamline.fccd.trigger = trigger  # type: ignore[method-assign]
+    interrupt(RE, ptycho_scan(*beamline.devices, **{**COMMON, "num_dark": 0}), exposing, RE.request_pause)
+    assert statuses[2].exception(TIMEOUT_S) is None
+    RE.resume()
+    assert_complete(run)
+    assert run.stop["exit_status"] == "success"
+
+
 def test_frames_of_an_interrupted_point_belong_to_no_event(
     RE: RunEngine, beamline: Beamline, run: RecordedRun
 ) -> None:
