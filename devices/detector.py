@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -123,7 +124,7 @@ class StreamingDetector(KnownConfiguration):
         self._goal = 0
         self._flying = False
         self._held = False
-        self._pause_shutter: Any = None
+        self.pause_shutter: Any = None
         self._preparing = threading.Lock()
         super().__init__(*args, **kwargs)
         self.connection = Connection(self)
@@ -217,13 +218,19 @@ class StreamingDetector(KnownConfiguration):
             if arriving is not None:
                 arriving.give_up()
 
-    def close_on_pause(self, shutter: Any) -> None:
+    @contextmanager
+    def closing_on_pause(self, shutter: Any) -> Iterator[None]:
         """Name the shutter that closes when the RunEngine pauses: the sample gets no dose that is not measured.
 
         The RunEngine pauses its devices in no order, but a shutter must not close before the camera is idle; so it is
-        the detector that does both.
+        the detector that does both.  Only for plans that open it again: in any other one, what comes after a pause
+        would be dark.
         """
-        self._pause_shutter = shutter
+        former, self.pause_shutter = self.pause_shutter, shutter
+        try:
+            yield
+        finally:
+            self.pause_shutter = former
 
     def pause(self) -> None:
         """Hold the camera, then close the shutter (the RunEngine's pause); what does not answer is let go."""
@@ -238,11 +245,11 @@ class StreamingDetector(KnownConfiguration):
         except DeviceError as error:
             log.warning("%s", error)
             self._let_go()
-        if self._pause_shutter is not None:
+        if self.pause_shutter is not None:
             try:
-                self._pause_shutter.close().wait(STOP_TIMEOUT_S)
+                self.pause_shutter.close().wait(STOP_TIMEOUT_S)
             except Exception as error:
-                log.warning("%s may be open: %s", self._pause_shutter.name, error)
+                log.warning("%s may be open: %s", self.pause_shutter.name, error)
 
     def resume(self) -> None:
         """Leave the camera held: the plan opens the shutter first, then kicks it off again."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -165,6 +166,21 @@ def test_pause_and_resume(
     assert_complete(run)
     assert run.stop["exit_status"] == "success"
     assert beamline.is_safe()
+
+
+def test_a_pause_of_another_plan_leaves_the_shutter_alone(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun
+) -> None:
+    """Which would not open it again."""
+    RE(ptycho_scan(*beamline.devices, **COMMON))
+    run.documents.clear()
+    beamline.shutter.set("open")
+    some = run.when(lambda r: len(r.events("primary")) >= 2)
+    interrupt(RE, bp.count([beamline.fccd], num=50), some, RE.request_pause)
+    RE.resume()
+    frames = run.column("primary", "fccd_image")
+    assert len(frames) == 50
+    assert np.all(frames[:, 0, 2] == 1)
 
 
 def test_pause_during_the_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
