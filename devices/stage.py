@@ -134,6 +134,7 @@ class StreamingStage(KnownConfiguration):
             self._flying = self._paused = False
             if self._completing is not None:
                 self._completing.give_up()
+                self._completing = None
             self._close_file()
             self.fly.load(value)
             if self._wanted is not value:  # stopped or unstaged before it was there
@@ -150,12 +151,14 @@ class StreamingStage(KnownConfiguration):
         if self._file is None:
             raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
         self._check_not_lost()
-        self._flying = True
+        self._flying = self._completing is None or not self._completing.done
         return finished(self)
 
     def complete(self) -> DeviceStatus:
-        """Return a status that is done when every point was triggered."""
+        """Return a status that is done when every point was triggered: the same one, where it is asked again."""
         self._check_not_lost()
+        if self._completing is not None:
+            return self._completing
 
         def stalled(count: int) -> str:
             return (
@@ -171,7 +174,7 @@ class StreamingStage(KnownConfiguration):
             paused=lambda: self._paused,
             stalled=stalled,
         )
-        self._completing.add_callback(lambda _: setattr(self, "_flying", False))
+        self._completing.add_callback(self._on_completed)
         return self._completing
 
     def pause(self) -> None:
@@ -222,8 +225,9 @@ class StreamingStage(KnownConfiguration):
         """Leave the trajectory and stop both axes."""
         self._flying = False
         self._wanted = None
-        if self._completing is not None:
-            self._completing.give_up()
+        completing, self._completing = self._completing, None
+        if completing is not None:
+            completing.give_up()
         try:
             self.fly.abort()
         finally:  # axes may be of another IOC
@@ -235,6 +239,10 @@ class StreamingStage(KnownConfiguration):
         self._close_file()
         unstaged: list[Any] = super().unstage()
         return unstaged
+
+    def _on_completed(self, status: CountReached) -> None:
+        if status is self._completing:  # else it is of an earlier flight
+            self._flying = False
 
     def _check_not_lost(self) -> None:
         if self.lost:

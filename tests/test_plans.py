@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.preprocessors import SupplementalData
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 from ophyd.utils import LimitError
@@ -166,6 +168,29 @@ def test_pause_and_resume(
     assert_complete(run)
     assert run.stop["exit_status"] == "success"
     assert beamline.is_safe()
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_pauses_while_frames_begin(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    """The RunEngine does again what it did since the checkpoint, and the plan waits for what it was told before."""
+
+    def pause_after(message: Msg) -> Any:
+        return None, bps.pause() if message.command in ("prepare", "kickoff", "complete") else None
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(bpp.plan_mutator(plan(*beamline.devices, **COMMON, **more), pause_after))
+    pauses = 1
+    while RE.state == "paused":
+        assert not beamline.shutter.is_open
+        pauses += 1
+        with suppress(RunEngineInterrupted):
+            RE.resume()
+    assert pauses > 3
+    assert_complete(run)
+    assert run.column("dark", "fccd_image").shape[0] == NUM_DARK
+    assert run.stop["exit_status"] == "success"
 
 
 def test_a_pause_of_another_plan_leaves_the_shutter_alone(

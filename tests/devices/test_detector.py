@@ -128,6 +128,7 @@ def test_complete_is_done_when_every_frame_is_in_the_file(fccd: SimFCCD, gate: G
     gate.let_through(2)
     await_frames(fccd, 2)
     assert not status.done
+    assert fccd.complete() is status, "asked again after a pause"
     gate.let_through(1)
     status.wait(TIMEOUT_S)
     ((_, resource), _) = fccd.collect_asset_docs()

@@ -50,6 +50,7 @@ def test_positions_travel_by_file(stage: SimStage) -> None:
     trigger(stage, 3)
     assert stage.get_index() == 3
     assert not status.done
+    assert stage.complete() is status, "asked again after a pause"
     first = list(stage.collect_asset_docs(2))
     trigger(stage, 1)
     status.wait(TIMEOUT_S)
