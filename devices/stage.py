@@ -132,9 +132,7 @@ class StreamingStage(KnownConfiguration):
         with self._preparing:  # one that the IOC's end interrupted may not be over yet
             losses, self._losses_known = self.connection.losses, None  # what fails half-way has no trajectory
             self._flying = self._paused = False
-            if self._completing is not None:
-                self._completing.give_up()
-                self._completing = None
+            self._give_up()
             self._close_file()
             self.fly.load(value)
             if self._wanted is not value:  # stopped or unstaged before it was there
@@ -223,22 +221,29 @@ class StreamingStage(KnownConfiguration):
 
     def stop(self, *, success: bool = False) -> None:
         """Leave the trajectory and stop both axes."""
-        self._flying = False
         self._wanted = None
-        completing, self._completing = self._completing, None
-        if completing is not None:
-            completing.give_up()
+        self._give_up()
         try:
             self.fly.abort()
         finally:  # axes may be of another IOC
             super().stop(success=success)
 
     def unstage(self) -> list[Any]:
-        """Leave a trajectory that is not at its end, and close the file of positions."""
+        """Leave a trajectory that is not at its end, and close the file of positions.
+
+        Nobody waits for its points any more: after a halt, which stops no stage, the clock would stop the next scan.
+        """
+        self._give_up()
         self._leave_trajectory()
         self._close_file()
         unstaged: list[Any] = super().unstage()
         return unstaged
+
+    def _give_up(self) -> None:
+        completing, self._completing = self._completing, None
+        self._flying = False
+        if completing is not None:
+            completing.give_up()
 
     def _on_completed(self, status: CountReached) -> None:
         if status is self._completing:  # else it is of an earlier flight

@@ -99,6 +99,16 @@ def test_stop_in_the_middle(stage: SimStage) -> None:
     stage.unstage()
 
 
+def test_unstage_ends_what_waits_for_points(stage: SimStage) -> None:
+    """Of a scan that was halted: its clock would run on, and stop the axes in the middle of the next one."""
+    prepare(stage)
+    stage.kickoff().wait(TIMEOUT_S)
+    status = stage.complete()
+    trigger(stage, 2)
+    stage.unstage()
+    status.wait(TIMEOUT_S)
+
+
 def test_what_is_loaded_too_late_does_not_stay(stage: SimStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a plan is aborted while the controller takes the trajectory."""
     load, unstaged = stage.fly.load, threading.Event()
