@@ -296,6 +296,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`."""
+        self.check_value(position)  # a move that is refused does not end, and a stop would wait for it
         self._ended.clear()
         self._last_move = self.parent.connection.fail_on_loss(super().move(position, wait=wait, **kwargs))
         return self._last_move
