@@ -320,6 +320,8 @@ class StreamingDetector(KnownConfiguration):
             self._goal = self._prepared.num_frames
             if not self._flying:
                 self._completing = None
+            elif self._completing is not None:
+                self._completing.restart()
             self._flying, self._held = True, False
             self._idle = self.camera.start(self._goal - count)
         return finished(self)

@@ -182,7 +182,9 @@ class StreamingStage(KnownConfiguration):
             self._completing.give_up()
 
     def resume(self) -> None:
-        """Let the clock run."""
+        """Let the clock run, from its beginning."""
+        if self._completing is not None:
+            self._completing.restart()
         self._paused = False
 
     @property

@@ -13,7 +13,7 @@ from ophyd.utils import LimitError
 from recorded_run import path_of
 
 from nsbluesky.devices.stage import Trajectory
-from nsbluesky.devices.status import DeviceError
+from nsbluesky.devices.status import CountReached, DeviceError
 from nsbluesky.devices.twins import SimStage
 
 TIMEOUT_S = 10.0
@@ -148,6 +148,41 @@ def test_the_clock_stands_still_in_a_pause(tmp_path: Path) -> None:
         status.wait(0.2)
     stage.resume()
     assert isinstance(status.exception(TIMEOUT_S), DeviceError)
+
+
+def test_the_clock_begins_anew_after_a_pause(stage: SimStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first frame takes a moment, and most of the time may have gone by in the pause."""
+    prepare(stage)
+    stage.kickoff().wait(TIMEOUT_S)
+    stage.pause()
+    status = stage.complete()
+    began_in_pause: list[bool] = []
+    monkeypatch.setattr(status, "restart", lambda: began_in_pause.append(stage._paused))
+    stage.resume()
+    assert began_in_pause == [True]
+    stage.unstage()
+
+
+def test_a_pause_that_ends_as_the_time_is_up(stage: SimStage) -> None:
+    looks = 0
+    goes_on = threading.Event()
+
+    def paused() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            status.restart()
+            return False
+        goes_on.set()
+        return True
+
+    status = CountReached(
+        stage, stage.fly.num_triggers, 1, stall_s=0.02, paused=paused, stalled=lambda _: "it has stalled"
+    )
+    assert goes_on.wait(TIMEOUT_S)
+    assert not status.done
+    status.give_up()
+    status.wait(TIMEOUT_S)
     stage.unstage()
 
 
