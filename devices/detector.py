@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,10 +121,11 @@ class StreamingDetector(KnownConfiguration):
         self._assets: StreamAssets | None = None
         self._idle: Status | None = None
         self._arriving: CountReached | None = None
+        self._completing: CountReached | None = None
         self._goal = 0
         self._flying = False
         self._held = False
-        self._pause_shutter: Any = None
+        self.pause_shutter: Any = None
         self._preparing = threading.Lock()
         super().__init__(*args, **kwargs)
         self.connection = Connection(self)
@@ -172,6 +174,7 @@ class StreamingDetector(KnownConfiguration):
             self._losses_known = None  # what fails half-way, as the IOC is still away, has no file
             if self._arriving is not None:
                 self._arriving.give_up()
+            self._completing = None
             if was_lost:
                 self._flying = self._held = False
                 self._idle = None
@@ -186,6 +189,7 @@ class StreamingDetector(KnownConfiguration):
         """Forget earlier acquisitions."""
         self._prepared = None
         self._flying = self._held = False
+        self._completing = None
         self._losses_known = self.connection.losses
         if self.is_idle:
             self._idle = None  # whether the last acquisition failed is history
@@ -206,7 +210,7 @@ class StreamingDetector(KnownConfiguration):
     def stop(self, *, success: bool = False) -> None:
         """Stop the camera and wait till it is idle; frames that were made are in the file."""
         self._flying = self._held = False
-        arriving = self._arriving
+        arriving, self._completing = self._arriving, None
         try:
             if self.lost:
                 self._let_go()
@@ -217,13 +221,19 @@ class StreamingDetector(KnownConfiguration):
             if arriving is not None:
                 arriving.give_up()
 
-    def close_on_pause(self, shutter: Any) -> None:
+    @contextmanager
+    def closing_on_pause(self, shutter: Any) -> Iterator[None]:
         """Name the shutter that closes when the RunEngine pauses: the sample gets no dose that is not measured.
 
         The RunEngine pauses its devices in no order, but a shutter must not close before the camera is idle; so it is
-        the detector that does both.
+        the detector that does both.  Only for plans that open it again: in any other one, what comes after a pause
+        would be dark.
         """
-        self._pause_shutter = shutter
+        former, self.pause_shutter = self.pause_shutter, shutter
+        try:
+            yield
+        finally:
+            self.pause_shutter = former
 
     def pause(self) -> None:
         """Hold the camera, then close the shutter (the RunEngine's pause); what does not answer is let go."""
@@ -233,14 +243,16 @@ class StreamingDetector(KnownConfiguration):
                     raise self._lost_error()
                 self._halt()
                 self._held = self._flying and self.file.count() < self._goal
+                if not self._flying and self._arriving is not None:
+                    self._arriving.give_up()  # of a trigger, which the plan does again: nothing stalls meanwhile
         except DeviceError as error:
             log.warning("%s", error)
             self._let_go()
-        if self._pause_shutter is not None:
+        if self.pause_shutter is not None:
             try:
-                self._pause_shutter.close().wait(STOP_TIMEOUT_S)
+                self.pause_shutter.close().wait(STOP_TIMEOUT_S)
             except Exception as error:
-                log.warning("%s may be open: %s", self._pause_shutter.name, error)
+                log.warning("%s may be open: %s", self.pause_shutter.name, error)
 
     def resume(self) -> None:
         """Leave the camera held: the plan opens the shutter first, then kicks it off again."""
@@ -306,20 +318,33 @@ class StreamingDetector(KnownConfiguration):
         count = self.file.count() if self._flying else 0
         if not self._flying or self._held:
             self._goal = self._prepared.num_frames
+            if not self._flying:
+                self._completing = None
+            elif self._completing is not None:
+                self._completing.restart()
             self._flying, self._held = True, False
             self._idle = self.camera.start(self._goal - count)
         return finished(self)
 
     def complete(self) -> DeviceStatus:
-        """Return a status that is done when every frame is in the file."""
+        """Return a status that is done when every frame is in the file: the same one, where it is asked again.
+
+        After a pause the RunEngine asks again what it asked since the last checkpoint, and the plan has the former.
+        """
         self._check_not_lost()
+        if self._completing is not None:
+            return self._completing
         if not self._flying:
             raise DeviceError(f"{self.name}: kickoff comes before complete")
-        status = self._frames_written(self._goal)
-        status.add_callback(lambda _: setattr(self, "_flying", False))
-        return status
+        self._completing = self._frames_written(self._goal)
+        self._completing.add_callback(self._on_completed)
+        return self._completing
 
     # parts
+
+    def _on_completed(self, status: CountReached) -> None:
+        if status is self._completing:  # else it is of an earlier flight
+            self._flying = False
 
     def _check_not_lost(self) -> None:
         if self.lost:
@@ -350,7 +375,7 @@ class StreamingDetector(KnownConfiguration):
         self._assets = None
         self.file.close()
 
-    def _frames_written(self, goal: int) -> DeviceStatus:
+    def _frames_written(self, goal: int) -> CountReached:
         periods = 0.0 if self._prepared is None else max(self._prepared.period_s, self._prepared.exposure_s)
         stall_s = self._stall_s + STALL_PERIODS * periods
 

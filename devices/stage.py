@@ -132,8 +132,7 @@ class StreamingStage(KnownConfiguration):
         with self._preparing:  # one that the IOC's end interrupted may not be over yet
             losses, self._losses_known = self.connection.losses, None  # what fails half-way has no trajectory
             self._flying = self._paused = False
-            if self._completing is not None:
-                self._completing.give_up()
+            self._give_up()
             self._close_file()
             self.fly.load(value)
             if self._wanted is not value:  # stopped or unstaged before it was there
@@ -150,12 +149,14 @@ class StreamingStage(KnownConfiguration):
         if self._file is None:
             raise DeviceError(f"{self.name}: prepare(Trajectory(...)) comes before kickoff")
         self._check_not_lost()
-        self._flying = True
+        self._flying = self._completing is None or not self._completing.done
         return finished(self)
 
     def complete(self) -> DeviceStatus:
-        """Return a status that is done when every point was triggered."""
+        """Return a status that is done when every point was triggered: the same one, where it is asked again."""
         self._check_not_lost()
+        if self._completing is not None:
+            return self._completing
 
         def stalled(count: int) -> str:
             return (
@@ -171,7 +172,7 @@ class StreamingStage(KnownConfiguration):
             paused=lambda: self._paused,
             stalled=stalled,
         )
-        self._completing.add_callback(lambda _: setattr(self, "_flying", False))
+        self._completing.add_callback(self._on_completed)
         return self._completing
 
     def pause(self) -> None:
@@ -181,7 +182,9 @@ class StreamingStage(KnownConfiguration):
             self._completing.give_up()
 
     def resume(self) -> None:
-        """Let the clock run."""
+        """Let the clock run, from its beginning."""
+        if self._completing is not None:
+            self._completing.restart()
         self._paused = False
 
     @property
@@ -220,21 +223,33 @@ class StreamingStage(KnownConfiguration):
 
     def stop(self, *, success: bool = False) -> None:
         """Leave the trajectory and stop both axes."""
-        self._flying = False
         self._wanted = None
-        if self._completing is not None:
-            self._completing.give_up()
+        self._give_up()
         try:
             self.fly.abort()
         finally:  # axes may be of another IOC
             super().stop(success=success)
 
     def unstage(self) -> list[Any]:
-        """Leave a trajectory that is not at its end, and close the file of positions."""
+        """Leave a trajectory that is not at its end, and close the file of positions.
+
+        Nobody waits for its points any more: after a halt, which stops no stage, the clock would stop the next scan.
+        """
+        self._give_up()
         self._leave_trajectory()
         self._close_file()
         unstaged: list[Any] = super().unstage()
         return unstaged
+
+    def _give_up(self) -> None:
+        completing, self._completing = self._completing, None
+        self._flying = False
+        if completing is not None:
+            completing.give_up()
+
+    def _on_completed(self, status: CountReached) -> None:
+        if status is self._completing:  # else it is of an earlier flight
+            self._flying = False
 
     def _check_not_lost(self) -> None:
         if self.lost:
@@ -283,6 +298,7 @@ class Axis(EpicsMotor):  # type: ignore[misc]
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Go to a position; see `ophyd.EpicsMotor.move`."""
+        self.check_value(position)  # a move that is refused does not end, and a stop would wait for it
         self._ended.clear()
         self._last_move = self.parent.connection.fail_on_loss(super().move(position, wait=wait, **kwargs))
         return self._last_move

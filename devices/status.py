@@ -159,6 +159,10 @@ class CountReached(DeviceStatus):  # type: ignore[misc]
         """Be done without the goal: somebody stopped the device on purpose."""
         self._end(None)
 
+    def restart(self) -> None:
+        """Let the clock begin anew, before it runs again: else what went by in a pause would count."""
+        self._news.set()
+
     def _on_count(self, *, value: int, **_: Any) -> None:
         self._count = value
         if value >= self._goal:
@@ -168,8 +172,9 @@ class CountReached(DeviceStatus):  # type: ignore[misc]
     def _watch(self) -> None:
         while not self.done:
             arrived = self._news.wait(self._stall_s)
+            has_stalled = not arrived and not self._paused() and not self._news.is_set()  # a pause may end just now
             self._news.clear()
-            if not arrived and not self._paused():
+            if has_stalled:
                 self._end(DeviceError(self._stalled(self._count)))
 
     def _end(self, error: Exception | None) -> None:

@@ -44,9 +44,13 @@ class Motor(Device):
         return self.moves[-1]
 
     def connect(self, connected: bool) -> None:
-        """Let the channel go or come, as the control layer tells it."""
+        """Let the channel go or come, as the control layer tells it: on a thread of ophyd's, which may be late."""
+        known = threading.Event()
+        self.connection.listen(known.set)
         self.channel._metadata["connected"] = connected
         self.channel._run_metadata_callbacks()
+        assert known.wait(TIMEOUT_S)
+        self.connection.ignore(known.set)
 
 
 @pytest.fixture

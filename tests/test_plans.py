@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.preprocessors import SupplementalData
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 from ophyd.utils import LimitError
@@ -167,6 +170,44 @@ def test_pause_and_resume(
     assert beamline.is_safe()
 
 
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_pauses_while_frames_begin(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    """The RunEngine does again what it did since the checkpoint, and the plan waits for what it was told before."""
+
+    def pause_after(message: Msg) -> Any:
+        return None, bps.pause() if message.command in ("prepare", "kickoff", "complete") else None
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(bpp.plan_mutator(plan(*beamline.devices, **COMMON, **more), pause_after))
+    pauses = 1
+    while RE.state == "paused":
+        assert not beamline.shutter.is_open
+        pauses += 1
+        with suppress(RunEngineInterrupted):
+            RE.resume()
+    assert pauses > 3
+    assert_complete(run)
+    assert run.column("dark", "fccd_image").shape[0] == NUM_DARK
+    assert run.stop["exit_status"] == "success"
+
+
+def test_a_pause_of_another_plan_leaves_the_shutter_alone(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun
+) -> None:
+    """Which would not open it again."""
+    RE(ptycho_scan(*beamline.devices, **COMMON))
+    run.documents.clear()
+    beamline.shutter.set("open")
+    some = run.when(lambda r: len(r.events("primary")) >= 2)
+    interrupt(RE, bp.count([beamline.fccd], num=50), some, RE.request_pause)
+    RE.resume()
+    frames = run.column("primary", "fccd_image")
+    assert len(frames) == 50
+    assert np.all(frames[:, 0, 2] == 1)
+
+
 def test_pause_during_the_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
     some = run.when(lambda r: len(r.data("dark")) >= 1)
     settings = {**COMMON, "num_dark": 60, "rate_hz": 100.0}
@@ -176,6 +217,27 @@ def test_pause_during_the_darks(RE: RunEngine, beamline: Beamline, run: Recorded
     assert len(darks) == 60
     assert np.all(darks[:, 0, 2] == 0)
     assert_complete(run)
+
+
+def test_a_pause_in_an_exposure_may_last(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
+    """Longer than the camera may take for a frame: nobody waits for the one that the pause has cut off."""
+    exposure_s, original = beamline.fccd.camera.exposure, beamline.fccd.trigger
+    statuses: list[Status] = []
+    exposing = threading.Event()
+
+    def trigger() -> Any:
+        exposure_s.put(TIMEOUT_S if len(statuses) == 2 else COMMON["exposure_s"])
+        statuses.append(original())
+        if len(statuses) == 3:
+            exposing.set()
+        return statuses[-1]
+
+    beamline.fccd.trigger = trigger  # type: ignore[method-assign]
+    interrupt(RE, ptycho_scan(*beamline.devices, **{**COMMON, "num_dark": 0}), exposing, RE.request_pause)
+    assert statuses[2].exception(TIMEOUT_S) is None
+    RE.resume()
+    assert_complete(run)
+    assert run.stop["exit_status"] == "success"
 
 
 def test_frames_of_an_interrupted_point_belong_to_no_event(

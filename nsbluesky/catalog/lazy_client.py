@@ -7,6 +7,9 @@ from typing import Any
 
 __all__ = ["LazyClient"]
 
+OF_DEVICES = frozenset(("name", "read", "describe", "kickoff", "complete", "children", "_is_plan_"))
+"""What devices and plans have, and no client: bluesky-queueserver asks every name of a session for it."""
+
 
 class LazyClient:
     """Does what a client does: is shown, indexed, searched, iterated and completed as that one is.
@@ -21,8 +24,8 @@ class LazyClient:
         self._look = client
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the client has, but for what Python itself looks for in vain: `copy` and many more ask so."""
-        if name.startswith("__"):
+        """Return what the client has, but for what is looked for in vain, by Python itself (`copy`) and many more."""
+        if name.startswith("__") or name in OF_DEVICES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._look(), name)
 

@@ -64,8 +64,11 @@ def fly(
 
     @bpp.contingency_decorator(except_plan=leave)  # type: ignore[untyped-decorator]
     def follow(wanted: int) -> Plan:
+        yield from bps.checkpoint()  # a pause from here on must not prepare again: it would end the statuses below
+        yield from bps.abs_set(shutter, light, wait=True)
         for device in devices:
             yield from bps.kickoff(device, wait=True)
+        yield from bps.checkpoint()
         group = short_uid("complete")
         statuses = []
         for device in devices:

@@ -233,7 +233,6 @@ def _run(
     """Open a run around a measurement, and leave the shutter closed however it ends."""
     with refusing():
         slow = baseline_devices(baseline, [scan.stage, scan.shutter])
-    scan.fccd.close_on_pause(scan.shutter)
 
     def back() -> Plan:
         yield from bps.checkpoint()
@@ -248,7 +247,8 @@ def _run(
         yield from measure()
         yield from outlasting([scan.stage], back)
 
-    return (yield from inner())
+    with scan.fccd.closing_on_pause(scan.shutter):
+        return (yield from inner())
 
 
 def _open(shutter: Any) -> Plan:

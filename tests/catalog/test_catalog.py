@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky import plans as bp
+from bluesky.protocols import Flyable, Readable
+from bluesky.utils import is_plan
 from flown_frames import Camera, fly
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
@@ -33,6 +35,7 @@ from tiled.queries import Eq
 from nsbluesky.catalog import Catalog, CatalogBehind, CatalogWriter, open_catalog
 from nsbluesky.catalog.catalog import ctrl_c_waits
 from nsbluesky.catalog.database import is_made
+from nsbluesky.catalog.lazy_client import LazyClient
 from nsbluesky.catalog.run_writer import RowsLeftOut, run_writer
 from nsbluesky.document_log import DocumentLog, DocumentLogError, read_documents
 from nsbluesky.folders import data_directory
@@ -359,6 +362,20 @@ def test_a_catalog_that_cannot_be_read_now_is_not_taken_for_one_that_is_half_mad
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             is_made(database)
     assert len(database.read_bytes()) == len(before)
+
+
+def test_no_client_is_made_to_say_that_it_is_no_device() -> None:
+    """Else tiled would be imported as soon as bluesky-queueserver has read the startup files."""
+    looks: list[str] = []
+
+    def look() -> Any:
+        looks.append("made")
+        return object()
+
+    client = LazyClient(look)
+    assert not isinstance(client, (Readable, Flyable)) and not hasattr(client, "children")
+    assert not is_plan(client)
+    assert not looks
 
 
 LOOKS = """

@@ -128,6 +128,7 @@ def test_complete_is_done_when_every_frame_is_in_the_file(fccd: SimFCCD, gate: G
     gate.let_through(2)
     await_frames(fccd, 2)
     assert not status.done
+    assert fccd.complete() is status, "asked again after a pause"
     gate.let_through(1)
     status.wait(TIMEOUT_S)
     ((_, resource), _) = fccd.collect_asset_docs()
@@ -179,6 +180,30 @@ def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
     fccd.unstage()
     with pytest.raises(DeviceError, match="kickoff comes before complete"):
         fccd.complete()
+
+
+def test_the_clock_begins_anew_when_a_held_camera_goes_on(
+    fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt = fccd.camera.halt
+
+    def halt_during_an_exposure() -> None:
+        halt()
+        gate.let_through(1)
+
+    monkeypatch.setattr(fccd.camera, "halt", halt_during_an_exposure)
+    prepare(fccd, 2)
+    fccd.kickoff().wait(TIMEOUT_S)
+    status = fccd.complete()
+    began_in_pause: list[bool] = []
+    monkeypatch.setattr(status, "restart", lambda: began_in_pause.append(fccd.held))
+    gate.await_exposures(1)
+    fccd.pause()
+    fccd.kickoff().wait(TIMEOUT_S)
+    assert began_in_pause == [True]
+    gate.let_through(1)
+    status.wait(TIMEOUT_S)
+    fccd.unstage()
 
 
 def test_camera_that_does_not_stop_says_so_and_blocks_nothing(

@@ -13,7 +13,7 @@ from ophyd.utils import LimitError
 from recorded_run import path_of
 
 from nsbluesky.devices.stage import Trajectory
-from nsbluesky.devices.status import DeviceError
+from nsbluesky.devices.status import CountReached, DeviceError
 from nsbluesky.devices.twins import SimStage
 
 TIMEOUT_S = 10.0
@@ -50,6 +50,7 @@ def test_positions_travel_by_file(stage: SimStage) -> None:
     trigger(stage, 3)
     assert stage.get_index() == 3
     assert not status.done
+    assert stage.complete() is status, "asked again after a pause"
     first = list(stage.collect_asset_docs(2))
     trigger(stage, 1)
     status.wait(TIMEOUT_S)
@@ -98,6 +99,16 @@ def test_stop_in_the_middle(stage: SimStage) -> None:
     stage.unstage()
 
 
+def test_unstage_ends_what_waits_for_points(stage: SimStage) -> None:
+    """Of a scan that was halted: its clock would run on, and stop the axes in the middle of the next one."""
+    prepare(stage)
+    stage.kickoff().wait(TIMEOUT_S)
+    status = stage.complete()
+    trigger(stage, 2)
+    stage.unstage()
+    status.wait(TIMEOUT_S)
+
+
 def test_what_is_loaded_too_late_does_not_stay(stage: SimStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a plan is aborted while the controller takes the trajectory."""
     load, unstaged = stage.fly.load, threading.Event()
@@ -137,6 +148,41 @@ def test_the_clock_stands_still_in_a_pause(tmp_path: Path) -> None:
         status.wait(0.2)
     stage.resume()
     assert isinstance(status.exception(TIMEOUT_S), DeviceError)
+
+
+def test_the_clock_begins_anew_after_a_pause(stage: SimStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first frame takes a moment, and most of the time may have gone by in the pause."""
+    prepare(stage)
+    stage.kickoff().wait(TIMEOUT_S)
+    stage.pause()
+    status = stage.complete()
+    began_in_pause: list[bool] = []
+    monkeypatch.setattr(status, "restart", lambda: began_in_pause.append(stage._paused))
+    stage.resume()
+    assert began_in_pause == [True]
+    stage.unstage()
+
+
+def test_a_pause_that_ends_as_the_time_is_up(stage: SimStage) -> None:
+    looks = 0
+    goes_on = threading.Event()
+
+    def paused() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            status.restart()
+            return False
+        goes_on.set()
+        return True
+
+    status = CountReached(
+        stage, stage.fly.num_triggers, 1, stall_s=0.02, paused=paused, stalled=lambda _: "it has stalled"
+    )
+    assert goes_on.wait(TIMEOUT_S)
+    assert not status.done
+    status.give_up()
+    status.wait(TIMEOUT_S)
     stage.unstage()
 
 

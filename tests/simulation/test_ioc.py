@@ -165,6 +165,21 @@ def test_a_move_that_is_stopped_on_purpose_has_ended_well(connected: Connected) 
     assert move.success
 
 
+def test_no_end_of_a_move_that_was_refused_is_waited_for(
+    connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The RunEngine stops, as well, what it could not move."""
+    axis = connected.stage.x
+    axis.set(axis.position).wait(TIMEOUT_S)
+    with pytest.raises(LimitError):
+        axis.set(1e6)
+    waited: list[bool] = []
+    ended = axis._ended.wait
+    monkeypatch.setattr(axis._ended, "wait", lambda timeout: waited.append(ended(timeout)))
+    axis.stop(success=True)
+    assert waited == [True]
+
+
 @pytest.mark.parametrize(("plan", "more"), PLANS)
 def test_abort(RE: RunEngine, connected: Connected, run: RecordedRun, plan: Any, more: dict[str, Any]) -> None:
     some = run.when(lambda r: len(r.data("primary")) >= 6)
