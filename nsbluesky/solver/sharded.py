@@ -30,7 +30,7 @@ from nsbluesky.settings import SettingsError, SolverSettings
 from nsbluesky.solver.canvas import bounding_box, window_corners_px
 from nsbluesky.solver.checkpoint_writer import Checkpoints, CheckpointWriter
 from nsbluesky.solver.dose import DOSE_FRAMES
-from nsbluesky.solver.engines.averages import put_averages_in
+from nsbluesky.solver.engines.averages import follows, put_averages_in
 from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
@@ -195,9 +195,10 @@ class ShardedSolver:
         for place, future in zip(self._places, waiting, strict=True):
             self._add(place, future.result())
         put_averages_in(backend.xp, self._sums, state)
+        seen = follows(self._sums.object.denominator)
         self._sums.clear()
         state.probe = orthogonal_modes(backend.xp, state.probe)
-        set_probe_power(backend.xp, state, float(np.mean(self.ledger.photons[self.ledger.active])))
+        set_probe_power(backend.xp, state, float(np.mean(self.ledger.photons[self.ledger.active])), seen)
 
     def _add(self, place: _Place, sums: ShardSums) -> None:
         """Add what a shard has summed, always in the same order: sums do not depend on who was first."""

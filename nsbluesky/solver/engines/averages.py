@@ -16,7 +16,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.solver.engines.base import PassSums
 from nsbluesky.solver.state import SolverState
 
-__all__ = ["PassAverage", "put_averages_in"]
+__all__ = ["PassAverage", "follows", "put_averages_in"]
 
 COVERED = np.float32(1e-3)
 """A pixel takes the average of a pass where its Σ w·|P|² exceeds this part of the maximum …"""
@@ -78,10 +78,7 @@ class PassAverage:
 
     def seen(self) -> Any:
         """Return how far pixels of the object follow a pass (H, W), 0…1; None before the first one ended."""
-        if self._before is None:
-            return None
-        light = self._before.object.denominator
-        return light / (light + FOLLOWING * light.max())
+        return None if self._before is None else follows(self._before.object.denominator)
 
     def shown(self, state: SolverState) -> SolverState:
         """Return the state as the average over as many uses of frames as a pass has, up to now."""
@@ -110,6 +107,11 @@ class PassAverage:
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up the sums of a checkpoint."""
         self.sums.restore(contents, self._backend)
+
+
+def follows(light: Any) -> Any:
+    """Return how far pixels of the object follow a pass (H, W), 0…1, by the light Σ w·|P|² on them."""
+    return light / (light + FOLLOWING * light.max() + np.float32(1e-30))  # where there is none, none follow
 
 
 def put_averages_in(xp: Any, sums: PassSums, state: SolverState) -> None:
