@@ -18,7 +18,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.engines import ENGINES, make_engine
 from nsbluesky.solver.engines.base import frames_in_cache, shares
 from nsbluesky.solver.frames import FrameStore
-from nsbluesky.solver.light import Told
+from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.state import SolverState
 
@@ -76,7 +76,7 @@ def one_pass(backend: Backend, settings: SolverSettings, frames: int, side: int)
 
     def run() -> None:
         order = spread(np.arange(frames), corners, settings.batch, rng)
-        told: list[Told] = []
+        told: list[UpdateReport] = []
         for first in range(0, frames, settings.batch):
             told.append(engine.begin_update(state, store, order[first : first + settings.batch]))
             told[-2:][0].wait()  # of the batch before, while a device works on this one

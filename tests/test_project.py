@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import importlib.metadata
 import os
 import re
@@ -71,6 +72,17 @@ def test_every_package_folder_is_listed_in_setup_cfg() -> None:
 
 ELSEWHERE = {"ptychi", "cdtools-py"}
 """What benchmarks install into an environment of its own, not beside the package."""
+
+
+def test_every_benchmark_can_be_imported() -> None:
+    """Nothing else of the tests would see that a name is gone which one of them needs."""
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        if path.stem == "__main__":
+            continue
+        try:
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        except ModuleNotFoundError as error:
+            assert error.name in {"cdtools", "ptychi"}, path  # which few have
 
 
 def test_extras_of_the_design_exist() -> None:
