@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -167,8 +168,14 @@ def clean_block(
 ) -> CleanBlock:
     """Read and clean a block of frames: the task of a worker."""
     backend = get_backend(backend_name, threads=1)
-    plans = [_plan(path, backend.name) for path in recipes]
+    with _LOADING:
+        plans = [_plan(path, backend.name) for path in recipes]
     return clean_exposures(frames.read(), exposure, plans, backend, geometry)
+
+
+_LOADING = threading.Lock()
+"""NumPy reads a file's header by `ast`, which fails now and then where two threads of CPython 3.11 do that at once
+("SystemError: AST constructor recursion depth mismatch"); and one of two that want the same plan makes it."""
 
 
 @functools.lru_cache(maxsize=8)

@@ -199,3 +199,14 @@ def test_the_inner_one_knows_more() -> None:
         telling_what_is_left(lambda: "a checkpoint"),
     ):
         raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_the_middle_of_a_lock_s_work_is_an_interruption() -> None:
+    """A condition that is interrupted while it takes its lock again releases what it does not have."""
+    with pytest.raises(KeyboardInterrupt, match="a half"), telling_what_is_left(lambda: "a half"):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+    with pytest.raises(RuntimeError, match="release unlocked lock"), telling_what_is_left(lambda: "a half"):
+        threading.Lock().release()

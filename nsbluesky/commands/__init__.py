@@ -207,11 +207,15 @@ def ended_by_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def telling_what_is_left(left: Callable[[], str]) -> Iterator[None]:
-    """Let a Ctrl-C in the block, which interrupts it, tell what is left of its work, as `left` returns it then."""
+    """Let a Ctrl-C in the block, which interrupts it, tell what is left of its work, as `left` returns it then.
+
+    In the middle of a lock's own work it comes out as a RuntimeError of that lock ("release unlocked lock").
+    """
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        of_a_lock = isinstance(error, RuntimeError) and isinstance(error.__context__, KeyboardInterrupt)
+        if not of_a_lock and (error.args or isinstance(error, RuntimeError)):
             raise
         raise KeyboardInterrupt(left()) from None
 
