@@ -146,7 +146,9 @@ def test_what_does_not_stand_out_leaves_what_was_declared():
 
 
 @pytest.mark.parametrize("told_m", [0.0, 2e-6])
-@pytest.mark.parametrize(("turn", "best", "accepted"), [(4, 7, False), (4, 7, True), (0, 7, False), (6, 20, False)])
+@pytest.mark.parametrize(
+    ("turn", "best", "accepted"), [(4, 7, False), (4, 7, True), (0, 7, False), (6, 20, False), (0, 3, True)]
+)
 def test_the_best_defocus_lies_between_two_that_were_tried(scan, backend, turn, best, accepted, told_m):
     """Every other value of a sweep serves, until none stands out."""
     candidates_m = np.linspace(-5e-6, 5e-6, 21)
@@ -186,6 +188,8 @@ def test_the_best_defocus_lies_between_two_that_were_tried(scan, backend, turn, 
         assert len(values) == len(set(values)), "none is tried twice"
         assert set(values) <= {*candidates_m, *-candidates_m}
         assert len(values) < len(candidates_m) * (2 if told_m else 1), "nor all of them"
+        if (turn, best) == (0, 3):
+            assert len(values) == (6 if told_m else 3), "the best few of a sweep that is right suffice"
 
 
 def test_noise_is_no_reason_to_turn(backend):
