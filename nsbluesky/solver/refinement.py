@@ -24,7 +24,7 @@ from nsbluesky.solver.places import LEAST_FRAMES, Places, blocks
 from nsbluesky.solver.positions import scatter_of
 from nsbluesky.solver.sensitivity import Sensitivity, measure_sensitivity
 from nsbluesky.solver.state import SolverState
-from nsbluesky.solver.variation import trend
+from nsbluesky.solver.variation_gauge import trend
 
 __all__ = ["Refinement"]
 

@@ -155,16 +155,21 @@ def test_unstage_closes_the_file(fccd: SimFCCD, gate: Gate) -> None:
     assert list(fccd.collect_asset_docs()) == []
 
 
-def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
-    fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def halt_during_an_exposure(fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the camera end the exposure that goes on when it is halted."""
     halt = fccd.camera.halt
 
-    def halt_during_an_exposure() -> None:
+    def halted() -> None:
         halt()
         gate.let_through(1)
 
-    monkeypatch.setattr(fccd.camera, "halt", halt_during_an_exposure)
+    monkeypatch.setattr(fccd.camera, "halt", halted)
+
+
+def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
+    fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt_during_an_exposure(fccd, gate, monkeypatch)
     prepare(fccd, 100)
     fccd.kickoff().wait(TIMEOUT_S)
     status = fccd.complete()
@@ -185,13 +190,7 @@ def test_stop_in_the_middle_ends_everything_and_keeps_the_frames(
 def test_the_clock_begins_anew_when_a_held_camera_goes_on(
     fccd: SimFCCD, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    halt = fccd.camera.halt
-
-    def halt_during_an_exposure() -> None:
-        halt()
-        gate.let_through(1)
-
-    monkeypatch.setattr(fccd.camera, "halt", halt_during_an_exposure)
+    halt_during_an_exposure(fccd, gate, monkeypatch)
     prepare(fccd, 2)
     fccd.kickoff().wait(TIMEOUT_S)
     status = fccd.complete()

@@ -18,7 +18,8 @@ from nsbluesky.solver.engines.differences import AMPLITUDES, Differences
 from nsbluesky.solver.frames import MOST_VARIATION
 from nsbluesky.solver.held_out import predictions
 from nsbluesky.solver.reconstruct import reconstruct
-from nsbluesky.solver.variation import ProbeVariation, let_vary, probe_of, trend
+from nsbluesky.solver.variation import ProbeVariation, let_vary, probe_of
+from nsbluesky.solver.variation_gauge import trend
 
 
 def noise(rng, shape):
