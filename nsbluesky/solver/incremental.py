@@ -7,6 +7,7 @@ of the detector is used.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -339,7 +340,7 @@ class IncrementalSolver:
     @property
     def r_is_coarse(self) -> bool:
         """True while R is that of the central half: until whole frames had a pass."""
-        return self.is_coarse or (self.state is not None and self.state.passes == 0)
+        return self._image.working_image.r_is_coarse
 
     @property
     def r_factors(self) -> list[float]:
@@ -422,7 +423,7 @@ class IncrementalSolver:
         if self.state is None:
             raise RuntimeError("there is no picture yet: add frames and call step until `state` is not None")
         self._image.note_report()
-        self._previous = render(
+        picture = render(
             self._backend,
             self._image.working_image.shown(self.state),
             self.frames,
@@ -430,7 +431,12 @@ class IncrementalSolver:
             num_points=self.num_points,
             previous=self._previous,
         )
-        return self._previous
+        if (
+            self.r_is_coarse and not self.is_coarse
+        ):  # in the first pass over whole frames a part of them was seen whole
+            picture = dataclasses.replace(picture, r_factor=self.state.r_factor)
+        self._previous = picture
+        return picture
 
     def fit(self, seq_num: int | None = None) -> DiffractionFit | None:
         """Return how a frame is modelled, the newest one in use by default; None where it is not in use."""

@@ -334,7 +334,9 @@ class LiveImage:
         self.constraints.hold_object(state, frames)
         used = active[frames.uses[active] > 0]  # some have come during the pass
         if len(used):
-            state.r_factor = float(np.sum(frames.residuals[used]) / np.sum(self._frames.amplitude_sums[used]))
+            self.working_image.note_r(
+                float(np.sum(frames.residuals[used]) / np.sum(self._frames.amplitude_sums[used]))
+            )
 
     def _look_at_modes(self, state: SolverState) -> None:
         """Add a mode or take one away, where the frames ask for that."""

@@ -41,6 +41,8 @@ class WorkingImage:
         Object and probe, of half the pixels while `is_coarse`; None before there is an image.
     level : FrameStore
         The frames as they are used now: their central halves, or whole.
+    r_is_coarse : bool
+        Whether the state's R is of the central halves: until whole frames had a pass, where those were used first.
     engine : Engine
     """
 
@@ -49,6 +51,7 @@ class WorkingImage:
     ) -> None:
         self.state: SolverState | None = None
         self.level = frames
+        self.r_is_coarse = False
         self._frames = frames
         self._backend = backend
         self._is_near = is_near
@@ -72,6 +75,7 @@ class WorkingImage:
     def take(self, state: SolverState, level: FrameStore) -> None:
         """Work on this state, of this level, from now on."""
         self.level = level
+        self.r_is_coarse = self.is_coarse
         state.object = with_states(self._backend, state.object, self._settings.object_modes)
         self.state = state
         self.fit()
@@ -81,6 +85,13 @@ class WorkingImage:
         """Go on with whole frames."""
         assert self.state is not None
         self.take(refined(self._backend, self.state), self._frames)
+        self.r_is_coarse = True
+
+    def note_r(self, r_factor: float) -> None:
+        """Keep the R of a pass."""
+        assert self.state is not None
+        self.state.r_factor = r_factor
+        self.r_is_coarse = self.is_coarse
 
     def drop(self) -> None:
         """Work on no state, until another one is taken."""
@@ -135,7 +146,7 @@ class WorkingImage:
         """Return all of it, section by section, for a checkpoint; there must be a state."""
         assert self.state is not None
         return {
-            "solver": {"is_coarse": self.is_coarse, "dose": self._dose},
+            "solver": {"is_coarse": self.is_coarse, "r_is_coarse": self.r_is_coarse, "dose": self._dose},
             "state": self.state.contents(self._backend),
             "engine": self.engine.contents(),
         }
@@ -149,7 +160,7 @@ class WorkingImage:
             Where the image is not finite.
         """
         own, xp = contents["solver"], self._backend.xp
-        self._dose = own["dose"]
+        self._dose, self.r_is_coarse = own["dose"], own["r_is_coarse"]
         self.level = CentralHalf(self._frames) if own["is_coarse"] else self._frames
         self.state = state = SolverState.of_contents(contents["state"], self._backend)
         if not bool(xp.isfinite(state.object).all() & xp.isfinite(state.probe).all()):

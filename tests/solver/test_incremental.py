@@ -155,8 +155,18 @@ def test_r_is_coarse_until_whole_frames_had_a_pass(live, scan, monkeypatch):
     coarse = live.state.r_factor
     assert live.r_is_coarse and not live.is_coarse
     while live.r_is_coarse:
+        assert live.picture().r_factor == coarse, "while some frames were seen whole, R is not a mixture of both"
         live.step(0.0)
-    assert live.state.passes == 1 and live.state.r_factor > 1.5 * coarse
+    assert live.state.r_factor > 1.5 * coarse
+    assert live.picture().r_factor == pytest.approx(live.state.r_factor, rel=1e-9)
+
+
+def test_r_is_not_called_coarse_where_whole_frames_were_used_from_the_start(backend, scan):
+    solver = scan.solver(backend, coarse_uses=0, sweep_frames=0)
+    solver.add_frames(scan.seq_nums, scan.frames, scan.translations_m)
+    solver.step(0.0)
+    assert solver.state.passes == 0 and not solver.r_is_coarse
+    assert 0.05 < solver.picture().r_factor < 0.5
 
 
 @pytest.mark.parametrize(("time_left", "coarse_uses"), [(1.0, 12), (0.67, 12), (0.66, 6)])
