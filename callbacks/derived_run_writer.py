@@ -24,6 +24,7 @@ from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
 from nsbluesky.disk_space import require_space
 from nsbluesky.file_uris import HDF5_MIMETYPE, file_uri
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 from nsbluesky.streams import holds_frames
 
@@ -71,7 +72,7 @@ class DerivedRunWriter:
         self._interval_s = interval_s
         self._index = RunIndex()
         self._runs: dict[str, _Run] = {}
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self._given_up: list[_Run] = []  # HDF5 may crash where it closes a file after an error
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:

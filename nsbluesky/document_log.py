@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 
 __all__ = [
@@ -86,13 +87,13 @@ class DocumentLog:
     Attributes
     ----------
     errors : dict
-        What went wrong, by the run's uid.
+        What went wrong, by the run's uid; of the latest runs.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).absolute()  # a session may change its own
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self._index = RunIndex()
         self._files: dict[str, TextIO] = {}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsbluesky.latest import Latest
 from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class _EndedRuns:
     """
 
     def __init__(self, results: Path, writer: CatalogWriter) -> None:
-        self.finished: dict[str, FinishedRun] = {}
+        self.finished: dict[str, FinishedRun] = Latest()
         self._record = FinishedRuns(results)
         self._writer = writer
 
@@ -204,8 +205,7 @@ def _find_finished(results: Path, finished: Mapping[str, FinishedRun], raw_uid: 
 
     What is recorded is whole, also where the processing in this session has failed before.
     """
-    runs = [run for run in FinishedRuns(results).read() if run.raw_uid == raw_uid]
-    return runs[-1] if runs else finished.get(raw_uid)
+    return FinishedRuns(results).find(raw_uid) or finished.get(raw_uid)
 
 
 def before_threads_end(close: Callable[[], object]) -> None:

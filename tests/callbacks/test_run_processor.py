@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 
 import event_model
 import numpy as np
@@ -98,6 +100,26 @@ def test_why_a_run_failed_is_told_to_those_who_see_only_the_derived_run(tmp_path
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": "fail", "reason": "no trigger for 30 s"})
     stop = process(Doubler(), documents).stop()
     assert (stop["exit_status"], stop["reason"]) == ("fail", "no trigger for 30 s")
+
+
+class Uid(str):
+    """A text that tells when nobody keeps it any more."""
+
+
+def test_nothing_is_kept_of_the_documents_of_a_run_that_is_over(tmp_path):
+    raw = fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)
+    documents = [(name, {**d, "uid": Uid(d["uid"])} if "uid" in d else d) for name, d in raw]
+    kept = [(name, weakref.ref(d["uid"])) for name, d in documents if "uid" in d]
+    assert {"start", "descriptor", "stream_resource", "stop"} <= {name for name, _ in kept}
+    processor = Doubler()
+    while documents:
+        processor(*documents.pop(0))
+    for run in (event_model.compose_run(), event_model.compose_run()):  # the next document takes the last one's place
+        processor("start", dict(run.start_doc))
+    assert processor.wait(30)
+    gc.collect()
+    assert [name for name, uid in kept if uid() is not None] == []
+    processor.close(0)
 
 
 def fail(*_: object) -> None:

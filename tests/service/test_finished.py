@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_a_line_without_its_end_still_counts(tmp_path: Path) -> None:
         file.truncate((tmp_path / NAME).stat().st_size - 1)
     record.add(SECOND)
     assert record.read() == [FIRST, SECOND]
+
+
+def test_one_run_is_found_without_reading_those_of_years(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = FinishedRuns(tmp_path)
+    assert record.find("a") is None
+    again = FinishedRun("a", "derived-again", "success")
+    record.add(FIRST, *(FinishedRun(f"other-{k}", reason="of 'a'") for k in range(100)), again)
+    read: list[object] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda line: read.append(line) or loads(line))
+    assert record.find("a") == again
+    assert len(read) == 2
+    record.withdraw("a")
+    assert record.find("a") is None
 
 
 def test_a_run_that_is_withdrawn_is_not_finished_until_it_is_told_again(tmp_path: Path) -> None:
