@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import event_model
 
@@ -396,9 +396,9 @@ class RunProcessor:
             self._begin_run(document)
             return
         if name == "event":
-            name, document = "event_page", event_model.pack_event_page(document)
+            name, document = "event_page", dict(event_model.pack_event_page(cast(event_model.Event, document)))
         elif name == "datum":
-            name, document = "datum_page", event_model.pack_datum_page(document)
+            name, document = "datum_page", dict(event_model.pack_datum_page(cast(event_model.Datum, document)))
         for chain in [chain for chain in self._chains if chain.run.start["uid"] in uids]:
             chain.queued = self.queued
             self._emit(chain, chain.process(name, document))

@@ -118,8 +118,11 @@ def simulated_beamline() -> SimulatedBeamline | None:
     """Start the simulated beamline if ``NSBLUESKY_SIM=1``; it ends with the session."""
     if os.environ.get(SIMULATE, "0") in ("", "0"):
         return None
-    from nsbluesky.folders import data_directory
+    from nsbluesky.folders import DATA, data_directory, require_folder
     from nsbluesky.simulation.beamline import SimulatedBeamline
+
+    with refusing(OSError):
+        require_folder(data_directory(), DATA)
 
     # ``NSBLUESKY_SIM_LAYOUT=none`` makes small plain frames: a session on a slow machine, or in a test
     layout = os.environ.get("NSBLUESKY_SIM_LAYOUT", "cosmic")
@@ -198,11 +201,20 @@ def run_engine() -> RunEngine:
 
 
 def open_catalog() -> Catalog:
-    """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards."""
+    """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into the user's folder of data.
+    """
     from nsbluesky import catalog
+    from nsbluesky.folders import DATA, data_directory, require_folder
     from nsbluesky.heap import end_without_collection
 
     end_without_collection()
+    with refusing(OSError):
+        require_folder(data_directory(), DATA)
     opened = catalog.open_catalog()
     opened.start_writing()
     before_threads_end(functools.partial(opened.close, timeout=CATALOG_TIMEOUT_S))

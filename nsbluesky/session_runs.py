@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsbluesky.folders import STATE, require_folder, state_directory
 from nsbluesky.latest import Latest
+from nsbluesky.refusals import refusing
 from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
 
 if TYPE_CHECKING:
@@ -67,10 +69,17 @@ def start_processing(site: Site) -> ProcessingService | str | None:
     No crash of the processing reaches the session then, and the scan does not share Python's lock with it.
     It returns at once, before that process is ready.  ``NSBLUESKY_SERVICE`` in the environment names a service that
     runs already; "none" leaves the processing to the session, for which None stands.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into the user's folder of states, where the service has its logs.
     """
     chosen = os.environ.get(SERVICE, "")
     if chosen:
         return None if chosen == IN_SESSION else chosen
+    with refusing(OSError):
+        require_folder(state_directory(), STATE)
     service = processing_service(site)
     service.begin()  # `subscribe` asks for its address, and waits
     before_threads_end(service.stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -57,11 +58,10 @@ def test_one_run_is_found_without_reading_those_of_years(tmp_path: Path, monkeyp
     assert record.find("a") is None
     again = FinishedRun("a", "derived-again", "success")
     record.add(FIRST, *(FinishedRun(f"other-{k}", reason="of 'a'") for k in range(100)), again)
-    read: list[object] = []
-    loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda line: read.append(line) or loads(line))
+    parsed = mock.Mock(side_effect=json.loads)
+    monkeypatch.setattr("nsbluesky.service.finished.json.loads", parsed)
     assert record.find("a") == again
-    assert len(read) == 2
+    assert parsed.call_count == 2
     record.withdraw("a")
     assert record.find("a") is None
 
