@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 import weakref
+from types import SimpleNamespace
 
 import event_model
 import numpy as np
@@ -100,6 +102,14 @@ def test_why_a_run_failed_is_told_to_those_who_see_only_the_derived_run(tmp_path
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": "fail", "reason": "no trigger for 30 s"})
     stop = process(Doubler(), documents).stop()
     assert (stop["exit_status"], stop["reason"]) == ("fail", "no trigger for 30 s")
+
+
+def test_a_clock_that_is_set_back_in_a_run_makes_no_frame_clean_before_it_came(tmp_path, monkeypatch):
+    earlier = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
+    monkeypatch.setattr(run_chain, "time", earlier)
+    collector = process(Doubler(), fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert sorted(collector.frames["clean"]) == list(range(1, 11))
+    assert collector.health()["latency_s"] == 0.0 and collector.health()["rate_hz"] >= 0.0
 
 
 class Uid(str):
