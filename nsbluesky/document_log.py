@@ -113,6 +113,11 @@ class DocumentLog:
             if name == "stop":
                 self._close(uid)
 
+    def leave(self, uid: str) -> None:
+        """Close the log of a run of which nothing more comes, not even its stop document."""
+        self._index.runs_of("stop", {"run_start": uid})
+        self._close(uid)
+
     def close(self) -> None:
         """Close the logs of runs that did not stop."""
         for uid in list(self._files):

@@ -410,6 +410,8 @@ def test_a_run_whose_files_could_not_be_written_is_not_half_in_the_catalog(
     failed = catalog.find_finished(uid)
     assert (failed.exit_status, failed.documents) == ("fail", "") and "No space left" in failed.reason
     assert FinishedRuns(folder / "results").read() == [], "it may be processed again"
+    opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if folder / "results" in path.parents], "a full disk lasts many scans"
     scan()
     assert pipeline.wait(60)
     (done,) = FinishedRuns(folder / "results").read()

@@ -158,4 +158,5 @@ class RunEnds:
                 cxi=str(self._cxi.paths.get(uid) or ""),
                 documents="" if unwritten["DerivedRunWriter"] else str(self._documents.directory / f"{uid}.jsonl"),
             )
+            self._documents.leave(uid)  # which has no stop document where `files` has given the run up
             self._tell(run, not failures)
