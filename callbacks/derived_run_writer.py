@@ -22,7 +22,7 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.derived_run import num_bytes, units_of
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
-from nsbluesky.disk_space import require_space
+from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.file_uris import HDF5_MIMETYPE, file_uri
 from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
@@ -86,7 +86,11 @@ class DerivedRunWriter:
                     self._runs[uid].process(name, document)
             except Exception as error:
                 self.errors[uid] = str(error)
-                self._given_up.append(self._runs.pop(uid))
+                run = self._runs.pop(uid)
+                if isinstance(error, NoSpace):  # nothing was begun, and there is space to close what is open
+                    run.close()
+                else:
+                    self._given_up.append(run)
                 raise
             finally:
                 if name == "stop":
