@@ -61,7 +61,7 @@ class CXIWriter:
     ) -> None:
         self.directory = Path(directory).absolute()  # a session may change its own
         self.paths: dict[str, Path] = Latest()
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self._pattern = pattern
         self._interval_s = interval_s
         self._geometry = geometry

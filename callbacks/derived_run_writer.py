@@ -22,8 +22,9 @@ from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.derived_run import num_bytes, units_of
 from nsbluesky.cxi import read_cxi
 from nsbluesky.cxi.layout import DATA
-from nsbluesky.disk_space import require_space
+from nsbluesky.disk_space import NoSpace, require_space
 from nsbluesky.file_uris import HDF5_MIMETYPE, file_uri
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 from nsbluesky.streams import holds_frames
 
@@ -71,7 +72,7 @@ class DerivedRunWriter:
         self._interval_s = interval_s
         self._index = RunIndex()
         self._runs: dict[str, _Run] = {}
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self._given_up: list[_Run] = []  # HDF5 may crash where it closes a file after an error
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
@@ -85,7 +86,11 @@ class DerivedRunWriter:
                     self._runs[uid].process(name, document)
             except Exception as error:
                 self.errors[uid] = str(error)
-                self._given_up.append(self._runs.pop(uid))
+                run = self._runs.pop(uid)
+                if isinstance(error, NoSpace):  # nothing was begun, and there is space to close what is open
+                    run.close()
+                else:
+                    self._given_up.append(run)
                 raise
             finally:
                 if name == "stop":

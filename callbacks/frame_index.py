@@ -318,12 +318,16 @@ class FrameIndex:
         return str(unit)
 
     def _keys(self, descriptor: Mapping[str, Any]) -> dict[str, str]:
-        """Return the data keys of image, x and y: as the start document says, else by what they look like."""
+        """Return the data keys of image, x and y: as the start document says, else by what they look like.
+
+        A motor that stands at 0, and not at 0.0, is described as an integer, as are the counters of a detector.
+        """
         named = dict(self._named)
+        motors = self._start.get("motors") or ()
         for key, described in descriptor["data_keys"].items():
             if described["dtype"] == "array" and len(described["shape"]) >= 2:
                 named.setdefault("image", key)
-            elif described["dtype"] == "number":
+            elif described["dtype"] == "number" or (described["dtype"] == "integer" and key in motors):
                 for axis in ("x", "y"):
                     if key.endswith(axis):
                         named.setdefault(axis, key)

@@ -325,7 +325,7 @@ class Reconstruct(Stage):
             r_held_out=float(quality.r_held_out),
             resolution_half_bit_m=float(quality.half_bit_m),
             resolution_one_seventh_m=float(quality.one_seventh_m),
-            newest_age_s=time.time() - self._arrived[picture.newest_seq_num],
+            newest_age_s=max(0.0, time.time() - self._arrived[picture.newest_seq_num]),  # a clock may be set back
             coarse=solver.r_is_coarse,
             final=final,
         )

@@ -250,7 +250,7 @@ class RunChain:
             now = time.time()
             self._num_frames += len(document["seq_num"])
             self._frame_times.extend(itertools.repeat(now, len(document["seq_num"])))
-            self._latency_s = now - min(document["time"])
+            self._latency_s = max(0.0, now - min(document["time"]))  # a clock may be set back in between
             self._bad.difference_update(document["seq_num"])
 
     def _state(self, stage: str, state: str, message: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import event_model
 
@@ -28,6 +28,7 @@ from nsbluesky.callbacks.write_gate import GivenUp, WriteGate
 from nsbluesky.document_log import UID
 from nsbluesky.geometry import Geometry
 from nsbluesky.probe_library import ProbeLibrary
+from nsbluesky.run_index import RunIndex
 from nsbluesky.settings import PipelineSettings, SettingsError
 from nsbluesky.solver.checkpoint import remove_checkpoint
 
@@ -114,7 +115,7 @@ class RunProcessor:
         self.gate = WriteGate()
         """Shut by `close`."""
         self._queue = DocumentQueue(self.settings.queue_bytes)
-        self._router = event_model.RunRouter([self._begin_run])
+        self._index = RunIndex()
         self._chains: list[RunChain] = []
         self._changed = threading.Condition()
         self._put = 0
@@ -333,7 +334,7 @@ class RunProcessor:
         item: QueuedDocument | None = None
         try:
             item = self._queue.get(timeout=0 if busy else IDLE_WAIT_S)
-            self._router(item.name, item.document)
+            self._route(item.name, item.document)
         except queue.Empty:
             self._next_turn = 0.0
             if not busy:
@@ -384,10 +385,28 @@ class RunProcessor:
                     self._forget_ended(chain.run.start["uid"])
             self._changed.notify_all()
 
-    def _begin_run(self, name: str, start: dict[str, Any]) -> tuple[list[DocumentCallback], list[Any]]:
-        """Make the stages for a new run; the factory of the RunRouter."""
+    def _route(self, name: str, document: dict[str, Any]) -> None:
+        """Give a document to its run, events and datums as pages.
+
+        event-model's `RunRouter` would do that, but keeps the uids of the files of all runs for ever, and copies
+        every frame that lies in an event.
+        """
+        uids = self._index.runs_of(name, document)
+        if name == "start" and uids:
+            self._begin_run(document)
+            return
+        if name == "event":
+            name, document = "event_page", dict(event_model.pack_event_page(cast(event_model.Event, document)))
+        elif name == "datum":
+            name, document = "datum_page", dict(event_model.pack_datum_page(cast(event_model.Datum, document)))
+        for chain in [chain for chain in self._chains if chain.run.start["uid"] in uids]:
+            chain.queued = self.queued
+            self._emit(chain, chain.process(name, document))
+
+    def _begin_run(self, start: dict[str, Any]) -> None:
+        """Make the stages for a new run."""
         if self.geometry is None and "ptycho" not in start:
-            return [], []
+            return
         derived = DerivedRun(start, self.settings)
         run = RunContext(
             start,
@@ -410,12 +429,8 @@ class RunProcessor:
             stages = (RefuseRun,)
         chain = RunChain(run, stages)
         self._chains.append(chain)
-
-        def process(name: str, document: dict[str, Any]) -> None:
-            chain.queued = self.queued
-            self._emit(chain, chain.start() if name == "start" else chain.process(name, document))
-
-        return [process], []
+        chain.queued = self.queued
+        self._emit(chain, chain.start())
 
     def _emit(self, chain: RunChain, documents: Iterable[Document]) -> None:
         for name, document in documents:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 
 __all__ = [
@@ -86,13 +87,13 @@ class DocumentLog:
     Attributes
     ----------
     errors : dict
-        What went wrong, by the run's uid.
+        What went wrong, by the run's uid; of the latest runs.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).absolute()  # a session may change its own
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self._index = RunIndex()
         self._files: dict[str, TextIO] = {}
 
@@ -111,6 +112,11 @@ class DocumentLog:
                 self._close(uid)
             if name == "stop":
                 self._close(uid)
+
+    def leave(self, uid: str) -> None:
+        """Close the log of a run of which nothing more comes, not even its stop document."""
+        self._index.runs_of("stop", {"run_start": uid})
+        self._close(uid)
 
     def close(self) -> None:
         """Close the logs of runs that did not stop."""

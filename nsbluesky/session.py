@@ -22,7 +22,7 @@ from nsbluesky.bound_plan import bind
 from nsbluesky.geometry import Geometry
 from nsbluesky.refusals import is_no_refusal, refusing
 from nsbluesky.session_runs import before_threads_end, processing_service, start_processing, subscribe
-from nsbluesky.settings import PipelineSettings, SettingsError
+from nsbluesky.settings import PipelineSettings
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
@@ -118,8 +118,11 @@ def simulated_beamline() -> SimulatedBeamline | None:
     """Start the simulated beamline if ``NSBLUESKY_SIM=1``; it ends with the session."""
     if os.environ.get(SIMULATE, "0") in ("", "0"):
         return None
-    from nsbluesky.folders import data_directory
+    from nsbluesky.folders import DATA, data_directory, require_folder
     from nsbluesky.simulation.beamline import SimulatedBeamline
+
+    with refusing(OSError):
+        require_folder(data_directory(), DATA)
 
     # ``NSBLUESKY_SIM_LAYOUT=none`` makes small plain frames: a session on a slow machine, or in a test
     layout = os.environ.get("NSBLUESKY_SIM_LAYOUT", "cosmic")
@@ -164,12 +167,13 @@ def _has_qt() -> bool:
 def run_engine() -> RunEngine:
     """Make the RunEngine; with a screen the windows stay alive while a plan runs.
 
-    Its ``scan_id`` goes on from session to session.  It refuses a run whose metadata would lose it to the processing
-    or to the catalog, as in ``RE(plan, ptycho=5)``: what `RE` is given comes before what the plan says.
+    Its ``scan_id`` goes on from session to session.  It refuses a run whose metadata cannot be (see
+    `nsbluesky.run_metadata`), as in ``RE(plan, ptycho=5)``: what `RE` is given comes before what the plan says.
     """
     from bluesky import RunEngine
 
     from nsbluesky.folders import data_directory
+    from nsbluesky.run_metadata import check_metadata
     from nsbluesky.scan_ids import ScanIds
 
     scan_ids = ScanIds(data_directory() / "scan_id")
@@ -182,36 +186,35 @@ def run_engine() -> RunEngine:
     RE = RunEngine({}, **options)
     check: Callable[[dict[str, Any]], object] = RE.md_validator
 
-    def check_metadata(md: dict[str, Any]) -> None:
+    def check_all(md: dict[str, Any]) -> None:
         try:
             check(md)
             with refusing():
-                _check_names(md)
+                check_metadata(md)
         except Exception:  # the RunEngine has numbered the run before it asks
             scan_ids.give_back(RE.md)
             raise
 
-    RE.md_validator = check_metadata
+    RE.md_validator = check_all
     logging.getLogger("bluesky").addFilter(is_no_refusal)
     return RE
 
 
-def _check_names(md: dict[str, Any]) -> None:
-    if "raw_uid" in md:
-        raise ValueError("the metadata have 'raw_uid', by which derived runs are known: expected another name")
-    if "ptycho" in md:
-        try:
-            Geometry.from_start(md)
-        except SettingsError as error:
-            raise ValueError(f"ptycho = {md['ptycho']!r:.80} in the metadata cannot be processed: {error}") from error
-
-
 def open_catalog() -> Catalog:
-    """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards."""
+    """Open the user's catalog; it is closed with the session, and what it is behind is written afterwards.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into the user's folder of data.
+    """
     from nsbluesky import catalog
+    from nsbluesky.folders import DATA, data_directory, require_folder
     from nsbluesky.heap import end_without_collection
 
     end_without_collection()
+    with refusing(OSError):
+        require_folder(data_directory(), DATA)
     opened = catalog.open_catalog()
     opened.start_writing()
     before_threads_end(functools.partial(opened.close, timeout=CATALOG_TIMEOUT_S))

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsbluesky.folders import STATE, require_folder, state_directory
+from nsbluesky.latest import Latest
+from nsbluesky.refusals import refusing
 from nsbluesky.service.finished import DERIVED, FinishedRun, FinishedRuns, RunEnds
 
 if TYPE_CHECKING:
@@ -66,10 +69,17 @@ def start_processing(site: Site) -> ProcessingService | str | None:
     No crash of the processing reaches the session then, and the scan does not share Python's lock with it.
     It returns at once, before that process is ready.  ``NSBLUESKY_SERVICE`` in the environment names a service that
     runs already; "none" leaves the processing to the session, for which None stands.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written into the user's folder of states, where the service has its logs.
     """
     chosen = os.environ.get(SERVICE, "")
     if chosen:
         return None if chosen == IN_SESSION else chosen
+    with refusing(OSError):
+        require_folder(state_directory(), STATE)
     service = processing_service(site)
     service.begin()  # `subscribe` asks for its address, and waits
     before_threads_end(service.stop)
@@ -179,7 +189,7 @@ class _EndedRuns:
     """
 
     def __init__(self, results: Path, writer: CatalogWriter) -> None:
-        self.finished: dict[str, FinishedRun] = {}
+        self.finished: dict[str, FinishedRun] = Latest()
         self._record = FinishedRuns(results)
         self._writer = writer
 
@@ -204,8 +214,7 @@ def _find_finished(results: Path, finished: Mapping[str, FinishedRun], raw_uid: 
 
     What is recorded is whole, also where the processing in this session has failed before.
     """
-    runs = [run for run in FinishedRuns(results).read() if run.raw_uid == raw_uid]
-    return runs[-1] if runs else finished.get(raw_uid)
+    return FinishedRuns(results).find(raw_uid) or finished.get(raw_uid)
 
 
 def before_threads_end(close: Callable[[], object]) -> None:

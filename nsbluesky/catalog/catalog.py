@@ -196,7 +196,7 @@ class Catalog:
                 f"the processing of run {uid[:8]} has left nothing for the catalog: {finished.reason}; "
                 f"'nsbluesky resume {uid[:8]}' tries again"
             )
-        writer = self.writer()
+        writer = CatalogWriter(self._process)  # for this run alone: not among those that `close` closes
         try:
             writer.write_log(finished.documents)
         except DocumentLogError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nsbluesky.catalog.supervisor import WriterProcess
 from nsbluesky.document_log import SUFFIX, DocumentLog, find_log
+from nsbluesky.latest import Latest
 
 __all__ = ["CatalogWriter"]
 
@@ -30,12 +31,12 @@ class CatalogWriter:
     Attributes
     ----------
     errors : dict
-        What went wrong, by the run's uid.
+        What went wrong, by the run's uid; of the latest runs.
     backup_directory : Path
     """
 
     def __init__(self, process: WriterProcess) -> None:
-        self.errors: dict[str, str] = {}
+        self.errors: dict[str, str] = Latest()
         self.backup_directory = process.waiting.failed
         self._process = process
         process.waiting.open()

@@ -19,6 +19,7 @@ import zmq
 from nsbluesky import heap
 from nsbluesky.callbacks.document_queue import SWITCH_INTERVAL_S
 from nsbluesky.document_log import DocumentLog, aborted
+from nsbluesky.latest import Latest
 from nsbluesky.run_index import RunIndex
 from nsbluesky.service.access import AccessError, Credentials, local_credentials
 from nsbluesky.service.backlog import Backlog, DocumentLost, RunBacklog
@@ -67,7 +68,8 @@ class Connection(DerivedRuns):
     Attributes
     ----------
     finished : dict
-        `FinishedRun` by the uid of the raw run: where its files are.
+        `FinishedRun` by the uid of the raw run: where its files are.  Of the latest runs: those before are in the
+        service's record.
     errors : dict
         What went wrong, by the uid of the run; "" for the connection itself.
     """
@@ -75,8 +77,8 @@ class Connection(DerivedRuns):
     def __init__(self, address: str, log: DocumentLog | str | Path, credentials: Credentials | None = None) -> None:
         super().__init__(address, credentials)
         directory = log.directory if isinstance(log, DocumentLog) else Path(log)
-        self.finished: dict[str, FinishedRun] = {}
-        self.errors: dict[str, str] = {}
+        self.finished: dict[str, FinishedRun] = Latest()
+        self.errors: dict[str, str] = Latest()
         self._index = RunIndex()
         self._backlog = Backlog(directory, MAX_MEMORY_BYTES)
         self._changed = threading.Condition()

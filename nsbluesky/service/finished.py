@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -86,10 +86,21 @@ class FinishedRuns:
 
     def read(self) -> list[FinishedRun]:
         """Return what is recorded, oldest first."""
-        if not self._path.exists():
-            return []
+        return self._runs_in(self._lines())
+
+    def find(self, raw_uid: str) -> FinishedRun | None:
+        """Return the newest of what is recorded of a run; of the lines of years only its own are parsed."""
+        told = json.dumps(raw_uid).encode()
+        lines = [line for line in self._lines() if told in line]
+        runs = [run for run in self._runs_in(lines) if run.raw_uid == raw_uid]
+        return runs[-1] if runs else None
+
+    def _lines(self) -> list[bytes]:
+        return self._path.read_bytes().splitlines() if self._path.exists() else []
+
+    def _runs_in(self, lines: Iterable[bytes]) -> list[FinishedRun]:
         runs: list[FinishedRun] = []
-        for line in self._path.read_bytes().splitlines():
+        for line in lines:
             try:
                 run = FinishedRun(**json.loads(line))
             except (ValueError, TypeError):
@@ -147,4 +158,5 @@ class RunEnds:
                 cxi=str(self._cxi.paths.get(uid) or ""),
                 documents="" if unwritten["DerivedRunWriter"] else str(self._documents.directory / f"{uid}.jsonl"),
             )
+            self._documents.leave(uid)  # which has no stop document where `files` has given the run up
             self._tell(run, not failures)

@@ -10,12 +10,15 @@ from typing import Any
 import event_model
 import h5py
 import numpy as np
+import pytest
 from open_files import is_open
 
+from nsbluesky import disk_space
 from nsbluesky.callbacks.cxi_writer import CXIWriter
 from nsbluesky.callbacks.derived_run import DerivedRun, Document
 from nsbluesky.callbacks.derived_run_writer import DerivedRunWriter
 from nsbluesky.catalog import Catalog
+from nsbluesky.disk_space import NoSpace
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.settings import PipelineSettings
 
@@ -236,3 +239,20 @@ def test_the_files_of_runs_that_go_on_can_be_closed(tmp_path: Path) -> None:
     assert not any(is_open(path) for path in paths)
     send(documents[-1:], writer)
     assert len(recorder.documents) == told and writer.errors == {}
+
+
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may last for many runs, and files that a process may open are few."""
+    writer = DerivedRunWriter(tmp_path, lambda name, document: None)
+    run = make_run()
+    *documents, stop = a_run(run)
+    send(documents, writer)
+    (path, *_) = paths = list((tmp_path / run.uid).glob("*.h5"))
+    assert all(map(is_open, paths))
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: 0)
+        with pytest.raises(NoSpace):
+            writer(*stop)
+    assert not any(map(is_open, paths))
+    with h5py.File(path) as file:
+        assert len(file), "what was written can be read"

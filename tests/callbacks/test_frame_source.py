@@ -80,6 +80,20 @@ def test_step_scan_with_positions_in_events(tmp_path):
     assert_all_frames(feed([*documents, run.stop()]))
 
 
+def test_motors_that_begin_at_a_whole_number_are_found_as_others(tmp_path):
+    """bluesky describes a reading of 0 as an integer, as it does the counters of a detector."""
+    ptycho = {key: value for key, value in PTYCHO.items() if key != "keys"}
+    run = RawRun(tmp_path, ptycho=ptycho, motors=["stage_x", "stage_y"])
+    counter, motor = {**number_key(), "dtype": "integer"}, {**number_key(), "dtype": "integer"}
+    keys = {"stats_max": counter, "fccd_image": image_key((6, 5), None), "stage_x": motor, "stage_y": motor}
+    documents = [run.start, *run.declare("primary", **keys)]
+    documents += [
+        run.event("primary", k + 1, stats_max=9, fccd_image=FRAMES[k], stage_x=X_UM[k], stage_y=Y_UM[k])
+        for k in range(10)
+    ]
+    assert_all_frames(feed([*documents, run.stop()]))
+
+
 def test_inline_frames(tmp_path):
     run = RawRun(tmp_path)
     keys = {"fccd_image": image_key((6, 5), None), "stage_x": number_key(), "stage_y": number_key()}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import time
+import weakref
+from types import SimpleNamespace
 
 import event_model
 import numpy as np
@@ -98,6 +102,34 @@ def test_why_a_run_failed_is_told_to_those_who_see_only_the_derived_run(tmp_path
     documents[-1] = ("stop", {**documents[-1][1], "exit_status": "fail", "reason": "no trigger for 30 s"})
     stop = process(Doubler(), documents).stop()
     assert (stop["exit_status"], stop["reason"]) == ("fail", "no trigger for 30 s")
+
+
+def test_a_clock_that_is_set_back_in_a_run_makes_no_frame_clean_before_it_came(tmp_path, monkeypatch):
+    earlier = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
+    monkeypatch.setattr(run_chain, "time", earlier)
+    collector = process(Doubler(), fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM))
+    assert sorted(collector.frames["clean"]) == list(range(1, 11))
+    assert collector.health()["latency_s"] == 0.0 and collector.health()["rate_hz"] >= 0.0
+
+
+class Uid(str):
+    """A text that tells when nobody keeps it any more."""
+
+
+def test_nothing_is_kept_of_the_documents_of_a_run_that_is_over(tmp_path):
+    raw = fly_run(tmp_path, FRAMES, DARKS, X_UM, Y_UM)
+    documents = [(name, {**d, "uid": Uid(d["uid"])} if "uid" in d else d) for name, d in raw]
+    kept = [(name, weakref.ref(d["uid"])) for name, d in documents if "uid" in d]
+    assert {"start", "descriptor", "stream_resource", "stop"} <= {name for name, _ in kept}
+    processor = Doubler()
+    while documents:
+        processor(*documents.pop(0))
+    for run in (event_model.compose_run(), event_model.compose_run()):  # the next document takes the last one's place
+        processor("start", dict(run.start_doc))
+    assert processor.wait(30)
+    gc.collect()
+    assert [name for name, uid in kept if uid() is not None] == []
+    processor.close(0)
 
 
 def fail(*_: object) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -49,6 +51,19 @@ def test_a_line_without_its_end_still_counts(tmp_path: Path) -> None:
         file.truncate((tmp_path / NAME).stat().st_size - 1)
     record.add(SECOND)
     assert record.read() == [FIRST, SECOND]
+
+
+def test_one_run_is_found_without_reading_those_of_years(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = FinishedRuns(tmp_path)
+    assert record.find("a") is None
+    again = FinishedRun("a", "derived-again", "success")
+    record.add(FIRST, *(FinishedRun(f"other-{k}", reason="of 'a'") for k in range(100)), again)
+    parsed = mock.Mock(side_effect=json.loads)
+    monkeypatch.setattr("nsbluesky.service.finished.json.loads", parsed)
+    assert record.find("a") == again
+    assert parsed.call_count == 2
+    record.withdraw("a")
+    assert record.find("a") is None
 
 
 def test_a_run_that_is_withdrawn_is_not_finished_until_it_is_told_again(tmp_path: Path) -> None:
