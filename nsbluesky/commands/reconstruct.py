@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import math
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from nsbluesky.commands import (
     output_picture,
     parse_number,
     parse_workers,
+    tell_progress,
     telling_what_is_left,
 )
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
@@ -266,7 +266,7 @@ def _left(out: Path, checkpoint: Path) -> str:
 
 def _tell(done: int, wanted: int, r_factor: float) -> None:
     """Tell a program that waits how far it is."""
-    print(f"{done}/{wanted} R {r_factor:.4g}", file=sys.stderr, flush=True)
+    tell_progress(f"{done}/{wanted} R {r_factor:.4g}")
 
 
 def _advance(bar: Any, done: int, wanted: int, r_factor: float) -> None:
