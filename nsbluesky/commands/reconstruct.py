@@ -30,6 +30,7 @@ from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
 from nsbluesky.cxi.layout import PIXEL_MISSING
+from nsbluesky.cxi.light_in_corners import light_in_corners
 from nsbluesky.cxi.never_measured import never_measured
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
@@ -49,6 +50,9 @@ __all__ = ["add_arguments", "run"]
 
 MOST_MASKED = 0.5
 """Part of all pixels; gaps, beamstop and corners together mask less."""
+
+MOST_IN_CORNERS = 0.5
+"""Part of the light, in the far field; no optic's cone has so much there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +152,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         data.mask[never_measured(frames)] |= PIXEL_MISSING
         _look_at_mask(data)
         _look_at_number(data)
+        _look_at_middle(data)
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -254,6 +259,16 @@ def _look_at_number(data: CxiData) -> None:
         warnings.warn(
             f"of {stored} frames and {told} translations, {used} belong together and are used: expected a finite "
             "translation for each frame; are they in the same order?",
+            stacklevel=2,
+        )
+
+
+def _look_at_middle(data: CxiData) -> None:
+    """Warn of frames that were never put into order after a Fourier transform: their image is slow, and wrong."""
+    if data.propagation == "far" and (part := light_in_corners(data.clean_frames, data.good)) > MOST_IN_CORNERS:
+        warnings.warn(
+            f"{100 * part:.0f} % of the light is in the four corners of the frames: expected the direct beam in the "
+            "middle; where this file has it at [0, 0], put frames and mask through numpy.fft.fftshift, axes=(-2, -1)",
             stacklevel=2,
         )
 
