@@ -619,6 +619,25 @@ def test_a_mask_the_other_way_round_is_told(clean: Path, tmp_path: Path) -> None
         main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
 
 
+def test_frames_with_the_direct_beam_in_their_corners_are_told(clean: Path, tmp_path: Path) -> None:
+    """As an FFT leaves them; their image takes eight times as long, is wrong, and R is low."""
+    source = tmp_path / "unshifted.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        photons = file[DATA][()]
+        del file[DATA]
+        file[DATA] = np.fft.ifftshift(photons, axes=(1, 2))
+    with pytest.warns(UserWarning, match="of the light is in the four corners of the frames: expected"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
+
+
+def test_a_second_scan_that_lies_too_far_away_is_told(clean: Path, tmp_path: Path) -> None:
+    """Half of the frames would be missing in silence."""
+    source = with_translations(clean, tmp_path, lambda t: t + np.where(np.arange(36)[:, None] < 17, 1.0, 0.0))
+    with pytest.warns(UserWarning, match="17 of 36 frames are not in the image: 17 for no usable position; so is"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), *ONE_PASS])
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

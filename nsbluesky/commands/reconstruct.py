@@ -8,7 +8,8 @@ import functools
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
 from nsbluesky.solver.checkpoint import remove_checkpoint
 from nsbluesky.solver.checkpoint_writer import Checkpoints
 from nsbluesky.solver.engines import ENGINES
+from nsbluesky.solver.intake import NO_POSITION
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
 from nsbluesky.solver.sharded import reconstruct_sharded
@@ -50,6 +52,9 @@ __all__ = ["add_arguments", "run"]
 
 MOST_MASKED = 0.5
 """Part of all pixels; gaps, beamstop and corners together mask less."""
+
+MOST_REJECTED = 0.1
+"""Part of the frames; so many may not fit, and are told by their number."""
 
 MOST_IN_CORNERS = 0.5
 """Part of the light, in the far field; no optic's cone has so much there."""
@@ -165,6 +170,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
         else:
             result = reconstruct(*given, **how)
+        _tell_rejected(result.rejected, len(frames))
         if not math.isfinite(result.r_factors[-1]):
             raise ValueError(
                 f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
@@ -269,6 +275,18 @@ def _look_at_middle(data: CxiData) -> None:
         warnings.warn(
             f"{100 * part:.0f} % of the light is in the four corners of the frames: expected the direct beam in the "
             "middle; where this file has it at [0, 0], put frames and mask through numpy.fft.fftshift, axes=(-2, -1)",
+            stacklevel=2,
+        )
+
+
+def _tell_rejected(rejected: Mapping[int, str], count: int) -> None:
+    """Warn where many frames are not in the image, and say why."""
+    if len(rejected) > MOST_REJECTED * count:
+        reasons = Counter(rejected.values())
+        why = ", ".join(f"{number} for {reason}" for reason, number in reasons.most_common())
+        far = "; so is a position that is far from the others: expected scans far apart in files of their own"
+        warnings.warn(
+            f"{len(rejected)} of {count} frames are not in the image: {why}{far if NO_POSITION in reasons else ''}",
             stacklevel=2,
         )
 

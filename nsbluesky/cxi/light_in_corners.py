@@ -26,9 +26,9 @@ def light_in_corners(frames: FrameStack | npt.NDArray[Any], good: npt.NDArray[np
     good : array of bool
         (ny, nx); other pixels do not count.
     """
-    mean = np.zeros(frames.shape[1:])
+    mean = np.zeros((frames.shape[1], frames.shape[2]))
     for index in np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).astype(int)).tolist():
         frame = frames[index : index + 1][0].astype(np.float64)
         mean += np.where(good & np.isfinite(frame), np.maximum(frame, 0.0), 0.0)
-    rows, columns = (np.abs(np.arange(size) - size // 2) > size / 4 for size in mean.shape)
+    rows, columns = (np.abs(np.arange(n) - n // 2) > n / 4 for n in good.shape)
     return float(mean[np.ix_(rows, columns)].sum() / max(mean.sum(), np.finfo(float).tiny))
