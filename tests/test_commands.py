@@ -1140,3 +1140,10 @@ def test_ctrl_c_ends_the_scan_of_a_demo_in_order(RE: RunEngine, tmp_path: Path) 
 
 def test_ioc_of_an_unknown_detector(commands: Commands, tmp_path: Path) -> None:
     assert "cosmic" in commands.fail("ioc", "--directory", tmp_path, "--layout", "polaroid")
+
+
+@pytest.mark.parametrize("option", ["--log", "--catalog"])
+def test_where_a_run_is_looked_for_is_refused_with_a_file(commands: Commands, tmp_path: Path, option: str) -> None:
+    """Else a newcomer believes that a run was converted."""
+    told = commands.fail("raw2cxi", tmp_path / "raw.cxi", tmp_path / "clean.cxi", option, tmp_path)
+    assert "--log and --catalog are where a run is looked for: expected --run UID" in told
