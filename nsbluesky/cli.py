@@ -17,10 +17,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nsbluesky._version import __version__
-from nsbluesky.commands import CommandFailed
+from nsbluesky.commands import READER_HAS_GONE, CommandFailed
+from nsbluesky.ended_by_signal import interruptible
 from nsbluesky.heap import end_without_collection, no_collections
 
 __all__ = ["main"]
@@ -48,8 +50,7 @@ COMMANDS = {
 }
 
 
-READER_HAS_GONE = 141
-"""Exit code of what a shell ends by SIGPIPE."""
+LAST_STANDARD_FILE = 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +81,9 @@ class _NoRepeats(logging.Filter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    if arguments is None:
+    is_process = arguments is None
+    if is_process:
+        _open_standard_files()
         end_without_collection()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
@@ -89,21 +92,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of tiled's parameters; FastAPI hides it by a filter that other threads may take away
     warnings.filterwarnings("ignore", message="The 'alias' attribute with value")
     try:
-        with _printing():
-            options = _parse(arguments, name)
-        _set_log_levels(options.debug)
-        return _run(options)
-    except KeyboardInterrupt as interrupt:
-        left = f"; {interrupt}" if interrupt.args else ""
-        print(f"nsbluesky {name}: interrupted{left}", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if "--debug" in arguments:
-            raise
-        print(f"nsbluesky {name}: {_reason(error)}", file=sys.stderr)
-        return 1
+        with interruptible(then_silent=is_process) as ending:
+            try:
+                with _printing():
+                    options = _parse(arguments, name)
+                _set_log_levels(options.debug)
+                return _run(options)
+            except (KeyboardInterrupt, Exception) as error:
+                ending.see()
+                if ending.number is None and not isinstance(error, KeyboardInterrupt):
+                    if "--debug" in arguments:
+                        raise
+                    _say(f"nsbluesky {name}: {_reason(error)}")
+                    return 1
+                # an error after a signal comes from that, as of what was interrupted in a callback
+                left = f"; {error}" if isinstance(error, KeyboardInterrupt) and error.args else ""
+                _say(f"nsbluesky {name}: {ending.words}{left}")
+                return ending.exit_code
     finally:
         warnings.formatwarning = format_warning
+
+
+def _open_standard_files() -> None:
+    """Let nothing take the place of a standard file that is closed: what is printed would go into the next one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_FILE:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _say(line: str) -> None:
+    """Tell what is wrong; a terminal may be gone, a disk full."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -155,7 +177,7 @@ def _run(options: argparse.Namespace) -> int:
         summary = _module(options.command).run(options)
     except CommandFailed as failure:
         _print_summary(failure.summary, options.json)
-        print(f"nsbluesky {options.command}: {failure}", file=sys.stderr)
+        _say(f"nsbluesky {options.command}: {failure}")
         return 1
     _print_summary(summary, options.json)
     return 0

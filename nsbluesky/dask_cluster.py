@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
-from multiprocessing import resource_tracker
 from typing import Any
 
+from nsbluesky.ended_by_signal import deaf_to_terminals
 from nsbluesky.settings import SettingsError
 
 __all__ = ["RETRIES", "DaskExecutor", "called", "is_connected", "open_cluster", "workers_of"]
@@ -158,7 +157,7 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
     except ImportError:
         raise SettingsError("workers need Dask distributed: pip install 'nsbluesky[dask]'") from None
     if workers:
-        with dask.config.set(OF_OWN_WORKERS), _deaf_to_ctrl_c():
+        with dask.config.set(OF_OWN_WORKERS), deaf_to_terminals():
             cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=0 if adaptive else workers, threads_per_worker=1, dashboard_address=":0"
             )
@@ -174,20 +173,6 @@ def open_cluster(workers: int, scheduler: str, *, adaptive: bool = False) -> tup
         return distributed.Client(scheduler, timeout=CONNECT_S, **OWN), None  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise SettingsError(f"no Dask scheduler answers at {scheduler}: {error}") from error
-
-
-@contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let threads that begin in this block, and processes that they start, hear no Ctrl-C; this one hears it after.
-
-    In a terminal it goes to all processes: workers would die of it with a traceback each before they are ended.
-    """
-    resource_tracker.ensure_running()  # its start would let the thread hear again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def workers_of(client: Any) -> dict[str, dict[str, Any]]:

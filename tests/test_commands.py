@@ -619,6 +619,25 @@ def test_a_mask_the_other_way_round_is_told(clean: Path, tmp_path: Path) -> None
         main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
 
 
+def test_frames_with_the_direct_beam_in_their_corners_are_told(clean: Path, tmp_path: Path) -> None:
+    """As an FFT leaves them; their image takes eight times as long, is wrong, and R is low."""
+    source = tmp_path / "unshifted.cxi"
+    shutil.copyfile(clean, source)
+    with h5py.File(source, "a") as file:
+        photons = file[DATA][()]
+        del file[DATA]
+        file[DATA] = np.fft.ifftshift(photons, axes=(1, 2))
+    with pytest.warns(UserWarning, match="of the light is in the four corners of the frames: expected"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), "--passes", "1", *QUICK])
+
+
+def test_a_second_scan_that_lies_too_far_away_is_told(clean: Path, tmp_path: Path) -> None:
+    """Half of the frames would be missing in silence."""
+    source = with_translations(clean, tmp_path, lambda t: t + np.where(np.arange(36)[:, None] < 17, 1.0, 0.0))
+    with pytest.warns(UserWarning, match="17 of 36 frames are not in the image: 17 for no usable position; so is"):
+        main(["reconstruct", str(source), str(tmp_path / "out.cxi"), *ONE_PASS])
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -1121,3 +1140,10 @@ def test_ctrl_c_ends_the_scan_of_a_demo_in_order(RE: RunEngine, tmp_path: Path) 
 
 def test_ioc_of_an_unknown_detector(commands: Commands, tmp_path: Path) -> None:
     assert "cosmic" in commands.fail("ioc", "--directory", tmp_path, "--layout", "polaroid")
+
+
+@pytest.mark.parametrize("option", ["--log", "--catalog"])
+def test_where_a_run_is_looked_for_is_refused_with_a_file(commands: Commands, tmp_path: Path, option: str) -> None:
+    """Else a newcomer believes that a run was converted."""
+    told = commands.fail("raw2cxi", tmp_path / "raw.cxi", tmp_path / "clean.cxi", option, tmp_path)
+    assert "--log and --catalog are where a run is looked for: expected --run UID" in told

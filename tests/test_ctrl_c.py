@@ -1,9 +1,13 @@
-"""Ctrl-C while a command works, as a terminal gives it to all processes: one line, what is left, and nobody stays."""
+"""Ctrl-C while a command works, as a terminal gives it to all processes: one line, what is left, and nobody stays.
+
+So it is with SIGTERM, and where the terminal is closed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +23,7 @@ from nsbluesky import session
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.catalog import Catalog
 from nsbluesky.cli import main
-from nsbluesky.commands import demo, reconstruct, replay, telling_what_is_left
+from nsbluesky.commands import READER_HAS_GONE, demo, reconstruct, replay, telling_what_is_left
 from nsbluesky.simulation import beamline
 
 INTERRUPTED = 130
@@ -72,11 +76,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         threading.Event().wait(0.01)
 
 
-def interrupted(process: subprocess.Popen[str]) -> list[str]:
+def interrupted(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> list[str]:
     """Press Ctrl-C, and return the lines that the command and its workers have said since, when all have gone."""
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, told = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == INTERRUPTED, told
+    assert process.returncode == 128 + number, told
     wait_until(lambda: not is_alive(process.pid))
     return told.splitlines()
 
@@ -105,6 +109,55 @@ def test_a_reconstruction_tells_its_checkpoint(clean: Path, tmp_path: Path) -> N
     (tmp_path / "image.cxi.checkpoint").unlink()
     told_without = f"{out} was not written, and there is no checkpoint yet to go on from"
     assert reconstruct._left(out, tmp_path / "image.cxi.checkpoint") == told_without
+
+
+def test_sigterm_ends_a_reconstruction_as_ctrl_c_does(clean: Path, tmp_path: Path) -> None:
+    """A batch system sends it where the time is over; neither the lock nor the joined frames stay."""
+    out, again = tmp_path / "image.cxi", tmp_path / "again.cxi"
+    shutil.copy(clean, again)
+    options = [
+        "--also",
+        str(again),
+        "--passes",
+        "2000",
+        "--progress",
+        "--set",
+        "sweep_frames=0",
+        "--checkpoint-s",
+        "0",
+    ]
+    with at_work("reconstruct", clean, out, *options, "--checkpoint-s", "0") as process:
+        read_until(process, "2/2000 R ")
+        told = own_lines(interrupted(process, signal.SIGTERM))
+    assert told == [f"nsbluesky reconstruct: ended by SIGTERM; --resume goes on from {out}.checkpoint"]
+    assert {path.name for path in tmp_path.iterdir()} == {"again.cxi", "image.cxi.checkpoint"}
+
+
+def test_whoever_closes_the_pipe_of_the_progress_ends_a_reconstruction(clean: Path, tmp_path: Path) -> None:
+    options = ["--passes", "2000", "--progress", "--set", "sweep_frames=0"]
+    with at_work("reconstruct", clean, tmp_path / "image.cxi", *options) as process:
+        read_until(process, "1/2000 R ")
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stderr = None
+        assert process.wait(TIMEOUT_S) == READER_HAS_GONE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_of_progress_ends_no_reconstruction(clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "image.cxi"
+    options = ["--passes", "2", "--progress", "--set", "sweep_frames=0"]
+    command = [sys.executable, "-m", "nsbluesky.cli", "reconstruct", str(clean), str(out), *options]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, timeout=TIMEOUT_S).returncode == 0
+    assert out.exists()
+
+
+def test_an_error_is_never_told_where_the_result_is_expected(tmp_path: Path) -> None:
+    """With standard error closed, print would take standard output for it."""
+    command = f"exec {sys.executable} -m nsbluesky.cli quality {tmp_path}/missing.cxi 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, timeout=TIMEOUT_S)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 @pytest.mark.nightly
@@ -143,6 +196,17 @@ def test_a_conversion_tells_what_is_clean(raw: Path, tmp_path: Path, workers: tu
     assert told == [f"nsbluesky raw2cxi: interrupted; --resume goes on with what lies in {unfinished}"]
     assert [path.name for path in tmp_path.iterdir()] == ["clean.cxi.unfinished"]
     assert main(["raw2cxi", str(raw), str(out), *options, "--resume"]) == 0
+
+
+def test_a_closed_terminal_ends_a_conversion_and_its_workers_in_silence(raw: Path, tmp_path: Path) -> None:
+    """The terminal tells all processes of the group; the workers leave it to the command to end them."""
+    unfinished = tmp_path / "clean.cxi.unfinished"
+    options = ["--set", "block_frames=1", "--workers", "2", "--processes"]
+    with at_work("raw2cxi", raw, tmp_path / "clean.cxi", *options) as process:
+        wait_until(lambda: any(unfinished.glob("block-*.npz")) or process.poll() is not None)
+        told = interrupted(process, signal.SIGHUP)
+    how = "ended, for the terminal was closed (SIGHUP)"
+    assert told == [f"nsbluesky raw2cxi: {how}; --resume goes on with what lies in {unfinished}"]
 
 
 def test_what_is_left_of_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

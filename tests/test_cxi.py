@@ -33,6 +33,7 @@ from nsbluesky.cxi.layout import (
     TRANSLATION,
     orientation_of,
 )
+from nsbluesky.cxi.light_in_corners import light_in_corners
 from nsbluesky.geometry import ELECTRON_VOLT_J, Geometry, orientation_after, oriented
 
 EXPERIMENT = {"energy_eV": 930.0, "detector_distance_m": 0.1, "pixel_size_m": 240e-6}
@@ -989,3 +990,59 @@ def test_corrected_translations_are_beside_the_told_ones(tmp_path):
         assert np.array_equal(data.images[-1].translation_m, corrected, equal_nan=True)
         assert data.translation_m[0, 1] == 1.9e-6
     assert validate(path) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("chunks/0/data", "meta/energy"), r"PtyPy's frames \(.ptyd\)"),
+        (("content/obj/S00/data", "content/probe/S00/data"), r"an image of PtyPy \(.ptyr\)"),
+        (("object", "probe", "probe_position_x_m", "probe_position_y_m"), "an image of ptychodus"),
+        (("dp",), "frames of PtychoShelves"),
+    ],
+)
+def test_a_file_of_another_program_is_told_by_its_name(tmp_path: Path, names: tuple[str, ...], what: str) -> None:
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        for name in names:
+            file[name] = 1.0
+    with pytest.raises(
+        CxiError, match=rf"\({what}\): expected a CXI file; .* write them into one with nsbluesky.cxi"
+    ):
+        read_cxi(path)
+
+
+def test_a_nexus_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    with h5py.File(path, "w") as file:
+        file.create_group("entry").attrs["NX_class"] = "NXentry"
+    with pytest.raises(CxiError, match=r"in the file is entry \(a NeXus file\): expected a CXI file"):
+        read_cxi(path)
+
+
+def test_frames_of_a_grid_are_told_what_to_become(written: Path) -> None:
+    change(written, f"{DETECTOR}/data", np.ones((2, 3, *SHAPE), np.float32))
+    with pytest.raises(CxiError, match=r"\(N, rows, columns\), one frame for each translation; reshape them"):
+        read_cxi(written)
+
+
+@pytest.mark.parametrize("size", [31, 32])
+def test_light_in_the_corners_tells_frames_that_were_never_shifted(size: int) -> None:
+    y, x = np.indices((size, size)) - size // 2
+    for light, least, most in [
+        (np.exp(-(x**2 + y**2) / 20), 0.0, 0.01),
+        (np.ones((size, size)), 0.2, 0.3),
+        ((np.abs(np.hypot(y, x) - 0.46 * size) < 1.5).astype(float), 0.0, 0.4),
+        (np.fft.ifftshift(np.exp(-(x**2 + y**2) / 20)), 0.95, 1.0),
+    ]:
+        frames = np.broadcast_to(light, (3, size, size))
+        assert least <= light_in_corners(frames, np.ones((size, size), bool)) <= most
+
+
+def test_pixels_that_are_bad_are_no_light_in_the_corners() -> None:
+    frames = np.ones((2, 8, 8))
+    frames[:, 0, 0] = 1e9
+    frames[:, 7, 7] = np.nan
+    good = np.ones((8, 8), bool)
+    good[0, 0] = False
+    assert light_in_corners(frames, good) < 0.3

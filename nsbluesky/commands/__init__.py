@@ -6,12 +6,15 @@ import argparse
 import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nsbluesky.ended_by_signal import by_signals, ended
 
 if TYPE_CHECKING:
     from nsbluesky.catalog import Catalog
@@ -37,7 +40,11 @@ __all__ = [
     "parse_shape",
     "parse_workers",
     "service_credentials",
+    "tell_progress",
 ]
+
+READER_HAS_GONE = 141
+"""Exit code of what a shell ends by SIGPIPE."""
 
 MOST_WORKERS_A_PROCESSOR = 16
 
@@ -189,35 +196,59 @@ def input_catalog(path: Path | None) -> Iterator[Catalog]:
 
 @contextmanager
 def ended_by_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
-    """Let the first Ctrl-C end the work of the block in order, by a call of `stop`; a second one interrupts it."""
+    """Let the first Ctrl-C end the work of the block in order, by a call of `stop`; a second one interrupts it.
+
+    SIGTERM and the closing of the terminal end it as well, as often as they come.
+    """
 
     def first(number: int, frame: object) -> None:
-        signal.signal(number, before)
+        if number == signal.SIGINT:
+            signal.signal(number, before)
         stop()
 
     if threading.current_thread() is not threading.main_thread():  # which alone hears signals
         yield
         return
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    before = signal.getsignal(signal.SIGINT)
+    with by_signals(first):
+        signal.signal(signal.SIGINT, first)  # also where a script has started the command in the background
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
 def telling_what_is_left(left: Callable[[], str]) -> Iterator[None]:
-    """Let a Ctrl-C in the block, which interrupts it, tell what is left of its work, as `left` returns it then.
+    """Let a signal that ends the block, see `nsbluesky.ended_by_signal`, tell what is left of its work.
 
-    In the middle of a lock's own work it comes out as a RuntimeError of that lock ("release unlocked lock").
+    Parameters
+    ----------
+    left : callable
+        Returns that, when the block has been interrupted.  In the middle of a lock's own work that comes out as a
+        RuntimeError of the lock ("release unlocked lock"), and in a callback as another error.
     """
     try:
         yield
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
         of_a_lock = isinstance(error, RuntimeError) and isinstance(error.__context__, KeyboardInterrupt)
-        if not of_a_lock and (error.args or isinstance(error, RuntimeError)):
+        if (interrupted and error.args) or not (ended() or interrupted or of_a_lock):
             raise
         raise KeyboardInterrupt(left()) from None
+
+
+def tell_progress(line: str) -> None:
+    """Tell a program, or whoever waits, how far the work is; where nobody reads on, it ends as after ``| head``.
+
+    A disk that is full of such lines, or a terminal that is gone, costs the lines and not the work.
+    """
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise SystemExit(READER_HAS_GONE) from None
+    except OSError:
+        pass
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from nsbluesky.camera.grabber import Grabber, GrabberSettings
 from nsbluesky.cleaning.layout import LAYOUTS
-from nsbluesky.commands import CommandFailed, ended_by_ctrl_c, output_file, parse_count
+from nsbluesky.commands import CommandFailed, ended_by_ctrl_c, output_file, parse_count, tell_progress
 
 __all__ = ["add_arguments", "run"]
 
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = GrabberSettings(options.host, options.port, options.payload, timeout_s=options.timeout_s)
     with Grabber(LAYOUTS[options.layout], settings) as grabber, ended_by_ctrl_c(grabber.stop):
         host, port = grabber.address
-        print(f"listening at {host}:{port}", file=sys.stderr, flush=True)
+        tell_progress(f"listening at {host}:{port}")
         with tqdm(total=options.frames, unit="frame", disable=None) as progress:
             summary = {"file": str(out), **grabber.record(out, options.frames, lambda _: progress.update())}
     if options.frames is not None and summary["frames"] < options.frames:

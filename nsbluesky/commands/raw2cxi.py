@@ -125,6 +125,8 @@ def _check_which(options: argparse.Namespace) -> None:
         raise ValueError("--exposures-s is about files: the run's start document tells them")
     if options.run is None and (options.defaults or options.results is not None):
         raise ValueError("--defaults and --results are about runs: a file begins with the package's settings")
+    if options.run is None and (options.log is not None or options.catalog is not None):
+        raise ValueError("--log and --catalog are where a run is looked for: expected --run UID in place of a file")
 
 
 def _of_file(options: argparse.Namespace) -> _Task:

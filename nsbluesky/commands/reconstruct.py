@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import functools
 import math
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from nsbluesky.commands import (
     output_picture,
     parse_number,
     parse_workers,
+    tell_progress,
     telling_what_is_left,
 )
 from nsbluesky.cxi import CxiData, CxiError, read_cxi
 from nsbluesky.cxi.export import copied_frames, require_space_for_frames
 from nsbluesky.cxi.join import join_scans
 from nsbluesky.cxi.layout import PIXEL_MISSING
+from nsbluesky.cxi.light_in_corners import light_in_corners
 from nsbluesky.cxi.never_measured import never_measured
 from nsbluesky.cxi.read import FrameStack
 from nsbluesky.cxi.stored_frames import StoredFrames
@@ -40,6 +42,7 @@ from nsbluesky.settings import MOST_PASSES, SettingsError, SolverSettings
 from nsbluesky.solver.checkpoint import remove_checkpoint
 from nsbluesky.solver.checkpoint_writer import Checkpoints
 from nsbluesky.solver.engines import ENGINES
+from nsbluesky.solver.intake import NO_POSITION
 from nsbluesky.solver.reconstruct import Reconstruction, reconstruct
 from nsbluesky.solver.schedule import parse_schedule
 from nsbluesky.solver.sharded import reconstruct_sharded
@@ -49,6 +52,12 @@ __all__ = ["add_arguments", "run"]
 
 MOST_MASKED = 0.5
 """Part of all pixels; gaps, beamstop and corners together mask less."""
+
+MOST_REJECTED = 0.1
+"""Part of the frames; so many may not fit, and are told by their number."""
+
+MOST_IN_CORNERS = 0.5
+"""Part of the light, in the far field; no optic's cone has so much there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +157,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         data.mask[never_measured(frames)] |= PIXEL_MISSING
         _look_at_mask(data)
         _look_at_number(data)
+        _look_at_middle(data)
         given = (frames, data.translation_m, data.mask, data.geometry(), settings, get_backend(options.backend))
         how: dict[str, Any] = {
             "weights": data.frame_weights,
@@ -160,6 +170,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             result = _reconstruct_on_workers(options.workers, options.scheduler, *given, **how)
         else:
             result = reconstruct(*given, **how)
+        _tell_rejected(result.rejected, len(frames))
         if not math.isfinite(result.r_factors[-1]):
             raise ValueError(
                 f"R is {result.r_factors[-1]:g}: nothing is written; are the frames photons, and bad pixels masked?"
@@ -258,6 +269,28 @@ def _look_at_number(data: CxiData) -> None:
         )
 
 
+def _look_at_middle(data: CxiData) -> None:
+    """Warn of frames that were never put into order after a Fourier transform: their image is slow, and wrong."""
+    if data.propagation == "far" and (part := light_in_corners(data.clean_frames, data.good)) > MOST_IN_CORNERS:
+        warnings.warn(
+            f"{100 * part:.0f} % of the light is in the four corners of the frames: expected the direct beam in the "
+            "middle; where this file has it at [0, 0], put frames and mask through numpy.fft.fftshift, axes=(-2, -1)",
+            stacklevel=2,
+        )
+
+
+def _tell_rejected(rejected: Mapping[int, str], count: int) -> None:
+    """Warn where many frames are not in the image, and say why."""
+    if len(rejected) > MOST_REJECTED * count:
+        reasons = Counter(rejected.values())
+        why = ", ".join(f"{number} for {reason}" for reason, number in reasons.most_common())
+        far = "; so is a position that is far from the others: expected scans far apart in files of their own"
+        warnings.warn(
+            f"{len(rejected)} of {count} frames are not in the image: {why}{far if NO_POSITION in reasons else ''}",
+            stacklevel=2,
+        )
+
+
 def _left(out: Path, checkpoint: Path) -> str:
     if checkpoint.exists():
         return f"--resume goes on from {checkpoint}"
@@ -266,7 +299,7 @@ def _left(out: Path, checkpoint: Path) -> str:
 
 def _tell(done: int, wanted: int, r_factor: float) -> None:
     """Tell a program that waits how far it is."""
-    print(f"{done}/{wanted} R {r_factor:.4g}", file=sys.stderr, flush=True)
+    tell_progress(f"{done}/{wanted} R {r_factor:.4g}")
 
 
 def _advance(bar: Any, done: int, wanted: int, r_factor: float) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nsbluesky.commands import input_folder, only_one_in, output_folder, parse_workers
+from nsbluesky.commands import input_folder, only_one_in, output_folder, parse_workers, tell_progress
 from nsbluesky.folders import data_directory
 from nsbluesky.service.settings import DEFAULT_ADDRESS, ServiceSettings
 from nsbluesky.service.supervisor import ProcessingService
@@ -73,6 +73,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C does, and as a system's manager asks for it
     with only_one_in(out, options.command), ProcessingService(settings) as service:
-        print(f"the processing service listens at {service.address}", file=sys.stderr, flush=True)
+        tell_progress(f"the processing service listens at {service.address}")
         service.wait()
         return {"restarts": len(service.restarts)}

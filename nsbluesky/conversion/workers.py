@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import multiprocessing
 import os
 import signal
@@ -19,12 +20,14 @@ from concurrent.futures import (
 )
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from nsbluesky.conversion.blocks import Block, clean_block
 from nsbluesky.conversion.frames import ConversionError
 from nsbluesky.dask_cluster import DaskExecutor
+from nsbluesky.ended_by_signal import deaf_to_terminals
 
 __all__ = ["Workers", "clean_blocks", "forking_server"]
 
@@ -59,7 +62,7 @@ class Workers:
     @classmethod
     def processes(cls, number: int) -> Workers:
         """Return processes on this machine: one that dies takes no other with it."""
-        return cls(number, lambda: ProcessPoolExecutor(number, forking_server(), initializer=_end_with_parent))
+        return cls(number, functools.partial(_start_processes, number))
 
     @classmethod
     def dask(cls, number: int, client: Any) -> Workers:
@@ -77,12 +80,18 @@ def forking_server() -> BaseContext:
     return context
 
 
-def _end_with_parent() -> None:
-    """End this worker process when the one that started it is killed: nobody else would.
+def _start_processes(number: int) -> Executor:
+    """Return processes that hear nothing of a terminal: the one that started them ends them."""
+    context = forking_server()
+    with deaf_to_terminals():
+        forkserver.ensure_running()  # which would die of it as well
+        return ProcessPoolExecutor(number, context, initializer=_end_with_parent)
 
-    It hears no Ctrl-C, which goes to all processes in a terminal: the one that started it ends it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _end_with_parent() -> None:
+    """End this worker process when the one that started it is killed: nobody else would."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsbluesky.cxi.layout import DETECTOR, PIXEL_MISSING, SOURCE, TRANSLATION, CxiError
+from nsbluesky.cxi.other_layouts import program_of
 from nsbluesky.cxi.sources import refuse_missing_sources
 from nsbluesky.geometry import ELECTRON_VOLT_J, LIGHT_M_S, PLANCK_J_S
 
@@ -57,7 +58,12 @@ def missing(file: h5py.File, name: str, expected: str) -> CxiError:
     """Return the error about what is not there: it never was, or lies behind a link that leads nowhere."""
     if "entry_1" not in file:
         there = ", ".join(list(file)[:MOST_NAMES]) or "nothing"
-        return CxiError(f"entry_1 is missing, in the file is {there}: expected a CXI file; convert it to one")
+        program = program_of(file)
+        return CxiError(
+            f"entry_1 is missing, in the file is {there}{f' ({program})' if program else ''}: expected a CXI file; "
+            "where it holds frames and positions, write them into one with nsbluesky.cxi.CxiFile, as the page "
+            "'Reconstruct a CXI file' shows"
+        )
     parts = name.split("/")
     for place in ("/".join(parts[:k]) for k in range(1, len(parts) + 1)):
         link = file.get(place, getlink=True)
@@ -158,7 +164,10 @@ def pixel_size_m(file: h5py.File, basis: npt.NDArray[np.float64] | None) -> tupl
 def check_stack(dataset: h5py.Dataset | None) -> None:
     """Refuse what cannot be frames (N, rows, columns)."""
     if dataset is not None and (dataset.ndim != 3 or dataset.dtype.kind not in "iuf" or 0 in dataset.shape[1:]):
-        raise CxiError(f"{dataset.name} is {dataset.dtype} {dataset.shape}: expected numbers (N, rows, columns)")
+        raise CxiError(
+            f"{dataset.name} is {dataset.dtype} {dataset.shape}: expected numbers (N, rows, columns), one frame for "
+            "each translation; reshape them, in the order of the translations"
+        )
 
 
 def translations(file: h5py.File, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], int]:

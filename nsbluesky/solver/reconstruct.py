@@ -32,6 +32,9 @@ BLOCK_FRAMES = 64
 ONE_BATCH_S = 0.0
 """A budget that ends after one batch, so that no pass goes by unseen."""
 
+LEAST_FRAME_PX = 4
+"""Of rows and columns; less holds no diffraction."""
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -205,6 +208,9 @@ def valid_input(
     """Return translations (n, 2 or more) and weights (n,) of frames (n, N, N), or raise a ValueError."""
     if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
         raise ValueError(f"frames of shape {tuple(frames.shape)}: expected (n, N, N); crop them to squares")
+    if frames.shape[1] < LEAST_FRAME_PX:
+        size = f"{frames.shape[1]} × {frames.shape[1]}"
+        raise ValueError(f"frames of {size} pixels: expected at least {LEAST_FRAME_PX}; were they binned too far?")
     count = len(frames)
     places = np.asarray(translations_m, np.float64)
     given = np.ones(count) if weights is None else np.asarray(weights, np.float64)

@@ -91,6 +91,8 @@ def test_one_wrong_position_does_no_harm(scan, backend, weight):
 def test_frames_and_positions_must_fit(scan, backend):
     with pytest.raises(ValueError, match="crop them to squares"):
         reconstruct(np.zeros((2, 4, 5)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
+    with pytest.raises(ValueError, match="frames of 1 × 1 pixels: expected at least 4"):
+        reconstruct(np.ones((2, 1, 1)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
     with pytest.raises(ValueError, match="none of the 2 frames"):
         reconstruct(np.zeros((2, 48, 48)), np.zeros((2, 2)), None, geometry_of(scan), small_settings(), backend)
     with pytest.raises(ValueError, match="probe of shape"):
