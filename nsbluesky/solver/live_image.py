@@ -298,7 +298,7 @@ class LiveImage:
         rhythm.begin_pass(progress)
         if rhythm.stage != before:
             self.working_image.change_engine(rhythm.algorithm)
-        self.working_image.engine.rest(rhythm.rests)
+        self.working_image.engine.rest(rhythm.rests, at_end=rhythm.is_at_end(progress))
 
     def _updates(self, state: SolverState) -> Iterator[None]:
         """Let the engine have each frame once; the half-sets work beside it."""

@@ -173,7 +173,7 @@ class _Shard:
         if not self.begun:
             self.engine.initialize(state, store)
             self.begun = True
-        self.engine.rest(task.resting)
+        self.engine.rest(task.resting, at_end=True)
         rng = np.random.default_rng([order.settings.seed, order.number, task.passes])
         batch = order.settings.batch_final
         active = store.active

@@ -88,8 +88,11 @@ class Engine(Protocol):
         """Return how far pixels of the object follow a pass (H, W), 0…1; None where light is not summed."""
         return None
 
-    def rest(self, resting: bool) -> None:
-        """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again."""
+    def rest(self, resting: bool, *, at_end: bool = False) -> None:
+        """Take no steps of momentum, where there are any, so that passes average photon noise; or take them again.
+
+        `at_end`, when no more frames come, steps may be shorter besides, so that more of them are averaged.
+        """
         return
 
 

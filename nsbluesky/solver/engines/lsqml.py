@@ -102,7 +102,7 @@ class LeastSquaresEngine(Engine):
         self._sums.pad(self._backend, before, after)
         self._momentum.pad(before, after)
 
-    def rest(self, resting: bool) -> None:
+    def rest(self, resting: bool, *, at_end: bool = False) -> None:
         """Take no steps of momentum, or begin anew to take them."""
         self._momentum.rest(resting)
 

@@ -41,6 +41,10 @@ class PieRule:
         alpha, beta = min(1.0, self.alpha * caution), min(1.0, self.beta * caution)
         return replace(self, alpha=alpha, beta=beta, momentum=self.momentum / caution)
 
+    def averaging(self) -> PieRule:
+        """Return the rule as it is."""
+        return self
+
     def object_divisor(self) -> Divisor:
         """((1 − α)·Σ|P|² + α·max(|P|²)) / step."""
         return Divisor(slope=(1 - self.alpha) / self.step, share=self.alpha / self.step)
