@@ -42,8 +42,8 @@ class SolverSettings(Settings):
     batch, batch_final : int
         Spatially separated frames per update while the scan runs, and afterwards; less as long as there are few.
     alpha, beta : float
-        WASP's weights of the object and probe denominators.  The publication's 2 and 1 are slower to settle: on fresh
-        seeds of simulated data at three doses, and on a measured star, 6 and 0.2 gave the better object each time.
+        WASP's weights of the object and probe denominators, larger in the last passes
+        (`nsbluesky.solver.engines.wasp`).  The publication's 2 and 1 are slower to settle.
     likelihood : {"auto", "poisson", "amplitude"}
         What WASP, rPIE, mPIE and ePIE follow: the likelihood of counted photons, or that of amplitudes with equal
         noise, as published; "auto" takes the first where photons are few (`nsbluesky.solver.dose`), and never in the
@@ -135,7 +135,7 @@ class SolverSettings(Settings):
     subpixel: int = 4
     batch: int = 32
     batch_final: int = 32
-    alpha: float = 6.0
+    alpha: float = 4.0
     beta: float = 0.2
     likelihood: typing.Literal["auto", "poisson", "amplitude"] = "auto"
     momentum: float = 0.8

@@ -28,6 +28,29 @@ def test_few_photons_make_cautious_rules():
     assert (pie.alpha, pie.beta, pie.momentum) == (1.0, 0.6, 0.25)
 
 
+def test_steps_are_shorter_in_the_last_passes_alone(backend, difficult_scan):
+    """Not while frames come, which have to get where the others are; and no longer where an image settles anew."""
+    store, state = difficult_scan(backend, 1)
+    engine = make_engine(SolverSettings(probe_start=0, momentum=0.0, subpixel=1), backend)
+    engine.initialize(state, store)
+
+    def step():
+        before = state.object.copy(), state.probe.copy()
+        engine.update(state, store, np.arange(14))
+        lengths = [np.linalg.norm(now - was) for now, was in zip((state.object, state.probe), before, strict=True)]
+        state.object[...], state.probe[...] = before
+        return np.array(lengths)
+
+    usual = step()
+    for resting, at_end, is_shorter in ((True, False, False), (False, True, False), (True, True, True)):
+        engine.rest(resting, at_end=at_end)
+        assert np.all(step() < 0.7 * usual) if is_shorter else np.allclose(step(), usual, rtol=1e-6)
+    engine.adapt(1e9)
+    assert np.all(step() < 0.7 * usual), "the dose changes nothing of it"
+    engine.rest(False, at_end=True)
+    assert np.allclose(step(), usual, rtol=1e-6)
+
+
 def test_few_counts_are_followed_as_photons(backend):
     assert counts_are_few(10.0) and not counts_are_few(1000.0)
     engine = make_engine(SolverSettings(), backend)

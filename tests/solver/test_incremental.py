@@ -204,7 +204,13 @@ def test_in_haste_a_settled_image_rests(scan, backend, monkeypatch, time_left):
     assert not live.is_settled
     rests, engine = [], live._image.working_image.engine
     rest = engine.rest
-    monkeypatch.setattr(engine, "rest", lambda resting: (rests.append(resting), rest(resting)))
+
+    def told(resting, *, at_end):
+        assert at_end
+        rests.append(resting)
+        rest(resting, at_end=at_end)
+
+    monkeypatch.setattr(engine, "rest", told)
     live.time_left = time_left
     live.finish()
     run(live)

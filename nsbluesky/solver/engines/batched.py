@@ -69,7 +69,7 @@ class BatchedEngine(Engine):
         self._likelihood = Likelihood(bool(poisson))
         self._chooses_likelihood = poisson is None
         self._full_rule = self._damped_rule = self._rule = rule
-        self._averages = False
+        self._is_calm = False
         self._backend = backend
         self._probe_start = probe_start
         self._batch = batch
@@ -107,15 +107,15 @@ class BatchedEngine(Engine):
         self._momentum.friction = np.float32(self._rule.momentum)
 
     def _choose_rule(self) -> None:
-        self._rule = self._damped_rule.averaging() if self._averages else self._damped_rule
+        self._rule = self._damped_rule.calmed() if self._is_calm else self._damped_rule
 
     def share(self, parts: int) -> None:
         """Expect one of so many parts of the frames: a pass has as many steps of momentum as over all of them."""
         self._momentum.period_frames = max(1, self._full_rule.momentum_frames // parts)
 
     def rest(self, resting: bool, *, at_end: bool = False) -> None:
-        """Take no steps of momentum, and finer ones of positions, or begin anew to take them; average at the end."""
-        self._averages = resting and at_end
+        """Take no steps of momentum, and finer ones of positions, or begin anew; at the end, shorter ones of all."""
+        self._is_calm = resting and at_end
         self._choose_rule()
         self._momentum.rest(resting)
         self._subpixel = finer(self._usual_subpixel) if resting else self._usual_subpixel

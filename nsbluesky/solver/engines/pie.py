@@ -41,7 +41,7 @@ class PieRule:
         alpha, beta = min(1.0, self.alpha * caution), min(1.0, self.beta * caution)
         return replace(self, alpha=alpha, beta=beta, momentum=self.momentum / caution)
 
-    def averaging(self) -> PieRule:
+    def calmed(self) -> PieRule:
         """Return the rule as it is."""
         return self
 

@@ -31,8 +31,8 @@ class StepRule(Protocol):
     def damped(self, caution: float) -> StepRule:
         """Return the rule with so many times the regularisation, and so much less momentum."""
 
-    def averaging(self) -> StepRule:
-        """Return the rule of the last passes, whose object is the average of more frames."""
+    def calmed(self) -> StepRule:
+        """Return the rule of the last passes: shorter steps, so that more of them are averaged."""
 
     def object_divisor(self) -> Divisor:
         """Return what Σ conj(P)·χ is divided by, from the probe's |P|² (N, N)."""
