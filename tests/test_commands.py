@@ -49,7 +49,7 @@ from nsbluesky.cxi.layout import (
 )
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
-from nsbluesky.replay import replay
+from nsbluesky.replay import NO_END, replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
@@ -887,6 +887,19 @@ def assert_replayed(summary: dict[str, Any]) -> None:
 def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     uid, log, settings = recorded
     assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
+
+
+def test_replay_tells_how_the_run_ended(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    uid, log, settings = recorded
+    cut = tmp_path / "cut" / f"{uid}.jsonl"
+    cut.parent.mkdir()
+    cut.write_bytes((log / cut.name).read_bytes()[:-9])  # in the middle of its stop document
+    for folder, ended in ((log, "success"), (cut.parent, f"abort: {NO_END}")):
+        summary = commands.run("replay", uid, "--log", folder, "--out", tmp_path / folder.name, *settings)
+        assert_replayed(summary)
+        assert summary["run_ended"] == ended
 
 
 def processed(results: Path, raw_uid: str, settings: PipelineSettings, *changed: PipelineSettings) -> None:

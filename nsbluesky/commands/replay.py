@@ -18,7 +18,7 @@ from nsbluesky.commands import (
     telling_what_is_left,
 )
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
-from nsbluesky.replay import documents_of, replay
+from nsbluesky.replay import documents_of, how_it_ended, replay
 from nsbluesky.viewer.pictures import save_object_png
 
 __all__ = ["add_arguments", "run"]
@@ -56,7 +56,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         pipeline = PtychoPipeline(settings, directory=out)
         stack.enter_context(telling_what_is_left(functools.partial(_left, pipeline, out, uid)))
         stack.callback(pipeline.close, timeout=0)
-        count = replay(documents, pipeline, speed=options.speed)
+        ended: list[str] = []
+
+        def see(name: str, document: dict[str, Any]) -> None:
+            if name == "stop":
+                ended.append(how_it_ended(document))
+
+        count = replay(documents, pipeline, see, speed=options.speed)
+        told = {"run_ended": "; ".join(ended), **told}
         pipeline.wait()
         if not pipeline.results or pipeline.cxi is None:
             live = pipeline.live.snapshot()
