@@ -47,6 +47,7 @@ from nsbluesky.cxi.layout import (
     SOURCE_DISTANCE,
     TRANSLATION,
 )
+from nsbluesky.devices.detector import DATASET
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
 from nsbluesky.replay import NO_END, replay
@@ -887,6 +888,42 @@ def assert_replayed(summary: dict[str, Any]) -> None:
 def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     uid, log, settings = recorded
     assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
+
+
+def test_replay_tells_what_was_lost_and_what_it_warns_of(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the windows do: here of a run without darks, whose last frame is not in its file."""
+    monkeypatch.setattr(frame_source, "WAIT_FOR_FILE_S", 0.0)
+    uid, path, settings = recorded
+    documents = list(read_documents(uid, path))
+    (dark,) = (document["uid"] for name, document in documents if name == "descriptor" and document["name"] == "dark")
+    log = DocumentLog(tmp_path / "without")
+    for name, document in documents:
+        if dark not in (document["uid"], document.get("descriptor")):
+            log(name, document)
+    for frames in tmp_path.glob("*.h5"):
+        with h5py.File(frames, "r+") as file:
+            if DATASET in file and len(file[DATASET]) == 16:
+                file[DATASET].resize(15, axis=0)
+    summary = commands.run("replay", uid, "--log", log.directory, "--out", tmp_path / "out", *settings)
+    assert (summary["frames_used"], summary["frames_lost"], summary["frames_bad"]) == (15, [16], [])
+    (warning,) = summary["warnings"]
+    assert warning.startswith("no dark frames")
+
+
+def test_each_replay_into_a_folder_has_its_picture(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    """The picture of other settings must not take the place of the one to compare with."""
+    uid, log, settings = recorded
+    arguments = ["replay", uid, "--log", log, "--out", tmp_path / "out", *settings]
+    first, second = (
+        Path(commands.run(*arguments, *more)["object_picture"]) for more in ([], ["--set=solver.seed=1"])
+    )
+    assert [path.name for path in (first, second)] == [f"{uid[:8]}_clean.png", f"{uid[:8]}_clean_2.png"]
+    assert_picture(first)
+    assert_picture(second)
 
 
 def test_replay_tells_how_the_run_ended(

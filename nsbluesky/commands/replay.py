@@ -65,8 +65,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         count = replay(documents, pipeline, see, speed=options.speed)
         told = {"run_ended": "; ".join(ended), **told}
         pipeline.wait()
+        live = pipeline.live.snapshot()
+        told |= {"frames_lost": list(live.lost), "frames_bad": list(live.bad), "warnings": list(live.warnings)}
         if not pipeline.results or pipeline.cxi is None:
-            live = pipeline.live.snapshot()
             failed = "".join(f"; {stage.stage} failed: {stage.message}" for stage in live.errors)
             if not failed and live.run is not None and live.run.reason:
                 failed = f": {live.run.reason}"
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if path is None or pipeline.cxi.errors:
             why = "; ".join(pipeline.cxi.errors.values())
             raise CommandFailed(f"the image is in no file that is whole: {why}", {"documents": count, **told})
-    picture = out / "object.png"
+    picture = path.with_suffix(".png")  # beside its file: the folder may hold images of other runs and settings
     save_object_png(picture, result["object"], result["pixel_size_m"], quantity="phase")
     return {
         "documents": count,
