@@ -1093,6 +1093,13 @@ def test_replay_tells_of_a_full_disk(
     with monkeypatch.context() as full:
         full.setattr(disk_space, "free_bytes", lambda folder: 0)
         assert main(arguments) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"no space left: 0 MB are free in .*: make space", told)
+    assert "no file that is whole" not in told, "no frame was cleaned"
+    free = iter([2**40])  # as it begins, and no more
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
+        assert main(arguments) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"the image is in no file that is whole: .*no space left: 0 MB are free in .*: make space", told)
     assert main(arguments) == 0

@@ -18,6 +18,7 @@ from nsbluesky.commands import (
     telling_what_is_left,
 )
 from nsbluesky.commands.run_settings import add_record_arguments, settings_again, uid_of
+from nsbluesky.disk_space import require_space
 from nsbluesky.replay import documents_of, how_it_ended, replay
 from nsbluesky.viewer.pictures import save_object_png
 
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         settings, told = settings_again(options, uid, log, catalog)
         out = output_folder(options.out)
         stack.enter_context(only_one_in(out, options.command))
+        require_space(out, 0)  # no minutes of work for an image that no file can take
         pipeline = PtychoPipeline(settings, directory=out)
         stack.enter_context(telling_what_is_left(functools.partial(_left, pipeline, out, uid)))
         stack.callback(pipeline.close, timeout=0)
