@@ -933,6 +933,7 @@ def test_replay_tells_how_the_run_ended(
     cut = tmp_path / "cut" / f"{uid}.jsonl"
     cut.parent.mkdir()
     cut.write_bytes((log / cut.name).read_bytes()[:-9])  # in the middle of its stop document
+    assert commands.run("replay", "-1", "--log", log, "--out", tmp_path / "out", *settings)["run"] == uid
     for folder, ended in ((log, "success"), (cut.parent, f"abort: {NO_END}")):
         summary = commands.run("replay", uid, "--log", folder, "--out", tmp_path / folder.name, *settings)
         assert_replayed(summary)

@@ -27,7 +27,9 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("uid", help="the run; of the document log the first characters, or latest, will do")
+    parser.add_argument(
+        "uid", help="the run; of the document log its first characters, its scan_id, -1 or latest will do"
+    )
     parser.add_argument("--log", type=Path, help="document log (the session's by default)")
     parser.add_argument("--catalog", type=Path, help="catalog to read where the log has no such run")
     parser.add_argument("--from-catalog", action="store_true", help="read the catalog even if the log has the run")
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             catalog = stack.enter_context(input_catalog(options.catalog))
         uid, documents = uid_of(documents_of(options.uid, None if options.from_catalog else log, catalog))
         settings, told = settings_again(options, uid, log, catalog)
+        told = {"run": uid, **told}
         out = output_folder(options.out)
         stack.enter_context(only_one_in(out, options.command))
         require_space(out, 0)  # no minutes of work for an image that no file can take
@@ -65,7 +68,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 ended.append(how_it_ended(document))
 
         count = replay(documents, pipeline, see, speed=options.speed)
-        told = {"run_ended": "; ".join(ended), **told}
+        told |= {"run_ended": "; ".join(ended)}
         pipeline.wait()
         live = pipeline.live.snapshot()
         told |= {"frames_lost": list(live.lost), "frames_bad": list(live.bad), "warnings": list(live.warnings)}
