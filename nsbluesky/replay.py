@@ -125,7 +125,7 @@ def replay(
 
 def how_it_ended(stop: Mapping[str, Any]) -> str:
     """Return what a stop document says of the end of its run, as in ``abort: the beam was lost``."""
-    status, reason = stop.get("exit_status", "success"), stop.get("reason")
+    status, reason = str(stop.get("exit_status", "success")), stop.get("reason")
     return f"{status}: {reason}" if reason else status
 
 
