@@ -96,6 +96,7 @@ class Reconstruct(Stage):
             backend=self.run.backend,
             num_points=scan_of(self.run.start).get("num_points"),
         )
+        solver.cleaning = self.run.settings.cleaning.to_dict()
         solver.set_mask(mask)
         if self._uses_library and self.run.probes is not None:
             setup = Setup.of(geometry, solver.frame_px, solver.pixel_m)
@@ -148,6 +149,7 @@ class Reconstruct(Stage):
         if self.run.checkpoint is None or self._solver is None or self._solver.state is None:
             return None
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self._solver.cleaning = self.run.settings.cleaning.to_dict()
         self._solver.save(self._checkpoint)
         self._saved = time.monotonic()
         return self._checkpoint

@@ -49,6 +49,7 @@ SUFFIX = ".jsonl"
 LATEST = "latest"
 """Stands for the newest run where the uid of one is expected."""
 UID = re.compile(r"[A-Za-z0-9_-]+")
+NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 class DocumentLogError(ValueError):
@@ -140,7 +141,15 @@ class DocumentLog:
 
 
 def find_log(uid: str, directory: str | Path) -> Path:
-    """Return the log file of a run by its uid or the beginning of it, or "latest", which is the run that began last.
+    """Return the log file of a run.
+
+    Parameters
+    ----------
+    uid : str
+        Its uid or the beginning of it; or, as for a catalog, its scan_id, of which the latest run counts, or -1 for
+        the run that began last and -2 for the one before it; "latest" is -1.
+    directory : path
+        Of the log.
 
     Raises
     ------
@@ -158,8 +167,18 @@ def find_log(uid: str, directory: str | Path) -> Path:
         found = sorted(directory.glob(f"{uid}*{SUFFIX}"))
         if len(found) > 1:
             raise DocumentLogError(f"{len(found)} runs begin with {uid!r}: give more of the uid")
-        path = found[0] if found else path
+        path = found[0] if found else _by_number(uid, directory) or path
     return _existing(path)
+
+
+def _by_number(text: str, directory: Path) -> Path | None:
+    """Return the log of the latest run of a scan_id, or of a run counted from the last; None where there is none."""
+    if not NUMBER.fullmatch(text):
+        return None
+    number, runs = int(text), find_runs(directory)
+    if number < 0:
+        return runs[-number - 1].path if -number <= len(runs) else None
+    return next((run.path for run in runs if run.start.get("scan_id") == number), None)
 
 
 def read_documents(
@@ -275,7 +294,8 @@ def _path_of(uid: str, directory: Path) -> Path:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise DocumentLogError(
-            f"{path}: no such document log: check uid and folder; 'nsbluesky view --runs' shows a session's runs"
+            f"{path}: no such document log: check uid or scan_id, and folder; "
+            "'nsbluesky view --runs' shows a session's runs"
         )
     return path
 

@@ -47,9 +47,10 @@ from nsbluesky.cxi.layout import (
     SOURCE_DISTANCE,
     TRANSLATION,
 )
+from nsbluesky.devices.detector import DATASET
 from nsbluesky.document_log import DocumentLog, read_documents
 from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
-from nsbluesky.replay import replay
+from nsbluesky.replay import NO_END, replay
 from nsbluesky.settings import PipelineSettings
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import from_picture, gold_balls
@@ -889,6 +890,56 @@ def test_replay_from_the_log(commands: Commands, recorded: tuple[str, Path, list
     assert_replayed(commands.run("replay", uid[:8], "--log", log, "--out", tmp_path / "out", *settings))
 
 
+def test_replay_tells_what_was_lost_and_what_it_warns_of(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the windows do: here of a run without darks, whose last frame is not in its file."""
+    monkeypatch.setattr(frame_source, "WAIT_FOR_FILE_S", 0.0)
+    uid, path, settings = recorded
+    documents = list(read_documents(uid, path))
+    (dark,) = (document["uid"] for name, document in documents if name == "descriptor" and document["name"] == "dark")
+    log = DocumentLog(tmp_path / "without")
+    for name, document in documents:
+        if dark not in (document["uid"], document.get("descriptor")):
+            log(name, document)
+    for frames in tmp_path.glob("*.h5"):
+        with h5py.File(frames, "r+") as file:
+            if DATASET in file and len(file[DATASET]) == 16:
+                file[DATASET].resize(15, axis=0)
+    summary = commands.run("replay", uid, "--log", log.directory, "--out", tmp_path / "out", *settings)
+    assert (summary["frames_used"], summary["frames_lost"], summary["frames_bad"]) == (15, [16], [])
+    (warning,) = summary["warnings"]
+    assert warning.startswith("no dark frames")
+
+
+def test_each_replay_into_a_folder_has_its_picture(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    """The picture of other settings must not take the place of the one to compare with."""
+    uid, log, settings = recorded
+    arguments = ["replay", uid, "--log", log, "--out", tmp_path / "out", *settings]
+    first, second = (
+        Path(commands.run(*arguments, *more)["object_picture"]) for more in ([], ["--set=solver.seed=1"])
+    )
+    assert [path.name for path in (first, second)] == [f"{uid[:8]}_clean.png", f"{uid[:8]}_clean_2.png"]
+    assert_picture(first)
+    assert_picture(second)
+
+
+def test_replay_tells_how_the_run_ended(
+    commands: Commands, recorded: tuple[str, Path, list[str]], tmp_path: Path
+) -> None:
+    uid, log, settings = recorded
+    cut = tmp_path / "cut" / f"{uid}.jsonl"
+    cut.parent.mkdir()
+    cut.write_bytes((log / cut.name).read_bytes()[:-9])  # in the middle of its stop document
+    assert commands.run("replay", "-1", "--log", log, "--out", tmp_path / "out", *settings)["run"] == uid
+    for folder, ended in ((log, "success"), (cut.parent, f"abort: {NO_END}")):
+        summary = commands.run("replay", uid, "--log", folder, "--out", tmp_path / folder.name, *settings)
+        assert_replayed(summary)
+        assert summary["run_ended"] == ended
+
+
 def processed(results: Path, raw_uid: str, settings: PipelineSettings, *changed: PipelineSettings) -> None:
     """Leave the documents of a processing, and of changes of its settings."""
     run = DerivedRun({"uid": raw_uid}, settings)
@@ -1042,6 +1093,13 @@ def test_replay_tells_of_a_full_disk(
     arguments = ["replay", uid, "--log", str(log), "--out", str(tmp_path / "out"), *settings]
     with monkeypatch.context() as full:
         full.setattr(disk_space, "free_bytes", lambda folder: 0)
+        assert main(arguments) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"no space left: 0 MB are free in .*: make space", told)
+    assert "no file that is whole" not in told, "no frame was cleaned"
+    free = iter([2**40])  # as it begins, and no more
+    with monkeypatch.context() as full:
+        full.setattr(disk_space, "free_bytes", lambda folder: next(free, 0))
         assert main(arguments) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"the image is in no file that is whole: .*no space left: 0 MB are free in .*: make space", told)

@@ -208,6 +208,18 @@ def test_runs_are_found_newest_first(tmp_path: Path) -> None:
     assert find_runs(tmp_path)[0].start == {"uid": "new", "time": 3.0}
 
 
+def test_a_run_by_its_scan_id_or_its_place_from_the_last_as_in_a_catalog(tmp_path: Path) -> None:
+    log = DocumentLog(tmp_path)
+    for uid, time, scan_id in (("7a", 1.0, 41), ("b", 2.0, 41), ("c", 3.0, 7)):
+        log("start", {"uid": uid, "time": time, "scan_id": scan_id})
+    log.close()
+    found = {text: find_log(text, tmp_path).stem for text in ("41", "7", "-1", "-3")}
+    assert found == {"41": "b", "7": "7a", "-1": "c", "-3": "7a"}, "of 41 the latest; 7 begins a uid"
+    for text in ("42", "-4", "-0", "--1"):
+        with pytest.raises(DocumentLogError, match="no such document log"):
+            find_log(text, tmp_path)
+
+
 def test_the_latest_run_goes_by_that_name(tmp_path: Path) -> None:
     with pytest.raises(DocumentLogError, match=r"no run is in this document log"):
         find_log("latest", tmp_path)
@@ -223,7 +235,7 @@ def test_unknown_and_ambiguous_runs_are_told_at_once(tmp_path: Path) -> None:
     write(log, documents_of_run("aa2"))
     with pytest.raises(DocumentLogError, match="2 runs begin with 'aa'"):
         read_documents("aa", tmp_path)
-    with pytest.raises(DocumentLogError, match="no such document log: check uid and folder"):
+    with pytest.raises(DocumentLogError, match="no such document log: check uid or scan_id, and folder"):
         read_documents("b", tmp_path)
     with pytest.raises(DocumentLogError, match="letters, digits"):
         read_documents("../aa1", tmp_path)

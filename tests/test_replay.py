@@ -10,7 +10,7 @@ import pytest
 
 from nsbluesky import replay as module
 from nsbluesky.document_log import DocumentLog, DocumentLogError
-from nsbluesky.replay import documents_of, replay
+from nsbluesky.replay import documents_of, how_it_ended, replay
 
 DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("start", {"uid": "abc", "time": 100.0}),
@@ -26,7 +26,7 @@ class FakeRun:
     metadata: dict[str, Any] = {"stop": None}  # noqa: RUF012
 
     def documents(self) -> list[tuple[str, dict[str, Any]]]:
-        return [("start", {"uid": "xyz", "from": "catalog"})]
+        return [("start", {"uid": "xyz", "from": "catalog"}), ("stop", {})]  # as tiled, of a run that goes on
 
 
 class FakeCatalog:
@@ -74,6 +74,21 @@ def test_replay_can_be_stopped_from_another_thread() -> None:
 
     assert replay(DOCUMENTS, callback, stop=stop) == 2
     assert seen == ["start", "descriptor"]
+
+
+def test_a_run_without_an_end_is_ended() -> None:
+    """Whose session died, or which goes on; nothing would work on the frames that wait for more."""
+    seen: list[Any] = []
+    assert replay(DOCUMENTS[:-1], lambda *d: seen.append(d)) == len(DOCUMENTS)
+    assert seen[:-1] == DOCUMENTS[:-1]
+    name, stop = seen[-1]
+    assert (name, stop["run_start"]) == ("stop", "abc")
+    assert how_it_ended(stop) == "abort: its record has no end: its session died, or the run goes on"
+
+
+def test_how_a_run_ended() -> None:
+    assert how_it_ended({"exit_status": "success", "reason": ""}) == "success"
+    assert how_it_ended({"exit_status": "fail", "reason": "beam lost"}) == "fail: beam lost"
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan")])

@@ -213,6 +213,21 @@ def test_a_catalog_with_misplaced_frames_says_so_and_is_not_replayed(RE: RunEngi
         documents_of(recorded.start["uid"], catalog=site.catalog)
 
 
+def test_a_run_whose_session_died_gives_all_of_its_frames(RE: RunEngine, site: Site, step: Any) -> None:
+    """Its log has no stop document; without one the last frames would wait for more."""
+    recorded = RecordedRun()
+    RE.subscribe(recorded)
+    RE(step)
+    log = DocumentLog(site.log)
+    for name, document in recorded.documents[:-1]:
+        log(name, document)
+    log.close()
+    uid = recorded.start["uid"]
+    documents = site.documents(uid, "log")
+    assert documents[-1][0] != "stop"
+    image_of(process(site.beamline.settings(**QUICK_SOLVER), documents), uid)
+
+
 def assert_frames_are_those_of_the_run(pipeline: PtychoPipeline, recorded: RecordedRun) -> None:
     """Compare every frame and position of the CXI file with what the documents refer to."""
     frames = recorded.values("primary", "fccd_image")

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("raw", type=Path, nargs="?", help="a CXI file with raw_data and dark_data; or --run")
     parser.add_argument("clean", type=Path, help="the CXI file to write")
     parser.add_argument(
-        "--run", metavar="UID", help="a recorded run; in the document log its first characters will do"
+        "--run",
+        metavar="UID",
+        help="a recorded run; in the document log its first characters, its scan_id or latest will do",
     )
     parser.add_argument("--log", type=Path, help="with --run: document log (the session's by default)")
     parser.add_argument("--catalog", type=Path, help="with --run: catalog to read where the log has no such run")
@@ -145,4 +147,4 @@ def _of_run(options: argparse.Namespace) -> _Task:
             catalog = stack.enter_context(input_catalog(options.catalog))
         uid, documents = uid_of(documents_of(options.run, log, catalog))
         settings, told = settings_again(options, uid, log, catalog)
-        return scan_of_run(documents), settings, told
+        return scan_of_run(documents), settings, {"run": uid, **told}

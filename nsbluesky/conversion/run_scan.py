@@ -11,7 +11,7 @@ from nsbluesky.callbacks.frame_index import FrameIndex, FrameReference, Point
 from nsbluesky.conversion.frames import MISSING, ConversionError, StoredFrames
 from nsbluesky.conversion.scan import ONE_EXPOSURE, RawScan, check_exposures
 from nsbluesky.geometry import Geometry
-from nsbluesky.replay import Document
+from nsbluesky.replay import NO_END, Document, how_it_ended
 from nsbluesky.streams import PRIMARY, dark_stream
 
 __all__ = ["scan_of_run"]
@@ -45,9 +45,12 @@ def scan_of_run(documents: Iterable[Document]) -> RawScan:
         lost.update(((stream, k), reason) for k in seq_nums)
 
     index = FrameIndex(start, lose)
+    ended = f"abort: {NO_END}"
     try:
         for name, document in documents:
             index.process(name, document)
+            if name == "stop":
+                ended = how_it_ended(document)
         index.complete_points_taken_again()
         index.read_positions(patient=False)
     finally:
@@ -56,6 +59,9 @@ def scan_of_run(documents: Iterable[Document]) -> RawScan:
     numbers, translation_m, exposures, left_out = _points(index.points[PRIMARY], len(times), lost)
     if not numbers:
         raise ConversionError(f"run {start['uid']} has no frame with a position: expected a scan")
+    warnings = [f"{name} frame {k} is lost: {why}" for (name, k), why in lost.items() if name != PRIMARY]
+    if not ended.startswith("success"):
+        warnings.append(f"not all of a scan may be here, the run ended with {ended}")
     return RawScan(
         source=f"run {start['uid']}",
         geometry=geometry,
@@ -65,7 +71,7 @@ def scan_of_run(documents: Iterable[Document]) -> RawScan:
         frames=tuple(_stored([point[k] for point in exposures]) for k in range(len(times))),
         darks=tuple(_darks(index.points[dark_stream(k)]) for k in range(len(times))),
         left_out=left_out,
-        warnings=tuple(f"{name} frame {k} is lost: {why}" for (name, k), why in lost.items() if name != PRIMARY),
+        warnings=tuple(warnings),
         start_time=start["time"],
     )
 

@@ -16,9 +16,19 @@ FREE_SETTINGS = ("passes_final", "final_s", "publish_hz", "live")
 """Settings that may be others when a checkpoint is gone on from."""
 
 
-def identity_of(frame_px: int, pixel_m: float, geometry: Geometry, settings: SolverSettings) -> dict[str, Any]:
-    """Return what must be the same for a checkpoint to be gone on from."""
+def identity_of(
+    frame_px: int,
+    pixel_m: float,
+    geometry: Geometry,
+    settings: SolverSettings,
+    cleaning: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what must be the same for a checkpoint to be gone on from.
+
+    `cleaning` are the settings that its frames were cleaned with, where that is known.
+    """
     return {
+        **({} if cleaning is None else {"cleaning": dict(cleaning)}),
         "frame_px": frame_px,
         "pixel_m": pixel_m,
         "geometry": geometry.to_dict(),

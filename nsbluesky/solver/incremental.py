@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,12 @@ class IncrementalSolver:
     backend : Backend
     num_points : int, optional
         Frames that the scan plans; a picture's coverage refers to it.
+
+    Attributes
+    ----------
+    cleaning : mapping or None
+        Settings that the frames were cleaned with, of plain JSON types, where they are known: a checkpoint of frames
+        that were cleaned in another way is not gone on from.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class IncrementalSolver:
         self.pixel_m = pixel_m
         self.geometry = geometry
         self.num_points = num_points
+        self.cleaning: Mapping[str, Any] | None = None
         propagator = propagator_of(backend, geometry, frame_px, pixel_m)
         self.frames = FrameStore(frame_px, backend, propagator, half=settings.half_precision_frames)
         self._backend = backend
@@ -481,7 +488,7 @@ class IncrementalSolver:
         contents = self._image.contents()
         contents["solver"] |= self._intake.contents()
         others = {
-            "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings),
+            "identity": identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings, self.cleaning),
             "search": self._search.contents(),
             "frames": self.frames.contents(),
         }
@@ -501,7 +508,7 @@ class IncrementalSolver:
         """
         found = read_checkpoint(path)
         try:
-            own = identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings)
+            own = identity_of(self.frame_px, self.pixel_m, self.geometry, self.settings, self.cleaning)
             check_identity(path, found["identity"], own)
             self._restore(found)
         except (KeyError, TypeError, IndexError) as error:

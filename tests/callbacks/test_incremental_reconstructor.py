@@ -480,18 +480,26 @@ def half(small, tmp_path_factory):
     return documents, interrupted(small, folder / "out", documents)
 
 
-@pytest.mark.parametrize("damage", ["settings", "content"])
-def test_a_checkpoint_that_does_not_fit_is_told_and_left(small, half, tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("settings", "settings.modes is 2 there and 1 here"),
+        ("cleaning", "cleaning.dark_flux is 0.2 there and 0.1 here"),  # its frames are others
+        ("content", "damaged"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told_and_left(small, half, tmp_path, damage, told):
     documents, left = half
     (tmp_path / "out").mkdir()
     path = Path(shutil.copy(left, tmp_path / "out"))
     if damage == "content":
         path.write_bytes(path.read_bytes()[:-100])
     changed = settings(small, passes_final=2, **({"modes": 1} if damage == "settings" else {}))
+    if damage == "cleaning":
+        changed = changed.replace(cleaning__dark_flux=0.1)
     streams = process(PtychoPipeline(changed, directory=tmp_path / "out"), documents)
     (message,) = warnings_of(streams)
-    assert message.startswith("the image is begun anew: ")
-    assert ("settings.modes is 2 there and 1 here" if damage == "settings" else "damaged") in message
+    assert message.startswith("the image is begun anew: ") and told in message
     assert streams.last("reconstruction")["num_frames"] == 64
 
 

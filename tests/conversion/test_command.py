@@ -81,7 +81,8 @@ def test_a_recorded_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (path,) = (tmp_path / "log").iterdir()
     out = tmp_path / "clean.cxi"
     summary, _ = command(capsys, "--run", path.stem[:6], "--log", tmp_path / "log", out)
-    assert (summary["frames"], summary["darks"]) == (NUM_POINTS, 6)
+    assert (summary["run"], summary["frames"], summary["darks"]) == (path.stem, NUM_POINTS, 6)
+    assert command(capsys, "--run", "-1", "--log", tmp_path / "log", out)[0] == summary
     with read_cxi(out) as data:
         assert data.parameters["source"] == f"run {path.stem}"
     assert "no such document log" in command(capsys, "--run", "nothing", "--log", tmp_path / "log", out)[1]

@@ -10,6 +10,7 @@ from raw_runs import DARKS, FRAMES, PTYCHO, X_UM, Y_UM, RawRun, fly_run, image_k
 
 from nsbluesky.conversion import ConversionError
 from nsbluesky.conversion.run_scan import scan_of_run
+from nsbluesky.replay import NO_END
 from nsbluesky.settings import SettingsError
 
 
@@ -63,7 +64,17 @@ def test_points_without_frame_or_position_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_has_the_points_before(tmp_path: Path) -> None:
-    assert scan_of_run(step_run(tmp_path, [1, 2, 3], [0, 1, 2])[:7]).seq_nums.tolist() == [1, 2]
+    scan = scan_of_run(step_run(tmp_path, [1, 2, 3], [0, 1, 2])[:7])
+    assert scan.seq_nums.tolist() == [1, 2]
+    assert scan.warnings == (f"not all of a scan may be here, the run ended with abort: {NO_END}",)
+
+
+def test_a_run_that_was_aborted_is_told(tmp_path: Path) -> None:
+    *documents, (_, stop) = step_run(tmp_path, [1, 2, 3], [0, 1, 2])
+    assert scan_of_run([*documents, ("stop", stop)]).warnings == ()
+    ended = stop | {"exit_status": "abort", "reason": "beam lost"}
+    (warning,) = scan_of_run([*documents, ("stop", ended)]).warnings
+    assert warning.endswith("the run ended with abort: beam lost")
 
 
 def test_runs_that_cannot_be_converted(tmp_path: Path) -> None:
