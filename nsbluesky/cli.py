@@ -111,6 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return ending.exit_code
     finally:
         warnings.formatwarning = format_warning
+        if is_process:
+            _let_go_of_errors()
+
+
+def _let_go_of_errors() -> None:
+    """Leave nothing to print at the end where that cannot be: Python would end with 120, whatever happened."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _open_standard_files() -> None:

@@ -48,13 +48,20 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def at_work(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as a terminal's; none of it outlives the block."""
     command = [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_ctrl_c
+    )
     try:
         yield process
     finally:
         if is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def _hear_ctrl_c() -> None:
+    """As a shell lets its foreground jobs do; the tests may run in the background, where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def is_alive(group: int) -> bool:

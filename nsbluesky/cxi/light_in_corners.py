@@ -13,6 +13,9 @@ __all__ = ["light_in_corners"]
 
 MOST_FRAMES = 32
 
+LIT = 0.995
+"""Part of the pixels; what the others have more is cut off, for a few hot ones outshine all light."""
+
 
 def light_in_corners(frames: FrameStack | npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> float:
     """Return the part of the light that falls into the outer quarters of rows and columns, both at once.
@@ -31,4 +34,5 @@ def light_in_corners(frames: FrameStack | npt.NDArray[Any], good: npt.NDArray[np
         frame = frames[index : index + 1][0].astype(np.float64)
         mean += np.where(good & np.isfinite(frame), np.maximum(frame, 0.0), 0.0)
     rows, columns = (np.abs(np.arange(n) - n // 2) > n / 4 for n in good.shape)
+    mean = np.minimum(mean, np.quantile(mean, LIT))
     return float(mean[np.ix_(rows, columns)].sum() / max(mean.sum(), np.finfo(float).tiny))
