@@ -30,7 +30,8 @@ __all__ = ["OddPixels"]
 
 FIRST_LOOK = 2
 """Passes over whole frames before the first look; there is another after twice as many, four times as many, … and
-after each, where there are odd pixels, a second one: what is odd in both is left out."""
+where there are odd pixels, a second one after half as many passes again: what is odd in both is left out.  After one
+pass more, a pixel of an image that was still on its way was odd twice, in every third run of one scan."""
 
 FRAMES = 64
 """Frames that are looked at, evenly spaced."""
@@ -109,7 +110,7 @@ class OddPixels:
 
     def look(self, state: SolverState) -> bool:
         """Look after a pass over whole frames, where it is time; return whether the image has to settle anew."""
-        again = self._odd.any() and is_time_to_look(state.passes - 1)
+        again = self._odd.any() and is_time_for_second_look(state.passes)
         if not (self._looks and (again or is_time_to_look(state.passes))):
             return False
         frames, lonely = self._frames, self.leave_lonely_out()
@@ -127,6 +128,11 @@ class OddPixels:
 def is_time_to_look(passes: int) -> bool:
     """Return whether pixels are looked at after so many passes over whole frames."""
     return passes >= FIRST_LOOK and passes & (passes - 1) == 0
+
+
+def is_time_for_second_look(passes: int) -> bool:
+    """Return whether what was odd at the latest look is looked at again."""
+    return passes % 3 == 0 and is_time_to_look(2 * passes // 3)
 
 
 def lonely_pixels(frames: FrameStore, slots: Slots) -> npt.NDArray[np.bool_]:

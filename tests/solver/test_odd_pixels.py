@@ -12,7 +12,7 @@ from small_scan import SIDE, Scan, finished, object_error, simulate, solved
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import orientation_back, oriented
-from nsbluesky.solver.odd_pixels import OddPixels, _standing_out, is_time_to_look
+from nsbluesky.solver.odd_pixels import OddPixels, _standing_out, is_time_for_second_look, is_time_to_look
 
 ODD = {"hot": (9, 12), "dead": (22, 30), "flickering": (40, 17), "beside it": (40, 18)}
 QUICK = {"passes_final": 12, "coarse_uses": 2}
@@ -89,7 +89,7 @@ def test_the_image_settles_anew_without_them(scan: Scan, backend: Backend, monke
 
 
 def test_what_is_odd_in_one_look_alone_stays(scan: Scan, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks come after 2, 4, 8, … passes, and once more after the next where there was something."""
+    """Looks come after 2, 4, 8, … passes, and after half as many again where there was something."""
     at = {"first": (5, 5), "both": (6, 9), "second": (7, 13)}
     looks = [["first", "both"], ["both", "second"], [], []]
     passes = []
@@ -205,3 +205,4 @@ def test_a_checkpoint_knows_them(passes: int, scan: Scan, backend: Backend, tmp_
 
 def test_looks_become_rarer() -> None:
     assert [passes for passes in range(70) if is_time_to_look(passes)] == [2, 4, 8, 16, 32, 64]
+    assert [passes for passes in range(70) if is_time_for_second_look(passes)] == [3, 6, 12, 24, 48]
