@@ -438,9 +438,7 @@ class IncrementalSolver:
             num_points=self.num_points,
             previous=self._previous,
         )
-        if (
-            self.r_is_coarse and not self.is_coarse
-        ):  # in the first pass over whole frames a part of them was seen whole
+        if self.r_is_coarse and not self.is_coarse:  # only some frames were seen whole: their sum would be a mixture
             picture = dataclasses.replace(picture, r_factor=self.state.r_factor)
         self._previous = picture
         return picture
