@@ -1,4 +1,4 @@
-"""A shutter: set "open" or "close", done when its status says so."""
+"""A shutter: set "open" or "close", or 1 or 0 as it reads; done when its status says so."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ POSITIONS = ("close", "open")
 class ShutterVerbs:
     """What every shutter can do beside `set`."""
 
-    def set(self, value: str) -> DeviceStatus:
-        """Move the blade."""
+    def set(self, value: str | int) -> DeviceStatus:
+        """Move the blade: "open" or "close", or the number that the shutter reads there."""
         raise NotImplementedError
 
     def open(self) -> DeviceStatus:
@@ -32,16 +32,26 @@ class ShutterVerbs:
         return self.set("close")
 
     @staticmethod
-    def check_value(value: str) -> None:
+    def check_value(value: str | int) -> None:
         """Check a value for `set`.
 
         Raises
         ------
         ValueError
-            For anything but "open" and "close".
+            For anything but "open" and "close", and 1 and 0.
         """
-        if value not in POSITIONS:
-            raise ValueError(f"shutter {value!r}: expected 'open' or 'close'")
+        ShutterVerbs.number_of(value)
+
+    @staticmethod
+    def number_of(value: str | int) -> int:
+        """Return the PV's number of a value for `set`.
+
+        What a shutter reads is a value, too: ``bluesky.preprocessors.reset_positions_wrapper`` sets it again.
+        """
+        for number, word in enumerate(POSITIONS):
+            if value in (word, number):
+                return number
+        raise ValueError(f"shutter {value!r}: expected 'open' or 'close' (or 1 or 0, as it reads)")
 
 
 class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
@@ -72,10 +82,9 @@ class Shutter(ShutterVerbs, Device):  # type: ignore[misc]
             described: dict[str, Any] = super().describe()
         return described
 
-    def set(self, value: str) -> DeviceStatus:
+    def set(self, value: str | int) -> DeviceStatus:
         """Move the blade; done when the status agrees."""
-        self.check_value(value)
-        wanted = POSITIONS.index(value)
+        wanted = self.number_of(value)
         with answering(self.command, "shutter"):
             self.command.put(wanted)
         moved = SubscriptionStatus(self.status, lambda *, value, **_: value == wanted, timeout=self._timeout_s)

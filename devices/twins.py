@@ -17,7 +17,7 @@ from ophyd.status import DeviceStatus, Status
 
 from nsbluesky.devices.detector import DATASET, StreamingDetector
 from nsbluesky.devices.position_file import Positions
-from nsbluesky.devices.shutter import POSITIONS, ShutterVerbs
+from nsbluesky.devices.shutter import ShutterVerbs
 from nsbluesky.devices.stage import StreamingStage, Trajectory
 from nsbluesky.devices.status import finished
 from nsbluesky.file_uris import file_uri
@@ -50,10 +50,9 @@ class SimShutter(ShutterVerbs, Device):  # type: ignore[misc]
         """Whether light falls on the sample."""
         return bool(self.status.get() == 1)
 
-    def set(self, value: str) -> DeviceStatus:
+    def set(self, value: str | int) -> DeviceStatus:
         """Move the blade."""
-        self.check_value(value)
-        self.status.put(POSITIONS.index(value))
+        self.status.put(self.number_of(value))
         return finished(self)
 
 

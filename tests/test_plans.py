@@ -496,6 +496,25 @@ def test_a_session_with_a_baseline_of_its_own(
     assert len(run.column("primary", "stage_x")) == len(POINTS_UM)
 
 
+@pytest.mark.parametrize("was", ["open", "close"])
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_what_a_scan_moved_is_put_back_where_it_was(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any], was: str
+) -> None:
+    """The shutter's reading is what it is set to again."""
+    beamline.shutter.set(was)
+    RE(bpp.reset_positions_wrapper(plan(*beamline.devices, **COMMON, **more)))
+    assert_complete(run)
+    assert beamline.shutter.is_open == (was == "open")
+    assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
+
+
+@pytest.mark.parametrize("value", ["Open", 2, -1, None, ""])
+def test_a_shutter_refuses_what_is_neither_open_nor_closed(beamline: Beamline, value: Any) -> None:
+    with pytest.raises(ValueError, match="expected 'open' or 'close'"):
+        beamline.shutter.set(value)
+
+
 def test_no_darks(RE: RunEngine, beamline: Beamline, run: RecordedRun) -> None:
     RE(ptycho_scan(*beamline.devices, **{**COMMON, "num_dark": 0}))
     assert set(run.streams().values()) == {"baseline", "primary"}

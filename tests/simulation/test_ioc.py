@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.preprocessors import reset_positions_wrapper
 from ophyd import EpicsSignal, EpicsSignalRO
 from ophyd.utils import LimitError
 from recorded_run import RecordedRun, interrupt, path_of
@@ -28,7 +29,7 @@ from nsbluesky.devices.fccd import FCCD, CameraSite
 from nsbluesky.devices.shutter import Shutter
 from nsbluesky.devices.stage import ScanStage, Trajectory
 from nsbluesky.devices.status import DeviceError
-from nsbluesky.plans import ptycho_fly_scan, ptycho_scan
+from nsbluesky.plans import ptycho_darks, ptycho_fly_scan, ptycho_scan
 from nsbluesky.simulation.beamline import BeamlineError, SimulatedBeamline
 from nsbluesky.simulation.fccd_frames import FrameSimulator
 from nsbluesky.simulation.samples import gold_balls
@@ -138,6 +139,17 @@ def test_darks_are_dark(RE: RunEngine, connected: Connected, run: RecordedRun) -
     assert run.column("dark", "fccd_image").shape[0] == COMMON["num_dark"]
     assert not run.column("dark", "fccd_image").any()
     assert run.column("primary", "fccd_image").any(axis=(1, 2)).all()
+
+
+def test_an_open_shutter_is_put_back(RE: RunEngine, connected: Connected, run: RecordedRun) -> None:
+    """What a positioner reads it can be set to."""
+    shutter = connected.shutter
+    shutter.set("open").wait(TIMEOUT_S)
+    darks = ptycho_darks(connected.fccd, shutter, geometry=connected.beamline.geometry, num_dark=2)
+    RE(reset_positions_wrapper(darks))
+    assert shutter.status.get(use_monitor=False) == 1
+    shutter.set(0).wait(TIMEOUT_S)
+    assert connected.is_safe()
 
 
 @pytest.mark.parametrize(("plan", "more"), PLANS)
