@@ -54,6 +54,9 @@ class EndedBySignal:
     def see(self) -> None:
         """Take note that the work is being ended: no interruption that was lost has to come again."""
         self._seen = True
+        # Python remembers an interrupted ``exec`` of a text, as dataclasses make them, till the next one: ``python -m``
+        # would end by SIGINT for it, whatever the exit code
+        exec("")
 
     def interrupt(self, number: int, frame: object) -> None:
         """Interrupt the main thread; `timeout` and closed terminals send theirs twice, which spoils no closing."""

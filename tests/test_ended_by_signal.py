@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from recorded_run import TIMEOUT_S
@@ -50,6 +51,18 @@ def test_an_error_after_a_signal_comes_from_that(
     monkeypatch.setattr(quality, "run", run)
     assert main(["quality", "one.cxi"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "nsbluesky quality: interrupted; half of it is there\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_exec_that_is_interrupted_leaves_the_exit_code_alone(number: signal.Signals, tmp_path: Path) -> None:
+    """Imports are full of them; ``python -m`` would send itself SIGINT at its end."""
+    code = "import os, sys; from nsbluesky.cli import main; from nsbluesky.commands import quality\n"
+    code += f"quality.run = lambda options: exec('os.kill(os.getpid(), {number.value})\\nwhile True: pass')\n"
+    code += "sys.exit(main(['quality', 'one.cxi']))"
+    (tmp_path / "interrupted.py").write_text(code)
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 128 + number, done.stderr
 
 
 def test_what_comes_twice_does_not_interrupt_the_closing() -> None:

@@ -160,7 +160,7 @@ def ptycho_fly_scan(
         yield from fly(fccd, [stage], shutter, "open", PRIMARY, len(x), prepare)
 
     def prepare(first: int) -> Plan:
-        # a trajectory goes there by itself, but past the RunEngine: what puts back all that a plan moves has to see it
+        # a trajectory goes there by itself, but past the RunEngine: what puts back all that moved has to see it
         yield from bps.mv(stage.x, float(x[first]), stage.y, float(y[first]))
         yield from bps.prepare(stage, Trajectory(x[first:], y[first:]), wait=True)
         yield from bps.prepare(fccd, Acquisition(exposure_s, len(x) - first, period_s), wait=True)
