@@ -54,8 +54,8 @@ class EndedBySignal:
     def see(self) -> None:
         """Take note that the work is being ended: no interruption that was lost has to come again."""
         self._seen = True
-        # Python remembers an interrupted ``exec`` of a text, as dataclasses make them, till the next one: ``python -m``
-        # would end by SIGINT for it, whatever the exit code
+        # Python remembers an interrupted ``exec`` of a text, as dataclasses make them, till the next one, and
+        # ``python -m`` would end by SIGINT for it, whatever the exit code
         exec("")
 
     def interrupt(self, number: int, frame: object) -> None:
