@@ -727,6 +727,27 @@ def test_quality_of_two(commands: Commands, reconstruction: Path, tmp_path: Path
     assert summary["r_factor_of_b"] == summary["r_factor"]
 
 
+def test_the_pixel_of_an_image_without_its_size_is_that_of_the_frames(
+    commands: Commands, capsys: pytest.CaptureFixture[str], reconstruction: Path, tmp_path: Path
+) -> None:
+    """As other programs write it; where the frames give none, nothing is told."""
+    other = Path(shutil.copy(reconstruction, tmp_path / "other.cxi"))
+    with h5py.File(other, "r+") as file:
+        del file["entry_1/image_1/image_size"]
+    pixel_nm = commands.run("quality", reconstruction)["object_pixel_nm"]
+    assert commands.run("quality", other)["object_pixel_nm"] == pytest.approx(pixel_nm)
+    compared = commands.run("quality", reconstruction, other)
+    assert compared["half_bit_resolution_nm"] == pytest.approx(pixel_nm)
+    with h5py.File(other, "r+") as file:
+        detector = file["entry_1/instrument_1/detector_1"]
+        for name, size_m in (("x_pixel_size", 3e-5), ("y_pixel_size", 4e-5)):
+            del detector[name]
+            detector[name] = size_m
+    assert main(["quality", str(other)]) == 0
+    assert re.search(r"^object pixel nm +-$", capsys.readouterr().out, re.MULTILINE)
+    assert "the pixel of one of them is unknown" in commands.fail("quality", reconstruction, other)
+
+
 def write_image(path: Path, image: np.ndarray, pixel_m: float) -> Path:
     side = 16
     with CxiFile.create(

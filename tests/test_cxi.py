@@ -581,8 +581,10 @@ def test_a_picture_of_which_nothing_more_is_said(written: Path) -> None:
     change(written, f"{IMAGE}/process_1/errors", [0.5, np.nan])
     with read_cxi(written) as data:
         (image,) = data.images
+        geometry = data.geometry()
     assert image.complete and image.parameters == {} and image.errors.tolist() == [0.5]
-    assert np.isnan(image.pixel_m) and image.center_m == (0, 0) and image.probe.shape == (1, *SHAPE)
+    assert image.pixel_m == geometry.object_pixel_m(SHAPE[1]), "as the frames give it"
+    assert image.center_m == (0, 0) and image.probe.shape == (1, *SHAPE)
     assert image.mask.shape == image.object.shape and not image.mask.any()
 
 

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Judge one reconstruction, or compare two."""
     first = _latest(options.a)
     summary: dict[str, Any] = {
-        "object_pixel_nm": first.pixel_m * 1e9,
+        "object_pixel_nm": first.pixel_m * 1e9 if np.isfinite(first.pixel_m) else None,
         "r_factor": float(first.errors[-1]) if len(first.errors) else None,
         "measured_part_of_the_picture": float(np.mean(first.mask == 0)),
     }

@@ -68,6 +68,8 @@ def compare_images(first: CxiImage, second: CxiImage) -> Comparison:
     CxiError
         If their pixels differ, or they have too little in common.
     """
+    if not (np.isfinite(first.pixel_m) and np.isfinite(second.pixel_m)):
+        raise CxiError("the pixel of one of them is unknown: expected image_size in both files")
     if not abs(first.pixel_m / second.pixel_m - 1) <= PIXEL_TOLERANCE:
         raise CxiError(
             f"pixels of {first.pixel_m * 1e9:.4g} and {second.pixel_m * 1e9:.4g} nm: expected the same; "

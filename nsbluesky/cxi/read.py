@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from types import TracebackType
@@ -123,7 +123,7 @@ class CxiImage:
     errors : array of float64
         (k,) error metric per iteration.
     pixel_m : float
-        Pixel in metres; NaN where the file does not say.
+        Pixel in metres; where the file does not say it, that which the frames give; NaN where they give none.
     center_m : (float, float)
         x, y of the picture's centre in the sample's coordinates.
     parameters : dict
@@ -270,7 +270,19 @@ class CxiData:
         entry = self._file["entry_1"]
         names = [f"image_{n}" for n in range(1, len(entry) + 1)]
         images = [_image(self._file, f"entry_1/{name}") for name in names if isinstance(entry.get(name), h5py.Group)]
-        return [image for image in images if image is not None]
+        return [
+            image if image.pixel_m > 0 else replace(image, pixel_m=self._pixel_of(image))
+            for image in images
+            if image is not None
+        ]
+
+    def _pixel_of(self, image: CxiImage) -> float:
+        """Return the pixel of an image whose size the file does not say: its probe spans the used pixels."""
+        across = self.mask if image.probe is None else image.probe
+        try:
+            return self.geometry().object_pixel_m(across.shape[-1])
+        except CxiError:
+            return np.nan
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:
