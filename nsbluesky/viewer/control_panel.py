@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -141,7 +142,8 @@ class ControlPanel(QtWidgets.QWidget):
             if not future.cancelled():
                 error = future.exception()
                 text, result = (f"{error}", None) if error is not None else (done, future.result())
-                self._answered.emit(text, result, keeps_edits)
+                with suppress(RuntimeError):  # of Qt, where the window is gone
+                    self._answered.emit(text, result, keeps_edits)
 
         self._thread.submit(question).add_done_callback(answer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,8 @@ class RehearsalWindow(QtWidgets.QMainWindow):
     def _submit(self, make: Callable[[], Any]) -> Future[Any]:
         def tell(future: Future[Any]) -> None:
             if not future.cancelled():
-                self._previewed.emit(future, future.exception() or future.result())
+                with suppress(RuntimeError):  # of Qt, where the window is gone
+                    self._previewed.emit(future, future.exception() or future.result())
 
         future = self._thread.submit(make)
         future.add_done_callback(tell)

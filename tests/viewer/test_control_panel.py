@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from derived_scan import DerivedScan
 from pytestqt.qtbot import QtBot
+from recorded_run import TIMEOUT_S
 
 from nsbluesky.callbacks.pipeline import PtychoPipeline
 from nsbluesky.settings import PipelineSettings
@@ -165,3 +167,26 @@ def test_the_frame_of_the_fit_reaches_the_pipeline(
     qtbot.waitUntil(lambda: pipeline._fit_frame == 7, timeout=10_000)
     panel.show_fit(0)
     qtbot.waitUntil(lambda: pipeline._fit_frame is None, timeout=10_000)
+
+
+def test_an_answer_that_comes_after_the_window_is_dropped(
+    pipeline: PtychoPipeline, tmp_path: Path, qtbot: QtBot, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a service that does not answer: it is over some seconds after the window."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Late(SessionProcessing):
+        def settings(self) -> PipelineSettings:
+            asked.set()
+            answer.wait(TIMEOUT_S)
+            return super().settings()
+
+    panel = ControlPanel(Late(pipeline, tmp_path))
+    thread = panel._thread
+    assert thread is not None and asked.wait(TIMEOUT_S)
+    panel.close()
+    panel.deleteLater()
+    QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
+    answer.set()
+    thread.shutdown(wait=True)
+    assert caplog.messages == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pytestqt.qtbot import QtBot
+from recorded_run import TIMEOUT_S
 
 from nsbluesky.cli import main
 from nsbluesky.rehearsal import Rehearsal, RehearsalSettings
@@ -167,3 +169,21 @@ def test_the_command(picture: Path, tmp_path: Path, qtbot: QtBot, given: bool) -
     assert main(["view", "--picture", *([str(picture)] if given else []), "--screenshot", str(out)]) == 0
     with Image.open(out) as drawn:
         assert len(drawn.convert("RGB").getcolors(1 << 24) or ()) > (500 if given else 20)
+
+
+def test_a_preview_that_comes_after_the_window_is_dropped(qtbot: QtBot, caplog: pytest.LogCaptureFixture) -> None:
+    window = RehearsalWindow(None, QUICK)
+    begun, made = threading.Event(), threading.Event()
+
+    def make() -> None:
+        begun.set()
+        made.wait(TIMEOUT_S)
+
+    window._submit(make)
+    assert begun.wait(TIMEOUT_S)
+    window.close()
+    window.deleteLater()
+    QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
+    made.set()
+    window._thread.shutdown(wait=True)
+    assert caplog.messages == []
