@@ -106,12 +106,16 @@ class ReadFrames(Stage):
     # ---- reading
 
     def _emit_ready(self) -> Iterator[Document]:
-        """Read and emit, in order, what is complete; frames of the scan wait for the darks where there are any."""
-        self._index.read_positions(patient=self._patient)
+        """Read and emit, in order, what is complete; frames of the scan wait for the darks where there are any.
+
+        At the end of the run, too: where some darks are not in their file, the others are as good.
+        """
+        patient = self._patient
+        self._index.read_positions(patient=patient)
         darks = self._index.dark_streams
         for stream in sorted(darks):
             yield from self._emit_stream(stream)
-        if darks <= self._darks_read or self._stopped_at is not None:
+        if darks <= self._darks_read or not patient:
             yield from self._emit_stream(PRIMARY)
 
     def _emit_stream(self, stream: str) -> Iterator[Document]:

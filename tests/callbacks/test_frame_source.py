@@ -439,6 +439,8 @@ def test_dark_that_was_never_written_is_told(tmp_path):
     collector = feed(documents)
     assert_all_frames(collector)
     assert sorted(collector.frames["dark"]) == [1, 2]
+    order = [stream for stream, _ in collector.order]
+    assert order == sorted(order), "what is there of the darks comes before the scan"
     warnings = [
         d["data"]["message"] for n, d in collector.documents if n == "event" and d["data"]["state"] == "warning"
     ]
