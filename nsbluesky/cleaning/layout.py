@@ -175,10 +175,12 @@ def get_layout(settings: CleaningSettings, shape: Sequence[int]) -> FCCDLayout:
         raise SettingsError(f"layout = {name!r}: expected one of {', '.join([*LAYOUTS, 'none'])}")
     layout = LAYOUTS[name]
     if layout.shape != (rows, columns):
-        fitting = [n for n, other in LAYOUTS.items() if other.shape == (rows, columns)] or ["none"]
+        fitting = [n for n, other in LAYOUTS.items() if other.shape == (rows, columns)]
+        largest = min(rows, columns)
+        window = f", and cleaning.crop_px={largest} or less" if settings.crop_px > largest else ""
         raise SettingsError(
             f"frames of {rows} × {columns} with layout {name!r}: expected {layout.rows} × {layout.columns}; "
-            f"set cleaning.layout={fitting[0]}"
+            f"set cleaning.layout={fitting[0] if fitting else f'none{window}'}"
         )
     return layout
 

@@ -57,6 +57,9 @@ MASK_MISSING = 0x200
 # A bin with fewer good pixels than this is no measurement.
 LEAST_GOOD_FRACTION = 0.5
 
+# A window so many times as large as the frame holds all of it, wherever the zero order is.
+MOST_WINDOW = 2
+
 # Read noise that is taken where no dark frames tell it.
 USUAL_NOISE_ADU = 3.0
 RATE_SMOOTHING_PX = 9
@@ -218,10 +221,15 @@ def make_plan(
     Raises
     ------
     ValueError
-        Where the window does not touch the sensor, or not one pixel in it can be used.
+        Where the window does not touch the sensor or is far larger, or not one pixel in it can be used.
     """
     image_rows, image_columns = layout.image_shape
     crop = settings.crop_px
+    if crop > MOST_WINDOW * max(layout.image_shape):
+        raise SettingsError(
+            f"crop_px = {crop} with frames of {image_rows} × {image_columns}: most of that is off the sensor; "
+            f"set cleaning.crop_px={min(layout.image_shape)} or less"
+        )
     row0, column0 = (window_start(c, settings) for c in center)
     rows = slice(max(row0, 0), min(row0 + crop, image_rows))
     columns = slice(max(column0, 0), min(column0 + crop, image_columns))

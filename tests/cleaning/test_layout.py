@@ -135,3 +135,13 @@ def test_the_bottom_half_is_read_backwards_in_rows_and_columns():
     np.testing.assert_array_equal(top.ravel(), np.arange(top.size))
     np.testing.assert_array_equal(bottom.ravel(), np.arange(bottom.size)[::-1])
     assert top.shape == bottom.shape == (layout.rows // 2, layout.columns_per_adc)
+
+
+def test_frames_of_another_detector_are_told_all_that_is_to_be_set():
+    settings = CleaningSettings()
+    with pytest.raises(SettingsError, match=r"set cleaning.layout=none, and cleaning.crop_px=104 or less$"):
+        get_layout(settings, (104, 110))
+    with pytest.raises(SettingsError, match=r"set cleaning.layout=none$"):
+        get_layout(settings, (1024, 1024))
+    with pytest.raises(SettingsError, match=r"set cleaning.layout=csx$"):
+        get_layout(settings, (1000, 960))

@@ -8,7 +8,7 @@ import pytest
 from nsbluesky.cleaning.clean import clean, trace
 from nsbluesky.cleaning.darks import DarkAccumulator, DarkStatistics
 from nsbluesky.cleaning.flags import FrameFlag
-from nsbluesky.cleaning.layout import LAYOUTS, by_adc
+from nsbluesky.cleaning.layout import LAYOUTS, by_adc, get_layout
 from nsbluesky.cleaning.plan import check_darks, make_plan, plan_for
 from nsbluesky.settings import CleaningSettings, SettingsError
 from nsbluesky.simulation.fccd_electronics import Gain
@@ -52,6 +52,16 @@ def test_overscan_columns_that_hold_light_are_refused(simulator, dark, frames):
     with pytest.raises(SettingsError, match=r"overscan_columns = \(10, 11\) hold light, columns 0, 11 hold none"):
         plan_for(frames, wrong, LAYOUTS["cosmic_10_11"], darks.result(wrong), energy_eV=1000.0)
     plan_for(frames, simulator.cleaning_settings, COSMIC, dark, energy_eV=1000.0)
+
+
+def test_a_window_that_is_mostly_off_the_sensor_is_refused():
+    """As the Fast CCD's is for frames of another detector, of which an image would be made all the same."""
+    settings = CleaningSettings(layout="none", adu_per_photon=1.0)
+    frames = np.full((2, 100, 104), 5, np.uint16)
+    with pytest.raises(SettingsError, match=r"crop_px = 832 with frames of 100 × 104: .*set cleaning.crop_px=100 "):
+        plan_for(frames, settings, get_layout(settings, (100, 104)), None, energy_eV=1000.0)
+    settings = settings.replace(crop_px=208)
+    plan_for(frames, settings, get_layout(settings, (100, 104)), None, energy_eV=1000.0)
 
 
 def test_overscan_is_checked_beside_pixels_that_switch_their_gain():
