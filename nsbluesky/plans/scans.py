@@ -10,6 +10,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import Msg
 
+from nsbluesky import trajectories
 from nsbluesky.devices.detector import Acquisition
 from nsbluesky.devices.stage import Trajectory
 from nsbluesky.geometry import Geometry, length_in_m
@@ -37,7 +38,7 @@ def ptycho_scan(
     geometry: Geometry,
     shape: tuple[int, int] = (20, 20),
     step_um: float = 0.1,
-    pattern: str = "jittered_raster",
+    pattern: trajectories.Pattern = "jittered_raster",
     exposure_s: float | Sequence[float] = 0.01,
     num_dark: int = 25,
     darks_from: str | None = None,
@@ -130,7 +131,7 @@ def ptycho_fly_scan(
     geometry: Geometry,
     shape: tuple[int, int] = (20, 20),
     step_um: float = 0.1,
-    pattern: str = "jittered_raster",
+    pattern: trajectories.Pattern = "jittered_raster",
     exposure_s: float = 0.01,
     rate_hz: float = 10.0,
     num_dark: int = 25,

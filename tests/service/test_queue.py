@@ -122,6 +122,8 @@ def described(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ({"baseline": ["shutter"], "md": {"sample": "gold"}}, True),
         ({"shape": "large"}, False),
         ({"rate_hz": "fast"}, False),
+        ({"pattern": "fermat"}, True),
+        ({"pattern": "zigzag"}, False),
         ({"speed": 3}, False),
     ],
 )
