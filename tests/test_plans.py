@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.preprocessors import SupplementalData
+from bluesky.suspenders import SuspendFloor
 from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted
+from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 from ophyd.utils import LimitError
@@ -507,6 +509,43 @@ def test_what_a_scan_moved_is_put_back_where_it_was(
     assert_complete(run)
     assert beamline.shutter.is_open == (was == "open")
     assert (beamline.stage.x.position, beamline.stage.y.position) == (1.0, -2.0)
+
+
+@pytest.mark.parametrize(("plan", "more"), PLANS)
+def test_a_suspender_with_plans_of_its_own_leaves_the_run_whole(
+    RE: RunEngine, beamline: Beamline, run: RecordedRun, plan: Any, more: dict[str, Any]
+) -> None:
+    """The beam goes and comes; what the suspender does with the shutter then is no concern of the scan."""
+    beam, some, held = (
+        Signal(name="beam", value=5.0),
+        run.when(lambda r: len(r.data("primary")) >= 3),
+        threading.Event(),
+    )
+    was_open: list[bool] = []
+
+    def before() -> Any:
+        was_open.append(beamline.shutter.is_open)
+        held.set()
+        yield from bps.null()
+
+    def come_and_go() -> None:
+        if some.wait(TIMEOUT_S):
+            beam.put(0.0)
+            held.wait(TIMEOUT_S)
+            beam.put(5.0)
+
+    beam_comes_and_goes = threading.Thread(target=come_and_go)
+    beam_comes_and_goes.start()
+    back = bps.mv(beamline.shutter, "open")
+    RE(
+        bpp.suspend_wrapper(
+            plan(*beamline.devices, **COMMON, **more), SuspendFloor(beam, 2.0, pre_plan=before(), post_plan=back)
+        )
+    )
+    beam_comes_and_goes.join(TIMEOUT_S)
+    assert was_open == [False], "the sample gets no dose while the plan is held"
+    assert_complete(run)
+    assert run.stop["exit_status"] == "success" and beamline.is_safe()
 
 
 @pytest.mark.parametrize("value", ["Open", 2, -1, None, ""])
