@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nsbluesky.backend import Backend
 from nsbluesky.geometry import Geometry
@@ -13,6 +14,7 @@ from nsbluesky.solver.canvas import bounding_box
 from nsbluesky.solver.coarse import CentralHalf, can_be_halved, central_light, coarsened
 from nsbluesky.solver.dose import DOSE_FRAMES
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.mean_light import MeanLight, mean_light
 from nsbluesky.solver.start import near_field_probe, starting_probe, with_modes
 from nsbluesky.solver.state import SolverState
 
@@ -48,17 +50,18 @@ class Beginning:
         """
         frames = self._frames
         if settings.coarse_uses and not self._geometry.is_near and can_be_halved(frames.frame_px):
-            mean = frames.mean_intensity(frames.active[:DOSE_FRAMES])
-            if central_light(self._backend.to_numpy(mean)) >= CENTRAL_LIGHT:
+            light = self._light(frames, frames.active[:DOSE_FRAMES], settings)
+            if central_light(light.pattern) >= CENTRAL_LIGHT:
                 return CentralHalf(frames)
         return frames
 
+    def _light(self, level: FrameStore, slots: npt.NDArray[np.intp], settings: SolverSettings) -> MeanLight:
+        return mean_light(level, slots, with_background=settings.refine_background)
+
     def from_optic(self, level: FrameStore, settings: SolverSettings) -> SolverState:
         """Return a state with the mean pattern's amplitude and the defocus that is told."""
-        slots = level.active
-        mean = self._backend.to_numpy(level.mean_intensity(slots))
-        photons = float(np.mean(level.photons[slots]))
-        geometry = self._geometry
+        light, geometry = self._light(level, level.active, settings), self._geometry
+        mean, photons = light.pattern, light.photons
         if geometry.is_near:
             propagator = self._frames.propagator
             probe = near_field_probe(self._backend, propagator, mean, settings.modes, photons)
@@ -66,21 +69,22 @@ class Beginning:
             defocus_m = geometry.optic.defocus_m if settings.defocus_m is None else settings.defocus_m
             pixel_m = self._pixel_m * self._frames.frame_px / level.frame_px
             probe = starting_probe(mean, defocus_m, geometry.wavelength_m, pixel_m, settings.modes, photons)
-        return self.from_probe(level, probe)
+        return self._blank(level, self._backend.from_numpy(probe), light.background)
 
     def from_known(self, level: FrameStore, probe: Any, settings: SolverSettings) -> SolverState:
         """Return a state with a probe (modes, N, N) of whole frames, brought to the frames' photons and modes."""
-        photons = float(np.mean(self._frames.photons[self._frames.active]))
-        known = self._backend.from_numpy(with_modes(probe, settings.modes, photons))
+        light = self._light(self._frames, self._frames.active, settings)
+        known = self._backend.from_numpy(with_modes(probe, settings.modes, light.photons))
         if level is not self._frames:
             known = coarsened(self._backend, known)
-        return self._blank(level, known)
+        return self._blank(level, known, light.background)
 
-    def from_probe(self, level: FrameStore, probe: Any) -> SolverState:
+    def from_probe(self, level: FrameStore, probe: Any, settings: SolverSettings) -> SolverState:
         """Return a state with this probe (modes, N, N), which is as `level` wants it."""
-        return self._blank(level, self._backend.from_numpy(probe))
+        light = self._light(level, level.active, settings)
+        return self._blank(level, self._backend.from_numpy(probe), light.background)
 
-    def _blank(self, level: FrameStore, probe: Any) -> SolverState:
+    def _blank(self, level: FrameStore, probe: Any, background: float) -> SolverState:
         row0, column0, row1, column1 = bounding_box(level.corners_px[level.wanted], level.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
-        return SolverState(canvas, probe, (row0, column0))
+        return SolverState(canvas, probe, (row0, column0), background)

@@ -80,6 +80,11 @@ class CentralHalf(FrameStore):
         )
 
     @property
+    def whole(self) -> FrameStore:
+        """The whole frames."""
+        return self._whole
+
+    @property
     def good(self) -> Any:
         """Usable pixels (N/2, N/2)."""
         whole, centre = self._good_of

@@ -382,6 +382,11 @@ class FrameStore:
         if orientation:
             self._amplitudes.turn(orientation)
 
+    @property
+    def whole(self) -> FrameStore:
+        """The whole frames: these."""
+        return self
+
     def amplitude(self, slot: int) -> Any:
         """Return the amplitudes (N, N) float32 of a slot, FFT order; not to be changed."""
         return self._amplitudes.read(slot)

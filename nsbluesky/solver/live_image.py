@@ -40,6 +40,9 @@ from nsbluesky.solver.working_image import WorkingImage
 
 __all__ = ["LiveImage"]
 
+LEAST_THROUGH = 0.01
+"""Part of the photons that is taken for the probe's at least, whatever the background."""
+
 Slots = npt.NDArray[np.intp]
 
 
@@ -164,7 +167,7 @@ class LiveImage:
         level = self.beginning.level(self._settings)
         if self.is_warm:
             probe = self._search.warm_probe(level, level.active)
-            self.working_image.take(self.beginning.from_probe(level, probe), level)
+            self.working_image.take(self.beginning.from_probe(level, probe, self._settings), level)
         else:
             self.working_image.take(self.beginning.from_optic(level, self._settings), level)
 
@@ -330,7 +333,9 @@ class LiveImage:
         self.constraints.hold_probe(state)
         if len(active):
             seen = self.working_image.engine.seen()
-            set_probe_power(self._backend.xp, state, float(np.mean(frames.photons[active])), seen)
+            photons = float(np.mean(frames.photons[active]))
+            through_sample = photons - state.background * float(frames.good.sum())
+            set_probe_power(self._backend.xp, state, max(through_sample, LEAST_THROUGH * photons), seen)
         self.constraints.hold_object(state, frames)
         used = active[frames.uses[active] > 0]  # some have come during the pass
         if len(used):

@@ -18,6 +18,7 @@ from nsbluesky.geometry import Geometry
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.coarse import coarsened
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.mean_light import MeanLight, mean_light
 from nsbluesky.solver.orientation import LEAST_FRAMES, Orientation, OrientationSearch
 from nsbluesky.solver.shadow_motion import ShadowMotion, ShadowMotionSearch
 from nsbluesky.solver.start import centred_on, defocus_candidates_m, numerical_aperture, with_modes
@@ -166,17 +167,18 @@ class ProbeSearch:
         probe = self._backend.from_numpy(self.warm)
         if level.frame_px < self.warm.shape[-1]:
             probe = coarsened(self._backend, probe)
-        mean = self._backend.to_numpy(level.mean_intensity(slots))
-        photons = float(np.mean(level.photons[slots]))
-        complete = with_modes(self._backend.to_numpy(probe), self._settings.modes, photons)
-        return np.asarray(centred_on(complete, mean), np.complex64)
+        light = self._light(level, slots)
+        complete = with_modes(self._backend.to_numpy(probe), self._settings.modes, light.photons)
+        return np.asarray(centred_on(complete, light.pattern), np.complex64)
+
+    def _light(self, level: FrameStore, slots: Slots) -> MeanLight:
+        return mean_light(level, slots, with_background=self._settings.refine_background)
 
     def find_defocus(self, level: FrameStore, slots: Slots) -> Iterator[None]:
         """Sweep over these frames; `sweep` and `best` are there afterwards."""
         settings, optic, wavelength_m = self._settings, self._geometry.optic, self._geometry.wavelength_m
         pixel_m = self._window_m / level.frame_px
-        mean = self._backend.to_numpy(level.mean_intensity(slots))
-        aperture = numerical_aperture(mean, optic, wavelength_m, pixel_m)
+        aperture = numerical_aperture(self._light(level, slots).pattern, optic, wavelength_m, pixel_m)
         candidates_m = defocus_candidates_m(
             aperture, optic, wavelength_m, self._window_m, settings.sweep_range, settings.sweep_candidates
         )

@@ -19,6 +19,7 @@ from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frame_steps import flux_steps_and_errors
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.light import LightSums
+from nsbluesky.solver.mean_light import dark_light
 from nsbluesky.solver.pauses import Pauses
 from nsbluesky.solver.places import LEAST_FRAMES, Places, blocks
 from nsbluesky.solver.positions import scatter_of
@@ -45,12 +46,13 @@ LEAST_BACKGROUND = 0.01
 """A background that is a smaller part of the light is left out: a model that has not settled mimics it."""
 
 PLACES_FIRST = 12
-"""Rounds in which frames that scatter have no background.  At wrong places they make a model without dark speckles,
-which takes a background for what it lacks, and with that they stay there: 400 simulated frames, wrong by 1 pixel rms,
-were left with an error of 0.29 and a background of 7 % that was none, in the place of 0.06."""
+"""Rounds in which frames that scatter have no background but what dark pixels tell without an image.  At wrong
+places they make a model without dark speckles, which takes a background for what it lacks, and with that they stay
+there: 400 simulated frames, wrong by 1 pixel rms, were left with an error of 0.29 and a background of 7 % that was
+none, in the place of 0.06."""
 
 MOST_BACKGROUND = 0.5
-"""No larger part of the light is taken for background, so that something is left to reconstruct."""
+"""No larger part of the light is taken for background, but where the darkest pixels have more."""
 
 
 class Refinement:
@@ -163,8 +165,7 @@ class Refinement:
             self.places.round(level, frames, slots, found, state.passes)
         mean, before = state.background, state.background + frames.backgrounds[slots]
         if self._settings.refine_background:
-            photons_a_pixel = float(np.mean(frames.photons[slots])) / frames.frame_px**2
-            state.background = 0.0 if self._places_come_first else self._background(found, photons_a_pixel)
+            state.background = self._background(frames, slots, found, mean)
             self._spread_background(frames, slots, found, state.background)
             moves_on = abs(state.background - mean) > SETTLED_BACKGROUND * mean
             self._background_looks.note(state.passes, told=moves_on)
@@ -230,11 +231,20 @@ class Refinement:
         likely = scatter / (scatter + variance) * estimate
         frames.flux[slots] = np.exp(likely) / np.mean(np.exp(likely))
 
-    def _background(self, found: Sensitivity, photons_a_pixel: float) -> float:
-        """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter."""
+    def _background(self, frames: FrameStore, slots: Any, found: Sensitivity, before: float) -> float:
+        """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter.
+
+        At first it is not less than what the darkest pixels tell, and no more while places come first.
+        """
+        dark = dark_light(frames, slots)
+        if self._places_come_first:
+            return dark.background
+        photons_a_pixel = float(np.mean(frames.photons[slots])) / frames.frame_px**2
         numerator, denominator, _ = found.background.sum(axis=0)
         background = float(numerator / denominator) if denominator > 0 else 0.0
-        background = min(background, MOST_BACKGROUND * photons_a_pixel)
+        if before == 0:
+            background = max(background, dark.background)
+        background = min(background, max(MOST_BACKGROUND * photons_a_pixel, dark.mean))
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
 
     def _spread_background(self, frames: FrameStore, slots: Any, found: Sensitivity, mean: float) -> None:

@@ -23,6 +23,7 @@ from nsbluesky.solver.canvas import bounding_box
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
+from nsbluesky.solver.mean_light import mean_light
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import starting_probe
@@ -129,6 +130,7 @@ class DefocusSweep:
         self._backend = backend
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m
+        self._light = mean_light(frames, slots, with_background=settings.refine_background)
         self._warm = None if warm is None else self._blank(warm)
         self._warm_residual = math.nan
 
@@ -154,8 +156,7 @@ class DefocusSweep:
 
     def first_passes(self, passes: int) -> Iterator[None]:
         """Begin with all candidates; `residual` is there afterwards."""
-        mean = self._backend.to_numpy(self._frames.mean_intensity(self._slots))
-        modes, photons = self._settings.modes, self._photons
+        mean, modes, photons = self._light.pattern, self._settings.modes, self._light.photons
         self._states = [
             self._blank(starting_probe(mean, z, self._wavelength_m, self._pixel_m, modes, photons))
             for z in self._candidates_m
@@ -170,14 +171,10 @@ class DefocusSweep:
             yield from self._passes(self._warm, passes)
             self._warm_residual = self._warm.r_factor
 
-    @property
-    def _photons(self) -> float:
-        return float(np.mean(self._frames.photons[self._slots]))
-
     def _blank(self, probe: Any) -> SolverState:
         row0, column0, row1, column1 = bounding_box(self._frames.corners_px[self._slots], self._frames.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
-        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0))
+        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0), self._light.background)
 
     def _passes(self, state: SolverState, passes: int) -> Iterator[None]:
         settings, frames, batch = self._settings, self._frames, ENGINE["batch"]
@@ -193,7 +190,7 @@ class DefocusSweep:
                 told.append(self._engine.begin_update(state, frames, order[first : first + batch]))
                 yield
             self._engine.end_pass(state, frames)
-            set_probe_power(self._backend.xp, state, self._photons)
+            set_probe_power(self._backend.xp, state, self._light.photons)
             state.passes += 1
             state.r_factor = sum(float(each.residual.sum()) for each in told) / amplitude
 

@@ -1,0 +1,127 @@
+"""The mean pattern of some frames, and how much of it is a background, without an image.
+
+Light through the sample comes and goes on a pixel from frame to frame: it is speckle, whose intensity scatters by as
+much as its mean where it is fully developed (Goodman, Speckle Phenomena in Optics, 2nd ed., 2020, section 3.2).  So
+on the darkest pixels, which little of it reaches, the mean less that scatter is a background.  An image that begins
+without it may end in one that fits nothing, for probe and object take the background up: 400 simulated frames with
+twice the light as background were left with an error of 0.88, in the place of 0.035.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.held_out import spaced
+
+__all__ = ["DarkLight", "MeanLight", "dark_light", "mean_light"]
+
+LOOKED_AT = 80
+"""Frames that tell the background: of simulated scans with 1e4 … 1e6 photons a frame and backgrounds of 20 and 50 %
+of the light, 0.6 to 1.02 times what it is; of scans without one, at most 1 % of the light."""
+
+LEAST_FRAMES = 12
+"""Fewer do not tell how light scatters from frame to frame."""
+
+DARK = 0.1
+"""The darkest pixels are this part of all."""
+
+LEAST_BACKGROUND = 0.02
+"""A background that is a smaller part of the light is taken for none: speckle that is not fully developed leaves as
+much."""
+
+
+@dataclass(frozen=True)
+class DarkLight:
+    """What is on the darkest pixels, photons a pixel.
+
+    Attributes
+    ----------
+    mean : float
+        All of it: no background is more.
+    background : float
+        What of it does not come and go; 0 where that is nothing to speak of, or not known.
+    """
+
+    mean: float = 0.0
+    background: float = 0.0
+
+
+@dataclass(frozen=True)
+class MeanLight:
+    """What an image begins with.
+
+    Attributes
+    ----------
+    pattern : (N, N) float32 NumPy array
+        Mean photons, FFT order, less the background.
+    photons : float
+        Σ over good pixels of a mean frame, less the background.
+    background : float
+        Photons a pixel.
+    """
+
+    pattern: npt.NDArray[np.float32]
+    photons: float
+    background: float
+
+
+def mean_light(frames: FrameStore, slots: npt.NDArray[np.intp], *, with_background: bool) -> MeanLight:
+    """Return the mean light of some frames, or of their central halves.
+
+    Parameters
+    ----------
+    frames : FrameStore
+    slots : (n,) int
+    with_background : bool
+        Whether to look for one; else it is 0.
+    """
+    to_numpy = frames.backend.to_numpy
+    pattern = to_numpy(frames.mean_intensity(slots))
+    photons = float(np.mean(frames.photons[slots]))
+    background = dark_light(frames, slots).background if with_background else 0.0
+    if background == 0:
+        return MeanLight(pattern, photons, 0.0)
+    good = to_numpy(frames.good)
+    left = np.maximum(pattern - np.float32(background), 0) * good
+    return MeanLight(left, max(photons - background * float(good.sum()), float(left.sum())), background)
+
+
+def dark_light(frames: FrameStore, slots: npt.NDArray[np.intp]) -> DarkLight:
+    """Return what is on the darkest pixels of some frames, or of those whose central halves they are.
+
+    In the near field, where the whole detector is lit, and all of it scatters little, and of few frames nothing is
+    known.
+    """
+    whole = frames.whole
+    if len(slots) < LEAST_FRAMES or not whole.propagator.is_far:
+        return DarkLight()
+    mean, variance = _mean_and_variance(whole, spaced(slots, LOOKED_AT))
+    if len(mean) == 0:
+        return DarkLight()
+    darkest = np.argsort(mean)[: max(1, int(DARK * len(mean)))]
+    dark = float(mean[darkest].mean())
+    beyond_counting = max(0.0, float(variance[darkest].mean()) - dark)
+    background = dark - beyond_counting**0.5
+    return DarkLight(dark, background if background > LEAST_BACKGROUND * float(mean.mean()) else 0.0)
+
+
+def _mean_and_variance(whole: FrameStore, slots: npt.NDArray[np.intp]) -> tuple[Any, Any]:
+    """Return the mean (k,) and the variance (k,) over frames of each good pixel that most of them measured."""
+    xp = whole.backend.xp
+    shape = (whole.frame_px, whole.frame_px)
+    count, total, squares = (xp.zeros(shape, np.float64) for _ in range(3))
+    for slot in slots:
+        amplitude = whole.amplitude(slot)
+        photons = xp.maximum(amplitude, 0).astype(np.float64) ** 2
+        count += amplitude >= 0
+        total += photons
+        squares += photons * photons
+    used = (whole.good > 0) & (2 * count > len(slots))
+    number, mean = count[used], total[used] / count[used]
+    variance = (squares[used] - number * mean * mean) / (number - 1)
+    return whole.backend.to_numpy(mean), whole.backend.to_numpy(variance)
