@@ -41,6 +41,10 @@ ExitStatus = Literal["success", "abort", "fail"]
 
 _DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
+_valid: set[tuple[str, str]] = set()
+"""Streams and what their descriptors say that are known to fit the schema: to look costs 10 ms, at each run's first
+frame."""
+
 
 class DerivedRun:
     """The derived run of one raw run.
@@ -114,7 +118,11 @@ class DerivedRun:
         if stream in self._streams:
             return []
         keys = {key: _data_key(stream, value, page) | units_of(stream, key) for key, value in data.items()}
-        self._streams[stream] = self._run.compose_descriptor(name=stream, data_keys=keys)
+        described = stream, repr(keys)
+        self._streams[stream] = self._run.compose_descriptor(
+            name=stream, data_keys=keys, validate=described not in _valid
+        )
+        _valid.add(described)
         document = dict(self._streams[stream].descriptor_doc)
         self._names[document["uid"]] = stream
         return [("descriptor", document)]

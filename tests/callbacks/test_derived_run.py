@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import event_model
+import jsonschema
 import numpy as np
 import pytest
 
@@ -60,3 +61,12 @@ def test_documents_are_what_event_model_expects() -> None:
         event_model.schema_validators[event_model.DocumentNames.event_page].validate(part)
     with pytest.raises(TypeError, match="other: a value of type set: expected an array or a plain number or text"):
         run.event("other", what=set())
+
+
+def test_a_stream_that_the_schema_refuses_is_refused_in_each_run() -> None:
+    """What fits is known from the first run on; what does not is looked at again, whatever fitted in its stream."""
+    for _ in range(2):
+        run = DerivedRun({"uid": "abc"}, PipelineSettings())
+        assert len(run.event("a stage's", mean=1.0)) == 2
+        with pytest.raises(jsonschema.ValidationError, match=r"'mean\.x' does not match"):
+            DerivedRun({"uid": "abc"}, PipelineSettings()).event("a stage's", **{"mean.x": 1.0})

@@ -107,7 +107,7 @@ def test_an_engine_that_fails_costs_the_image_nothing(scan, tmp_path, monkeypatc
 def test_it_is_named_and_changed_in_the_middle_of_a_run(scan, tmp_path):
     """With the frames that came before; another engine begins anew, and none makes no more pictures."""
     documents = scan.documents(tmp_path)
-    pipeline, seen = PtychoPipeline(settings(scan, "", publish_hz=1000.0)), Streams()
+    pipeline, seen = PtychoPipeline(settings(scan, "", publish_hz=1000.0, passes_final=2)), Streams()
     pipeline.subscribe(seen)
     half = len(documents) // 2
 

@@ -113,12 +113,12 @@ def test_a_sweep_that_was_interrupted_is_made_again(scan, backend, tmp_path):
 def test_frames_that_come_after_the_checkpoint_are_known(scan, backend, tmp_path):
     """As after a crash of the live processing: its documents come once more, in another order, and then new ones."""
     half = len(scan.frames) // 2
-    solver = scan.solver(backend, refine_positions="global")
+    solver = scan.solver(backend, refine_positions="global", passes_final=2)
     solver.add_frames(scan.seq_nums[:half], scan.frames[:half], scan.translations_m[:half])
     for _ in range(100):
         solver.step(0.0)
     solver.save(tmp_path / "c")
-    other = scan.solver(backend, refine_positions="global")
+    other = scan.solver(backend, refine_positions="global", passes_final=2)
     other.load(tmp_path / "c")
     assert other.num_frames == 0 and not other.has_work
     order = np.random.default_rng(0).permutation(half)

@@ -188,7 +188,7 @@ def test_a_mode_that_could_not_be_judged_is_not_tried(
 
 
 def test_half_sets_keep_their_images_when_a_mode_comes(two_mode_scan: Scan, backend: Backend) -> None:
-    solver = two_mode_scan.solver(backend, sweep_frames=0, modes=1, coarse_uses=0, quality_share=1.0)
+    solver = two_mode_scan.solver(backend, sweep_frames=0, modes=1, coarse_uses=0, quality_share=1.0, passes_final=8)
     solver.add_frames(two_mode_scan.seq_nums, two_mode_scan.frames, two_mode_scan.translations_m)
     solver.finish()
     while solver.passes_done < 2:
