@@ -117,13 +117,13 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
 
     first, second = halves(scan.documents)
     with (
-        ProcessingService(scan.settings(tmp_path, sweep_frames=0, publish_hz=1000.0, passes_final=50)) as service,
+        ProcessingService(scan.settings(tmp_path, sweep_frames=0, publish_hz=1000.0, passes_final=100)) as service,
         Session(service.address, tmp_path, service.credentials) as session,
     ):
         session.connection.subscribe(note)
         ask(service.address, "configure", service.credentials, settings={"solver.modes": 1, "solver.most_modes": 1})
         session.send(first)
-        wait_for(lambda: any(passes[-1] >= 45 for passes in pictures.values()))
+        wait_for(lambda: any(passes[-1] >= 90 for passes in pictures.values()))
         told = ask(service.address, "checkpoint", service.credentials)["checkpoints"]
         assert told == {scan.uid: str(tmp_path / "results" / f"{scan.uid}.checkpoint")}
         os.kill(service.pid, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_a_process_that_is_replaced_goes_on_from_its_checkpoint(scan: RecordedSc
         assert_all_frames_are_there(session.connection, scan)
         assert len(session.connection.results[scan.uid]["probe"]) == 1
     before, after = pictures.values()
-    assert after[0] >= 40 > before[0]  # frames that come with the first block are known
+    assert after[0] >= 80 > before[0]  # frames that come with the first block are known
     assert not list((tmp_path / "results").glob("*.checkpoint"))
 
 
