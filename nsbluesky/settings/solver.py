@@ -135,7 +135,7 @@ class SolverSettings(Settings):
     subpixel: int = 4
     batch: int = 32
     batch_final: int = 32
-    alpha: float = 6.0
+    alpha: float = 4.0
     beta: float = 0.2
     likelihood: typing.Literal["auto", "poisson", "amplitude"] = "auto"
     momentum: float = 0.8

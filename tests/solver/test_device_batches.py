@@ -27,7 +27,7 @@ from nsbluesky.solver.halves import HalfSets
 from nsbluesky.solver.propagation import NearField
 
 COUNT = 14
-RULES = [WaspRule(), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
+RULES = [WaspRule(peak=0.1), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
 
 
 class Device(Backend):

@@ -39,7 +39,9 @@ def passes(rule, loops, difficult_scan, monkeypatch, *, modes, states, subpixel,
     return state.object, state.probe, np.concatenate(residuals)
 
 
-@pytest.mark.parametrize("rule", [WaspRule(), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)])
+@pytest.mark.parametrize(
+    "rule", [WaspRule(), WaspRule(peak=0.1), PieRule("mpie", 0.1, 0.3, momentum=0.7, momentum_frames=10)]
+)
 @pytest.mark.parametrize(("modes", "states", "subpixel"), [(1, 1, 1), (3, 1, 8), (2, 2, 4)])
 @pytest.mark.parametrize("poisson", [False, True])
 def test_they_do_what_a_cpu_does(rule, modes, states, subpixel, poisson, loops, difficult_scan, monkeypatch):

@@ -178,13 +178,14 @@ def test_a_frame_that_was_measured_again_begins_with_its_wave_of_now(scan, backe
     assert np.array_equal(*found)
 
 
-def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
-    """Two batches and the end of the pass, written out frame by frame in double precision."""
+@pytest.mark.parametrize("peak", [0.0, 0.2])
+def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch, peak):
+    """Two batches and the end of the pass, written out frame by frame in double precision; `peak` is ours."""
     monkeypatch.setattr("nsbluesky.solver.engines.averages.FAINT", np.float32(0))
     store, corners = store_of(scan, backend, 12)
     state = start_of(scan)
     state.passes = 5  # the probe is updated
-    engine = BatchedEngine(WaspRule(alpha=2.0, beta=1.0), backend, probe_start=1, batch=8)
+    engine = BatchedEngine(WaspRule(alpha=2.0, beta=1.0, peak=peak), backend, probe_start=1, batch=8)
     engine.initialize(state, store)
     store.weights[3] = 0.5
     order = [np.array([0, 5, 3, 9, 7, 2]), np.array([1, 4, 6, 8, 10, 11])]
@@ -213,7 +214,7 @@ def test_one_wasp_pass_is_the_published_one(scan, backend, monkeypatch):
             probe_d += weight * np.abs(obj[part]) ** 2
         light = np.abs(probe) ** 2
         obj, probe = (
-            obj + n / (d + 2.0 * light.mean()),
+            obj + n / (d + 2.0 * (light.mean() + peak * np.maximum(d, light.max()))),
             probe + pn / (pd + 1.0 * len(batch)),
         )
         engine.update(state, store, batch)

@@ -26,7 +26,9 @@ def complex_noise(rng, shape):
 
 
 @pytest.mark.parametrize("modes", [1, 3])
-@pytest.mark.parametrize("rule", [WaspRule(), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "rule", [WaspRule(), WaspRule(peak=0.1), PieRule("rpie", 0.1, 0.3), PieRule("epie", 1.0, 1.0)]
+)
 @pytest.mark.parametrize(("threads", "subpixel"), [(1, 2), (2, 1), (2, 8)])
 @pytest.mark.parametrize("poisson", [False, True])
 def test_compiled_loops_do_what_the_arrays_do(rule, modes, threads, subpixel, poisson, difficult_scan):

@@ -13,7 +13,7 @@ from nsbluesky.solver.engines.lsqml import LeastSquaresEngine
 from nsbluesky.solver.engines.pie import PieRule
 from nsbluesky.solver.engines.projections import AP, DM, Coefficients, ProjectionEngine, raar
 from nsbluesky.solver.engines.step_rule import StepRule
-from nsbluesky.solver.engines.wasp import WaspRule
+from nsbluesky.solver.engines.wasp import PEAK, WaspRule
 
 __all__ = ["BATCHED", "ENGINES", "Engine", "check_engine", "in_near_field", "make_engine"]
 
@@ -66,7 +66,7 @@ def _projections(coefficients: Coefficients) -> EngineMaker:
 
 
 ENGINES: dict[str, EngineMaker] = {
-    "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta, settings.momentum)),
+    "wasp": _batched(lambda settings: WaspRule(settings.alpha, settings.beta, settings.momentum, peak=PEAK)),
     "rpie": _batched(lambda settings: PieRule("rpie", alpha=0.1, beta=0.3)),
     "mpie": _batched(lambda settings: PieRule("mpie", alpha=0.05, beta=0.1, momentum=0.9, step=0.3)),
     "epie": _batched(lambda settings: PieRule("epie", alpha=1.0, beta=1.0)),
