@@ -30,7 +30,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RECONSTRUCTION = "reconstruction"
-VERSION = 15
+VERSION = 14
 VALUES = "values"
 
 Sections = dict[str, dict[str, Any]]

@@ -26,6 +26,7 @@ from nsbluesky.solver.intake import Intake
 from nsbluesky.solver.last_passes import LastPasses
 from nsbluesky.solver.light import UpdateReport
 from nsbluesky.solver.live_quality import LiveQuality
+from nsbluesky.solver.mean_light import photons_through
 from nsbluesky.solver.misfits import LEAST_USES, suspend_misfits
 from nsbluesky.solver.odd_pixels import OddPixels
 from nsbluesky.solver.ordering import FrameQueue
@@ -39,9 +40,6 @@ from nsbluesky.solver.variation import let_vary
 from nsbluesky.solver.working_image import WorkingImage
 
 __all__ = ["LiveImage"]
-
-LEAST_THROUGH = 0.01
-"""Part of the photons that is taken for the probe's at least, whatever the background."""
 
 Slots = npt.NDArray[np.intp]
 
@@ -333,9 +331,7 @@ class LiveImage:
         self.constraints.hold_probe(state)
         if len(active):
             seen = self.working_image.engine.seen()
-            photons = float(np.mean(frames.photons[active]))
-            through_sample = photons - state.background * float(frames.good.sum())
-            set_probe_power(self._backend.xp, state, max(through_sample, LEAST_THROUGH * photons), seen)
+            set_probe_power(self._backend.xp, state, photons_through(frames, active, state.background), seen)
         self.constraints.hold_object(state, frames)
         used = active[frames.uses[active] > 0]  # some have come during the pass
         if len(used):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.held_out import spaced
 
-__all__ = ["DarkLight", "MeanLight", "dark_light", "mean_light"]
+__all__ = ["DarkLight", "MeanLight", "dark_light", "mean_light", "photons_through"]
 
 LOOKED_AT = 80
 """Frames that tell the background: of simulated scans with 1e4 … 1e6 photons a frame and backgrounds of 20 and 50 %
@@ -29,6 +29,13 @@ LEAST_FRAMES = 12
 
 DARK = 0.1
 """The darkest pixels are this part of all."""
+
+CERTAIN = 2.0
+"""Light is taken to scatter by as many standard errors more than it does: with one photon on some pixels, nothing
+tells speckle from a background."""
+
+LEAST_THROUGH = 0.01
+"""At least this part of the photons is taken for light through the sample, whatever the background."""
 
 LEAST_BACKGROUND = 0.02
 """A background that is a smaller part of the light is taken for none: speckle that is not fully developed leaves as
@@ -80,15 +87,19 @@ def mean_light(frames: FrameStore, slots: npt.NDArray[np.intp], *, with_backgrou
     with_background : bool
         Whether to look for one; else it is 0.
     """
-    to_numpy = frames.backend.to_numpy
-    pattern = to_numpy(frames.mean_intensity(slots))
-    photons = float(np.mean(frames.photons[slots]))
     background = dark_light(frames, slots).background if with_background else 0.0
-    if background == 0:
-        return MeanLight(pattern, photons, 0.0)
-    good = to_numpy(frames.good)
-    left = np.maximum(pattern - np.float32(background), 0) * good
-    return MeanLight(left, max(photons - background * float(good.sum()), float(left.sum())), background)
+    pattern = frames.backend.to_numpy(frames.mean_intensity(slots))
+    return MeanLight(
+        np.maximum(pattern - np.float32(background), 0),  # and 0 on pixels that are not good, as before
+        photons_through(frames, slots, background),
+        background,
+    )
+
+
+def photons_through(frames: FrameStore, slots: npt.NDArray[np.intp], background: float) -> float:
+    """Return the photons of a mean frame (of some) that come through the sample, where so many a pixel do not."""
+    photons = float(np.mean(frames.photons[slots]))
+    return max(photons - background * float(frames.good.sum()), LEAST_THROUGH * photons)
 
 
 def dark_light(frames: FrameStore, slots: npt.NDArray[np.intp]) -> DarkLight:
@@ -100,18 +111,21 @@ def dark_light(frames: FrameStore, slots: npt.NDArray[np.intp]) -> DarkLight:
     whole = frames.whole
     if len(slots) < LEAST_FRAMES or not whole.propagator.is_far:
         return DarkLight()
-    mean, variance = _mean_and_variance(whole, spaced(slots, LOOKED_AT))
-    if len(mean) == 0:
+    some = spaced(slots, LOOKED_AT)
+    brightness, _, known = _mean_and_variance(whole, some[::2])
+    mean, variance, known_too = _mean_and_variance(whole, some[1::2])  # others, which are not chosen for being dark
+    used = np.flatnonzero(known & known_too)
+    if len(used) == 0:
         return DarkLight()
-    darkest = np.argsort(mean)[: max(1, int(DARK * len(mean)))]
-    dark = float(mean[darkest].mean())
-    beyond_counting = max(0.0, float(variance[darkest].mean()) - dark)
-    background = dark - beyond_counting**0.5
-    return DarkLight(dark, background if background > LEAST_BACKGROUND * float(mean.mean()) else 0.0)
+    darkest = used[np.argsort(brightness[used])[: max(1, int(DARK * len(used)))]]
+    dark, beyond_counting = float(mean[darkest].mean()), variance[darkest] - mean[darkest]
+    error = float(beyond_counting.std()) / len(darkest) ** 0.5
+    background = dark - max(0.0, float(beyond_counting.mean()) + CERTAIN * error) ** 0.5
+    return DarkLight(dark, background if background > LEAST_BACKGROUND * float(mean[used].mean()) else 0.0)
 
 
-def _mean_and_variance(whole: FrameStore, slots: npt.NDArray[np.intp]) -> tuple[Any, Any]:
-    """Return the mean (k,) and the variance (k,) over frames of each good pixel that most of them measured."""
+def _mean_and_variance(whole: FrameStore, slots: npt.NDArray[np.intp]) -> tuple[Any, Any, Any]:
+    """Return mean and variance over frames of each pixel (N²,), and whether it is good and most measured it."""
     xp = whole.backend.xp
     shape = (whole.frame_px, whole.frame_px)
     count, total, squares = (xp.zeros(shape, np.float64) for _ in range(3))
@@ -121,7 +135,8 @@ def _mean_and_variance(whole: FrameStore, slots: npt.NDArray[np.intp]) -> tuple[
         count += amplitude >= 0
         total += photons
         squares += photons * photons
-    used = (whole.good > 0) & (2 * count > len(slots))
-    number, mean = count[used], total[used] / count[used]
-    variance = (squares[used] - number * mean * mean) / (number - 1)
-    return whole.backend.to_numpy(mean), whole.backend.to_numpy(variance)
+    mean = total / xp.maximum(count, 1)
+    variance = (squares - count * mean * mean) / xp.maximum(count - 1, 1)
+    known = (whole.good > 0) & (2 * count > len(slots))
+    mean, variance, known = (whole.backend.to_numpy(values).ravel() for values in (mean, variance, known))
+    return mean, variance, known

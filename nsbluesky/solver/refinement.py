@@ -76,7 +76,6 @@ class Refinement:
         self._settings = settings
         self._backend = backend
         self._rounds, self._background_looks = Pauses(), Pauses()
-        self._has_background = False
         self.flux_scatter = float("nan")
 
     def configure(self, settings: SolverSettings) -> None:
@@ -93,7 +92,6 @@ class Refinement:
         frames.flux[slots], frames.backgrounds[slots] = 1.0, 0.0
         self.places.begin()
         self.flux_scatter = float("nan")
-        self._has_background = False
         for pauses in (self._rounds, self._background_looks):
             pauses.begin()
 
@@ -102,7 +100,6 @@ class Refinement:
         return {
             **self.places.contents(),
             "flux_scatter": self.flux_scatter,
-            "has_background": self._has_background,
             "last_pass": self._rounds.last_pass,
             "pause": self._rounds.passes,
             "last_look": self._background_looks.last_pass,
@@ -112,7 +109,7 @@ class Refinement:
     def restore(self, contents: Mapping[str, Any]) -> None:
         """Take up what `contents` returned."""
         self.places.restore(contents)
-        self.flux_scatter, self._has_background = contents["flux_scatter"], contents["has_background"]
+        self.flux_scatter = contents["flux_scatter"]
         rounds, looks = self._rounds, self._background_looks
         rounds.last_pass, rounds.passes = contents["last_pass"], contents["pause"]
         looks.last_pass, looks.passes = contents["last_look"], contents["pause_of_looks"]
@@ -237,17 +234,14 @@ class Refinement:
     def _background(self, frames: FrameStore, slots: Any, found: Sensitivity, before: float) -> float:
         """Return the background, photons a pixel, that fits best; 0 where it is too weak to matter.
 
-        At first it is not less than what the darkest pixels tell, and no more while places come first.
+        While places come first, it is what the darkest pixels tell, where the image began with that.
         """
         dark = dark_light(frames, slots)
         if self._places_come_first:
-            return dark.background
+            return min(before, dark.background)
         photons_a_pixel = float(np.mean(frames.photons[slots])) / frames.frame_px**2
         numerator, denominator, _ = found.background.sum(axis=0)
         background = float(numerator / denominator) if denominator > 0 else 0.0
-        if not self._has_background:
-            background = max(background, dark.background)
-            self._has_background = True
         background = min(background, max(MOST_BACKGROUND * photons_a_pixel, dark.mean))
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
 

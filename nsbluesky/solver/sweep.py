@@ -23,7 +23,7 @@ from nsbluesky.solver.canvas import bounding_box
 from nsbluesky.solver.engines import make_engine
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.gauge import set_probe_power
-from nsbluesky.solver.mean_light import mean_light
+from nsbluesky.solver.mean_light import MeanLight, mean_light, photons_through
 from nsbluesky.solver.ordering import spread
 from nsbluesky.solver.shifts import steps_of
 from nsbluesky.solver.start import starting_probe
@@ -131,7 +131,7 @@ class DefocusSweep:
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m
         self._light = mean_light(frames, slots, with_background=settings.refine_background)
-        self._warm = None if warm is None else self._blank(warm)
+        self._warm = None if warm is None else self._blank(warm, self._light.background)
         self._warm_residual = math.nan
 
     def run(self) -> Iterator[None]:
@@ -145,6 +145,8 @@ class DefocusSweep:
             yield from self._passes(self._states[number], FINAL_PASSES)
         winner = min(finalists, key=lambda number: self._states[number].r_factor)
         self.best, warm = self._states[winner], self._warm
+        if self._light.background > 0:
+            yield from self._without_background(float(self._candidates_m[winner]))
         if warm is not None:
             yield from self._passes(warm, FINAL_PASSES)
             if warm.r_factor <= self.best.r_factor:
@@ -154,13 +156,20 @@ class DefocusSweep:
         defocus_m = float(self._candidates_m[winner])
         self.sweep = replace(sweep, defocus_m=defocus_m, warm_residual=self._warm_residual, warm_fits=fits)
 
+    def _without_background(self, defocus_m: float) -> Iterator[None]:
+        """Give the best candidate as many passes without a background, and take that where it fits better.
+
+        Of a cone of light that is wider than the detector, and scatters little, dark pixels tell one that is none.
+        """
+        assert self.best is not None
+        state = self._begun(defocus_m, mean_light(self._frames, self._slots, with_background=False))
+        yield from self._passes(state, self.best.passes)
+        if state.r_factor < self.best.r_factor:
+            self.best = state
+
     def first_passes(self, passes: int) -> Iterator[None]:
         """Begin with all candidates; `residual` is there afterwards."""
-        mean, modes, photons = self._light.pattern, self._settings.modes, self._light.photons
-        self._states = [
-            self._blank(starting_probe(mean, z, self._wavelength_m, self._pixel_m, modes, photons))
-            for z in self._candidates_m
-        ]
+        self._states = [self._begun(float(z), self._light) for z in self._candidates_m]
         yield from self._round(passes)
 
     def _round(self, passes: int) -> Iterator[None]:
@@ -171,10 +180,14 @@ class DefocusSweep:
             yield from self._passes(self._warm, passes)
             self._warm_residual = self._warm.r_factor
 
-    def _blank(self, probe: Any) -> SolverState:
+    def _begun(self, defocus_m: float, light: MeanLight) -> SolverState:
+        optics = self._wavelength_m, self._pixel_m, self._settings.modes
+        return self._blank(starting_probe(light.pattern, defocus_m, *optics, light.photons), light.background)
+
+    def _blank(self, probe: Any, background: float) -> SolverState:
         row0, column0, row1, column1 = bounding_box(self._frames.corners_px[self._slots], self._frames.frame_px)
         canvas = self._backend.xp.ones((row1 - row0, column1 - column0), np.complex64)
-        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0), self._light.background)
+        return SolverState(canvas, self._backend.from_numpy(probe), (row0, column0), background)
 
     def _passes(self, state: SolverState, passes: int) -> Iterator[None]:
         settings, frames, batch = self._settings, self._frames, ENGINE["batch"]
@@ -190,7 +203,7 @@ class DefocusSweep:
                 told.append(self._engine.begin_update(state, frames, order[first : first + batch]))
                 yield
             self._engine.end_pass(state, frames)
-            set_probe_power(self._backend.xp, state, self._light.photons)
+            set_probe_power(self._backend.xp, state, photons_through(frames, self._slots, state.background))
             state.passes += 1
             state.r_factor = sum(float(each.residual.sum()) for each in told) / amplitude
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import benchmarks.simulated_scans as scans
 from benchmarks.object_errors import errors
@@ -24,7 +25,7 @@ def light() -> scans.SimulatedScan:
 
 
 def counted(expected, photons, background, seed=5):
-    """Return frames of so many photons through the sample, with a background as a part of them, and that background."""
+    """Return frames of so many photons through the sample, with a background as a part of them, and what it is."""
     expected = expected / expected.mean() * photons / SIDE**2
     told = background * float(expected.mean())
     return np.random.default_rng(seed).poisson(expected + told).astype(np.float32), told
@@ -58,7 +59,7 @@ def test_it_is_told_without_an_image(backend, light, photons, part):
     frames, told = counted(light.frames, photons, part)
     store = store_of(backend, frames)
     found = dark_light(store, store.active)
-    assert found.background == pytest.approx(told, rel=0.2)
+    assert 0.7 * told < found.background < 1.1 * told
     assert found.mean >= 0.95 * told
     assert dark_light(CentralHalf(store), store.active) == found
 
@@ -88,7 +89,7 @@ def test_masked_and_missing_pixels_tell_nothing(backend, light):
     frames[1:, 20:29] = np.nan  # of one frame alone
     frames[::3, 40:49] = np.nan  # of most of them
     store = store_of(backend, frames)
-    store.set_good(np.fft.ifftshift(np.arange(SIDE) >= 9)[:, None] & np.ones(SIDE, bool))
+    store.set_good((np.arange(SIDE) >= 9)[:, None] & np.ones(SIDE, bool))
     assert dark_light(store, store.active).background == pytest.approx(told, rel=0.1)
 
 
@@ -121,28 +122,21 @@ def test_an_image_under_twice_its_light(backend, light):
     assert errors(found.picture().object, light.object, 10).whole < 0.1
 
 
-def test_light_that_hardly_scatters_is_given_back(backend):
-    """A cone wider than the detector lights all of it, and a weak object hardly changes that: rounds tell the truth."""
-    frames_a_line, step = 12, 5
-    rng = np.random.default_rng(1)
-    line = np.fft.fftfreq(SIDE)
-    radius = np.hypot(line[:, None], line[None, :])
-    probe = np.fft.fftshift(np.fft.ifft2(np.exp(28j * radius**2)))
-    shape = (SIDE + step * frames_a_line,) * 2
-    phase = np.fft.ifft2(
-        np.fft.fft2(rng.normal(size=shape)) * np.exp(-((8 * np.hypot(*_frequencies(shape))) ** 2))
-    ).real
-    sample = np.exp(0.3j * phase / phase.std())
+def test_light_that_hardly_scatters_is_given_back(backend, monkeypatch):
+    """A cone wider than the detector lights all of it, and a weak object hardly changes that: the sweep tells."""
+    monkeypatch.setattr(scans, "OUTER", 0.8)
+    probe = scans.zone_plate_probe(SIDE, 28.8, 0.0)
+    frames_a_line, step = 16, 5
     corners = [(step * i, step * j) for i in range(frames_a_line) for j in range(frames_a_line)]
+    rng = np.random.default_rng(1)
+    blurred = gaussian_filter(rng.normal(size=(SIDE + step * frames_a_line,) * 2), 1.5)
+    sample = np.exp(0.3j * blurred / blurred.std())
     waves = np.stack([probe * sample[r : r + SIDE, c : c + SIDE] for r, c in corners])
     frames, _ = counted(np.abs(np.fft.fftshift(np.fft.fft2(waves), axes=(1, 2))) ** 2, 1e6, 0.0)
     store = store_of(backend, frames)
     assert dark_light(store, store.active).background > 0.2 * frames.mean()
     geometry = scans.simulated_scan(SIDE, 2, 1e3).geometry
     translations_m = np.array([(c, r) for r, c in corners]) * scans.PIXEL_M
-    found = solved(backend, frames, translations_m, geometry, passes=60)
-    assert found.state.background < 0.02 * frames.mean()
-
-
-def _frequencies(shape):
-    return np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None, :]
+    found = solved(backend, frames, translations_m, geometry, passes=20)
+    assert found.state.background < 0.03 * frames.mean()
+    assert found.state.r_factor < 0.035  # 0.040 with a background
