@@ -20,7 +20,7 @@ from nsbluesky.solver.reconstruct import reconstruct
 
 PASSES = 40
 DOSES = (1e4, 1e5, 1e6, 1e7)
-CASES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.1), (0.5, 0.0), (0.5, 0.1))
+CASES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.1), (0.5, 0.0), (0.5, 0.1), (1.0, 0.1), (2.0, 0.1))
 """Background as a part of the mean light, and the flux's standard deviation."""
 NOISELESS = 1e12
 SEED = 5

@@ -40,6 +40,9 @@ MOST_PLACES = 5
 LEAST_VARIATION = 1e-3
 """Part of the probe's light that changes over a scan, from which on that is told."""
 
+LEAST_BACKGROUND = 0.1
+"""Part of all light that is a background, from which on that is told."""
+
 
 class Reconstruct(Stage):
     """The stage of one run: feeds the solver, lets it work while no document waits, and publishes its pictures."""
@@ -57,7 +60,7 @@ class Reconstruct(Stage):
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
-        self._overlap_told = self._variation_told = False
+        self._overlap_told = self._variation_told = self._background_told = False
         self._motion_told: ShadowMotion | None = None
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
@@ -291,6 +294,15 @@ class Reconstruct(Stage):
                 "each frame has its own now (one for all: solver.most_variation=0); is beam or optic not at rest?"
             )
 
+    def _warn_of_background(self, solver: IncrementalSolver) -> None:
+        """Tell, once the scan is over, that much of the light is none of the sample's; it may be mended."""
+        if (part := solver.background_part) >= LEAST_BACKGROUND and not self._background_told:
+            self._background_told = True
+            self.run.warnings.append(
+                f"{100 * part:.2g} % of the light is a background, the same on all pixels, and none of the image: "
+                "is there stray light, or a pedestal that the darks do not take off?"
+            )
+
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
         places = solver.refinement.places
@@ -320,6 +332,7 @@ class Reconstruct(Stage):
         if final:
             self._warn_of_overlap(solver)
             self._warn_of_variation(solver)
+            self._warn_of_background(solver)
         yield from self._positions(solver)
         yield from self.run.derived.event(
             "reconstruction",

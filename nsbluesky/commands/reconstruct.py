@@ -203,6 +203,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         **_quality(result, settings),
         "object_pixel_nm": picture.pixel_m * 1e9,
         "position_errors_nm": _scatter_nm(result),
+        "background_percent": 100 * result.background_part,
         "probe_variation_percent": None if result.variation is None else 100 * result.variation.part,
         "empty_percent": None if result.vacuum is None else 100 * result.vacuum.part,
         "defocus_um": None if result.sweep is None else result.sweep.defocus_m * 1e6,

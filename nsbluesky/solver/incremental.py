@@ -27,6 +27,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.identity import check_identity, identity_of
 from nsbluesky.solver.intake import Intake, valid_weights
 from nsbluesky.solver.live_image import LiveImage
+from nsbluesky.solver.mean_light import photons_through
 from nsbluesky.solver.misfits import left_out
 from nsbluesky.solver.orientation import Orientation
 from nsbluesky.solver.picture import Picture, render
@@ -211,6 +212,16 @@ class IncrementalSolver:
     def varied_part(self) -> float:
         """Part of the probe's light that is another than that of the mean probe; 0 where all frames have one."""
         return 0.0 if self.state is None else varied_part(self._backend, self.state)
+
+    @property
+    def background_part(self) -> float:
+        """Part of the light on the detector that does not come through the sample, as far as the image tells."""
+        used = self.frames.active
+        if self.state is None or not self.state.background or not len(used):
+            return 0.0
+        return 1 - photons_through(self.frames, used, self.state.background) / float(
+            np.mean(self.frames.photons[used])
+        )
 
     @property
     def frame_orientation(self) -> int:

@@ -69,6 +69,8 @@ class Reconstruction:
         Photons at which counts end, where frames showed it; such pixels were left out of each frame.  None in shards.
     checkpoints_missed : int
         How often a checkpoint could not be written.
+    background_part : float
+        Part of the light that does not come through the sample; 0 in shards, which do not look for it.
     """
 
     picture: Picture
@@ -85,6 +87,7 @@ class Reconstruction:
     odd_pixels: npt.NDArray[np.bool_] | None = None
     full_scale: float | None = None
     checkpoints_missed: int = 0
+    background_part: float = 0.0
 
 
 def reconstruct(
@@ -199,6 +202,7 @@ def reconstruct(
         odd_pixels=solver.odd_pixels,
         full_scale=solver.full_scale,
         checkpoints_missed=written.missed,
+        background_part=solver.background_part,
     )
 
 

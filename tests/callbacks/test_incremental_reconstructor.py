@@ -139,6 +139,20 @@ def test_a_probe_that_was_not_at_rest_is_told(small, tmp_path, monkeypatch):
     assert "1.2 % of its light is another than the mean probe's" in message
 
 
+def test_a_background_is_told(small, tmp_path):
+    """Half as much as the light through the sample: a third of all."""
+    told = []
+    for part in (0.0, 0.5):
+        light = np.random.default_rng(1).poisson(part * small.frames.mean(), small.frames.shape)
+        spoilt = dataclasses.replace(small, frames=(small.frames + light).astype(small.frames.dtype))
+        asked = settings(spoilt, passes_final=10)
+        streams = process(IncrementalReconstructor(asked), spoilt.documents(tmp_path / str(part)))
+        told.append([message for message in warnings_of(streams) if "of the light is a background" in message])
+    assert told[0] == []
+    (message,) = told[1]
+    assert 28 < float(message.split()[0]) < 38
+
+
 def test_a_hot_pixel_is_told_and_left_out(small, tmp_path):
     """It became hot after the darks, which say nothing of it."""
     frames = small.frames.copy()
