@@ -30,6 +30,10 @@ LEAST_FRAMES = 12
 DARK = 0.1
 """The darkest pixels are this part of all."""
 
+LEAST_NOISE = 0.8
+"""The variance of counted photons is no less than this part of their mean, and that noise is not the sample's.  What
+scatters less is light in another unit, whose noise is not known: all of its scatter is taken for the sample's."""
+
 CERTAIN = 2.0
 """Light is taken to scatter by as many standard errors more than it does: with one photon on some pixels, nothing
 tells speckle from a background."""
@@ -118,9 +122,11 @@ def dark_light(frames: FrameStore, slots: npt.NDArray[np.intp]) -> DarkLight:
     if len(used) == 0:
         return DarkLight()
     darkest = used[np.argsort(brightness[used])[: max(1, int(DARK * len(used)))]]
-    dark, beyond_counting = float(mean[darkest].mean()), variance[darkest] - mean[darkest]
-    error = float(beyond_counting.std()) / len(darkest) ** 0.5
-    background = dark - max(0.0, float(beyond_counting.mean()) + CERTAIN * error) ** 0.5
+    dark, scatter = float(mean[darkest].mean()), variance[darkest]
+    if float(scatter.mean()) > LEAST_NOISE * dark:
+        scatter = scatter - mean[darkest]
+    error = float(scatter.std()) / len(darkest) ** 0.5
+    background = dark - max(0.0, float(scatter.mean()) + CERTAIN * error) ** 0.5
     return DarkLight(dark, background if background > LEAST_BACKGROUND * float(mean[used].mean()) else 0.0)
 
 
