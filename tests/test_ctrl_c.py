@@ -49,7 +49,7 @@ def at_work(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as a terminal's; none of it outlives the block."""
     command = [sys.executable, "-m", "nsbluesky.cli", *map(str, arguments)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_ctrl_c
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_signals
     )
     try:
         yield process
@@ -59,9 +59,10 @@ def at_work(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _hear_ctrl_c() -> None:
-    """As a shell lets its foreground jobs do; the tests may run in the background, where it is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _hear_signals() -> None:
+    """As a shell lets its foreground jobs do; the tests may run in the background, or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def is_alive(group: int) -> bool:

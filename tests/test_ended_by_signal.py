@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from recorded_run import TIMEOUT_S
 from nsbluesky.cli import main
 from nsbluesky.commands import ended_by_ctrl_c, quality, telling_what_is_left
 from nsbluesky.ended_by_signal import interruptible
+
+
+@pytest.fixture(autouse=True)
+def _hears_a_closed_terminal() -> Iterator[None]:
+    """As without nohup, under which the tests may run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def interrupt_a_callback(number: int) -> None:
