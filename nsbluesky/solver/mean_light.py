@@ -94,7 +94,7 @@ def mean_light(frames: FrameStore, slots: npt.NDArray[np.intp], *, with_backgrou
     background = dark_light(frames, slots).background if with_background else 0.0
     pattern = frames.backend.to_numpy(frames.mean_intensity(slots))
     return MeanLight(
-        np.maximum(pattern - np.float32(background), 0),  # and 0 on pixels that are not good, as before
+        np.maximum(pattern - np.float32(background), 0),  # 0 on pixels that are not good
         photons_through(frames, slots, background),
         background,
     )
