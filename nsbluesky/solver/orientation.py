@@ -19,6 +19,7 @@ from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.coarse import Derived
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.mean_light import MeanLight
 from nsbluesky.solver.sweep import DefocusSweep, Sweep
 
 __all__ = ["LEAST_FRAMES", "MATRICES", "Orientation", "OrientationSearch", "judge"]
@@ -90,6 +91,8 @@ class OrientationSearch:
         What is known of the defocus; its sign decides within a pair.
     settings : SolverSettings
     backend : Backend
+    light : MeanLight
+        Of these frames.
     wavelength_m, pixel_m : float
         Wavelength and object pixel.
     """
@@ -103,6 +106,7 @@ class OrientationSearch:
         settings: SolverSettings,
         backend: Backend,
         *,
+        light: MeanLight,
         wavelength_m: float,
         pixel_m: float,
     ) -> None:
@@ -118,6 +122,7 @@ class OrientationSearch:
                 candidates_m,
                 settings,
                 backend,
+                light=light,
                 wavelength_m=wavelength_m,
                 pixel_m=pixel_m,
             )

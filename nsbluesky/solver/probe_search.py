@@ -178,7 +178,8 @@ class ProbeSearch:
         """Sweep over these frames; `sweep` and `best` are there afterwards."""
         settings, optic, wavelength_m = self._settings, self._geometry.optic, self._geometry.wavelength_m
         pixel_m = self._window_m / level.frame_px
-        aperture = numerical_aperture(self._light(level, slots).pattern, optic, wavelength_m, pixel_m)
+        light = self._light(level, slots)
+        aperture = numerical_aperture(light.pattern, optic, wavelength_m, pixel_m)
         candidates_m = defocus_candidates_m(
             aperture, optic, wavelength_m, self._window_m, settings.sweep_range, settings.sweep_candidates
         )
@@ -188,6 +189,7 @@ class ProbeSearch:
             candidates_m,
             settings,
             self._backend,
+            light=light,
             wavelength_m=wavelength_m,
             pixel_m=pixel_m,
             warm=None if self.warm is None else self.warm_probe(level, slots),
@@ -209,6 +211,7 @@ class ProbeSearch:
             self._geometry.optic.defocus_m,
             self._settings,
             self._backend,
+            light=self._light(level, slots),
             wavelength_m=self._geometry.wavelength_m,
             pixel_m=self._window_m / level.frame_px,
         )

@@ -236,13 +236,13 @@ class Refinement:
 
         While places come first, it is what the darkest pixels tell, where the image began with that.
         """
-        dark = dark_light(frames, slots)
         if self._places_come_first:
-            return min(before, dark.background)
+            return min(before, dark_light(frames, slots).background) if before else 0.0
         photons_a_pixel = float(np.mean(frames.photons[slots])) / frames.frame_px**2
         numerator, denominator, _ = found.background.sum(axis=0)
         background = float(numerator / denominator) if denominator > 0 else 0.0
-        background = min(background, max(MOST_BACKGROUND * photons_a_pixel, dark.mean))
+        if background > MOST_BACKGROUND * photons_a_pixel:
+            background = min(background, max(MOST_BACKGROUND * photons_a_pixel, dark_light(frames, slots).mean))
         return background if background > LEAST_BACKGROUND * photons_a_pixel else 0.0
 
     def _spread_background(self, frames: FrameStore, slots: Any, found: Sensitivity, mean: float) -> None:

@@ -100,6 +100,8 @@ class DefocusSweep:
     candidates_m : (k,) float
     settings : SolverSettings
     backend : Backend
+    light : MeanLight
+        Of these frames.
     wavelength_m, pixel_m : float
         Wavelength and object pixel.
     warm : (modes, N, N) complex64, optional
@@ -114,6 +116,7 @@ class DefocusSweep:
         settings: SolverSettings,
         backend: Backend,
         *,
+        light: MeanLight,
         wavelength_m: float,
         pixel_m: float,
         warm: npt.NDArray[np.complex64] | None = None,
@@ -130,7 +133,7 @@ class DefocusSweep:
         self._backend = backend
         self._wavelength_m = wavelength_m
         self._pixel_m = pixel_m
-        self._light = mean_light(frames, slots, with_background=settings.refine_background)
+        self._light = light
         self._warm = None if warm is None else self._blank(warm, self._light.background)
         self._warm_residual = math.nan
 

@@ -14,6 +14,7 @@ from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
 from nsbluesky.solver.mean_light import LEAST_FRAMES, dark_light, mean_light
 from nsbluesky.solver.propagation import NearField
+from nsbluesky.solver.refinement import Refinement
 
 SIDE = 64
 
@@ -126,6 +127,16 @@ def test_what_an_image_begins_with_is_without_it(backend, light):
     assert found.pattern.sum() == pytest.approx(found.photons, rel=0.02)
     as_it_is = mean_light(store, store.active, with_background=False)
     assert (as_it_is.background, as_it_is.photons) == (0, pytest.approx(3e6, rel=0.01))
+
+
+def test_it_stays_while_places_come_first(backend, light, monkeypatch):
+    """What rounds find at wrong places is not to be believed; an image that began without one has none."""
+    monkeypatch.setattr(Refinement, "_places_come_first", True)
+    frames, told = counted(light.frames, 1e6, 0.5)
+    store = store_of(backend, frames)
+    refinement, found = Refinement(SolverSettings(), backend), dark_light(store, store.active).background
+    kept = [refinement._background(store, store.active, None, before) for before in (0.0, 0.5 * told, 3 * told)]
+    assert kept == [0, 0.5 * told, found]
 
 
 def test_an_image_under_twice_its_light(backend, light):

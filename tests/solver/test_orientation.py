@@ -12,6 +12,7 @@ from nsbluesky.geometry import Geometry, Optic, orientation_after, oriented
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
 from nsbluesky.solver.incremental import IncrementalSolver
+from nsbluesky.solver.mean_light import MeanLight
 from nsbluesky.solver.orientation import MATRICES, OrientationSearch, judge, seen_by
 from nsbluesky.solver.quality import contrast_correlation
 from nsbluesky.solver.sweep import Sweep
@@ -163,6 +164,7 @@ def test_the_best_defocus_lies_between_two_that_were_tried(scan, backend, turn, 
         told_m,
         SolverSettings(),
         backend,
+        light=MeanLight(np.ones((48, 48), np.float32), 1.0, 0.0),
         wavelength_m=1e-9,
         pixel_m=1e-8,
     )

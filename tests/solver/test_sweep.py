@@ -11,6 +11,7 @@ from small_scan import Scan
 from nsbluesky.backend import Backend
 from nsbluesky.settings import SolverSettings
 from nsbluesky.solver.frames import FrameStore
+from nsbluesky.solver.mean_light import mean_light
 from nsbluesky.solver.sweep import DefocusSweep, judge
 
 DISTANCES_M = np.linspace(-3e-6, 3e-6, 7)
@@ -50,6 +51,7 @@ def test_residuals_are_r_factors_and_the_best_state_goes_on(scan: Scan, backend:
         scan.defocus_m * np.array([-1.0, 1.0]),
         SolverSettings(modes=1, sweep_passes=2),
         backend,
+        light=mean_light(store, slots, with_background=True),
         wavelength_m=scan.geometry.wavelength_m,
         pixel_m=10e-9,
         warm=scan.probe.astype(np.complex64) if warm else None,
