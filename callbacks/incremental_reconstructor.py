@@ -60,7 +60,7 @@ class Reconstruct(Stage):
         self._stopped = False
         self._deadline = math.inf
         self._rounds_told = self._odd_told = 0
-        self._overlap_told = self._variation_told = self._background_told = False
+        self._warned_of: set[str] = set()
         self._motion_told: ShadowMotion | None = None
         self._frc_told: FRC | None = None
         self._saved = time.monotonic()
@@ -280,28 +280,31 @@ class Reconstruct(Stage):
 
     def _warn_of_overlap(self, solver: IncrementalSolver) -> None:
         """Tell, once the scan is over, that its frames do not determine an image."""
-        complaint = solver.complaint()
-        if complaint is not None and not self._overlap_told:
-            self._overlap_told = True
-            self.run.warnings.append(complaint)
+        if (complaint := solver.complaint()) is not None:
+            self._warn_once("overlap", complaint)
 
     def _warn_of_variation(self, solver: IncrementalSolver) -> None:
         """Tell, once the scan is over, that the probe was not at rest: it is the beamline's to find out why."""
-        if (part := solver.varied_part) >= LEAST_VARIATION and not self._variation_told:
-            self._variation_told = True
-            self.run.warnings.append(
+        if (part := solver.varied_part) >= LEAST_VARIATION:
+            self._warn_once(
+                "variation",
                 f"the probe changed over the scan, {100 * part:.2g} % of its light is another than the mean probe's: "
-                "each frame has its own now (one for all: solver.most_variation=0); is beam or optic not at rest?"
+                "each frame has its own now (one for all: solver.most_variation=0); is beam or optic not at rest?",
             )
 
     def _warn_of_background(self, solver: IncrementalSolver) -> None:
         """Tell, once the scan is over, that much of the light is none of the sample's; it may be mended."""
-        if (part := solver.background_part) >= LEAST_BACKGROUND and not self._background_told:
-            self._background_told = True
-            self.run.warnings.append(
+        if (part := solver.background_part) >= LEAST_BACKGROUND:
+            self._warn_once(
+                "background",
                 f"{100 * part:.2g} % of the light is a background, the same on all pixels, and none of the image: "
-                "is there stray light, or a pedestal that the darks do not take off?"
+                "is there stray light, or a pedestal that the darks do not take off?",
             )
+
+    def _warn_once(self, of: str, message: str) -> None:
+        if of not in self._warned_of:
+            self._warned_of.add(of)
+            self.run.warnings.append(message)
 
     def _positions(self, solver: IncrementalSolver) -> Iterator[Document]:
         """Tell the corrected positions, where a round of corrections was done since the last picture."""
